@@ -1,0 +1,76 @@
+"""EnCodec made live: any EnCodec checkpoint streamed exactly, and carried over a real network.
+
+Names are loaded on first use (PEP 562), so that a receiver which only needs `streaming_encodec.wire` or
+`streaming_encodec.voice` never pays for importing torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from streaming_encodec._version import __version__
+from streaming_encodec.errors import (
+    CallError,
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    FileFormatError,
+    MissingExtraError,
+    PacketError,
+    StreamError,
+    StreamingEncodecError,
+)
+
+if TYPE_CHECKING:
+    from streaming_encodec.model.config import EncodecConfig
+    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.streaming import (
+        SegmentDecoder,
+        SegmentEncoder,
+        StreamingDecoder,
+        StreamingEncoder,
+        StreamPool,
+    )
+
+_MODULE_OF = {
+    "EncodecConfig": "streaming_encodec.model.config",
+    "EncodecModel": "streaming_encodec.model.encodec",
+    "SegmentDecoder": "streaming_encodec.streaming",
+    "SegmentEncoder": "streaming_encodec.streaming",
+    "StreamPool": "streaming_encodec.streaming",
+    "StreamingDecoder": "streaming_encodec.streaming",
+    "StreamingEncoder": "streaming_encodec.streaming",
+}
+
+__all__ = [
+    "CallError",
+    "CheckpointError",
+    "ConfigError",
+    "DeviceError",
+    "EncodecConfig",
+    "EncodecModel",
+    "FileFormatError",
+    "MissingExtraError",
+    "PacketError",
+    "SegmentDecoder",
+    "SegmentEncoder",
+    "StreamError",
+    "StreamPool",
+    "StreamingDecoder",
+    "StreamingEncoder",
+    "StreamingEncodecError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module = _MODULE_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value: object = getattr(import_module(module), name)
+    globals()[name] = value  # the next access finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
