@@ -1,0 +1,1 @@
+"""The EnCodec network: configuration, layers with an offline and a streaming face, checkpoints."""

@@ -1,0 +1,176 @@
+"""The offline EnCodec model: whole inputs in, codes out, and back. Equal to ``transformers.EncodecModel``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.quantizer import ResidualVectorQuantizer
+from streaming_encodec.model.seanet import SeanetDecoder, SeanetEncoder
+from streaming_encodec.model.segments import overlap_add, segment_scale
+
+
+class Encoded(NamedTuple):
+    """What ``encode`` gives; ``decode`` takes it as it is."""
+
+    audio_codes: Tensor  # [segments, B, K, F], int64
+    audio_scales: list[Tensor | None]  # per segment [B, 1] where the model normalises, else None
+    last_frame_pad_length: int = 0  # frames that only fill up the last segment
+
+
+class EncodecOutput(NamedTuple):
+    """What ``forward`` gives."""
+
+    audio_codes: Tensor  # [segments, B, K, F], int64
+    audio_values: Tensor  # [B, C, T]
+
+
+class EncodecModel(nn.Module):
+    """EnCodec for inference, weight norm folded into plain weights.
+
+    A new model has random weights: see ``from_pretrained`` for trained ones. It is left in evaluation mode.
+    """
+
+    def __init__(self, config: EncodecConfig | None = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else EncodecConfig()
+        self.encoder = SeanetEncoder(self.config)
+        self.decoder = SeanetDecoder(self.config)
+        self.quantizer = ResidualVectorQuantizer(self.config)
+        self._init_codebooks()
+        self.eval()
+
+    # -- codec ----------------------------------------------------------------------------------------------
+
+    def encode(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> Encoded:
+        """Samples to codes.
+
+        Args:
+            x: [B, C, T] in the model's dtype, T ≥ 1, nominally within -1 to 1.
+            bandwidth: kbps, one of ``config.target_bandwidths``; None is the lowest, as in ``transformers``.
+            padding_mask: [B, T] or [B, 1 or C, T]; where false, samples count as zero.
+
+        Raises:
+            ConfigError: the bandwidth is not one of the model's.
+            StreamError: the shape does not fit the model.
+        """
+        num_codebooks = self.config.num_codebooks_for(bandwidth)
+        if x.dim() != 3 or x.shape[1] != self.config.audio_channels or x.shape[2] == 0:
+            channels = self.config.audio_channels
+            raise StreamError(f"encode takes [B, {channels}, T] samples with T ≥ 1, got {list(x.shape)}")
+        if padding_mask is not None:
+            x = x * padding_mask.reshape(x.shape[0], -1, x.shape[-1]).bool()
+
+        length = self.config.chunk_length or x.shape[-1]
+        stride = self.config.chunk_stride or x.shape[-1]
+        codes, scales = [], []
+        for offset in range(0, x.shape[-1], stride):
+            segment_codes, scale = self.encode_segment(x[..., offset : offset + length], num_codebooks)
+            codes.append(segment_codes)
+            scales.append(scale)
+        missing = codes[0].shape[-1] - codes[-1].shape[-1]
+        codes[-1] = torch.nn.functional.pad(codes[-1], (0, max(0, missing)))
+        return Encoded(torch.stack(codes), scales, max(0, missing))
+
+    def decode(
+        self,
+        codes: Tensor | Encoded,
+        scales: Sequence[Tensor | None] | None = None,
+        padding_mask: Tensor | None = None,
+        last_frame_pad_length: int = 0,
+    ) -> Tensor:
+        """Codes to samples [B, C, T].
+
+        Args:
+            codes: what ``encode`` gave, or int64 [segments, B, K, F], or [B, K, F] for a single segment.
+            scales: one a segment, where the model normalises.
+            padding_mask: the result is cut to its last axis' length.
+            last_frame_pad_length: frames at the end of the last segment that are only filling.
+
+        Raises:
+            StreamError: codes out of range or of a shape that does not fit; scales missing.
+        """
+        if isinstance(codes, Encoded):
+            codes, scales, last_frame_pad_length = codes
+        if codes.dim() == 3:
+            codes = codes[None]
+        check_codes(codes, self.config)
+        if scales is None:
+            scales = [None] * len(codes)
+        if len(scales) != len(codes) or (self.config.normalize and any(s is None for s in scales)):
+            raise StreamError(f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales")
+        if self.config.chunk_length is None and len(codes) != 1:
+            raise StreamError(f"this model takes one segment, got {len(codes)}: decode them one by one")
+
+        segments = []
+        for i, (segment, scale) in enumerate(zip(codes, scales, strict=True)):
+            keep = segment.shape[-1] - (last_frame_pad_length if i == len(codes) - 1 else 0)
+            segments.append(self.decode_segment(segment[..., :keep], scale))
+        values = overlap_add(segments, self.config.chunk_stride or 1)
+        if padding_mask is not None:
+            values = values[..., : padding_mask.shape[-1]]
+        return values
+
+    def forward(
+        self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None
+    ) -> EncodecOutput:
+        """Encode and decode; the samples are cut to the input's length. Shapes as in ``encode`` and ``decode``."""
+        encoded = self.encode(x, bandwidth, padding_mask)
+        return EncodecOutput(encoded.audio_codes, self.decode(encoded)[..., : x.shape[-1]])
+
+    def encode_segment(self, x: Tensor, num_codebooks: int) -> tuple[Tensor, Tensor | None]:
+        """One segment [B, C, n] → codes [B, K, ceil(n / hop)] and its scale [B, 1] (None if not ``normalize``)."""
+        scale = None
+        if self.config.normalize:
+            scale = segment_scale(x)
+            x = x / scale[..., None]
+        return self.quantizer.encode(self.encoder(x), num_codebooks), scale
+
+    def decode_segment(self, codes: Tensor, scale: Tensor | None) -> Tensor:
+        """One segment's codes [B, K, F] → samples [B, C, F * hop]."""
+        y: Tensor = self.decoder(self.quantizer.decode(codes))
+        return y if scale is None else y * scale[..., None]
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> EncodecModel:
+        """Load weights: a folder in Hugging Face layout, an original ``.th`` file, a bundled name, or a hub id.
+
+        Raises:
+            CheckpointError: nothing there, no network, or a file that does not fit; the message says what to do.
+        """
+        from streaming_encodec.model.pretrained import load_pretrained
+
+        return load_pretrained(name)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them too."""
+        from streaming_encodec.model.checkpoint import save_folder
+
+        save_folder(self, folder)
+
+    # -- random weights -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _init_codebooks(self) -> None:
+        # Spread like a residual that shrinks from codebook to codebook, so that untrained codes use their range.
+        for k, codebook in enumerate(self.quantizer.codebooks):
+            codebook.embed.normal_(std=0.1 * 0.8**k)
+
+
+def check_codes(codes: Tensor, config: EncodecConfig) -> None:
+    """Raise ``StreamError`` unless ``codes`` [..., B, K, F] is int64, 1 ≤ K ≤ num_quantizers, and in range."""
+    if codes.dtype != torch.int64 or codes.dim() < 3:
+        raise StreamError(f"codes must be int64 [B, K, F], got {codes.dtype} {list(codes.shape)}")
+    if not 1 <= codes.shape[-2] <= config.num_quantizers:
+        raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}")
+    if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < config.codebook_size):
+        worst = int(codes.max()) if int(codes.max()) >= config.codebook_size else int(codes.min())
+        raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")
