@@ -1,0 +1,91 @@
+"""Bit packing: whole numbers of a fixed width, least significant bit first.
+
+Both the packets of this package and the published ``.ecdc`` container write a code's lowest bit first and fill each
+byte from its lowest bit up; the last byte is filled with zero bits. So a prefix of the codes is a prefix of the bytes
+(with the spare bits of its last byte cleared), which is what lets a relay cut a packet without decoding it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.errors import PacketError, StreamError
+
+IntArray = npt.NDArray[np.int64]
+
+MAX_BITS = 16
+"""Widest code that is packed: a codebook of 65,536 entries, far above any published one."""
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that ``count`` numbers of ``bits`` bits take."""
+    return (count * bits + 7) // 8
+
+
+def pack_bits(values: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
+    """Pack whole numbers, in C order, ``bits`` bits each.
+
+    values: any shape, each in ``0 .. 2**bits - 1``. Returns ``packed_size(values.size, bits)`` bytes.
+    Raises StreamError for a width outside 1..16, a value out of range, or values that are not whole numbers.
+    """
+    _check_width(bits)
+    flat = np.asarray(values).reshape(-1)
+    if flat.size == 0:
+        return b""
+    if flat.dtype.kind not in "iu":
+        raise StreamError(f"codes must be whole numbers, not {flat.dtype}: cast them to int64 first")
+    if int(flat.min()) < 0 or int(flat.max()) >> bits:
+        raise StreamError(f"codes must lie in 0..{(1 << bits) - 1} to fit {bits} bits")
+    planes = (flat.astype(np.uint32)[:, None] >> _shifts(bits)) & np.uint32(1)  # [count, bits]
+    return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
+
+
+def unpack_bits(
+    data: bytes | bytearray | memoryview, count: int, bits: int, *, strict: bool = False
+) -> IntArray:
+    """Read the first ``count`` numbers of ``bits`` bits: int64 ``[count]``.
+
+    With ``strict`` the data must end with the last number and its spare bits must be zero, so that each list of
+    numbers has exactly one spelling. Raises PacketError for data too short (or, if strict, not canonical).
+    """
+    _check_width(bits)
+    size = packed_size(count, bits)
+    raw = np.frombuffer(data, dtype=np.uint8)
+    if raw.size < size:
+        raise PacketError(f"{count} codes of {bits} bits take {size} bytes, only {raw.size} came")
+    if strict and raw.size != size:
+        raise PacketError(f"{count} codes of {bits} bits take {size} bytes, {raw.size} came")
+    spare = 8 * size - count * bits
+    if strict and spare and raw[size - 1] >> (8 - spare):
+        raise PacketError("the spare bits after the last code must be zero")
+    planes = np.unpackbits(raw[:size], count=count * bits, bitorder="little").reshape(count, bits)
+    return planes.astype(np.int64) @ (
+        np.int64(1) << _shifts(bits).astype(np.int64)
+    )  # [count, bits] -> [count]
+
+
+def cut_bits(data: bytes | bytearray | memoryview, count: int, bits: int) -> bytes:
+    """The bytes of the first ``count`` numbers alone: a slice with the spare bits of its last byte cleared.
+
+    Raises PacketError for data too short.
+    """
+    _check_width(bits)
+    size = packed_size(count, bits)
+    if len(data) < size:
+        raise PacketError(f"{count} codes of {bits} bits take {size} bytes, only {len(data)} came")
+    spare = 8 * size - count * bits
+    if not spare:
+        return bytes(data[:size])
+    return bytes(data[: size - 1]) + bytes((data[size - 1] & (0xFF >> spare),))
+
+
+def _shifts(bits: int) -> npt.NDArray[np.uint32]:
+    return np.arange(bits, dtype=np.uint32)
+
+
+def _check_width(bits: int) -> None:
+    if not 1 <= bits <= MAX_BITS:
+        raise StreamError(f"a code takes 1 to {MAX_BITS} bits, not {bits}")
