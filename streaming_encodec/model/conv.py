@@ -40,6 +40,8 @@ def pad1d(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     A short input is first extended on the right by zeros, reflected, and the zeros' length cut off again: this is
     what the published code does, and the published weights expect it.
     """
+    if left == right == 0:
+        return x  # torch refuses to pad an empty input, even by nothing
     if mode != "reflect":
         return F.pad(x, (left, right), mode)
     length = x.shape[-1]

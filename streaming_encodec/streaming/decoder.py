@@ -1,0 +1,154 @@
+"""``StreamingDecoder``: codes in, samples out, a frame's sound the moment its codes are there."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.half import Stepper, decoder_half
+from streaming_encodec.streaming.io import Array, Form, take_codes
+from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
+from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.state import StreamState
+
+
+class StreamingDecoder:
+    """Decodes a stream of codes (or ``batch_size`` streams in step) as the offline model would decode the whole.
+
+    Args:
+        model: a model that streams by samples (others take ``SegmentDecoder``).
+        start: ``"silence"`` as if the codes of ``silence_frames`` zero frames, with as many codebooks as the first
+            frame has, went before; or ``"exact"`` as the offline model starts: the first sound after ``start_frames``.
+        batch_size: streams in step.
+        frames_per_step: frames that go through the network at once.
+        stepper: another way to run the steady step, see ``engines``.
+
+    Raises:
+        StreamError: the model cannot stream by samples, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: EncodecModel,
+        start: str = "silence",
+        batch_size: int = 1,
+        frames_per_step: int = 1,
+        stepper: Stepper | None = None,
+    ) -> None:
+        self.model = model
+        self.start = check_start(start)
+        self.batch_size = check_batch(batch_size)
+        self._half = decoder_half(model, frames_per_step, stepper)
+        self.reset()
+
+    # -- the stream -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def push(self, codes: Array) -> Array:
+        """Take codes, give the samples that they complete.
+
+        Args:
+            codes: whole numbers, torch or numpy [B, K, f], or numpy [K, f] for one stream; any f ≥ 0, and any K from
+                1 to the model's: it may change from frame to frame, fewer codebooks sound coarser.
+
+        Returns:
+            Samples [B, C, n] in the model's dtype (numpy [C, n] for unbatched numpy), n ≥ 0.
+
+        Raises:
+            StreamError: wrong shape or dtype, or a code out of range. The stream is then as it was before.
+        """
+        codes, form = take_codes(codes, self.batch_size, self.model.config, self._like)
+        samples = self._advance(self.model.quantizer.decode(codes), codes.shape[1])
+        self._form = form
+        return form.give(samples)
+
+    @torch.no_grad()
+    def push_latent(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Take latent frames [B, D, f] in place of codes: what concealment makes up for frames that were lost.
+
+        ``num_codebooks`` only matters to a stream that starts with them, for the silence before it.
+        """
+        return self._advance(latent.to(self._like), num_codebooks or self.model.config.num_quantizers)
+
+    @torch.no_grad()
+    def flush(self) -> Array:
+        """End the stream: the samples still owed, in the form of the last push. The stream starts anew after it."""
+        samples = self._half.finish(self._state)
+        form = self._form
+        self.reset()
+        return form.give(self._join([] if samples is None else [samples]))
+
+    def reset(self) -> None:
+        """Forget everything decoded; settings stay."""
+        self._form = Form()
+        # Which silence went before shows with the first codes.
+        self._state = self._half.begin(self.batch_size)
+
+    # -- the state as a value -------------------------------------------------------------------------------
+
+    def state(self) -> StreamState:
+        """A snapshot, which later pushes do not change."""
+        return snapshot(self._half, self._state, "decoder", self._fingerprint, self.start, 0)
+
+    @torch.no_grad()
+    def load_state(self, state: StreamState) -> None:
+        """Go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
+        self._state = restore(self._half, state, "decoder", self._fingerprint, self.batch_size)
+        self.start = check_start(state.start)
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames that go through the network at once."""
+        return self._half.frames_per_step
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples by which the sound is late: trimmed transposed convolutions, lookahead, a step not yet full."""
+        return self._half.delay_outputs + (self.frames_per_step - 1) * self._half.outputs_per_frame
+
+    @property
+    def start_frames(self) -> int:
+        """Frames before the first sound."""
+        return self._half.start_inputs if self.start == "exact" else self._half.step_inputs
+
+    @property
+    def silence_frames(self) -> int:
+        """Frames of silence that ``start="silence"`` assumes before the stream."""
+        return silence_frames(self.model)
+
+    def warm_up(self, num_codebooks: int | None = None) -> None:
+        """Run a step and forget it, so that the first real one is not the slow one."""
+        before, form = self._state, self._form
+        shape = (self.batch_size, num_codebooks or self.model.config.num_quantizers)
+        for frames in (self._half.start_inputs, self._half.step_inputs):
+            self.push(torch.zeros(*shape, frames, dtype=torch.int64))
+        self._state, self._form = before, form
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _advance(self, latent: Tensor, num_codebooks: int) -> Tensor:
+        state = self._state
+        if self.start == "silence" and state.layers is None and latent.shape[-1]:
+            state = decoder_after_silence(self.model, self._half, self.batch_size, num_codebooks)
+        pieces, self._state = self._half.advance(state, latent)
+        return self._join(pieces)
+
+    def _join(self, pieces: list[Tensor]) -> Tensor:
+        empty = self._like.new_empty(self.batch_size, self.model.config.audio_channels, 0)
+        return torch.cat([empty, *pieces], dim=-1)
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.model.parameters())
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
+
+

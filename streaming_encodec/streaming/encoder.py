@@ -1,0 +1,172 @@
+"""``StreamingEncoder``: samples in, codes out, a frame the moment it is complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.half import HalfState, Stepper, encoder_half
+from streaming_encodec.streaming.io import Array, Form, take_samples
+from streaming_encodec.streaming.silence import encoder_after_silence, silence_frames
+from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.state import StreamState
+
+
+class StreamingEncoder:
+    """Encodes a stream (or ``batch_size`` streams in step) as the offline model would encode the whole of it.
+
+    Pushes of any size give the same codes, to the last bit: they depend on the samples alone.
+
+    Args:
+        model: a model that streams by samples (the 24 and 32 kHz ones; others take ``SegmentEncoder``).
+        bandwidth: kbps, one of the model's ``target_bandwidths``; None is the lowest.
+        start: ``"silence"`` as if ``silence_frames`` zero frames went before, the first code after one frame; or
+            ``"exact"`` as the offline model starts, the first codes after ``start_samples``.
+        batch_size: streams in step.
+        frames_per_step: frames that go through the network at once; more cost less each and come later.
+        stepper: another way to run the steady step, see ``engines``.
+
+    Raises:
+        StreamError: the model cannot stream by samples, or a setting is out of range.
+        ConfigError: the bandwidth is not one of the model's.
+    """
+
+    def __init__(
+        self,
+        model: EncodecModel,
+        bandwidth: float | None = 6.0,
+        start: str = "silence",
+        batch_size: int = 1,
+        frames_per_step: int = 1,
+        stepper: Stepper | None = None,
+    ) -> None:
+        self.model = model
+        self.start = check_start(start)
+        self.batch_size = check_batch(batch_size)
+        self._half = encoder_half(model, frames_per_step, stepper)
+        self.bandwidth = bandwidth
+        self.reset()
+
+    # -- the stream -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def push(self, pcm: Array) -> Array:
+        """Take samples, give the codes of the frames they complete.
+
+        Args:
+            pcm: torch or numpy [B, C, n], or for one stream numpy [C, n] or [n]; any n ≥ 0, floating point.
+
+        Returns:
+            Codes int64 [B, K, f], f ≥ 0 (numpy [K, f] for unbatched numpy), K the active codebooks.
+
+        Raises:
+            StreamError: wrong shape or dtype, NaN or infinity. The stream is then as it was before.
+        """
+        samples, form = take_samples(pcm, self.batch_size, self.model.config, self._like)
+        latents, self._state = self._half.advance(self._state, samples)
+        self._form = form
+        return form.give(self._quantise(latents))
+
+    @torch.no_grad()
+    def flush(self) -> Array:
+        """End the stream: the codes still owed, in the form of the last push. The stream starts anew after it."""
+        latent = self._half.finish(self._state)
+        codes = self._quantise([] if latent is None else [latent])
+        form = self._form
+        self.reset()
+        return form.give(codes)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget everything heard; settings stay."""
+        self._form = Form()
+        self._state = self._fresh()
+
+    # -- the state as a value -------------------------------------------------------------------------------
+
+    def state(self) -> StreamState:
+        """A snapshot, which later pushes do not change."""
+        return snapshot(
+            self._half, self._state, "encoder", self._fingerprint, self.start, self._num_codebooks
+        )
+
+    @torch.no_grad()
+    def load_state(self, state: StreamState) -> None:
+        """Go on from a snapshot, with its bandwidth. Raises ``StreamError`` where it is not of such a stream."""
+        self._state = restore(self._half, state, "encoder", self._fingerprint, self.batch_size)
+        self._num_codebooks = state.num_codebooks
+        self.start = check_start(state.start)
+
+    # -- settings and figures -------------------------------------------------------------------------------
+
+    @property
+    def bandwidth(self) -> float:
+        """Target bandwidth in kbps; set it at any time, it takes effect at the next frame."""
+        config = self.model.config
+        return next(b for b in config.target_bandwidths if config.num_codebooks_for(b) >= self._num_codebooks)
+
+    @bandwidth.setter
+    def bandwidth(self, kbps: float | None) -> None:
+        self._num_codebooks = self.model.config.num_codebooks_for(kbps)
+
+    @property
+    def num_codebooks(self) -> int:
+        """Active codebooks K."""
+        return self._num_codebooks
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames that go through the network at once."""
+        return self._half.frames_per_step
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples that must follow a frame's own before its code comes: lookahead, and waiting for a full step."""
+        return self._half.lookahead_inputs + (self.frames_per_step - 1) * self._half.inputs_per_frame
+
+    @property
+    def start_samples(self) -> int:
+        """Samples before the first code."""
+        if self.start == "exact":
+            return self._half.start_inputs
+        return self._half.step_inputs + self._half.lookahead_inputs
+
+    @property
+    def silence_frames(self) -> int:
+        """Zero frames that ``start="silence"`` assumes before the stream."""
+        return silence_frames(self.model)
+
+    def warm_up(self) -> None:
+        """Run a step and forget it, so that the first real one is not the slow one."""
+        before = replace(self._state)
+        self.push(self._like.new_zeros(self.batch_size, self._half.channels, self._half.start_inputs))
+        self.push(self._like.new_zeros(self.batch_size, self._half.channels, self._half.step_inputs))
+        self._state, self._form = before, Form()
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _fresh(self) -> HalfState:
+        if self.start == "exact":
+            return self._half.begin(self.batch_size)
+        return encoder_after_silence(self.model, self._half, self.batch_size)
+
+    def _quantise(self, latents: list[Tensor]) -> Tensor:
+        # One piece at a time: equal shapes make equal bits.
+        codes = [self.model.quantizer.encode(latent, self._num_codebooks) for latent in latents]
+        empty = torch.empty(self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device)
+        return torch.cat([empty, *codes], dim=-1)
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.model.parameters())
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
+
+

@@ -1,0 +1,295 @@
+"""``StreamPool``: many streams through one batch, each of which neither sees nor waits for the others.
+
+Every slot has its own samples, phase and settings; ``tick`` runs one steady step over all slots and keeps its result
+only for those that had a full step of input. The batch always has the same shape, so a row's numbers do not depend on
+who else is there: law 5 holds to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.half import HalfState, Stepper, decoder_half, encoder_half
+from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
+from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
+from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.state import StreamState, map_tensors, zip_tensors
+
+KINDS = ("encoder", "decoder")
+
+
+@dataclass
+class _Slot:
+    """What differs from slot to slot; the layers' states lie in the pool's batch."""
+
+    pending: Tensor  # [1, C, n]
+    started: bool
+    skip: int
+    num_codebooks: int
+    form: Form
+
+
+class StreamPool:
+    """A fixed number of slots, each a stream like ``StreamingEncoder``'s (or ``StreamingDecoder``'s) of batch size 1.
+
+    ``open`` a slot, ``push`` into it, ``tick`` all; ``close`` it when the stream is over.
+
+    Args:
+        model: a model that streams by samples.
+        slots: streams at most.
+        kind: ``"encoder"`` (samples in, codes out) or ``"decoder"`` (codes in, samples out).
+        bandwidth: of slots that are opened without one; encoder only.
+        start: ``"silence"`` or ``"exact"``, for all slots.
+        frames_per_step: frames of every slot that go through the network at once.
+        max_pending_frames: a slot that has so many frames waiting takes no more.
+        stepper: another way to run the steady step, see ``engines``.
+
+    Raises:
+        StreamError: the model cannot stream by samples, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: EncodecModel,
+        slots: int = 16,
+        kind: str = "encoder",
+        bandwidth: float | None = 6.0,
+        start: str = "silence",
+        frames_per_step: int = 1,
+        max_pending_frames: int = 750,
+        stepper: Stepper | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise StreamError(f'kind must be "encoder" or "decoder", got {kind!r}')
+        self.model = model
+        self.kind = kind
+        self.start = check_start(start)
+        self.slots = check_batch(slots)
+        self.max_pending_frames = max_pending_frames
+        make = encoder_half if kind == "encoder" else decoder_half
+        self._half = make(model, frames_per_step, stepper)
+        self._num_codebooks = model.config.num_codebooks_for(bandwidth) if kind == "encoder" else 0
+        self._layers = self._half.stepper.enter(self._half.stack.init_state(self.slots))
+        self._open: dict[int, _Slot] = {}
+
+    # -- slots ----------------------------------------------------------------------------------------------
+
+    def open(self, bandwidth: float | None = None) -> int:
+        """Take a free slot for a new stream and return its number. Raises ``StreamError`` when all are taken."""
+        free = next((slot for slot in range(self.slots) if slot not in self._open), None)
+        if free is None:
+            raise StreamError(f"all {self.slots} slots are taken: close one, or make a pool with more")
+        num_codebooks = self._num_codebooks
+        if bandwidth is not None:
+            num_codebooks = self._codebooks_for(bandwidth)
+        self._begin(free, num_codebooks)
+        return free
+
+    def close(self, slot: int) -> None:
+        """Give a slot back; what was pending is dropped (``flush`` it first to have it)."""
+        self._slot(slot)
+        del self._open[slot]
+
+    def reset(self, slot: int) -> None:
+        """Start a slot's stream anew."""
+        self._begin(slot, self._slot(slot).num_codebooks)
+
+    def set_bandwidth(self, slot: int, bandwidth: float) -> None:
+        """An encoder slot's bandwidth in kbps from its next frame on."""
+        self._slot(slot).num_codebooks = self._codebooks_for(bandwidth)
+
+    @property
+    def open_slots(self) -> tuple[int, ...]:
+        """The slots in use."""
+        return tuple(sorted(self._open))
+
+    # -- streams --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def push(self, slot: int, x: Array) -> None:
+        """Hand a slot samples [1, C, n] (numpy [C, n] or [n]), or codes [1, K, f] (numpy [K, f]).
+
+        Raises:
+            StreamError: no such open slot, bad input, or too much of it waiting: then nothing was taken.
+        """
+        held = self._slot(slot)
+        num_codebooks = held.num_codebooks
+        if self.kind == "encoder":
+            inputs, form = take_samples(x, 1, self.model.config, self._like)
+        else:
+            codes, form = take_codes(x, 1, self.model.config, self._like)
+            inputs, num_codebooks = self.model.quantizer.decode(codes), codes.shape[1]
+        room = self.max_pending_frames * self._half.inputs_per_frame + self._half.start_inputs
+        if held.pending.shape[-1] + inputs.shape[-1] > room:
+            raise StreamError(
+                f"slot {slot} has {held.pending.shape[-1]} inputs waiting and takes {room} at most: tick more often"
+            )
+        if self.kind == "decoder" and self.start == "silence" and not held.started and inputs.shape[-1]:
+            self._enter(slot, decoder_after_silence(self.model, self._half, 1, num_codebooks))
+        held.form = form
+        held.pending = torch.cat((held.pending, inputs), dim=-1)
+
+    @torch.no_grad()
+    def tick(self) -> dict[int, Array]:
+        """One step for every slot that has enough input; the outputs of those slots, each in its last push's form.
+
+        A slot with more input waiting goes on at the next tick: ``while pool.ready: pool.tick()`` catches up.
+        """
+        ready = self.ready
+        steady = [slot for slot in ready if self._open[slot].started]
+        outputs = {slot: self._outputs(self._start(slot)) for slot in ready if slot not in steady}
+        if steady:
+            n = self._half.step_inputs
+            batch = self._like.new_zeros(self.slots, self._half.channels, n)
+            for slot in steady:
+                held = self._open[slot]
+                batch[slot] = held.pending[0, :, :n]
+                held.pending = held.pending[..., n:].clone()
+            y, after = self._half.stepper.step(batch, self._layers)
+            self._keep(steady, after)
+            y = self._outputs(y)
+            outputs |= {slot: y[slot : slot + 1] for slot in steady}
+        return {slot: self._give(slot, outputs[slot]) for slot in sorted(outputs)}
+
+    @property
+    def ready(self) -> tuple[int, ...]:
+        """The slots that the next tick will advance."""
+        half = self._half
+        return tuple(
+            slot
+            for slot, held in sorted(self._open.items())
+            if held.pending.shape[-1] >= (half.step_inputs if held.started else half.start_inputs)
+        )
+
+    @torch.no_grad()
+    def flush(self, slot: int) -> Array:
+        """End a slot's stream: everything still owed, also what waited for ticks. The slot starts anew after it."""
+        held = self._slot(slot)
+        num_codebooks, form = held.num_codebooks, held.form
+        pieces, state = self._half.advance(self._state_of(slot), held.pending[..., :0])
+        last = self._half.finish(state)
+        pieces += [] if last is None else [last]
+        given = [self._cut(self._outputs(piece), num_codebooks) for piece in pieces]
+        self._begin(slot, num_codebooks)
+        return form.give(torch.cat([self._nothing(num_codebooks), *given], dim=-1))
+
+    # -- states as values -----------------------------------------------------------------------------------
+
+    def snapshot(self, slot: int) -> StreamState:
+        """The slot's stream as a value: it goes on in any slot, or in a ``StreamingEncoder`` or ``Decoder``."""
+        held = self._slot(slot)
+        state = self._state_of(slot)
+        return snapshot(self._half, state, self.kind, self._fingerprint, self.start, held.num_codebooks)
+
+    @torch.no_grad()
+    def restore(self, slot: int, state: StreamState) -> None:
+        """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
+        held = self._slot(slot)
+        if state.start != self.start:
+            raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
+        working = restore(self._half, state, self.kind, self._fingerprint, 1)
+        held.num_codebooks = state.num_codebooks
+        self._enter(slot, working)
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _slot(self, slot: int) -> _Slot:
+        if slot not in self._open:
+            raise StreamError(f"slot {slot} is not open (open: {list(self.open_slots)})")
+        return self._open[slot]
+
+    def _codebooks_for(self, bandwidth: float) -> int:
+        if self.kind != "encoder":
+            raise StreamError("a decoder slot takes codes of any bandwidth: only encoder slots have one")
+        return self.model.config.num_codebooks_for(bandwidth)
+
+    @torch.no_grad()
+    def _begin(self, slot: int, num_codebooks: int) -> None:
+        fresh = self._half.begin(1)
+        self._open[slot] = _Slot(fresh.pending, False, 0, num_codebooks, Form())
+        if self.kind == "encoder" and self.start == "silence":
+            self._enter(slot, encoder_after_silence(self.model, self._half, 1))
+
+    def _start(self, slot: int) -> Tensor:
+        held = self._open[slot]
+        n = self._half.start_inputs
+        y, layers = self._half.stack.start(held.pending[..., :n])
+        held.pending = held.pending[..., n:].clone()
+        held.started = True
+        self._write(slot, layers)
+        return y
+
+    def _enter(self, slot: int, state: HalfState) -> None:
+        held = self._open[slot]
+        held.pending, held.skip, held.started = state.pending, state.skip, state.layers is not None
+        if state.layers is not None:
+            self._write(slot, self._half.stepper.leave(state.layers))
+
+    def _write(self, slot: int, layers: object) -> None:
+        # Never in place: a snapshot or a running step may hold the old tensors.
+        def put(row: Tensor, batch: Tensor) -> Tensor:
+            batch = batch.clone()
+            batch[slot] = row[0]
+            return batch
+
+        now = self._half.stepper.leave(self._layers)
+        self._layers = self._half.stepper.enter(zip_tensors(put, layers, now))
+
+    def _keep(self, steady: list[int], after: object) -> None:
+        if len(steady) == self.slots:
+            self._layers = after
+            return
+        mask = torch.zeros(self.slots, dtype=torch.bool, device=self._like.device)
+        mask[steady] = True
+
+        def choose(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+        self._layers = zip_tensors(choose, after, self._layers)
+
+    def _state_of(self, slot: int) -> HalfState:
+        held = self._open[slot]
+        if not held.started:
+            return HalfState(held.pending, None, held.skip)
+        rows = map_tensors(lambda t: t[slot : slot + 1].clone(), self._half.stepper.leave(self._layers))
+        return HalfState(held.pending, self._half.stepper.enter(rows), held.skip)
+
+    def _give(self, slot: int, y: Tensor) -> Array:
+        held = self._open[slot]
+        cut = min(held.skip, y.shape[-1])
+        held.skip -= cut
+        return held.form.give(self._cut(y[..., cut:], held.num_codebooks))
+
+    def _outputs(self, y: Tensor) -> Tensor:
+        # All rows at once with all codebooks that anyone needs: fewer are a prefix of more.
+        if self.kind == "decoder" or y.shape[-1] == 0:
+            return y
+        most = max(held.num_codebooks for held in self._open.values())
+        return self.model.quantizer.encode(y, most)
+
+    def _cut(self, y: Tensor, num_codebooks: int) -> Tensor:
+        if self.kind == "decoder":
+            return y
+        return y[:, :num_codebooks] if y.shape[-1] else self._nothing(num_codebooks)
+
+    def _nothing(self, num_codebooks: int) -> Tensor:
+        if self.kind == "decoder":
+            return self._like.new_empty(1, self.model.config.audio_channels, 0)
+        return torch.empty(1, num_codebooks, 0, dtype=torch.int64, device=self._like.device)
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.model.parameters())
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
+
+

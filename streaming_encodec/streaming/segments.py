@@ -1,0 +1,176 @@
+"""Models that need a whole segment at once (48 kHz): streaming by segments, in bounded memory.
+
+Equal to the offline ``encode`` and ``decode``. The delay is honest: nothing leaves before a segment is full.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.segments import fade_weights
+from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
+from streaming_encodec.streaming.snapshot import check_batch
+
+
+class Segment(NamedTuple):
+    """The codes of one segment, numpy or torch as the samples were."""
+
+    codes: Array  # int64 [B, K, F], or [K, F] for unbatched numpy
+    scale: Array | None  # [B, 1], or [1] for unbatched numpy; None where the model does not normalise
+
+
+class SegmentEncoder:
+    """Samples in, a ``Segment`` out whenever one is full.
+
+    Args:
+        model: a model with ``chunk_length_s``.
+        bandwidth: kbps, one of the model's; None is the lowest. Set it at any time for the next segment.
+        batch_size: streams in step.
+
+    Raises:
+        StreamError: the model has no segments. ConfigError: the bandwidth is not one of the model's.
+    """
+
+    def __init__(self, model: EncodecModel, bandwidth: float | None = 6.0, batch_size: int = 1) -> None:
+        self.model = model
+        self.batch_size = check_batch(batch_size)
+        self.segment_samples, self.stride_samples = segment_shape(model)
+        self.bandwidth = bandwidth
+        self.reset()
+
+    @torch.no_grad()
+    def push(self, pcm: Array) -> list[Segment]:
+        """Take samples as ``StreamingEncoder.push`` does; give the segments that they complete, often none."""
+        samples, form = take_samples(pcm, self.batch_size, self.model.config, next(self.model.parameters()))
+        self._form = form
+        segments = []
+        # Piece by piece, so that a long push needs no second copy of itself.
+        for piece in samples.split(self.segment_samples, dim=-1):
+            self._pending = torch.cat((self._pending, piece), dim=-1)
+            while self._pending.shape[-1] >= self.segment_samples:
+                segments.append(self._encode(self._pending[..., : self.segment_samples]))
+                self._pending = self._pending[..., self.stride_samples :].clone()
+        return segments
+
+    @torch.no_grad()
+    def flush(self) -> list[Segment]:
+        """End the stream: the segments still owed (none, one, or several where they overlap by half or more)."""
+        segments = []
+        while self._pending.shape[-1]:
+            segments.append(self._encode(self._pending[..., : self.segment_samples]))
+            self._pending = self._pending[..., self.stride_samples :]
+        self.reset()
+        return segments
+
+    def reset(self) -> None:
+        """Forget everything heard."""
+        like = next(self.model.parameters())
+        self._pending = like.new_zeros(self.batch_size, self.model.config.audio_channels, 0)
+        self._form = Form()
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Target bandwidth in kbps."""
+        return self._bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, kbps: float | None) -> None:
+        self._num_codebooks = self.model.config.num_codebooks_for(kbps)
+        self._bandwidth = kbps
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples of a segment that must be there before its first one's code comes, beyond that one's frame."""
+        return self.segment_samples - self.model.config.hop_length
+
+    def _encode(self, samples: Tensor) -> Segment:
+        codes, scale = self.model.encode_segment(samples, self._num_codebooks)
+        return Segment(self._form.give(codes), None if scale is None else self._form.give(scale))
+
+
+class SegmentDecoder:
+    """Segments in, samples out as soon as no later segment overlaps them."""
+
+    def __init__(self, model: EncodecModel, batch_size: int = 1) -> None:
+        self.model = model
+        self.batch_size = check_batch(batch_size)
+        self.segment_samples, self.stride_samples = segment_shape(model)
+        self.reset()
+
+    @torch.no_grad()
+    def push(self, segment: Segment) -> Array:
+        """Take the next segment, give the samples [B, C, n] (numpy [C, n] for unbatched numpy) before the next one.
+
+        Raises:
+            StreamError: codes or scale that do not fit, or a segment after one that was not full.
+        """
+        config = self.model.config
+        codes, form = take_codes(segment.codes, self.batch_size, config, next(self.model.parameters()))
+        full_frames = -(-self.segment_samples // config.hop_length)
+        if codes.shape[-1] == 0 or codes.shape[-1] > full_frames:
+            raise StreamError(f"a segment holds 1 to {full_frames} frames, got {codes.shape[-1]}")
+        scale = self._scale(segment.scale)
+        self._form = form
+
+        samples = self.model.decode_segment(codes, scale)
+        length = samples.shape[-1]
+        if self._weights is None:  # the first segment's length sets the triangle, as offline
+            self._weights = fade_weights(length, samples)
+        if length > self._weights.shape[-1]:
+            raise StreamError("a segment that is longer than the first one: the first segment was not full")
+        grow = max(0, length - self._sum.shape[-1])
+        self._sum = torch.nn.functional.pad(self._sum, (0, grow))
+        self._weight_sum = torch.nn.functional.pad(self._weight_sum, (0, grow))
+        self._sum[..., :length] += self._weights[:length] * samples
+        self._weight_sum[:length] += self._weights[:length]
+        return form.give(self._take(min(self.stride_samples, self._sum.shape[-1])))
+
+    @torch.no_grad()
+    def flush(self) -> Array:
+        """End the stream: the samples that were held for an overlap."""
+        samples, form = self._take(self._sum.shape[-1]), self._form
+        self.reset()
+        return form.give(samples)
+
+    def reset(self) -> None:
+        """Forget everything decoded."""
+        like = next(self.model.parameters())
+        self._sum = like.new_zeros(self.batch_size, self.model.config.audio_channels, 0)
+        self._weight_sum = like.new_zeros(0)
+        self._weights: Tensor | None = None
+        self._form = Form()
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples at the end of a segment that wait for the next one."""
+        frames = -(-self.segment_samples // self.model.config.hop_length)
+        return frames * self.model.config.hop_length - self.stride_samples
+
+    def _scale(self, scale: Array | None) -> Tensor | None:
+        if not self.model.config.normalize:
+            return None
+        if scale is None:
+            raise StreamError("this model normalises: a segment needs its scale")
+        tensor = torch.as_tensor(scale).to(next(self.model.parameters())).reshape(-1, 1)
+        if tensor.shape[0] != self.batch_size or not bool(torch.isfinite(tensor).all()):
+            raise StreamError(f"a segment's scale must be {self.batch_size} finite numbers, got {scale!r}")
+        return tensor
+
+    def _take(self, n: int) -> Tensor:
+        out = self._sum[..., :n] / self._weight_sum[:n]
+        self._sum, self._weight_sum = self._sum[..., n:].clone(), self._weight_sum[n:].clone()
+        return out
+
+
+def segment_shape(model: EncodecModel) -> tuple[int, int]:
+    """Length and stride of a segment in samples; ``StreamError`` where the model has none."""
+    config = model.config
+    if config.chunk_length is None or config.chunk_stride is None:
+        better = "StreamingEncoder and StreamingDecoder" if config.streams_by_sample else "EncodecModel.encode"
+        raise StreamError(f"this model has no segments (chunk_length_s is not set): use {better}")
+    return config.chunk_length, config.chunk_stride

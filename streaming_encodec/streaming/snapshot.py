@@ -1,0 +1,66 @@
+"""Between a stream's working state and its snapshot; and the checks that both façades share."""
+
+from __future__ import annotations
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.streaming.half import Half, HalfState
+from streaming_encodec.streaming.state import StreamState, named_tensors, unflatten
+
+STARTS = ("silence", "exact")
+
+
+def snapshot(
+    half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int
+) -> StreamState:
+    """The value of a working state, sharing no memory with it."""
+    tensors = {"pending": state.pending.clone()}
+    if state.layers is not None:
+        tree = half.stepper.leave(state.layers)
+        tensors |= {name: tensor.clone() for name, tensor in named_tensors(tree, "layers")}
+    return StreamState(
+        kind=kind,
+        model=model,
+        start=start,
+        frames_per_step=half.frames_per_step,
+        num_codebooks=num_codebooks,
+        skip=state.skip,
+        started=state.layers is not None,
+        tensors=tensors,
+    )
+
+
+def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -> HalfState:
+    """The working state of a snapshot. Raises ``StreamError`` where it belongs to another kind of stream."""
+    if state.kind != kind:
+        raise StreamError(f"this is the state of a streaming {state.kind}, not of a streaming {kind}")
+    if state.model != model:
+        raise StreamError(f"the state belongs to another model ({state.model}, this one is {model})")
+    if state.frames_per_step != half.frames_per_step:
+        raise StreamError(
+            f"the state was taken at {state.frames_per_step} frames per step, this stream runs at"
+            f" {half.frames_per_step}: make a stream with frames_per_step={state.frames_per_step}"
+        )
+    if state.batch_size != batch:
+        raise StreamError(f"the state holds {state.batch_size} streams, this object {batch}")
+    like = next(half.stack.parameters())
+    pending = state.tensors["pending"]
+    if pending.dim() != 3 or pending.shape[1] != half.channels:
+        raise StreamError(f"the state's pending inputs are {list(pending.shape)}, not [{batch}, {half.channels}, n]")
+    layers = None
+    if state.started:
+        layers = half.stepper.enter(unflatten(state.tensors, half.stack.init_state(batch), "layers"))
+    return HalfState(pending.to(like.device, like.dtype, copy=True), layers, state.skip)
+
+
+def check_start(start: str) -> str:
+    """``start`` if it is one of the two; else ``StreamError``."""
+    if start not in STARTS:
+        raise StreamError(f'start must be "silence" or "exact", got {start!r}')
+    return start
+
+
+def check_batch(batch_size: int) -> int:
+    """``batch_size`` if it is a whole number from 1; else ``StreamError``."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise StreamError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+    return batch_size
