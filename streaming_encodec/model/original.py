@@ -1,0 +1,107 @@
+"""Original ``.th`` files: the state dicts that the ``encodec`` package publishes for 24 and 48 kHz.
+
+They are pickles. Only torch's restricted unpickler reads them (``weights_only=True``, which makes tensors and
+calls nothing), and only one that is known to be sound: torch 2.10 or later. There is no other way in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.errors import CheckpointError, ConfigError
+from streaming_encodec.model.checkpoint import build_model
+from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.original_config import infer_config
+
+if TYPE_CHECKING:
+    from streaming_encodec.model.encodec import EncodecModel
+
+_LEAST_TORCH = (2, 10)
+
+# The original wraps every convolution twice (padding, norm) and calls a Sequential ``model``.
+_RENAMES = (
+    (re.compile(r"^(encoder|decoder)\.model\."), r"\1.layers."),
+    (re.compile(r"\.(?:conv\.conv|convtr\.convtr)\."), ".conv."),
+    (re.compile(r"\.(?:conv|convtr)\.norm\."), ".norm."),
+    (re.compile(r"^quantizer\.vq\.layers\.(\d+)\._codebook\."), r"quantizer.layers.\1.codebook."),
+)
+
+
+def load_original(path: str | Path, config: EncodecConfig | None = None) -> EncodecModel:
+    """Load an original ``.th`` file.
+
+    Args:
+        path: the file.
+        config: the architecture; None reads it from the tensors' names and shapes, which is possible for
+            relatives of the published models (24 kHz mono causal, 48 kHz stereo in segments).
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds more than tensors, or does not fit; or torch is too
+            old.
+    """
+    path = Path(path)
+    tensors = read_th(path)
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new_name = published_name(name)
+        if new_name in renamed:
+            raise CheckpointError(f"{path}: tensor {name} is there twice under different names")
+        renamed[new_name] = tensor
+    if config is None:
+        try:
+            config = infer_config(renamed)
+        except (ConfigError, CheckpointError) as error:
+            raise CheckpointError(
+                f"{path}: its tensors do not tell the architecture: {error}."
+                " Pass it yourself: streaming_encodec.model.original.load_original(path, config)"
+            ) from error
+    return build_model(config, renamed, str(path))
+
+
+def published_name(name: str) -> str:
+    """The Hugging Face name of a tensor, from its name in an original file."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def read_th(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.th`` file by name; what a pickle asks to run is refused.
+
+    Raises:
+        CheckpointError: as in ``load_original``.
+    """
+    require_safe_torch(torch.__version__)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: give the path of a .th file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch lets through whatever a damaged archive or a refused pickle raises first: any type may come.
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than tensors, which is never unpickled"
+            f" ({type(error).__name__}: {reason}): fetch it again, or save only its state dict"
+        ) from error
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds {type(content).__name__}, no state dict of the original encodec")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: entry {name!r} is no tensor: save only the model's state dict")
+    return {name: value.detach() for name, value in content.items()}
+
+
+def require_safe_torch(version: str) -> None:
+    """Raise ``CheckpointError`` where torch's restricted unpickler is older than 2.10."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) < _LEAST_TORCH:
+        raise CheckpointError(
+            f"torch {version} cannot be trusted with .th files: install torch 2.10 or later, or use the same model"
+            " as a folder with model.safetensors"
+        )
