@@ -56,8 +56,8 @@ __all__ = [
     "StreamError",
     "StreamPool",
     "StreamingDecoder",
-    "StreamingEncoder",
     "StreamingEncodecError",
+    "StreamingEncoder",
     "__version__",
 ]
 

@@ -1,0 +1,130 @@
+"""`.ecdc` files on disk, around the byte-level work of `streaming_encodec.wire.ecdc`."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming_encodec.audio.atomic import AtomicPath
+from streaming_encodec.errors import FileFormatError, StreamError
+from streaming_encodec.wire.ecdc import EcdcBlock, EcdcHeader, EcdcLayout, EcdcPacker, EcdcParser
+
+_READ_BYTES = 65_536
+# The codes of about 20 minutes at 6 kbps stay in memory, more goes to a file beside the output.
+_SPOOL_BYTES = 1 << 20
+
+
+class EcdcWriter:
+    """A `.ecdc` file written while the sound is still coming.
+
+    The format puts the length before the codes, so the codes wait in a spool until `close` tells the length;
+    only then the file gets its name, complete. An encoding stopped half-way is closed with the samples it got
+    and is a valid file.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], model: str, num_codebooks: int, layout: EcdcLayout
+    ) -> None:
+        self._model = model
+        self._num_codebooks = num_codebooks
+        self._layout = layout
+        self._packer = EcdcPacker(num_codebooks, layout)
+        self._frames = 0
+        self._target = AtomicPath(path)
+        folder = str(self._target.path.parent)
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=folder)  # noqa: SIM115
+        if layout.segment_samples is None:
+            self._packer.begin()
+
+    def push(self, codes: NDArray[np.integer]) -> None:
+        """Append frames [K, f] of a model without segments."""
+        self._spool.write(self._packer.push(codes))
+        self._frames += codes.shape[1]
+
+    def push_segment(self, codes: NDArray[np.integer], scale: float | None) -> None:
+        """Append one whole segment [K, f] with its scale."""
+        self._spool.write(self._packer.begin(scale) + self._packer.push(codes) + self._packer.end())
+        self._frames += codes.shape[1]
+
+    def close(self, samples: int) -> int:
+        """Complete the file and give it its name.
+
+        Args:
+            samples: length of the sound that the frames hold, at the model's rate.
+
+        Returns:
+            Size of the file in bytes.
+
+        Raises:
+            StreamError: the frames pushed are not those of so many samples.
+        """
+        wanted = sum(self._layout.frames_of(n) for n in self._layout.segments(samples))
+        if wanted != self._frames:
+            raise StreamError(f"{samples} samples are {wanted} frames, but {self._frames} were written")
+        if self._layout.segment_samples is None:
+            self._spool.write(self._packer.end())
+        self._spool.seek(0)
+        with self._target.temporary.open("wb") as out:
+            out.write(EcdcHeader(self._model, samples, self._num_codebooks).to_bytes())
+            shutil.copyfileobj(self._spool, out)
+            size = out.tell()
+        self._spool.close()
+        self._target.commit()
+        return size
+
+    def discard(self) -> None:
+        """Leave nothing behind; does nothing after `close`."""
+        self._spool.close()
+        self._target.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
+    """Read only the header of a `.ecdc` file.
+
+    Raises:
+        FileFormatError: missing or damaged.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            parsed = EcdcHeader.parse(file.read(_READ_BYTES + 16))
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+    if parsed is None:
+        raise FileFormatError(f"{path}: the .ecdc file ends within its header; it is empty or was cut off")
+    return parsed[0]
+
+
+def read_ecdc(
+    path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], EcdcLayout]
+) -> Iterator[EcdcBlock]:
+    """Read a `.ecdc` file by blocks, in constant memory.
+
+    Raises:
+        FileFormatError: missing, damaged, cut off, or not of this layout.
+    """
+    parser = EcdcParser(layout_of)
+    try:
+        with Path(path).open("rb") as file:
+            while data := file.read(_READ_BYTES):
+                yield from parser.feed(data)
+        parser.finish()
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None

@@ -1,0 +1,293 @@
+"""Audio files, read and written by blocks in constant memory."""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from streaming_encodec.audio.atomic import AtomicPath
+from streaming_encodec.audio.resample import StreamResampler, mix_channels
+from streaming_encodec.errors import FileFormatError, StreamError
+
+Pcm = NDArray[np.float32]
+
+# Large enough that a call's overhead vanishes, small enough (0.4 s at 44.1 kHz) that an interrupt is felt at
+# once.
+_READ_SAMPLES = 16_384
+
+# What libsndfile reports for a stream whose length its header does not state.
+_UNKNOWN_SAMPLES = 2**62
+
+# A WAV data chunk counts bytes in 32 bits; leave room for the header.
+_MAX_WAV_BYTES = 2**32 - 4096
+
+_FORMAT_OF = {
+    ".wav": "WAV",
+    ".flac": "FLAC",
+    ".ogg": "OGG",
+    ".mp3": "MP3",
+    ".aif": "AIFF",
+    ".aiff": "AIFF",
+    ".au": "AU",
+    ".caf": "CAF",
+    ".w64": "W64",
+    ".rf64": "RF64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of an audio file says; `samples` is `None` when it does not say."""
+
+    path: Path
+    format: str
+    encoding: str
+    sample_rate: int
+    channels: int
+    samples: int | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.samples is None else self.samples / self.sample_rate
+
+
+class AudioReader:
+    """Any file libsndfile reads, as float32 blocks at the rate and with the channels wanted.
+
+    A context manager, and an iterable of blocks [C, n] of varying n. The whole is the same however it is
+    read.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], sample_rate: int | None = None, channels: int | None = None
+    ) -> None:
+        """
+        Args:
+            path: the file.
+            sample_rate: rate to resample to, `None` for the file's own.
+            channels: number of channels to mix to, `None` for the file's own.
+
+        Raises:
+            FileFormatError: missing, not audio, damaged or cut off.
+        """
+        self._path = Path(path)
+        self._file = _open(self._path)
+        file = self._file
+        samples = file.frames if 0 <= file.frames < _UNKNOWN_SAMPLES else None
+        self.info = AudioInfo(self._path, file.format, file.subtype, file.samplerate, file.channels, samples)
+        self.sample_rate = sample_rate or file.samplerate
+        self.channels = channels or file.channels
+        if file.channels != self.channels and 1 not in (file.channels, self.channels):
+            file.close()
+            raise FileFormatError(
+                f"{path}: has {file.channels} channels, {self.channels} are wanted; "
+                f"mix it to {self.channels} or 1 first"
+            )
+
+    @property
+    def samples(self) -> int | None:
+        """About how many samples the blocks will have together; exact when nothing is resampled."""
+        if self.info.samples is None:
+            return None
+        return round(self.info.samples * self.sample_rate / self.info.sample_rate)
+
+    def __iter__(self) -> Iterator[Pcm]:
+        resampler = StreamResampler(self.info.sample_rate, self.sample_rate, self.channels)
+        position = 0
+        while True:
+            block = self._read(position)
+            if block.shape[1] == 0:
+                break
+            position += block.shape[1]
+            yield resampler.push(mix_channels(block, self.channels))
+        if self.info.samples is not None and position < self.info.samples:
+            raise FileFormatError(
+                f"{self._path}: cut off: {position} of {self.info.samples} samples are there; "
+                "copy or record it again"
+            )
+        yield resampler.flush()
+
+    def _read(self, position: int) -> Pcm:
+        try:
+            frames: Pcm = self._file.read(_READ_SAMPLES, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise FileFormatError(f"{self._path}: damaged after sample {position}: {error}") from error
+        if not np.isfinite(frames).all():
+            at = position + int(np.argmin(np.isfinite(frames).all(axis=1)))
+            raise FileFormatError(
+                f"{self._path}: sample {at} is not a finite number; repair the file "
+                "(NaN and infinity are not sound)"
+            )
+        return frames.T
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AudioWriter:
+    """An audio file written by blocks; its format is that of the name's ending.
+
+    The file gets its name only when it is complete (`close`, or the end of the `with` block); an exception
+    within the block leaves nothing behind. Integer formats clip at full scale. The bytes depend on the
+    samples alone, not on how they were cut.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], sample_rate: int, channels: int = 1, samples: int | None = None
+    ) -> None:
+        """
+        Args:
+            path: the file to write, replaced if it is there.
+            sample_rate: in Hz.
+            channels: 1 or more.
+            samples: how many will be written at most, if known: a WAV too long for its 32-bit header becomes
+                RF64.
+
+        Raises:
+            FileFormatError: the ending is unknown, or the file cannot be written there.
+        """
+        kind = output_format(path)
+        if kind == "WAV" and samples is not None and samples * channels * 2 > _MAX_WAV_BYTES:
+            kind = "RF64"
+        self.path = Path(path)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.samples = 0
+        self._target = AtomicPath(path)
+        try:
+            self._file = soundfile.SoundFile(
+                str(self._target.temporary), "w", samplerate=sample_rate, channels=channels, format=kind
+            )
+        except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+            self._target.discard()
+            raise FileFormatError(f"{path}: cannot be written as {kind}: {error}") from error
+
+    def write(self, pcm: Pcm) -> None:
+        """Append [C, n] float32 in -1 … 1.
+
+        Raises:
+            StreamError: another number of channels.
+            FileFormatError: the disk refuses, being full for example.
+        """
+        if pcm.ndim != 2 or pcm.shape[0] != self.channels:
+            raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
+        try:
+            self._file.write(np.ascontiguousarray(pcm.T, dtype=np.float32))
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise FileFormatError(f"{self.path}: cannot be written: {error}") from error
+        self.samples += pcm.shape[1]
+
+    def close(self) -> None:
+        """Complete the file and give it its name."""
+        self._file.close()
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind; does nothing after `close`."""
+        self._file.close()
+        self._target.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read the header of an audio file.
+
+    Raises:
+        FileFormatError: missing, not audio, or damaged.
+    """
+    with AudioReader(path) as reader:
+        return reader.info
+
+
+def output_format(path: str | os.PathLike[str]) -> str:
+    """libsndfile's name of the format that the ending of `path` asks for.
+
+    Raises:
+        FileFormatError: an ending that is not among those written here.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in _FORMAT_OF:
+        raise FileFormatError(
+            f"{path}: cannot tell the audio format from {ending or 'a name without ending'!r}; "
+            f"use one of {' '.join(_FORMAT_OF)}"
+        )
+    return _FORMAT_OF[ending]
+
+
+def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:
+    """Cut a sequence of [C, n] anew into blocks of exactly `block_samples`; the last may be shorter."""
+    if block_samples < 1:
+        raise StreamError(f"a block must have at least one sample, not {block_samples}")
+    held: list[Pcm] = []
+    have = 0
+    for block in blocks:
+        held.append(block)
+        have += block.shape[1]
+        if have < block_samples:
+            continue
+        joined = held[0] if len(held) == 1 else np.concatenate(held, axis=1)
+        whole = have - have % block_samples
+        for start in range(0, whole, block_samples):
+            yield joined[:, start : start + block_samples]
+        held, have = [joined[:, whole:]], have - whole
+    if have:
+        yield held[0] if len(held) == 1 else np.concatenate(held, axis=1)
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    try:
+        with path.open("rb") as raw:
+            _refuse_cut_off_wav(path, raw)
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
+    try:
+        return soundfile.SoundFile(str(path))
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise FileFormatError(
+            f"{path}: not an audio file that can be read ({error}); WAV, FLAC, Ogg, MP3 and AIFF can"
+        ) from error
+
+
+def _refuse_cut_off_wav(path: Path, raw: BinaryIO) -> None:
+    """Refuse a WAV whose data chunk is larger than the file, which libsndfile quietly shortens."""
+    head = raw.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return
+    size = path.stat().st_size
+    while len(chunk := raw.read(8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            # A recorder that could not seek back leaves 0 or a value near the maximum: the length is simply
+            # unknown.
+            if length < 0x7FFF_0000 and raw.tell() + length > size:
+                there = max(0, size - raw.tell())
+                raise FileFormatError(
+                    f"{path}: cut off: {there} of {length} bytes of sound are there; copy or record it again"
+                )
+            return
+        raw.seek(length + length % 2, os.SEEK_CUR)

@@ -1,0 +1,73 @@
+"""Streaming change of sample rate and of the number of channels."""
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from streaming_encodec.errors import StreamError
+
+Pcm = NDArray[np.float32]
+
+
+def mix_channels(pcm: Pcm, channels: int) -> Pcm:
+    """Fit `pcm` [C, n] to `channels`: many to one by their mean, one to many by repetition.
+
+    Raises:
+        StreamError: there is no evident way, such as from 6 channels to 2.
+    """
+    have = pcm.shape[0]
+    if have == channels:
+        return pcm
+    if channels == 1:
+        mono: Pcm = pcm.mean(axis=0, keepdims=True, dtype=np.float32)
+        return mono
+    if have == 1:
+        return np.repeat(pcm, channels, axis=0)
+    raise StreamError(
+        f"{have} channels cannot be made {channels}; mix the sound down to {channels} or 1 first"
+    )
+
+
+class StreamResampler:
+    """Blocks in, blocks out, at another rate; the output depends on the samples, not on how they were cut.
+
+    At equal rates it hands its input through. The quality names are soxr's; `HQ` holds back up to 40 ms,
+    which is nothing for a file and too much for a call.
+    """
+
+    def __init__(self, source_rate: int, target_rate: int, channels: int = 1, quality: str = "HQ") -> None:
+        if source_rate < 1 or target_rate < 1:
+            raise StreamError(f"sample rates must be positive, not {source_rate} and {target_rate}")
+        self.source_rate = source_rate
+        self.target_rate = target_rate
+        self.channels = channels
+        self._soxr = (
+            None
+            if source_rate == target_rate
+            else soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality=quality)
+        )
+
+    @property
+    def delay_samples(self) -> float:
+        """Output samples that are owed for the input taken so far."""
+        return 0.0 if self._soxr is None else float(self._soxr.delay())
+
+    def push(self, pcm: Pcm) -> Pcm:
+        """Take [C, n], give [C, m]; m varies from call to call and may be 0."""
+        return self._run(pcm, last=False)
+
+    def flush(self) -> Pcm:
+        """Give what is owed and start anew."""
+        rest = self._run(np.zeros((self.channels, 0), np.float32), last=True)
+        if self._soxr is not None:
+            self._soxr.clear()
+        return rest
+
+    def _run(self, pcm: Pcm, last: bool) -> Pcm:
+        if pcm.ndim != 2 or pcm.shape[0] != self.channels:
+            raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
+        if self._soxr is None:
+            return pcm
+        frames = np.ascontiguousarray(pcm.T, dtype=np.float32)
+        out: Pcm = self._soxr.resample_chunk(frames, last=last).T
+        return out

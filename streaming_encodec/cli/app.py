@@ -1,0 +1,29 @@
+"""`streaming-encodec`: the table of commands.
+
+To add a command, write a module of its name in this folder with a function `command` (typer annotations; its
+docstring is its help) and a line in the table. The module is imported only when the command runs. Raise
+errors of the package's own family: they are printed as one line, and the exit code is 1. `typer.BadParameter`
+is for wrong usage: exit code 2.
+"""
+
+from streaming_encodec.cli.lazy import Entry, build_app
+
+_FILES = "Files"
+
+COMMANDS = (
+    Entry("stream", "Send a file through the live codec, block by block.", _FILES),
+    Entry("encode", "Compress a sound file to .ecdc.", _FILES),
+    Entry("decode", "Make a sound file of an .ecdc file.", _FILES),
+    Entry("info", "Say what a sound file, an .ecdc file or a model holds.", _FILES),
+    Entry("models", "List the models that --model takes by name.", _FILES),
+)
+
+app = build_app(
+    COMMANDS,
+    "EnCodec made live: sound in by blocks of any size, codes out the moment a frame is complete, and back.",
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="streaming-encodec")

@@ -1,0 +1,98 @@
+"""Encoder and decoder of a model as one thing, whether it streams by samples or by segments."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming_encodec.cli.loading import LoadedModel
+from streaming_encodec.streaming import (
+    Segment,
+    SegmentDecoder,
+    SegmentEncoder,
+    StreamingDecoder,
+    StreamingEncoder,
+)
+
+Pcm = NDArray[np.float32]
+
+
+class Codec(Protocol):
+    """Sound in, the sound that a listener gets out."""
+
+    start: str
+    num_codebooks: int
+    delay_samples: int
+    """From a sample's arrival to its sound, at most, when computing takes no time."""
+
+    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
+        """Take [C, n]; give what can be heard now [C, m] and the number of frames completed."""
+        ...
+
+    def flush(self) -> tuple[Pcm, int]:
+        """End: the rest, as `push` gives it."""
+        ...
+
+
+class SampleCodec:
+    """A model that streams by samples."""
+
+    def __init__(self, loaded: LoadedModel, bandwidth: float, start: str) -> None:
+        self._encoder = StreamingEncoder(loaded.model, bandwidth, start=start)
+        self._decoder = StreamingDecoder(loaded.model, start=start)
+        self._encoder.warm_up()
+        self._decoder.warm_up(self._encoder.num_codebooks)
+        self.start = start
+        self.num_codebooks = self._encoder.num_codebooks
+        # A frame's first sample waits for the frame to be full; the rest is lookahead and trimming.
+        self.delay_samples = (
+            loaded.config.hop_length + self._encoder.delay_samples + self._decoder.delay_samples
+        )
+
+    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
+        codes = self._encoder.push(pcm)
+        return self._decoder.push(codes), codes.shape[-1]
+
+    def flush(self) -> tuple[Pcm, int]:
+        codes = self._encoder.flush()
+        return np.concatenate([self._decoder.push(codes), self._decoder.flush()], axis=-1), codes.shape[-1]
+
+
+class SegmentCodec:
+    """A model that needs whole segments, such as the 48 kHz one."""
+
+    def __init__(self, loaded: LoadedModel, bandwidth: float) -> None:
+        self._encoder = SegmentEncoder(loaded.model, bandwidth)
+        self._decoder = SegmentDecoder(loaded.model)
+        self.start = "segments"
+        self.num_codebooks = loaded.config.num_codebooks_for(bandwidth)
+        self.delay_samples = self._encoder.segment_samples
+        self._nothing = np.zeros((loaded.config.audio_channels, 0), np.float32)
+
+    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
+        return self._decode(self._encoder.push(pcm))
+
+    def flush(self) -> tuple[Pcm, int]:
+        pcm, frames = self._decode(self._encoder.flush())
+        return np.concatenate([pcm, self._rest()], axis=-1), frames
+
+    def _rest(self) -> Pcm:
+        rest: Pcm = self._decoder.flush()
+        return rest if rest.ndim == 2 else self._nothing  # no segment has come at all
+
+    def _decode(self, segments: list[Segment]) -> tuple[Pcm, int]:
+        pcm = [self._nothing, *(self._decoder.push(segment) for segment in segments)]
+        return np.concatenate(pcm, axis=-1), sum(segment.codes.shape[-1] for segment in segments)
+
+
+def make_codec(loaded: LoadedModel, bandwidth: float, start: str) -> Codec:
+    """The codec of a model.
+
+    Raises:
+        StreamError: the model can stream neither way.
+    """
+    if loaded.config.streams_by_sample:
+        return SampleCodec(loaded, bandwidth, start)
+    return SegmentCodec(loaded, bandwidth)

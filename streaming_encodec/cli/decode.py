@@ -1,0 +1,128 @@
+"""`streaming-encodec decode`: `.ecdc` to a sound file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json, progress
+from streaming_encodec.cli.interrupt import Interrupt
+from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED, LoadedModel, layout_of, load_model
+from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from streaming_encodec.wire.ecdc import EcdcBlock, EcdcHeader
+
+Pcm = NDArray[np.float32]
+
+# As in encoding: a file is in no hurry.
+FRAMES_PER_STEP = 25
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="IN.ecdc", help="The file to read.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="A bundled model, a hub id, a folder, or an original .th file.",
+            show_default="the one the file names",
+        ),
+    ] = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a sound file of an .ecdc file, also of one that the original `encodec` wrote without --lm."""
+    from streaming_encodec.audio.ecdc_file import read_ecdc, read_ecdc_header
+    from streaming_encodec.audio.files import AudioWriter, output_format
+
+    output_format(target)  # a wrong ending is told before a model is loaded
+    header = read_ecdc_header(source)
+    use_threads(threads)
+    loaded = load_model(model or _model_of(source, header))
+    if loaded.name != header.model:
+        note(f"{source} says it was made with {header.model}; it is decoded with {loaded.name}")
+    config = loaded.config
+    layout = layout_of(config)
+    with (
+        AudioWriter(target, config.sampling_rate, config.audio_channels, header.samples) as writer,
+        Interrupt() as interrupt,
+        progress("decoding", header.samples) as advance,
+    ):
+        for pcm in _sound(loaded, read_ecdc(source, lambda _: layout), interrupt):
+            # The last frame is filled up beyond the sound.
+            fitting = pcm[:, : header.samples - writer.samples]
+            writer.write(fitting)
+            advance(fitting.shape[1])
+        samples = writer.samples
+    seconds = samples / config.sampling_rate
+    if as_json:
+        print_json(
+            {
+                "input": str(source),
+                "output": str(target),
+                "model": loaded.name,
+                "trained": loaded.trained,
+                "sample_rate": config.sampling_rate,
+                "channels": config.audio_channels,
+                "samples": samples,
+                "seconds": seconds,
+                "num_codebooks": header.num_codebooks,
+                "bandwidth_kbps": config.bandwidth_for(header.num_codebooks),
+                "interrupted": interrupt.requested,
+            }
+        )
+    else:
+        trained = "" if loaded.trained else " (UNTRAINED: random weights)"
+        print_facts(
+            f"{source} → {target}",
+            {
+                "model": loaded.name + trained,
+                "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz, "
+                f"{config.audio_channels} channel(s)",
+                "bitrate": f"{config.bandwidth_for(header.num_codebooks):g} kbps "
+                f"({header.num_codebooks} codebooks)",
+            },
+        )
+    if interrupt.requested:
+        complain(f"interrupted; {target} holds the first {minutes(seconds)}")
+        raise typer.Exit(1)
+
+
+def _model_of(source: Path, header: EcdcHeader) -> str:
+    if header.model == DEFAULT_MODEL or header.model in PUBLISHED:
+        return header.model
+    raise FileFormatError(f"{source}: was made with the model {header.model!r}; say where it is with --model")
+
+
+def _sound(loaded: LoadedModel, blocks: Iterator[EcdcBlock], interrupt: Interrupt) -> Iterator[Pcm]:
+    from streaming_encodec.streaming import Segment, SegmentDecoder, StreamingDecoder
+
+    if loaded.config.streams_by_sample:
+        decoder = StreamingDecoder(loaded.model, start="exact", frames_per_step=FRAMES_PER_STEP)
+        for block in blocks:
+            yield decoder.push(block.codes)
+            if interrupt.requested:
+                break
+        rest = decoder.flush()
+    else:
+        by_segment = SegmentDecoder(loaded.model)
+        for block in blocks:
+            scale = None if block.scale is None else np.array([block.scale], np.float32)
+            yield by_segment.push(Segment(block.codes, scale))
+            if interrupt.requested:
+                break
+        rest = by_segment.flush()
+    if isinstance(rest, np.ndarray):  # a file without any frame leaves the decoder's default, an empty tensor
+        yield rest

@@ -1,0 +1,122 @@
+"""`streaming-encodec encode`: a sound file to `.ecdc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
+from streaming_encodec.cli.interrupt import Interrupt
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, layout_of, load_model
+from streaming_encodec.cli.options import (
+    BandwidthOption,
+    JsonOption,
+    ThreadsOption,
+    bandwidth_of,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from streaming_encodec.audio.ecdc_file import EcdcWriter
+    from streaming_encodec.audio.files import AudioReader
+
+# A file is in no hurry: many frames through the network at once cost a fraction of one at a time.
+FRAMES_PER_STEP = 25
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Any sound file that libsndfile reads.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.ecdc", help="The file to write.")],
+    model: ModelOption = DEFAULT_MODEL,
+    bandwidth: BandwidthOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Compress a sound file to .ecdc, version 0 without a language model.
+
+    With the published 24 and 48 kHz models the file is the one that the original `encodec` package reads and
+    writes.
+    """
+    from streaming_encodec.audio.ecdc_file import EcdcWriter
+    from streaming_encodec.audio.files import AudioReader
+
+    with AudioReader(source):
+        pass  # a wrong input is told before a model is loaded
+    use_threads(threads)
+    loaded = load_model(model)
+    config = loaded.config
+    kbps = bandwidth_of(loaded, bandwidth)
+    books = config.num_codebooks_for(kbps)
+    with (
+        AudioReader(source, config.sampling_rate, config.audio_channels) as reader,
+        EcdcWriter(target, loaded.name, books, layout_of(config)) as writer,
+        Interrupt() as interrupt,
+    ):
+        samples = _encode(loaded, kbps, reader, writer, interrupt)
+        size = writer.close(samples)
+    seconds = samples / config.sampling_rate
+    facts = {
+        "input": str(source),
+        "output": str(target),
+        "model": loaded.name,
+        "trained": loaded.trained,
+        "sample_rate": config.sampling_rate,
+        "samples": samples,
+        "seconds": seconds,
+        "num_codebooks": books,
+        "bandwidth_kbps": config.bandwidth_for(books),
+        "bytes": size,
+        "interrupted": interrupt.requested,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        trained = "" if loaded.trained else " (UNTRAINED: random weights)"
+        print_facts(
+            f"{source} → {target}",
+            {
+                "model": loaded.name + trained,
+                "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz",
+                "bitrate": f"{config.bandwidth_for(books):g} kbps ({books} codebooks)",
+                "size": f"{size} bytes",
+            },
+        )
+    if interrupt.requested:
+        complain(f"interrupted; {target} holds the first {minutes(seconds)}")
+        raise typer.Exit(1)
+
+
+def _encode(
+    loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt
+) -> int:
+    """Encode all that the reader has, or until an interrupt; return the number of samples."""
+    from streaming_encodec.streaming import Segment, SegmentEncoder, StreamingEncoder
+
+    samples = 0
+
+    def write(segments: list[Segment]) -> None:
+        for segment in segments:
+            writer.push_segment(segment.codes, None if segment.scale is None else float(segment.scale[0]))
+
+    with progress("encoding", reader.samples) as advance:
+        if loaded.config.streams_by_sample:
+            encoder = StreamingEncoder(loaded.model, kbps, start="exact", frames_per_step=FRAMES_PER_STEP)
+            for block in reader:
+                writer.push(encoder.push(block))
+                samples += block.shape[1]
+                advance(block.shape[1])
+                if interrupt.requested:
+                    break
+            writer.push(encoder.flush())
+        else:
+            by_segment = SegmentEncoder(loaded.model, kbps)
+            for block in reader:
+                write(by_segment.push(block))
+                samples += block.shape[1]
+                advance(block.shape[1])
+                if interrupt.requested:
+                    break
+            write(by_segment.flush())
+    return samples

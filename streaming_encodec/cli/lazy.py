@@ -1,0 +1,74 @@
+"""A group of commands of which only the one that runs is imported.
+
+The help screen needs a name and a line for each command, not torch; so a table gives these, and the command's
+module is imported when the command is called (or its own help is asked for).
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from streaming_encodec.cli.console import complain
+from streaming_encodec.errors import StreamingEncodecError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: its name (and its module's in this folder), a line of help, and its help panel."""
+
+    name: str
+    help: str
+    panel: str
+
+
+def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
+    """Make the app that shows `entries` and imports each on use."""
+
+    # Typer's own signatures name the context class of whichever click it carries; `Any` fits each of them.
+    class LazyGroup(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+            name, stub, rest = super().resolve_command(ctx, args)
+            return name, (stub if name is None else _load(name)), rest
+
+        def invoke(self, ctx: Any) -> Any:
+            """Run the command; an error of the package or the system becomes one line and exit code 1."""
+            try:
+                return super().invoke(ctx)
+            except (StreamingEncodecError, OSError) as error:
+                complain(str(error))
+            except KeyboardInterrupt:
+                complain("interrupted")
+            raise typer.Exit(1)
+
+    app = typer.Typer(
+        cls=LazyGroup,
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_show_locals=False,
+    )
+    for entry in entries:
+        app.command(entry.name, help=entry.help, rich_help_panel=entry.panel)(_placeholder)
+    return app
+
+
+def _placeholder() -> None:
+    """Stands in the help screen for a command that is not imported yet; never runs."""
+
+
+def _load(name: str) -> Any:
+    function = import_module(f"streaming_encodec.cli.{name}").command
+    single = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_show_locals=False,
+    )
+    single.command(name)(function)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command

@@ -1,0 +1,51 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streaming_encodec.cli.loading import LoadedModel
+
+DEFAULT_KBPS = 6.0
+
+BandwidthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--bandwidth",
+        "-b",
+        metavar="KBPS",
+        help="One of the model's bandwidths.",
+        show_default="6, or the nearest",
+    ),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="CPU threads; more than one rarely makes single frames faster.")
+]
+
+
+def bandwidth_of(loaded: LoadedModel, kbps: float | None) -> float:
+    """The bandwidth asked for, or without one the model's nearest to 6 kbps.
+
+    Raises:
+        typer.BadParameter: the model has no such bandwidth.
+    """
+    known = loaded.config.target_bandwidths
+    if kbps is None:
+        return min(known, key=lambda value: abs(value - DEFAULT_KBPS))
+    if kbps not in known:
+        choice = ", ".join(f"{value:g}" for value in known)
+        raise typer.BadParameter(f"{loaded.name} has {choice} kbps, not {kbps:g}", param_hint="--bandwidth")
+    return kbps
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
