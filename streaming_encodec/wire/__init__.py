@@ -1,1 +1,1 @@
-"""Bytes on the wire and in files: bit packing, packets, control messages, `.ecdc`. Pure: numpy only, no I/O."""
+"""Bytes on the wire and in files: bits, packets, control messages, `.ecdc`. Pure: numpy only, no I/O."""

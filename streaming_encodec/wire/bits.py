@@ -1,8 +1,9 @@
 """Bit packing: whole numbers of a fixed width, least significant bit first.
 
-Both the packets of this package and the published ``.ecdc`` container write a code's lowest bit first and fill each
-byte from its lowest bit up; the last byte is filled with zero bits. So a prefix of the codes is a prefix of the bytes
-(with the spare bits of its last byte cleared), which is what lets a relay cut a packet without decoding it.
+Both the packets of this package and the published ``.ecdc`` container write a code's lowest bit first and
+fill each byte from its lowest bit up; the last byte is filled with zero bits. So a prefix of the codes is
+a prefix of the bytes (with the spare bits of its last byte cleared), which is what lets a relay cut a
+packet without decoding it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def unpack_bits(
 ) -> IntArray:
     """Read the first ``count`` numbers of ``bits`` bits: int64 ``[count]``.
 
-    With ``strict`` the data must end with the last number and its spare bits must be zero, so that each list of
-    numbers has exactly one spelling. Raises PacketError for data too short (or, if strict, not canonical).
+    With ``strict`` the data must end with the last number and its spare bits must be zero, so that each
+    list of numbers has exactly one spelling. Raises PacketError for data too short (or, if strict, not
+    canonical).
     """
     _check_width(bits)
     size = packed_size(count, bits)

@@ -1,0 +1,164 @@
+"""Control messages: small JSON objects in text messages, beside the binary packets.
+
+``parse_control(serialize_control(m)) == m``; bytes of strangers raise PacketError and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, Fields, write_json
+from streaming_encodec.wire.header import MAX_CODEBOOKS
+from streaming_encodec.wire.hello import Hello, Welcome
+
+_FOREVER_MS = 86_400_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Relay to listeners: someone with this number may speak now."""
+
+    sender: int
+    TYPE: ClassVar[str] = "joined"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"sender": self.sender}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Joined:
+        """From JSON that came. Raises PacketError."""
+        return cls(fields.whole("sender", 1, 0xFFFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Relay to listeners: this speaker is gone."""
+
+    sender: int
+    TYPE: ClassVar[str] = "left"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"sender": self.sender}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Left:
+        """From JSON that came. Raises PacketError."""
+        return cls(fields.whole("sender", 1, 0xFFFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Listener to relay: from now on cut what I hear to so many codebooks."""
+
+    max_codebooks: int
+    TYPE: ClassVar[str] = "layers"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"max_codebooks": self.max_codebooks}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Layers:
+        """From JSON that came. Raises PacketError."""
+        return cls(fields.whole("max_codebooks", 1, MAX_CODEBOOKS))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How one sender arrives at one listener over the last interval; the relay passes it on to that sender.
+
+    fraction_lost: packets that never came or came too late to play, 0..1, before redundancy helped.
+    fraction_concealed: frames that had to be made up, 0..1. jitter_ms, playout_delay_ms: now.
+    burst_frames: mean length of a run of missing frames, 0 where none was missing.
+    listener: number of the reporter, filled in by the relay.
+    """
+
+    sender: int
+    fraction_lost: float
+    fraction_concealed: float
+    burst_frames: float
+    jitter_ms: float
+    playout_delay_ms: float
+    listener: int = 0
+    TYPE: ClassVar[str] = "report"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "sender": self.sender,
+            "fraction_lost": self.fraction_lost,
+            "fraction_concealed": self.fraction_concealed,
+            "burst_frames": self.burst_frames,
+            "jitter_ms": self.jitter_ms,
+            "playout_delay_ms": self.playout_delay_ms,
+            "listener": self.listener,
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Report:
+        """From JSON that came. Raises PacketError."""
+        return cls(
+            sender=fields.whole("sender", 1, 0xFFFF),
+            fraction_lost=fields.number("fraction_lost", 0.0, 1.0),
+            fraction_concealed=fields.number("fraction_concealed", 0.0, 1.0),
+            burst_frames=fields.number("burst_frames", 0.0, _FOREVER_MS),
+            jitter_ms=fields.number("jitter_ms", 0.0, _FOREVER_MS),
+            playout_delay_ms=fields.number("playout_delay_ms", 0.0, _FOREVER_MS),
+            listener=fields.whole("listener", 0, 0xFFFF),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """Either side leaves on purpose; ``retry_s`` asks to come back after so long (a relay being
+    restarted)."""
+
+    reason: str
+    retry_s: float | None = None
+    TYPE: ClassVar[str] = "bye"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"reason": self.reason, "retry_s": self.retry_s}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Bye:
+        """From JSON that came. Raises PacketError."""
+        return cls(
+            fields.text("reason", 123),
+            fields.number("retry_s", 0.0, 3600.0) if fields.has("retry_s") else None,
+        )
+
+
+ControlMessage = Hello | Welcome | Joined | Left | Layers | Report | Bye
+_BY_TYPE: dict[str, type[ControlMessage]] = {
+    kind.TYPE: kind for kind in (Hello, Welcome, Joined, Left, Layers, Report, Bye)
+}
+
+
+def serialize_control(message: ControlMessage) -> str:
+    """The message as JSON. Raises StreamError if it is longer than a message may be or holds what can't be
+    sent."""
+    try:
+        text = write_json({"type": message.TYPE, **message.to_dict()})
+    except ValueError as error:
+        raise StreamError(f"a {message.TYPE} message holds a number that is not finite") from error
+    if len(text) > MAX_CONTROL_BYTES:
+        raise StreamError(
+            f"a {message.TYPE} message of {len(text)} bytes is too long; at most {MAX_CONTROL_BYTES}"
+        )
+    return text
+
+
+def parse_control(text: str | bytes) -> ControlMessage:
+    """Read one control message. Raises PacketError for anything else, and nothing else."""
+    fields = Fields.read(text)
+    name = fields.text("type", 16)
+    kind = _BY_TYPE.get(name)
+    if kind is None:
+        raise PacketError("a control message's type is one of " + ", ".join(_BY_TYPE))
+    return kind.from_fields(fields)

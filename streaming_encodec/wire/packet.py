@@ -1,0 +1,205 @@
+"""Voice packets: 1 to 6 frames of codes, or a noise level; `parse_packet(serialize_packet(p)) == p`.
+
+A packet says all that is needed to read it; what the codes mean (model, frame length) was settled once, in
+the hello. Each packet has exactly one spelling, so `serialize_packet(parse_packet(data)) == data` too, and
+the size depends on the settings alone, never on what is said. Layout: `streaming_encodec.wire.header` and
+`docs/protocol.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.wire.bits import MAX_BITS, IntArray, pack_bits, packed_size, unpack_bits
+from streaming_encodec.wire.header import (
+    FLAG_END,
+    FLAG_NOISE,
+    FLAG_REDUNDANCY,
+    FLAG_SCALE,
+    FLAG_START,
+    HEADER_BYTES,
+    MAX_CODEBOOKS,
+    MAX_FRAMES,
+    MAX_REDUNDANT_CODEBOOKS,
+    MAX_REDUNDANT_FRAMES,
+    NOISE_BANDS,
+    NOISE_FLOOR_DB,
+    read_header,
+    write_header,
+)
+from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS
+
+_SCALE = struct.Struct("<f")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Packet:
+    """One packet. Exactly one of ``codes`` and ``noise`` is given; StreamError tells what is out of range.
+
+    codes: int64 ``[K, F]``, K codebooks (1..32) of F frames (1..6), each below ``2**bits_per_code``.
+    noise: six levels, whole decibels below full scale (0..127), one per band: the sender is silent from
+    ``timestamp``
+        on, until its next packet.
+    redundancy: int64 ``[R, P]``, the first R codebooks (1..8) of the P frames (1..32) before ``timestamp``.
+    scale: the segment's loudness for a model that normalizes, rounded to float32.
+    start: the encoder began afresh with this packet, so the decoder must too. end: nothing follows.
+    sequence: 16 bits; timestamp: of the first frame, in frames, 32 bits; both wrap. sender: 16 bits, the
+    relay's.
+    """
+
+    sequence: int
+    timestamp: int
+    codes: IntArray | None = None
+    noise: tuple[int, ...] | None = None
+    redundancy: IntArray | None = None
+    scale: float | None = None
+    start: bool = False
+    end: bool = False
+    bits_per_code: int = 10
+    sender: int = 0
+
+    def __post_init__(self) -> None:
+        _check_range("sequence", self.sequence, 0, (1 << SEQUENCE_BITS) - 1)
+        _check_range("timestamp", self.timestamp, 0, (1 << TIMESTAMP_BITS) - 1)
+        _check_range("sender", self.sender, 0, 0xFFFF)
+        _check_range("bits_per_code", self.bits_per_code, 1, MAX_BITS)
+        if (self.codes is None) == (self.noise is None):
+            raise StreamError("a packet carries either codes or noise")
+        if self.codes is not None:
+            _check_codes("codes", self.codes, MAX_CODEBOOKS, MAX_FRAMES, self.bits_per_code)
+        if self.redundancy is not None:
+            limits = (MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES)
+            _check_codes("redundancy", self.redundancy, *limits, self.bits_per_code)
+        if self.noise is not None:
+            if len(self.noise) != NOISE_BANDS or self.scale is not None:
+                raise StreamError(f"a noise packet has {NOISE_BANDS} levels and no scale")
+            for level in self.noise:
+                _check_range("noise level", level, 0, NOISE_FLOOR_DB)
+        if self.scale is not None:
+            object.__setattr__(self, "scale", _round_scale(self.scale))
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of codes in the packet; 1 for noise, which begins with that frame."""
+        return 1 if self.codes is None else int(self.codes.shape[1])
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codebooks per frame; 0 for noise."""
+        return 0 if self.codes is None else int(self.codes.shape[0])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Packet):
+            return NotImplemented
+        return serialize_packet(self) == serialize_packet(other)
+
+    def __hash__(self) -> int:
+        return hash(serialize_packet(self))
+
+
+def serialize_packet(packet: Packet) -> bytes:
+    """The packet's bytes, at most `MAX_PACKET_BYTES`."""
+    flags = FLAG_START * packet.start | FLAG_END * packet.end
+    parts = [b""]
+    if packet.scale is not None:
+        flags |= FLAG_SCALE
+        parts.append(_SCALE.pack(packet.scale))
+    if packet.redundancy is not None:
+        flags |= FLAG_REDUNDANCY
+        codebooks, frames = packet.redundancy.shape
+        parts.append(bytes(((codebooks - 1) | (frames - 1) << 3,)))
+        parts.append(pack_bits(packet.redundancy, packet.bits_per_code))
+    if packet.noise is not None:
+        flags |= FLAG_NOISE
+        parts.append(bytes(packet.noise))
+    elif packet.codes is not None:
+        parts.append(pack_bits(packet.codes, packet.bits_per_code))
+    parts[0] = write_header(
+        flags=flags,
+        num_frames=packet.num_frames,
+        num_codebooks=packet.num_codebooks,
+        bits_per_code=packet.bits_per_code,
+        sender=packet.sender,
+        sequence=packet.sequence,
+        timestamp=packet.timestamp,
+    )
+    return b"".join(parts)
+
+
+def parse_packet(data: bytes) -> Packet:
+    """Read one whole packet. Raises PacketError for anything that is not exactly one, and nothing else."""
+    head = read_header(data)
+    bits = head.bits_per_code
+    scale: float | None = None
+    if head.flags & FLAG_SCALE:
+        (scale,) = _SCALE.unpack_from(data, HEADER_BYTES)
+    redundancy: IntArray | None = None
+    if head.flags & FLAG_REDUNDANCY:
+        shape = (head.redundant_codebooks, head.redundant_frames)
+        redundancy = unpack_bits(data[head.redundancy_at + 1 :], shape[0] * shape[1], bits).reshape(shape)
+    codes: IntArray | None = None
+    noise: tuple[int, ...] | None = None
+    if head.is_noise:
+        noise = tuple(data[head.body_at :])
+    else:
+        count = head.num_codebooks * head.num_frames
+        codes = unpack_bits(data[head.body_at :], count, bits).reshape(head.num_codebooks, head.num_frames)
+    return Packet(
+        sequence=head.sequence,
+        timestamp=head.timestamp,
+        codes=codes,
+        noise=noise,
+        redundancy=redundancy,
+        scale=scale,
+        start=bool(head.flags & FLAG_START),
+        end=bool(head.flags & FLAG_END),
+        bits_per_code=bits,
+        sender=head.sender,
+    )
+
+
+def packet_size(
+    num_frames: int,
+    num_codebooks: int,
+    *,
+    bits_per_code: int = 10,
+    redundant_codebooks: int = 0,
+    redundant_frames: int = 0,
+    scale: bool = False,
+) -> int:
+    """Bytes of a packet of codes with these settings: the same for every packet."""
+    size = HEADER_BYTES + _SCALE.size * scale + packed_size(num_frames * num_codebooks, bits_per_code)
+    if redundant_codebooks and redundant_frames:
+        size += 1 + packed_size(redundant_codebooks * redundant_frames, bits_per_code)
+    return size
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise StreamError(f"{name} lies in {low}..{high}, not {value}")
+
+
+def _check_codes(name: str, codes: IntArray, codebooks: int, frames: int, bits: int) -> None:
+    if codes.ndim != 2 or not (1 <= codes.shape[0] <= codebooks and 1 <= codes.shape[1] <= frames):
+        raise StreamError(
+            f"{name} are [1..{codebooks} codebooks, 1..{frames} frames], not {list(codes.shape)}"
+        )
+    if codes.dtype.kind not in "iu" or int(codes.min()) < 0 or int(codes.max()) >> bits:
+        raise StreamError(f"{name} are whole numbers in 0..{(1 << bits) - 1}")
+
+
+def _round_scale(scale: float) -> float:
+    """The nearest float32, which is what the wire carries."""
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(scale))
+    if not (math.isfinite(rounded) and rounded > 0):
+        raise StreamError(f"a scale is positive and finite in float32, not {scale}")
+    return rounded
+
+
+__all__ = ["Packet", "PacketError", "packet_size", "parse_packet", "serialize_packet"]
