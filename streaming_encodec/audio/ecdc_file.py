@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 
 from streaming_encodec.audio.atomic import AtomicPath
 from streaming_encodec.errors import FileFormatError, StreamError
-from streaming_encodec.wire.ecdc import EcdcBlock, EcdcHeader, EcdcLayout, EcdcPacker, EcdcParser
+from streaming_encodec.wire.ecdc import (
+    MAX_HEADER_BYTES,
+    EcdcBlock,
+    EcdcHeader,
+    EcdcLayout,
+    EcdcPacker,
+    EcdcParser,
+)
 
-_READ_BYTES = 65_536
+# About 5 s of sound at 6 kbps: an interrupt need not wait longer for the block in hand.
+_READ_BYTES = 4096
 # The codes of about 20 minutes at 6 kbps stay in memory, more goes to a file beside the output.
 _SPOOL_BYTES = 1 << 20
 
@@ -100,7 +108,7 @@ def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
     """
     try:
         with Path(path).open("rb") as file:
-            parsed = EcdcHeader.parse(file.read(_READ_BYTES + 16))
+            parsed = EcdcHeader.parse(file.read(MAX_HEADER_BYTES))
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
     except FileFormatError as error:

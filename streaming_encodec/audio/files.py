@@ -42,6 +42,17 @@ _FORMAT_OF = {
 }
 
 
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """Read from beginning to end only.
+
+    soundfile seeks to the place where it already is after each block, which makes libsndfile start its MP3
+    decoder anew there: a gap at every block. It does not seek in a file that cannot.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
     """What the header of an audio file says; `samples` is `None` when it does not say."""
@@ -259,14 +270,14 @@ def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:
         yield held[0] if len(held) == 1 else np.concatenate(held, axis=1)
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _open(path: Path) -> _SequentialFile:
     try:
         with path.open("rb") as raw:
             _refuse_cut_off_wav(path, raw)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
     try:
-        return soundfile.SoundFile(str(path))
+        return _SequentialFile(str(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise FileFormatError(
             f"{path}: not an audio file that can be read ({error}); WAV, FLAC, Ogg, MP3 and AIFF can"

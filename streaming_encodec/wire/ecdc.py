@@ -37,6 +37,7 @@ _MAGIC = b"ECDC"
 _VERSION = 0
 # The original's header is about 60 bytes. A length beyond this comes from a damaged file, not from a writer.
 _MAX_JSON_BYTES = 65_536
+MAX_HEADER_BYTES = _FIXED.size + _MAX_JSON_BYTES
 
 
 @dataclass(frozen=True, slots=True)
