@@ -9,7 +9,8 @@ from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.streaming.half import Stepper, decoder_half
+from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.streaming.half import decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
@@ -25,10 +26,11 @@ class StreamingDecoder:
             frame has, went before; or ``"exact"`` as the offline model starts: the first sound after ``start_frames``.
         batch_size: streams in step.
         frames_per_step: frames that go through the network at once.
-        stepper: another way to run the steady step, see ``engines``.
+        engine: a name out of ``engines``, such as ``"fused"``, or an engine of this model that streams share.
 
     Raises:
         StreamError: the model cannot stream by samples, or a setting is out of range.
+        MissingExtraError: the engine needs a package that is not installed.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class StreamingDecoder:
         start: str = "silence",
         batch_size: int = 1,
         frames_per_step: int = 1,
-        stepper: Stepper | None = None,
+        engine: EngineOrName = "eager",
     ) -> None:
         self.model = model
         self.start = check_start(start)
         self.batch_size = check_batch(batch_size)
-        self._half = decoder_half(model, frames_per_step, stepper)
+        self.engine = find_engine(engine, model)
+        self._half = decoder_half(model, frames_per_step, self.engine.decoder)
         self.reset()
 
     # -- the stream -----------------------------------------------------------------------------------------
@@ -62,7 +65,7 @@ class StreamingDecoder:
             StreamError: wrong shape or dtype, or a code out of range. The stream is then as it was before.
         """
         codes, form = take_codes(codes, self.batch_size, self.model.config, self._like)
-        samples = self._advance(self.model.quantizer.decode(codes), codes.shape[1])
+        samples = self._advance(self.engine.quantizer.decode(codes), codes.shape[1])
         self._form = form
         return form.give(samples)
 
@@ -150,5 +153,3 @@ class StreamingDecoder:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self.model)
-
-

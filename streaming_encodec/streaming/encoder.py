@@ -10,7 +10,8 @@ from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.streaming.half import HalfState, Stepper, encoder_half
+from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.streaming.half import HalfState, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_samples
 from streaming_encodec.streaming.silence import encoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
@@ -29,10 +30,11 @@ class StreamingEncoder:
             ``"exact"`` as the offline model starts, the first codes after ``start_samples``.
         batch_size: streams in step.
         frames_per_step: frames that go through the network at once; more cost less each and come later.
-        stepper: another way to run the steady step, see ``engines``.
+        engine: a name out of ``engines``, such as ``"fused"``, or an engine of this model that streams share.
 
     Raises:
         StreamError: the model cannot stream by samples, or a setting is out of range.
+        MissingExtraError: the engine needs a package that is not installed.
         ConfigError: the bandwidth is not one of the model's.
     """
 
@@ -43,12 +45,13 @@ class StreamingEncoder:
         start: str = "silence",
         batch_size: int = 1,
         frames_per_step: int = 1,
-        stepper: Stepper | None = None,
+        engine: EngineOrName = "eager",
     ) -> None:
         self.model = model
         self.start = check_start(start)
         self.batch_size = check_batch(batch_size)
-        self._half = encoder_half(model, frames_per_step, stepper)
+        self.engine = find_engine(engine, model)
+        self._half = encoder_half(model, frames_per_step, self.engine.encoder)
         self.bandwidth = bandwidth
         self.reset()
 
@@ -157,8 +160,10 @@ class StreamingEncoder:
 
     def _quantise(self, latents: list[Tensor]) -> Tensor:
         # One piece at a time: equal shapes make equal bits.
-        codes = [self.model.quantizer.encode(latent, self._num_codebooks) for latent in latents]
-        empty = torch.empty(self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device)
+        codes = [self.engine.quantizer.encode(latent, self._num_codebooks) for latent in latents]
+        empty = torch.empty(
+            self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device
+        )
         return torch.cat([empty, *codes], dim=-1)
 
     @property
@@ -168,5 +173,3 @@ class StreamingEncoder:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self.model)
-
-

@@ -16,7 +16,8 @@ from torch import Tensor
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.streaming.half import HalfState, Stepper, decoder_half, encoder_half
+from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.streaming.half import HalfState, decoder_half, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
 from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
@@ -49,10 +50,11 @@ class StreamPool:
         start: ``"silence"`` or ``"exact"``, for all slots.
         frames_per_step: frames of every slot that go through the network at once.
         max_pending_frames: a slot that has so many frames waiting takes no more.
-        stepper: another way to run the steady step, see ``engines``.
+        engine: a name out of ``engines``, such as ``"fused"``, or an engine of this model that streams share.
 
     Raises:
         StreamError: the model cannot stream by samples, or a setting is out of range.
+        MissingExtraError: the engine needs a package that is not installed.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class StreamPool:
         start: str = "silence",
         frames_per_step: int = 1,
         max_pending_frames: int = 750,
-        stepper: Stepper | None = None,
+        engine: EngineOrName = "eager",
     ) -> None:
         if kind not in KINDS:
             raise StreamError(f'kind must be "encoder" or "decoder", got {kind!r}')
@@ -73,8 +75,11 @@ class StreamPool:
         self.start = check_start(start)
         self.slots = check_batch(slots)
         self.max_pending_frames = max_pending_frames
-        make = encoder_half if kind == "encoder" else decoder_half
-        self._half = make(model, frames_per_step, stepper)
+        self.engine = find_engine(engine, model)
+        if kind == "encoder":
+            self._half = encoder_half(model, frames_per_step, self.engine.encoder)
+        else:
+            self._half = decoder_half(model, frames_per_step, self.engine.decoder)
         self._num_codebooks = model.config.num_codebooks_for(bandwidth) if kind == "encoder" else 0
         self._layers = self._half.stepper.enter(self._half.stack.init_state(self.slots))
         self._open: dict[int, _Slot] = {}
@@ -125,7 +130,7 @@ class StreamPool:
             inputs, form = take_samples(x, 1, self.model.config, self._like)
         else:
             codes, form = take_codes(x, 1, self.model.config, self._like)
-            inputs, num_codebooks = self.model.quantizer.decode(codes), codes.shape[1]
+            inputs, num_codebooks = self.engine.quantizer.decode(codes), codes.shape[1]
         room = self.max_pending_frames * self._half.inputs_per_frame + self._half.start_inputs
         if held.pending.shape[-1] + inputs.shape[-1] > room:
             raise StreamError(
@@ -193,7 +198,9 @@ class StreamPool:
         """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
         held = self._slot(slot)
         if state.start != self.start:
-            raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
+            raise StreamError(
+                f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}"
+            )
         working = restore(self._half, state, self.kind, self._fingerprint, 1)
         held.num_codebooks = state.num_codebooks
         self._enter(slot, working)
@@ -272,7 +279,7 @@ class StreamPool:
         if self.kind == "decoder" or y.shape[-1] == 0:
             return y
         most = max(held.num_codebooks for held in self._open.values())
-        return self.model.quantizer.encode(y, most)
+        return self.engine.quantizer.encode(y, most)
 
     def _cut(self, y: Tensor, num_codebooks: int) -> Tensor:
         if self.kind == "decoder":
@@ -291,5 +298,3 @@ class StreamPool:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self.model)
-
-

@@ -1,0 +1,45 @@
+"""The residual quantiser with everything precomputed that does not depend on the latent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.model.quantizer import ResidualVectorQuantizer
+
+
+class FusedQuantizer:
+    """``ResidualVectorQuantizer`` for the fast engines.
+
+    The nearest vector is the one with the least ``|e|² / 2 - x · e``: the published expression without what is equal
+    for all, halved. The halved squares are kept, which the layers compute again for each frame. Where two vectors are
+    equally near but for rounding, the two may choose differently.
+    """
+
+    def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
+        tables = torch.stack([codebook.embed.detach() for codebook in quantizer.codebooks])  # [K, size, D]
+        self._tables = tables
+        self._half_squares = tables.pow(2).sum(-1) / 2  # [K, size]
+        self._flat = tables.reshape(-1, tables.shape[-1])
+        self._offsets = torch.arange(len(tables), device=tables.device)[:, None] * tables.shape[1]  # [K, 1]
+
+    def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
+        """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
+        batch, dim, frames = latent.shape
+        residual = latent.transpose(1, 2).reshape(-1, dim)  # [B * F, D]
+        codes = []
+        for k in range(num_codebooks):
+            table = self._tables[k]
+            indices = torch.addmm(self._half_squares[k], residual, table.t(), alpha=-1).argmin(dim=-1)
+            if k + 1 < num_codebooks:
+                residual = residual - table[indices]
+            codes.append(indices)
+        return torch.stack(codes, dim=1).view(batch, frames, num_codebooks).transpose(1, 2)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
+        rows = codes + self._offsets[: codes.shape[1]]
+        latent = self._flat[rows[:, 0]]  # [B, F, D]
+        for k in range(1, codes.shape[1]):  # in the layers' order of summation: the same bits
+            latent = latent + self._flat[rows[:, k]]
+        return latent.transpose(1, 2)
