@@ -1,0 +1,127 @@
+"""How long to hold packets back: the delay target of the jitter buffer.
+
+Each packet's delay is taken relative to the fastest packet of the last two seconds, so that neither the
+clocks' offset nor their drift matters. The largest delay of each half second goes into a histogram of
+one-frame bins that forgets; the target is one of its quantiles, and a frame more. The scheme is WebRTC
+NetEq's (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`) in its outline, with half-second maxima
+in place of single packets, because a late packet spoils the sound whether 20 or 200 of its neighbours were
+on time.
+
+A lone stall (a second on TCP, say) is not held against the network: the listener would pay for it with
+delay for as long as the histogram remembers. A second one within 30 s is, and the target then covers both
+until 30 s pass quietly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from itertools import accumulate
+
+from streaming_encodec.errors import StreamError
+
+
+@dataclass(frozen=True, slots=True)
+class DelaySettings:
+    """Bounds and habits of the target, in frames unless said otherwise.
+
+    reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
+    """
+
+    minimum_frames: int = 2
+    maximum_frames: int = 30
+    initial_frames: int = 3
+    reliable: bool = True
+    window_s: float = 2.0
+    bucket_s: float = 0.5
+    memory_buckets: int = 50
+    peak_memory_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
+            raise StreamError("delays in frames: 1 <= minimum <= initial <= maximum <= 500")
+        if min(self.window_s, self.bucket_s, self.peak_memory_s) <= 0 or self.memory_buckets < 2:
+            raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
+
+    @property
+    def quantile(self) -> float:
+        """Share of half seconds that must pass without a late packet."""
+        return 0.99 if self.reliable else 0.95
+
+
+class DelayEstimator:
+    """Learns from arrivals; `base` and `target_frames` are what playout goes by. Times are in frames
+    throughout."""
+
+    def __init__(self, frame_seconds: float, settings: DelaySettings) -> None:
+        self.settings = settings
+        self._window = settings.window_s / frame_seconds
+        self._bucket = settings.bucket_s / frame_seconds
+        self._peak_memory = settings.peak_memory_s / frame_seconds
+        self._fastest: deque[tuple[float, float]] = deque()  # (arrival, offset), offsets rising
+        self._weights = [0.0] * (settings.maximum_frames + 1)
+        self._buckets = 0
+        self._bucket_ends = math.nan
+        self._bucket_max = 0.0
+        self._peaks: deque[tuple[float, float]] = deque()  # (arrival, height)
+        self._learned = float(settings.initial_frames)
+        self._target = float(settings.initial_frames)
+
+    @property
+    def base(self) -> float:
+        """Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet."""
+        return self._fastest[0][1] if self._fastest else 0.0
+
+    @property
+    def target_frames(self) -> float:
+        """How long after the fastest packet's moment a frame is to be played."""
+        return self._target
+
+    def restart(self) -> None:
+        """A new stream begins: its timestamps have nothing to do with the old ones. What was learned
+        stays."""
+        self._fastest.clear()
+        self._bucket_ends = math.nan
+        self._bucket_max = 0.0
+
+    def arrived(self, timestamp: int, clock: float) -> float:
+        """A packet whose first frame is ``timestamp`` came at ``clock`` (in frames). Returns its relative
+        delay."""
+        offset = clock - timestamp
+        while self._fastest and self._fastest[-1][1] >= offset:
+            self._fastest.pop()
+        self._fastest.append((clock, offset))
+        while self._fastest[0][0] < clock - self._window:
+            self._fastest.popleft()
+        delay = offset - self._fastest[0][1]
+        self._bucket_max = max(self._bucket_max, delay)
+        if math.isnan(self._bucket_ends):
+            self._bucket_ends = clock + self._bucket
+        elif clock >= self._bucket_ends:
+            self._close_bucket(clock)
+            self._bucket_ends = clock + self._bucket
+            self._bucket_max = 0.0
+        return delay
+
+    def _close_bucket(self, clock: float) -> None:
+        height, settings = self._bucket_max, self.settings
+        while self._peaks and self._peaks[0][0] < clock - self._peak_memory:
+            self._peaks.popleft()
+        # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
+        if height > 2 * self._learned and height > self._learned + 6:
+            self._peaks.append((clock, height))
+        else:
+            self._learn(height)
+        held = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
+        wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
+        self._target = min(max(wanted, settings.minimum_frames), settings.maximum_frames)
+
+    def _learn(self, height: float) -> None:
+        self._buckets += 1
+        keep = 1 - 1 / min(self._buckets, self.settings.memory_buckets)
+        self._weights = [weight * keep for weight in self._weights]
+        self._weights[min(math.ceil(height - 0.05), len(self._weights) - 1)] += 1 - keep
+        below = list(accumulate(self._weights))
+        enough = self.settings.quantile * below[-1] - 1e-9
+        self._learned = float(next(frames for frames, sum_ in enumerate(below) if sum_ >= enough) + 1)

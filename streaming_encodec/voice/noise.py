@@ -1,0 +1,110 @@
+"""Comfort noise: measured in six bands, sent as six bytes, made again from white noise.
+
+An absence of sound reads as a broken line, so silences are filled with noise of the room's level and
+colour (RFC 3389 does so with a level and reflection coefficients; bands are easier to average and cannot
+become unstable).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.wire.header import NOISE_BANDS, NOISE_FLOOR_DB
+
+FloatArray = npt.NDArray[np.float32]
+
+BAND_EDGES_HZ = (0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, float("inf"))
+"""Edges of the six bands; a rate with nothing in the upper ones says `NOISE_FLOOR_DB` there."""
+
+
+class NoiseMeter:
+    """Levels of the six bands of one frame, in whole decibels below full scale."""
+
+    def __init__(self, sample_rate: int, frame_samples: int) -> None:
+        self._window = np.hanning(frame_samples)
+        frequencies = np.fft.rfftfreq(frame_samples, 1 / sample_rate)
+        self._band_of_bin = np.searchsorted(BAND_EDGES_HZ[1:-1], frequencies, side="right")
+        # One-sided spectrum to mean square: twice, over the window's energy and the length (Parseval).
+        self._to_power = 2 / (float(np.sum(self._window**2)) * frame_samples)
+
+    def measure(self, pcm: FloatArray) -> tuple[int, ...]:
+        """pcm: ``[C, frame_samples]`` or ``[frame_samples]``. Returns six levels, 0 (full scale) to 127
+        (nothing)."""
+        return levels_of(self.band_powers(pcm))
+
+    def band_powers(self, pcm: FloatArray) -> npt.NDArray[np.float64]:
+        """Mean square of each of the six bands, float64 ``[6]``."""
+        mono = pcm.mean(axis=0) if pcm.ndim == 2 else pcm
+        spectrum = np.fft.rfft(mono * self._window)
+        energies = np.abs(spectrum) ** 2 * self._to_power
+        return np.bincount(self._band_of_bin, weights=energies, minlength=NOISE_BANDS).astype(np.float64)
+
+
+def levels_of(powers: npt.NDArray[np.float64]) -> tuple[int, ...]:
+    """Mean squares as whole decibels below full scale."""
+    decibels = -10 * np.log10(np.maximum(powers, 1e-13))
+    return tuple(int(v) for v in np.clip(np.rint(decibels), 0, NOISE_FLOOR_DB))
+
+
+class ComfortNoise:
+    """An endless stream of noise whose colour may change at any time; seeded, so that a replay sounds the
+    same.
+
+    Made by overlap-add of shaped white noise, half a block at a time, so that level changes are glides.
+    """
+
+    def __init__(self, sample_rate: int, block_samples: int = 640, seed: int = 0) -> None:
+        self._hop = max(16, block_samples // 2)
+        size = 2 * self._hop
+        self._rng = np.random.default_rng(seed)
+        self._window = np.sin(np.pi * (np.arange(size) + 0.5) / size)
+        frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
+        self._band_of_bin = np.searchsorted(BAND_EDGES_HZ[1:-1], frequencies, side="right")
+        counts = np.maximum(np.bincount(self._band_of_bin, minlength=NOISE_BANDS), 1)
+        self._share = counts / len(frequencies)  # what each band has of white noise
+        self._overlap = np.zeros(self._hop)
+        self._ready = np.zeros(0, dtype=np.float32)
+
+    def make(self, count: int, levels: tuple[int, ...]) -> FloatArray:
+        """The next ``count`` samples ``[count]`` with these six levels (decibels below full scale)."""
+        while self._ready.shape[0] < count:
+            self._ready = np.concatenate([self._ready, self._next_hop(levels)])
+        out, self._ready = self._ready[:count], self._ready[count:]
+        return out
+
+    def _next_hop(self, levels: tuple[int, ...]) -> FloatArray:
+        powers = np.array([0.0 if v >= NOISE_FLOOR_DB else 10 ** (-v / 10) for v in levels])
+        white = self._rng.standard_normal(2 * self._hop)
+        gains = np.sqrt(powers / self._share)[self._band_of_bin]
+        # sin² windows of two neighbours sum to one in power, as the blocks are independent.
+        block = np.fft.irfft(np.fft.rfft(white) * gains, 2 * self._hop) * self._window
+        out = self._overlap + block[: self._hop]
+        self._overlap = block[self._hop :]
+        return out.astype(np.float32)
+
+
+class BackgroundEstimator:
+    """The room behind the voice, from decoded frames: falls at once to a quieter frame, rises slowly."""
+
+    RISE_PER_FRAME = 1.01  # 3.2 dB a second at 75 frames a second: slower than any word
+
+    def __init__(self, sample_rate: int, frame_samples: int) -> None:
+        self._meter = NoiseMeter(sample_rate, frame_samples)
+        self._powers: npt.NDArray[np.float64] | None = None
+        self._floor = 1e-13
+        self._ceiling = 10 ** (-50 / 10)  # a room louder than this is a voice that has not paused yet
+
+    def update(self, pcm: FloatArray) -> None:
+        """Learn from one decoded frame ``[C, frame_samples]``."""
+        powers = np.maximum(self._meter.band_powers(pcm), self._floor)
+        if self._powers is None:
+            self._powers = powers
+        else:
+            self._powers = np.minimum(self._powers * self.RISE_PER_FRAME, 0.8 * self._powers + 0.2 * powers)
+
+    def levels(self) -> tuple[int, ...]:
+        """Six levels for `ComfortNoise.make`; silence before the first frame."""
+        if self._powers is None:
+            return (NOISE_FLOOR_DB,) * NOISE_BANDS
+        return levels_of(np.minimum(self._powers, self._ceiling))

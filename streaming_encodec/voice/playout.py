@@ -1,0 +1,145 @@
+"""From decisions to samples: the last stretch of the receiving end, driven by the sound card.
+
+`PcmPlayout.read(n, now)` gives exactly n samples, always: it pulls the receiver for frames, has them
+decoded by a callable that was handed in, repeats, fades, fills with comfort noise, shortens and stretches.
+No torch in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise
+from streaming_encodec.voice.receiver import Kind, Pace, PlayoutInstruction, Receiver
+from streaming_encodec.voice.stretch import Stretcher
+from streaming_encodec.wire.bits import IntArray
+
+FloatArray = npt.NDArray[np.float32]
+DecodeFrame = Callable[[IntArray | None], FloatArray]
+"""codes int64 ``[K, 1]`` to sound ``[C, frame_samples]``. None is a lost frame: the decoder steps all the
+same, on its last latent (decayed, as it was trained), so that its state keeps pace with the sender's."""
+
+_DECLICK_MS = 3.0
+
+
+class PcmPlayout:
+    """Pulls one `Receiver` and one decoder; ``read`` any number of samples.
+
+    decode: see `DecodeFrame`; it may return fewer or more samples than a frame (a decoder with a start
+    delay does). reset: called where the sender's encoder began anew, before the frame is decoded.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        decode: DecodeFrame,
+        reset: Callable[[], None] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.receiver = receiver
+        self._decode = decode
+        self._reset = reset
+        shape = receiver.format
+        self._channels, self._frame, self._rate = shape.channels, shape.frame_samples, shape.sample_rate
+        self._stretcher = Stretcher(self._rate)
+        self._noise = ComfortNoise(self._rate, 2 * self._frame, seed)
+        self._background = BackgroundEstimator(self._rate, self._frame)
+        self._past: FloatArray = np.zeros((self._channels, self._stretcher.history_samples), dtype=np.float32)
+        self._ready: FloatArray = np.zeros((self._channels, 0), dtype=np.float32)
+        self._voice_gain = 0.0
+        self._noise_gain = 0.0
+        self._declick = max(1, round(_DECLICK_MS * self._rate / 1000))
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples made and not yet read."""
+        return int(self._ready.shape[1])
+
+    def read(self, count: int, now: float) -> FloatArray:
+        """The next ``count`` samples ``[C, count]``; ``now`` is when the first of them will be heard."""
+        if count < 0:
+            raise StreamError("read a number of samples that is not negative")
+        while self._ready.shape[1] < count:
+            made = self._make(self.receiver.pull(now, self._ready.shape[1] / self._rate))
+            self._past = np.concatenate([self._past, made], axis=1)[:, -self._past.shape[1] :]
+            self._ready = np.concatenate([self._ready, made], axis=1)
+        out, self._ready = self._ready[:, :count], self._ready[:, count:]
+        return out
+
+    def _make(self, instructions: list[PlayoutInstruction]) -> FloatArray:
+        sound = np.concatenate([self._frame_of(instruction) for instruction in instructions], axis=1)
+        pace = instructions[0].pace
+        if pace is Pace.KEEP:
+            return sound
+        before = sound.shape[1]
+        if pace is Pace.SHORTEN:
+            sound = self._stretcher.shorten(sound)
+        elif pace is Pace.SHORTEN_FAST:
+            sound = self._stretcher.shorten(sound, force=True, times=3)
+        else:
+            sound = self._stretcher.stretch(self._past, sound)
+        self.receiver.note_stretch(sound.shape[1] - before)
+        return sound
+
+    def _frame_of(self, instruction: PlayoutInstruction) -> FloatArray:
+        if instruction.kind is Kind.DECODE:
+            if instruction.reset and self._reset is not None:
+                self._reset()
+            pcm = self._checked(self._decode(instruction.codes))
+            if pcm.shape[1] == self._frame:
+                self._background.update(pcm)
+            return self._mix(pcm, 1.0, 0.0, None, join=instruction.reset)
+        if instruction.kind is Kind.REPEAT:
+            # What the voice loses the room takes over, so that the level does not drop through the floor.
+            gain = instruction.gain
+            return self._mix(self._checked(self._decode(None)), gain, (1 - gain**2) ** 0.5, None)
+        if instruction.kind is Kind.NOISE:
+            return self._mix(None, 0.0, 1.0, instruction.noise)
+        return self._mix(None, 0.0, 0.0, None)
+
+    def _mix(
+        self,
+        voice: FloatArray | None,
+        voice_gain: float,
+        noise_gain: float,
+        levels: tuple[int, ...] | None,
+        *,
+        join: bool = False,
+    ) -> FloatArray:
+        """One frame, gliding from the gains of the frame before to these."""
+        count = self._frame if voice is None else voice.shape[1]
+        glide = np.linspace(0, 1, count + 1, dtype=np.float32)[1:]
+        out = np.zeros((self._channels, count), dtype=np.float32)
+        if voice is not None:
+            # A decoder's own output joins; only what it plays over is faded. The very first frame is whole.
+            started = self._voice_gain if self._voice_gain or self._noise_gain else voice_gain
+            if started == voice_gain == 1.0:
+                out += voice
+            else:
+                out += voice * (started + (voice_gain - started) * glide)
+        if self._noise_gain or noise_gain:
+            gains = self._noise_gain + (np.float32(noise_gain) - self._noise_gain) * glide
+            out += self._noise.make(count, levels or self._background.levels()) * gains
+        if count and (join or (voice is None and self._voice_gain)):
+            self._smooth(out)
+        self._voice_gain, self._noise_gain = voice_gain, noise_gain
+        return out
+
+    def _smooth(self, out: FloatArray) -> None:
+        """Lead from the last sample played into this frame where nothing joins them by itself."""
+        count = min(self._declick, out.shape[1])
+        step = self._past[:, -1:] - out[:, :1]
+        fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(count, dtype=np.float32) / count)
+        out[:, :count] += step * fade
+
+    def _checked(self, pcm: FloatArray) -> FloatArray:
+        if pcm.ndim != 2 or pcm.shape[0] != self._channels:
+            raise StreamError(
+                f"the decoder gives [{self._channels} channels, samples], not {list(pcm.shape)}"
+            )
+        return pcm

@@ -1,0 +1,113 @@
+"""More or fewer samples of the same sound, without clicks and without another pitch.
+
+A piece one pitch period long is left out or said twice, with a crossfade where the copy joins (WSOLA;
+Verhelst and Roelands 1993; WebRTC NetEq's accelerate and preemptive expand). The join is put where the two
+pieces correlate best, so that a voiced sound loses whole periods; where it does not correlate well nothing
+is done, unless it must be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StretchSettings:
+    """Lags and thresholds.
+
+    shortest_ms, longest_ms: piece left out or repeated, a pitch period from 400 Hz to 67 Hz. overlap_ms:
+    crossfade. similar: normalised correlation above which a join is inaudible. quiet_db: level under which
+    any join is.
+    """
+
+    shortest_ms: float = 2.5
+    longest_ms: float = 13.0
+    overlap_ms: float = 4.0
+    similar: float = 0.85
+    quiet_db: float = -45.0
+
+
+class Stretcher:
+    """Shortens and stretches blocks of sound ``[C, n]``. Holds no sound: the past is handed in."""
+
+    def __init__(self, sample_rate: int, settings: StretchSettings | None = None) -> None:
+        self.settings = settings or StretchSettings()
+        self._shortest = max(1, round(self.settings.shortest_ms * sample_rate / 1000))
+        self._longest = max(self._shortest + 1, round(self.settings.longest_ms * sample_rate / 1000))
+        self._overlap = max(2, round(self.settings.overlap_ms * sample_rate / 1000))
+        self._fade_in = np.linspace(0, 1, self._overlap + 2, dtype=np.float32)[1:-1]
+        self._quiet_power = 10 ** (self.settings.quiet_db / 10)
+
+    @property
+    def history_samples(self) -> int:
+        """Past samples that `stretch` needs."""
+        return self._longest
+
+    def shorten(self, sound: FloatArray, *, force: bool = False, times: int = 1) -> FloatArray:
+        """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each; as it was where that would
+        be heard.
+
+        The first sample stays the first and the last the last, so that it joins on both sides.
+        """
+        at = 0
+        for _ in range(times):
+            longest = min(self._longest, sound.shape[1] - at - self._overlap)
+            if longest < self._shortest:
+                break
+            lag, similar = self._best_lag(sound[:, at:], longest)
+            if not (force or similar):
+                break
+            sound = self._without(sound, at, lag)
+            at += self._overlap
+        return sound
+
+    def stretch(self, past: FloatArray, sound: FloatArray, *, force: bool = False) -> FloatArray:
+        """``sound`` ``[C, n]`` with a period more in front, taken from itself and ``past`` ``[C, h]``
+        before it."""
+        longest = min(self._longest, past.shape[1])
+        if longest < self._shortest or sound.shape[1] < self._overlap:
+            return sound
+        joined = np.concatenate([past[:, past.shape[1] - longest :], sound], axis=1)
+        # Going back by `lag` from the border is leaving out a negative piece: the same search, seen from
+        # behind.
+        lag, similar = self._best_lag_back(joined, longest)
+        if not (force or similar):
+            return sound
+        again = joined[:, longest - lag :]  # [C, lag + n]: starts a period earlier
+        head = sound[:, : self._overlap] * (1 - self._fade_in) + again[:, : self._overlap] * self._fade_in
+        return np.concatenate([head, again[:, self._overlap :]], axis=1)
+
+    def _without(self, sound: FloatArray, at: int, lag: int) -> FloatArray:
+        w = self._overlap
+        join = sound[:, at : at + w] * (1 - self._fade_in) + sound[:, at + lag : at + lag + w] * self._fade_in
+        return np.concatenate([sound[:, :at], join, sound[:, at + lag + w :]], axis=1)
+
+    def _best_lag(self, sound: FloatArray, longest: int) -> tuple[int, bool]:
+        mono = sound.mean(axis=0)
+        return self._search(
+            mono[: self._overlap], mono[self._shortest : longest + self._overlap], self._shortest
+        )
+
+    def _best_lag_back(self, joined: FloatArray, border: int) -> tuple[int, bool]:
+        mono = joined.mean(axis=0)
+        reference = mono[border : border + self._overlap]
+        window = mono[: border - self._shortest + self._overlap]
+        start, similar = self._search(reference, window, 0)
+        return border - start, similar
+
+    def _search(self, reference: FloatArray, window: FloatArray, first: int) -> tuple[int, bool]:
+        """Where in ``window`` the reference fits best (plus ``first``), and whether a join there is
+        inaudible."""
+        w = reference.shape[0]
+        energy = np.convolve(window.astype(np.float64) ** 2, np.ones(w), mode="valid")
+        products = np.correlate(window.astype(np.float64), reference.astype(np.float64), mode="valid")
+        own = float(reference.astype(np.float64) @ reference)
+        likeness = products / np.sqrt(np.maximum(energy * own, 1e-20))
+        best = int(np.argmax(likeness))
+        loudest = max(own, float(energy.max())) / w
+        return first + best, bool(likeness[best] >= self.settings.similar or loudest <= self._quiet_power)
