@@ -1,0 +1,102 @@
+"""The folder of audio that a codec is judged on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.audio.files import AudioReader
+from streaming_encodec.errors import FileFormatError
+
+Samples = npt.NDArray[np.float32]
+
+MANIFEST = "manifest.jsonl"
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"})
+
+SHORTEST_SECONDS = 1.0
+"""PESQ and STOI need more than a word: shorter clips are refused rather than scored at random."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One recording; ``samples`` [T] at ``sample_rate``. Compared by identity, so that it can be a cache's key.
+
+    ``text`` is what is said; ``""`` means that words shall not be counted in this clip (a language the recogniser
+    is weak at), ``None`` that nobody wrote it down.
+    """
+
+    name: str
+    samples: Samples
+    sample_rate: int
+    speaker: str = ""
+    language: str = ""
+    text: str | None = None
+    source: str = ""
+    licence: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list[Clip]:
+    """The clips of a folder, mono, at ``sample_rate``.
+
+    Where a ``manifest.jsonl`` lies in it, its lines name the files, in order, and may give ``speaker``,
+    ``language``, ``text``, ``source`` and ``licence``; otherwise every audio file under the folder is taken.
+    ``limit`` keeps the first clips of as many speakers as there are: the set stays varied when it is cut.
+
+    Raises:
+        FileFormatError: no such folder, nothing in it, a clip that is too short, or a manifest that can't be read.
+    """
+    if not folder.is_dir():
+        raise FileFormatError(f"{folder} is not a folder; give one that holds audio files")
+    rows = _rows(folder)
+    if not rows:
+        raise FileFormatError(f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some")
+    return [_load(folder, row, sample_rate) for row in _spread(rows, limit)]
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        return [{"file": path.relative_to(folder).as_posix()} for path in found]
+    try:
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [{key: str(value) for key, value in row.items()} | {"file": str(row["file"])} for row in rows]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); mend the line or remove the manifest"
+        ) from error
+
+
+def _spread(rows: list[dict[str, str]], limit: int | None) -> list[dict[str, str]]:
+    if limit is None or limit >= len(rows):
+        return rows
+    heard: dict[str, int] = {}
+    turns = []
+    for place, row in enumerate(rows):
+        speaker = row.get("speaker", row["file"])
+        heard[speaker] = heard.get(speaker, 0) + 1
+        turns.append((heard[speaker], place))
+    return [rows[place] for _, place in sorted(sorted(turns)[:limit], key=lambda turn: turn[1])]
+
+
+def _load(folder: Path, row: dict[str, str], sample_rate: int) -> Clip:
+    path = folder / row["file"]
+    with AudioReader(path, sample_rate, channels=1) as reader:
+        samples = np.concatenate([block[0] for block in reader])
+    if len(samples) < SHORTEST_SECONDS * sample_rate:
+        raise FileFormatError(
+            f"{path}: {len(samples) / sample_rate:.2f} s is too short to be judged; join it with others of its speaker "
+            f"to {SHORTEST_SECONDS:g} s or more, or leave it out"
+        )
+    if float(np.abs(samples).max()) < 1e-4:
+        raise FileFormatError(f"{path}: is silent; leave it out (silence is part of the robustness checks)")
+    kept = {key: row.get(key, "") for key in ("speaker", "language", "source", "licence")}
+    return Clip(row["file"], samples, sample_rate, text=row.get("text"), **kept)

@@ -1,0 +1,228 @@
+"""What is measured: each metric compares a clip with what came out of a codec.
+
+A metric is a class with a ``name``, a direction (``better``) and a call. Its package is imported when it is made, so
+that a missing one is known before anything is computed: see :func:`make_metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from streaming_encodec.errors import ConfigError, MissingExtraError
+from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.extras import need
+
+Better = Literal["higher", "lower"]
+
+WIDEBAND = 16_000
+"""Rate, Hz, that PESQ-WB, ViSQOL's speech mode, Whisper and the speaker network take."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value and its weight in the mean over clips: 1, but the number of words for a word error rate."""
+
+    value: float
+    weight: float = 1.0
+
+
+class Metric(Protocol):
+    """Compares; returns ``None`` where the clip can't be judged (it holds no speech), which is then counted.
+
+    An output that is silent, or no longer speech, gets the worst value: it must not vanish from the mean.
+    """
+
+    name: str
+    title: str
+    better: Better
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        """``degraded`` [T] has the clip's rate and length."""
+        ...
+
+
+def resample(samples: Samples, source_rate: int, target_rate: int) -> Samples:
+    """[T] → [T · target / source]."""
+    if source_rate == target_rate:
+        return samples
+    out: Samples = soxr.resample(samples, source_rate, target_rate, quality="HQ")
+    return out
+
+
+class PesqWideband:
+    """PESQ-WB, ITU-T P.862.2: 1.0 … 4.64 mean opinion score."""
+
+    name, title = "pesq_wb", "PESQ-WB"
+    better: Better = "higher"
+    worst = 1.0
+
+    def __init__(self) -> None:
+        self._pesq = need("pesq", "PESQ")
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        reference = resample(clip.samples, clip.sample_rate, WIDEBAND)
+        value = self._compare(reference, resample(degraded, clip.sample_rate, WIDEBAND))
+        if value is None:
+            # Speech in the original and none in the output is the codec's fault, not the clip's.
+            value = None if self._compare(reference, reference) is None else self.worst
+        return None if value is None else Score(value)
+
+    def _compare(self, reference: Samples, signal: Samples) -> float | None:
+        """None where no utterance is found in one of the two."""
+        if not signal.any():
+            return None  # the package divides by its energy
+        try:
+            return float(self._pesq.pesq(WIDEBAND, reference, signal, "wb"))
+        except self._pesq.PesqError:
+            return None
+
+
+class Stoi:
+    """Short-time objective intelligibility (Taal et al. 2011), 0 … 1."""
+
+    name, title = "stoi", "STOI"
+    better: Better = "higher"
+
+    def __init__(self) -> None:
+        self._stoi = need("pystoi", "STOI")
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        # pystoi resamples to 10 kHz by itself.
+        return Score(float(self._stoi.stoi(clip.samples, degraded, clip.sample_rate)))
+
+
+class Visqol:
+    """ViSQOL v3 in speech mode (16 kHz, lattice mapping): 1 … 5 mean opinion score."""
+
+    name, title = "visqol_speech", "ViSQOL speech"
+    better: Better = "higher"
+
+    def __init__(self) -> None:
+        visqol = need("visqol", "ViSQOL")
+        # Without the lattice the package falls back to a polynomial that flatters.
+        need("ai_edge_litert", "ViSQOL's speech mode")
+        self._api = visqol.VisqolApi()
+        self._api.create(mode="speech", use_lattice_model=True)
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        reference = resample(clip.samples, clip.sample_rate, WIDEBAND).astype(np.float64)
+        signal = resample(degraded, clip.sample_rate, WIDEBAND).astype(np.float64)
+        if not signal.any():
+            return Score(1.0)  # the package can't align silence
+        return Score(float(self._api.measure_from_arrays(reference, signal, WIDEBAND).moslqo))
+
+
+class LogMel:
+    """Mean absolute difference of log-mel spectra in dB: 80 bands, 1024-sample windows at 24 kHz, hop a quarter.
+
+    Energies get a floor 80 dB below the loudest band of the clip, so that silence against near-silence counts
+    nothing. Needs numpy alone.
+    """
+
+    name, title = "log_mel_db", "log-mel dB"
+    better: Better = "lower"
+    bands, window, floor_db = 80, 1024, -80.0
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        filters = mel_filters(clip.sample_rate, self.window, self.bands)
+        reference = power_spectrum(clip.samples, self.window, self.window // 4) @ filters.T
+        signal = power_spectrum(degraded, self.window, self.window // 4) @ filters.T
+        floor = reference.max() * 10 ** (self.floor_db / 10)
+        return Score(float(np.mean(np.abs(10 * np.log10((reference + floor) / (signal + floor))))))
+
+
+def power_spectrum(samples: Samples, window: int, hop: int) -> npt.NDArray[np.float64]:
+    """[T] → [frames, window / 2 + 1], Hann windows centred at multiples of ``hop``, zeros beyond the ends."""
+    padded = np.pad(samples.astype(np.float64), window // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    shape = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    spectrum: npt.NDArray[np.float64] = np.abs(np.fft.rfft(frames * shape, axis=-1)) ** 2
+    return spectrum
+
+
+def mel_filters(sample_rate: int, window: int, bands: int) -> npt.NDArray[np.float64]:
+    """Triangles of equal area on the mel scale of Slaney's Auditory Toolbox, [bands, window / 2 + 1]."""
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), bands + 2))
+    hz = np.fft.rfftfreq(window, 1 / sample_rate)
+    rising = (hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - hz) / (edges[2:] - edges[1:-1])[:, None]
+    filters: npt.NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
+    filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters
+
+
+# Slaney's scale: linear, 15 mel per kHz, up to 1 kHz; above it 27 mel for each factor of 6.4.
+_LINEAR_HZ, _MEL_PER_HZ = 1000.0, 0.015
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _LINEAR_HZ:
+        return hz * _MEL_PER_HZ
+    return float(_LINEAR_HZ * _MEL_PER_HZ + np.log(hz / _LINEAR_HZ) / _LOG_STEP)
+
+
+def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    corner = _LINEAR_HZ * _MEL_PER_HZ
+    hz: npt.NDArray[np.float64] = np.where(
+        mel < corner, mel / _MEL_PER_HZ, _LINEAR_HZ * np.exp(_LOG_STEP * (mel - corner))
+    )
+    return hz
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics that can be had here, and why the others can't: ``missing`` maps name to reason."""
+
+    metrics: tuple[Metric, ...]
+    missing: dict[str, str]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(metric.name for metric in self.metrics)
+
+
+def factories(whisper: str | None = None) -> dict[str, Callable[[], Metric]]:
+    """All metrics by name. ``whisper``: a model for the word error rate, see ``recognition``."""
+    from streaming_encodec.evaluation.recognition import WordErrorRate
+    from streaming_encodec.evaluation.speaker import SpeakerSimilarity
+
+    return {
+        "pesq_wb": PesqWideband,
+        "stoi": Stoi,
+        "visqol_speech": Visqol,
+        "log_mel_db": LogMel,
+        "wer": lambda: WordErrorRate(whisper),
+        "speaker": SpeakerSimilarity,
+    }
+
+
+def make_metrics(names: Sequence[str] | None = None, whisper: str | None = None) -> MetricSet:
+    """Make the metrics named, or all.
+
+    Of *all*, those whose package is missing are left out with the reason; one that was *named* must be there.
+
+    Raises:
+        ConfigError: a name that is no metric's.
+        MissingExtraError: a named metric's package is not installed.
+    """
+    known = factories(whisper)
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(f"there is no metric {name!r}; take some of {', '.join(known)}")
+    made, missing = [], {}
+    for name in names if names is not None else known:
+        try:
+            made.append(known[name]())
+        except MissingExtraError as error:
+            if names is not None:
+                raise
+            missing[name] = str(error)
+    return MetricSet(tuple(made), missing)

