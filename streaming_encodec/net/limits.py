@@ -1,0 +1,58 @@
+"""What strangers may take of a relay. Every limit has a reason beside it and an option in `serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from streaming_encodec.errors import CallError
+from streaming_encodec.wire.fields import MAX_CONTROL_BYTES
+
+MAX_MESSAGE_BYTES = MAX_CONTROL_BYTES
+"""Longest message the relay reads: a hello with its token. Packets have their own, tighter limit (913)."""
+
+WRITE_LIMIT_BYTES = 1024
+"""Beyond so many unsent bytes a listener's packets wait in its queue, where the oldest can be dropped."""
+
+UNSENT_LIMIT_BYTES = 4096
+"""The same for the kernel's buffer (TCP_NOTSENT_LOWAT), which holds minutes of voice if left alone."""
+
+MAX_FRAME_RATE_HZ = 200.0
+"""Frames a second that a stream's format may claim: the speed limit is a multiple of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Limits of one relay. Raises CallError for a limit that is not positive."""
+
+    max_connections: int = 1000
+    max_connections_per_address: int = 32
+    """A household or an office behind one address."""
+    max_rooms: int = 200
+    max_peers: int = 250
+    """Seats in one room."""
+    max_speakers: int = 16
+    """Seats in one room that may speak: every listener decodes all of them."""
+    hello_s: float = 5.0
+    idle_s: float = 15.0
+    """A seat that may speak must show a sign of life so often; clients do so every `heartbeat_s`."""
+    heartbeat_s: float = 5.0
+    stall_s: float = 5.0
+    """A listener that reads nothing for so long is put out."""
+    resume_s: float = 30.0
+    """So long a seat is kept for a client whose connection was lost."""
+    queue_frames: int = 20
+    """Frames of each speaker that wait for a slow listener: 267 ms; older voice is of no use."""
+    speed: float = 1.25
+    """Frames a second that a speaker may send, as a multiple of the frame rate: 94 where it is 75."""
+    burst_s: float = 2.0
+    """Frames that may come at once after a stalled network, in seconds of sound: 150 at 75 a second."""
+    controls_per_s: float = 32.0
+    """Control messages: a report a second on each speaker, and some."""
+    max_token_ttl_s: float = 86_400.0
+    """Tokens valid for longer are refused: the ids of used ones are remembered so long."""
+    max_used_tokens: int = 100_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise CallError(f"the limit {field.name} must be positive, not {getattr(self, field.name)}")

@@ -1,0 +1,63 @@
+"""What waits for one listener that reads too slowly: bounded, and the oldest voice goes first."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Outbox:
+    """Packets of each speaker in a queue of its own, and control messages, which go before all voice.
+
+    A speaker's queue holds at most `max_frames` frames: putting more in drops that speaker's oldest packets,
+    never another's. Pure: bytes in, bytes out.
+    """
+
+    __slots__ = ("_controls", "_max_controls", "_max_frames", "_waiting")
+
+    def __init__(self, max_frames: int, max_controls: int = 64) -> None:
+        self._max_frames = max_frames
+        self._max_controls = max_controls
+        self._controls: deque[bytes] = deque()
+        # In the order in which speakers get their turn; frames waiting, and the packets with their frames.
+        self._waiting: dict[int, tuple[int, deque[tuple[int, bytes]]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._controls or self._waiting)
+
+    @property
+    def frames(self) -> int:
+        """Frames waiting, of all speakers."""
+        return sum(frames for frames, _ in self._waiting.values())
+
+    def put(self, sender: int, frames: int, data: bytes) -> int:
+        """Queue a packet of so many frames; returns how many packets were dropped for it."""
+        waiting, packets = self._waiting.get(sender, (0, None))
+        packets = deque() if packets is None else packets
+        packets.append((frames, data))
+        waiting += frames
+        dropped = 0
+        while waiting > self._max_frames and len(packets) > 1:
+            waiting -= packets.popleft()[0]
+            dropped += 1
+        self._waiting[sender] = (waiting, packets)
+        return dropped
+
+    def put_control(self, data: bytes) -> bool:
+        """Queue a control message; False where too many wait: none may be dropped, so the peer must go."""
+        if len(self._controls) >= self._max_controls:
+            return False
+        self._controls.append(data)
+        return True
+
+    def pop(self) -> bytes | None:
+        """The next bytes to send: controls first, then a packet of each speaker in turn."""
+        if self._controls:
+            return self._controls.popleft()
+        if not self._waiting:
+            return None
+        sender = next(iter(self._waiting))
+        waiting, packets = self._waiting.pop(sender)
+        frames, data = packets.popleft()
+        if packets:
+            self._waiting[sender] = (waiting - frames, packets)  # at the end: the others come first now
+        return data

@@ -1,0 +1,340 @@
+"""The relay: sockets around `RoomTable`. It moves packets and never decodes one, so it needs no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import partial
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Origin, Subprotocol
+
+from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.net.closing import FINAL_CODES, CloseCode, Refused
+from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig, address_group
+from streaming_encodec.net.connection import VoiceConnection, binary_frame, text_frame
+from streaming_encodec.net.door import Door
+from streaming_encodec.net.http import answer_plain
+from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.logs import event, logger
+from streaming_encodec.net.metrics import Metrics
+from streaming_encodec.net.rooms import Effects, RoomTable, Seat
+from streaming_encodec.wire.control import Bye, ControlMessage, parse_control, serialize_control
+from streaming_encodec.wire.header import cut_packet
+
+_TICK_S = 0.5
+_CLEAN_CODES = (1000, 1001)
+# Beyond the caps so many more connections get an HTTP answer; from there on they are just cut off.
+_UNANSWERED = 64
+
+VoiceSeat = Seat[VoiceConnection]
+
+
+class Relay:
+    """A relay that listens between `start` and `stop` (or within `async with`).
+
+    Args:
+        config: how it is set up.
+        clock: seconds, monotonic, for limits. wall_clock: Unix time, for tokens.
+    """
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self._clock = clock
+        self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
+        self._door = Door(config, wall_clock)
+        self._connections: set[VoiceConnection] = set()
+        self._addresses: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._server: Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to listen. Raises CallError where the address cannot be had."""
+        config, limits = self.config, self.config.limits
+        try:
+            self._server = await serve(
+                self._handle,
+                config.host,
+                config.port,
+                origins=[None, *(Origin(origin) for origin in config.origins)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                process_request=self._process_request,
+                server_header=None,
+                open_timeout=limits.hello_s,
+                ping_interval=limits.heartbeat_s,
+                ping_timeout=2 * limits.heartbeat_s,
+                close_timeout=1.0,
+                max_size=MAX_MESSAGE_BYTES,
+                max_queue=16,
+                write_limit=WRITE_LIMIT_BYTES,
+                logger=logging.getLogger("streaming_encodec.net.websockets"),
+                create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
+                    VoiceConnection, doorkeeper=self, queue_frames=limits.queue_frames
+                ),
+                ssl=config.tls,
+            )
+        except OSError as error:
+            raise CallError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror or error}"
+            ) from error
+        self._ticker = asyncio.create_task(self._tick())
+        event("listening", url=self.url, tokens=config.token_key is not None)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        if self._server is None:
+            raise CallError("the relay was not started")
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine find the relay."""
+        host = self.config.host or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        return f"{'ws' if self.config.tls is None else 'wss'}://{host}:{self.port}"
+
+    def drain(self) -> None:
+        """From now on let nobody in, and say so on `/healthz`; calls go on until `stop`."""
+        self._draining = True
+        event("draining", seats=self._rooms.seats)
+
+    async def drained(self) -> None:
+        """Wait until nobody is left, but not longer than `drain_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.drain_s):
+                while self._rooms.seats:
+                    await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """Say goodbye to all (close code 1012: they come back by themselves) and stop listening."""
+        if self._server is None:
+            return
+        self._draining = True
+        self._server.close(close_connections=False)
+        goodbye = text_frame(serialize_control(Bye("the relay restarts", retry_s=0.1)))
+        for connection in self._connections:
+            connection.tell(goodbye)
+            connection.closing = True
+        restarting = Refused(CloseCode.RESTARTING, "the relay restarts")
+        await asyncio.gather(*(connection.refuse(restarting) for connection in list(self._connections)))
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        await self._server.wait_closed()
+        self._server = None
+        event("stopped")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- the doorkeeper -------------------------------------------------------------------------------------
+
+    def arrived(self, connection: VoiceConnection) -> None:
+        """Count a TCP connection; cut it off where there are far too many to answer."""
+        self.metrics.counts["connections"] += 1
+        self._connections.add(connection)
+        group = address_group(connection.address)
+        self._addresses[group] += 1
+        limits = self.config.limits
+        if (
+            len(self._connections) > limits.max_connections + _UNANSWERED
+            or self._addresses[group] > limits.max_connections_per_address + _UNANSWERED
+        ):
+            connection.transport.abort()
+
+    def gone(self, connection: VoiceConnection) -> None:
+        """Uncount it."""
+        self._connections.discard(connection)
+        group = address_group(connection.address)
+        self._addresses[group] -= 1
+        if not self._addresses[group]:
+            del self._addresses[group]
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, VoiceConnection)  # made by create_connection
+        limits = self.config.limits
+        gauges = {
+            "connections_open": len(self._connections),
+            "rooms": len(self._rooms.rooms),
+            "seats": self._rooms.seats,
+            "draining": int(self._draining),
+        }
+        plain = answer_plain(self.config, self.metrics, gauges, connection, request)
+        if plain is not None:
+            return plain
+        if self._draining:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the relay restarts\n")
+        if self._addresses[address_group(connection.address)] > limits.max_connections_per_address:
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many connections of one address\n")
+        if len(self._connections) > limits.max_connections:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        return None
+
+    # -- one connection -------------------------------------------------------------------------------------
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, VoiceConnection)  # made by create_connection
+        seat: VoiceSeat | None = None
+        code: int | None = None
+        try:
+            seat = await self._enter(connection)
+            while True:
+                self._take(connection, seat, await connection.recv())
+        except Refused as refused:
+            code = refused.code
+            self.metrics.closed[code] += 1
+            event("refused", logging.WARNING, address=connection.address, code=code, reason=refused.reason)
+            self._vacate(connection, seat, code)
+            await connection.refuse(refused)
+        except ConnectionClosed as closed:
+            # What the WebSocket layer refuses by itself (1002, 1007, 1009) was sent, not received.
+            mine = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
+            code = closed.rcvd.code if closed.rcvd is not None else mine
+            if mine is not None and not connection.closing:
+                self.metrics.closed[mine] += 1
+        finally:
+            self._vacate(connection, seat, code)
+
+    async def _enter(self, connection: VoiceConnection) -> VoiceSeat:
+        try:
+            async with asyncio.timeout(self.config.limits.hello_s):
+                text = await connection.recv()
+        except TimeoutError:
+            raise Refused(CloseCode.TIMEOUT, "no hello in time") from None
+        hello, bearer = self._door.read(connection, text)
+        now_s = self._clock()
+        found = self._rooms.resume(hello, connection, now_s)
+        if found is None:
+            grant = self._door.check(hello, bearer)
+            self._apply(self._rooms.admit(hello))
+            self._door.use(grant)
+            found = self._rooms.join(hello, connection, now_s)
+        seat, welcome, effects = found
+        connection.tell(text_frame(serialize_control(welcome)))
+        self._apply(effects)
+        self.metrics.counts["resumes" if welcome.resumed else "joins"] += 1
+        event(
+            "resume" if welcome.resumed else "join",
+            room=hello.room,
+            seat=seat.number,
+            role=seat.role,
+            address=connection.address,
+        )
+        return seat
+
+    def _take(self, connection: VoiceConnection, seat: VoiceSeat, message: str | bytes) -> None:
+        if seat.peer is not connection:
+            return  # replaced: what is still in the pipe does not count
+        if isinstance(message, bytes):
+            self._fan_out(seat, message)
+            return
+        try:
+            control = parse_control(message)
+        except PacketError as error:
+            raise Refused(CloseCode.BAD_MESSAGE, "not a control message") from error
+        self._apply(self._rooms.control(seat, control, self._clock()))
+
+    def _fan_out(self, seat: VoiceSeat, data: bytes) -> None:
+        begin_s = self._clock()
+        frames, packet = self._rooms.packet(seat, data, begin_s)
+        framed: dict[int | None, bytes] = {}
+        sent = size = dropped = 0
+        for listener in seat.room.listeners:
+            if listener is seat or listener.peer is None:
+                continue
+            layers = listener.max_codebooks
+            copy = framed.get(layers)
+            if copy is None:
+                copy = binary_frame(packet if layers is None else cut_packet(packet, layers))
+                framed[layers] = copy
+            dropped += listener.peer.offer(seat.number, frames, copy)
+            sent += 1
+            size += len(copy)
+        counts = self.metrics.counts
+        counts["packets_in"] += 1
+        counts["frames_in"] += frames
+        counts["packets_out"] += sent
+        counts["bytes_out"] += size
+        counts["packets_dropped"] += dropped
+        self.metrics.fanout(self._clock() - begin_s)
+
+    def _vacate(self, connection: VoiceConnection, seat: VoiceSeat | None, code: int | None) -> None:
+        """The connection is over: free its seat, or keep it for a client that may come back."""
+        if seat is None or seat.peer is not connection:
+            return
+        if code in FINAL_CODES or code in _CLEAN_CODES:
+            self._apply(self._rooms.leave(seat))
+        else:
+            self._rooms.lose(seat, self._clock())
+        event("leave", room=seat.room.name, seat=seat.number, code=code)
+
+    # -- doing what the protocol says -----------------------------------------------------------------------
+
+    def _apply(self, effects: Effects[VoiceConnection]) -> None:
+        framed: dict[int, bytes] = {}
+        for seat, message in effects.notices:
+            if seat.peer is not None and not seat.peer.tell(self._framed(framed, message)):
+                self._close(seat.peer, Refused(CloseCode.STALLED, "too many messages unread"))
+        for peer, refused in effects.closes:
+            self._close(peer, refused)
+
+    def _framed(self, framed: dict[int, bytes], message: ControlMessage) -> bytes:
+        key = id(message)  # one notice goes to many listeners as the same object
+        if key not in framed:
+            framed[key] = text_frame(serialize_control(message))
+        return framed[key]
+
+    def _close(self, connection: VoiceConnection, refused: Refused) -> None:
+        if connection.closing:
+            return
+        connection.closing = True
+        self.metrics.closed[refused.code] += 1
+        event("closed", address=connection.address, code=int(refused.code), reason=refused.reason)
+        self._spawn(connection.refuse(refused))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                self._apply(self._rooms.tick(self._clock()))
+                loop_s = asyncio.get_running_loop().time()
+                for connection in self._connections:
+                    if connection.stalled_s(loop_s) >= self.config.limits.stall_s:
+                        self.metrics.counts["evictions"] += not connection.closing
+                        self._close(connection, Refused(CloseCode.STALLED, "does not read what it is sent"))
+            except Exception:
+                # The sweep must go on whatever one seat did to it.
+                logger.exception("tick failed")

@@ -1,0 +1,116 @@
+"""A relay for tests, and a bare client that says exactly what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig
+from streaming_encodec.net.limits import RelayLimits
+from streaming_encodec.net.relay import Relay
+from streaming_encodec.net.tokens import TokenKey
+from streaming_encodec.wire.control import ControlMessage, parse_control, serialize_control
+from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
+from streaming_encodec.wire.packet import Packet, serialize_packet
+
+FORMAT = StreamFormat("0123456789abcdef" * 2)
+OTHER = StreamFormat("fedcba9876543210" * 2)
+KEY = TokenKey.from_secret(b"k" * 32)
+
+
+class FakeClock:
+    """Time that stands until it is told to go on."""
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@asynccontextmanager
+async def running(
+    *, limits: RelayLimits | None = None, clock: FakeClock | None = None, **config: Any
+) -> AsyncIterator[Relay]:
+    """A relay on a free port of this machine."""
+    clocks = {} if clock is None else {"clock": clock, "wall_clock": clock}
+    async with Relay(RelayConfig(port=0, limits=limits or RelayLimits(), **config), **clocks) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def guest(relay: Relay, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A connection that has not said hello."""
+    options.setdefault("subprotocols", [SUBPROTOCOL])
+    async with connect(relay.url, compression=None, proxy=None, close_timeout=1, **options) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def seated(
+    relay: Relay, role: str = "both", room: str = "r", connection: dict[str, Any] | None = None, **hello: Any
+) -> AsyncIterator[tuple[ClientConnection, Welcome]]:
+    """A connection that was welcomed."""
+    async with guest(relay, **(connection or {})) as socket:
+        yield socket, await enter(socket, role, room, **hello)
+
+
+async def enter(socket: ClientConnection, role: str = "both", room: str = "r", **hello: Any) -> Welcome:
+    """Say hello and be welcomed."""
+    await socket.send(serialize_control(Hello(room, role, hello.pop("format", FORMAT), **hello)))
+    welcome = await told(socket)
+    assert isinstance(welcome, Welcome)
+    return welcome
+
+
+async def told(socket: ClientConnection) -> ControlMessage:
+    """The next control message; packets before it are passed over."""
+    while True:
+        message = await asyncio.wait_for(socket.recv(), 5)
+        if isinstance(message, str):
+            return parse_control(message)
+
+
+async def heard(socket: ClientConnection) -> bytes:
+    """The next packet; control messages before it are passed over."""
+    while True:
+        message = await asyncio.wait_for(socket.recv(), 5)
+        if isinstance(message, bytes):
+            return message
+
+
+async def closed_with(socket: ClientConnection) -> int:
+    """Read until the relay closes the connection; returns the close code it sent."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert closed.value.rcvd is not None, "cut off without a close frame"
+    return closed.value.rcvd.code
+
+
+def voice(sequence: int, codebooks: int = 8, frames: int = 1, **fields: Any) -> bytes:
+    """A packet whose codes depend on its sequence number."""
+    rng = np.random.default_rng(sequence)
+    codes = rng.integers(0, 1024, (codebooks, frames))
+    return serialize_packet(Packet(sequence % 65536, sequence * frames, codes=codes, **fields))
+
+
+def counted(relay: Relay, name: str) -> int:
+    """A counter of the relay's metrics."""
+    return relay.metrics.counts[name]
+
+
+async def until(condition: Any, what: str) -> None:
+    """Wait for a condition, at most five seconds."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"did not happen within 5 s: {what}")
