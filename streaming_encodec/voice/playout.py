@@ -7,7 +7,8 @@ No torch in here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,18 @@ FloatArray = npt.NDArray[np.float32]
 DecodeFrame = Callable[[IntArray | None], FloatArray]
 """codes int64 ``[K, 1]`` to sound ``[C, frame_samples]``. None is a lost frame: the decoder steps all the
 same, on its last latent (decayed, as it was trained), so that its state keeps pace with the sender's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """One frame to decode, ``codes`` as in `DecodeFrame`; reset: the decoder begins afresh before it."""
+
+    codes: IntArray | None
+    reset: bool = False
+
+
+DecodeSteps = Generator[DecodeRequest, FloatArray, FloatArray]
+"""Yields what is to be decoded, is sent the sound of it, returns samples."""
 
 _DECLICK_MS = 3.0
 
@@ -62,17 +75,33 @@ class PcmPlayout:
 
     def read(self, count: int, now: float) -> FloatArray:
         """The next ``count`` samples ``[C, count]``; ``now`` is when the first of them will be heard."""
+        steps = self.reading(count, now)
+        try:
+            request = next(steps)
+            while True:
+                if request.reset and self._reset is not None:
+                    self._reset()
+                request = steps.send(self._decode(request.codes))
+        except StopIteration as done:
+            sound: FloatArray = done.value
+            return sound
+
+    def reading(self, count: int, now: float) -> DecodeSteps:
+        """`read` for who decodes several streams at once: asks for each frame's sound instead of calling."""
         if count < 0:
             raise StreamError("read a number of samples that is not negative")
         while self._ready.shape[1] < count:
-            made = self._make(self.receiver.pull(now, self._ready.shape[1] / self._rate))
+            made = yield from self._make(self.receiver.pull(now, self._ready.shape[1] / self._rate))
             self._past = np.concatenate([self._past, made], axis=1)[:, -self._past.shape[1] :]
             self._ready = np.concatenate([self._ready, made], axis=1)
         out, self._ready = self._ready[:, :count], self._ready[:, count:]
         return out
 
-    def _make(self, instructions: list[PlayoutInstruction]) -> FloatArray:
-        sound = np.concatenate([self._frame_of(instruction) for instruction in instructions], axis=1)
+    def _make(self, instructions: list[PlayoutInstruction]) -> DecodeSteps:
+        frames = []
+        for instruction in instructions:
+            frames.append((yield from self._frame_of(instruction)))
+        sound = np.concatenate(frames, axis=1)
         pace = instructions[0].pace
         if pace is Pace.KEEP:
             return sound
@@ -86,18 +115,17 @@ class PcmPlayout:
         self.receiver.note_stretch(sound.shape[1] - before)
         return sound
 
-    def _frame_of(self, instruction: PlayoutInstruction) -> FloatArray:
+    def _frame_of(self, instruction: PlayoutInstruction) -> DecodeSteps:
         if instruction.kind is Kind.DECODE:
-            if instruction.reset and self._reset is not None:
-                self._reset()
-            pcm = self._checked(self._decode(instruction.codes))
+            pcm = self._checked((yield DecodeRequest(instruction.codes, instruction.reset)))
             if pcm.shape[1] == self._frame:
                 self._background.update(pcm)
             return self._mix(pcm, 1.0, 0.0, None, join=instruction.reset)
         if instruction.kind is Kind.REPEAT:
             # What the voice loses the room takes over, so that the level does not drop through the floor.
             gain = instruction.gain
-            return self._mix(self._checked(self._decode(None)), gain, (1 - gain**2) ** 0.5, None)
+            lost = self._checked((yield DecodeRequest(None)))
+            return self._mix(lost, gain, (1 - gain**2) ** 0.5, None)
         if instruction.kind is Kind.NOISE:
             return self._mix(None, 0.0, 1.0, instruction.noise)
         return self._mix(None, 0.0, 0.0, None)
