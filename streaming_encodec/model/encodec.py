@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.config import EncodecConfig
@@ -21,7 +22,12 @@ class Encoded(NamedTuple):
 
     audio_codes: Tensor  # [segments, B, K, F], int64
     audio_scales: list[Tensor | None]  # per segment [B, 1] where the model normalises, else None
-    last_frame_pad_length: int = 0  # frames that only fill up the last segment
+    segment_frames: tuple[int, ...]  # frames of each segment that are not mere filling
+
+    @property
+    def last_frame_pad_length(self) -> int:
+        """Frames that only fill up the last segment, as ``transformers`` counts them."""
+        return self.audio_codes.shape[-1] - self.segment_frames[-1]
 
 
 class EncodecOutput(NamedTuple):
@@ -74,9 +80,10 @@ class EncodecModel(nn.Module):
             segment_codes, scale = self.encode_segment(x[..., offset : offset + length], num_codebooks)
             codes.append(segment_codes)
             scales.append(scale)
-        missing = codes[0].shape[-1] - codes[-1].shape[-1]
-        codes[-1] = torch.nn.functional.pad(codes[-1], (0, max(0, missing)))
-        return Encoded(torch.stack(codes), scales, max(0, missing))
+        frames = tuple(segment.shape[-1] for segment in codes)
+        # transformers fills up the last segment alone, and fails where the one before it is short as well.
+        filled = [F.pad(c, (0, frames[0] - n)) for c, n in zip(codes, frames, strict=True)]
+        return Encoded(torch.stack(filled), scales, frames)
 
     def decode(
         self,
@@ -96,8 +103,9 @@ class EncodecModel(nn.Module):
         Raises:
             StreamError: codes out of range or of a shape that does not fit; scales missing.
         """
+        frames: tuple[int, ...] = ()
         if isinstance(codes, Encoded):
-            codes, scales, last_frame_pad_length = codes
+            codes, scales, frames = codes
         if codes.dim() == 3:
             codes = codes[None]
         check_codes(codes, self.config)
@@ -108,10 +116,10 @@ class EncodecModel(nn.Module):
         if self.config.chunk_length is None and len(codes) != 1:
             raise StreamError(f"this model takes one segment, got {len(codes)}: decode them one by one")
 
-        segments = []
-        for i, (segment, scale) in enumerate(zip(codes, scales, strict=True)):
-            keep = segment.shape[-1] - (last_frame_pad_length if i == len(codes) - 1 else 0)
-            segments.append(self.decode_segment(segment[..., :keep], scale))
+        if not frames:
+            longest = codes.shape[-1]
+            frames = (longest,) * (len(codes) - 1) + (longest - last_frame_pad_length,)
+        segments = [self.decode_segment(c[..., :n], s) for c, n, s in zip(codes, frames, scales, strict=True)]
         values = overlap_add(segments, self.config.chunk_stride or 1)
         if padding_mask is not None:
             values = values[..., : padding_mask.shape[-1]]

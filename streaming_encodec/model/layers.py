@@ -69,7 +69,7 @@ class ResidualLstm(nn.Module):
         return LstmState(zeros, zeros.clone())
 
     def start_outputs(self, n: int) -> int | None:
-        return n
+        return n if n >= 1 else None
 
     def start(self, x: Tensor) -> tuple[Tensor, LstmState]:
         return self.step(x, self.init_state(x.shape[0]))

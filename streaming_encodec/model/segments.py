@@ -23,13 +23,13 @@ def fade_weights(length: int, like: Tensor) -> Tensor:
 def overlap_add(segments: Sequence[Tensor], stride: int) -> Tensor:
     """Join segments [B, C, n_i] that start ``stride`` samples apart: the weighted mean where they overlap.
 
-    All are as long as the first but the last, which may be shorter. A single segment is returned as it is.
+    None is longer than the first; towards the end they may be shorter, and one may even end inside the one before.
+    A single segment is returned as it is.
     """
     if len(segments) == 1:
         return segments[0]
     weight = fade_weights(segments[0].shape[-1], segments[0])
-    total = stride * (len(segments) - 1) + segments[-1].shape[-1]
-    total = max(total, stride * (len(segments) - 2) + segments[-2].shape[-1])
+    total = max(i * stride + segment.shape[-1] for i, segment in enumerate(segments))
     out = segments[0].new_zeros(*segments[0].shape[:-1], total)
     weight_sum = segments[0].new_zeros(total)
     for i, segment in enumerate(segments):
