@@ -163,7 +163,8 @@ def _freeze_sequence(config: EncodecConfig, name: str, kind: type) -> None:
     if not isinstance(value, (list, tuple)) or not value:
         raise ConfigError(f"{name} must be a list with at least one number, got {value!r}")
     for item in value:
-        if isinstance(item, bool) or not isinstance(item, (int, float)) or kind(item) != item:
+        number = isinstance(item, (int, float)) and not isinstance(item, bool) and math.isfinite(item)
+        if not number or kind(item) != item:
             raise ConfigError(f"{name} must hold {kind.__name__} values, got {item!r}")
     object.__setattr__(config, name, tuple(kind(item) for item in value))
 
@@ -204,7 +205,7 @@ def _validate(config: EncodecConfig) -> None:
 
     if config.chunk_length_s is not None:
         seconds = config.chunk_length_s
-        _check(isinstance(seconds, (int, float)) and seconds > 0, config, "chunk_length_s", "positive seconds")
+        _check(isinstance(seconds, (int, float)) and 0 < seconds < math.inf, config, "chunk_length_s", "positive seconds")
         _check((config.chunk_length or 0) >= 1, config, "chunk_length_s", "at least one sample")
         share = config.overlap
         in_range = isinstance(share, (int, float)) and 0.0 <= share < 1.0
