@@ -1,4 +1,4 @@
-"""The published implementations as oracles: random configurations, random weights, and ours with the same weights.
+"""The published implementations as oracles: random configurations and weights, and ours with the same.
 
 Biases are never zero: many a streaming bug hides behind them.
 """
@@ -35,7 +35,7 @@ def tiny_config(**fields: Any) -> EncodecConfig:
 
 
 def tiny_segment_config(**fields: Any) -> EncodecConfig:
-    """As the 48 kHz model: stereo, group norm over time, a scale a segment; 60 samples a segment, 6 overlap."""
+    """As the 48 kHz model: stereo, group norm over time, a scale for each segment of 60 samples."""
     values: dict[str, Any] = {
         "audio_channels": 2,
         "norm_type": "time_group_norm",
@@ -144,7 +144,7 @@ def samples(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float6
 
 
 def original_package() -> ModuleType:
-    """The original ``encodec``; it imports torchaudio, of which only its resampling is ever used: a stub serves."""
+    """The original ``encodec``. It imports torchaudio, which it needs only to resample: a stub serves."""
     if "torchaudio" not in sys.modules:
         sys.modules["torchaudio"] = ModuleType("torchaudio")
     import encodec

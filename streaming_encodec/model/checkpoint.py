@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face layout (``config.json``, ``model.safetensors``): read with care, written whole.
+"""Folders in Hugging Face layout (``config.json``, ``model.safetensors``): read with care, written whole.
 
 Weight norm may be spelled in either of torch's ways or be folded already; the model holds plain weights.
 """

@@ -54,7 +54,9 @@ class EncodecModel(nn.Module):
 
     # -- codec ----------------------------------------------------------------------------------------------
 
-    def encode(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> Encoded:
+    def encode(
+        self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None
+    ) -> Encoded:
         """Samples to codes.
 
         Args:
@@ -112,7 +114,9 @@ class EncodecModel(nn.Module):
         if scales is None:
             scales = [None] * len(codes)
         if len(scales) != len(codes) or (self.config.normalize and any(s is None for s in scales)):
-            raise StreamError(f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales")
+            raise StreamError(
+                f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales"
+            )
         if self.config.chunk_length is None and len(codes) != 1:
             raise StreamError(f"this model takes one segment, got {len(codes)}: decode them one by one")
 
@@ -158,11 +162,17 @@ class EncodecModel(nn.Module):
 
         return load_pretrained(name)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them too."""
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them too.
+
+        ``dtype`` is that of the file (``torch.float16`` halves it); None keeps the model's.
+
+        Raises:
+            CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.
+        """
         from streaming_encodec.model.checkpoint import save_folder
 
-        save_folder(self, folder)
+        save_folder(self, folder, dtype)
 
     # -- random weights -------------------------------------------------------------------------------------
 
@@ -178,7 +188,9 @@ def check_codes(codes: Tensor, config: EncodecConfig) -> None:
     if codes.dtype != torch.int64 or codes.dim() < 3:
         raise StreamError(f"codes must be int64 [B, K, F], got {codes.dtype} {list(codes.shape)}")
     if not 1 <= codes.shape[-2] <= config.num_quantizers:
-        raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}")
+        raise StreamError(
+            f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}"
+        )
     if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < config.codebook_size):
         worst = int(codes.max()) if int(codes.max()) >= config.codebook_size else int(codes.min())
         raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")

@@ -1,4 +1,4 @@
-"""A short name for "this very model", by which both ends of a call, or a file and its reader, know each other."""
+"""A short name for "this very model": both ends of a call, or a file and its reader, compare it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def fingerprint(model: EncodecModel) -> str:
     """16 hexadecimal digits (64 bits of SHA-256) of configuration and weights.
 
     Weights count by their float32 values: the same in every process and on every machine, also for
-    ``model.double()``, after ``save_pretrained`` and ``from_pretrained``, and whether the weights came in a folder
-    or in a ``.th`` file. A model saved as float16 is another model. About 0.1 s for the 24 kHz model: keep the
-    result.
+    ``model.double()``, after ``save_pretrained`` and ``from_pretrained``, and whether the weights came in a
+    folder or in a ``.th`` file. A model saved as float16 is another model. About 0.1 s for the 24 kHz model:
+    keep the result.
     """
     digest = hashlib.sha256()
     for name, value in sorted(model.config.to_dict().items()):

@@ -42,8 +42,8 @@ def load_original(path: str | Path, config: EncodecConfig | None = None) -> Enco
             relatives of the published models (24 kHz mono causal, 48 kHz stereo in segments).
 
     Raises:
-        CheckpointError: the file is missing, damaged, holds more than tensors, or does not fit; or torch is too
-            old.
+        CheckpointError: the file is missing, damaged, holds more than tensors, or does not fit; or torch is
+            too old.
     """
     path = Path(path)
     tensors = read_th(path)
@@ -102,6 +102,6 @@ def require_safe_torch(version: str) -> None:
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < _LEAST_TORCH:
         raise CheckpointError(
-            f"torch {version} cannot be trusted with .th files: install torch 2.10 or later, or use the same model"
-            " as a folder with model.safetensors"
+            f"torch {version} cannot be trusted with .th files: install torch 2.10 or later, or use the same"
+            " model as a folder with model.safetensors"
         )

@@ -1,7 +1,7 @@
 """The architecture behind an original ``.th`` file, from the names and shapes of its tensors.
 
 The file holds no configuration. Widths, ratios, depths and codebooks show in the shapes. What does not show
-(rate, padding, causality, segments) follows from which of the two published recipes the model is a relative of.
+(rate, padding, causality, segments) follows from the published recipe that the model is a relative of.
 Source: ``encodec`` 0.1.1, ``EncodecModel.encodec_model_24khz`` and ``encodec_model_48khz``.
 """
 

@@ -1,4 +1,4 @@
-"""From a name to a model: a folder, an original file, one that comes with the package, or one from the hub."""
+"""From a name to a model: a folder, an original file, a model of the package, or one from the hub."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def load_pretrained(name: str | Path) -> EncodecModel:
         return load_folder(_from_hub(name))
     bundled = ", ".join(bundled_models()) or "none in this installation"
     raise CheckpointError(
-        f"there is no model {str(name)!r}: give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, an original .th"
-        f" file, a bundled model ({bundled}), or a hub id such as facebook/encodec_24khz"
+        f"there is no model {str(name)!r}: give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, an original"
+        f" .th file, a bundled model ({bundled}), or a hub id such as facebook/encodec_24khz"
     )
 
 
@@ -71,8 +71,8 @@ def _load_file(path: Path) -> EncodecModel:
 
 
 def _from_hub(repo: str) -> Path:
-    # What is cached is used as it is, without asking the network whether there is a newer one: a call starts as
-    # fast as it can, works on a plane, and both ends keep the model that they agreed on.
+    # What is cached is used as it is, without asking the network whether there is a newer one: a call starts
+    # as fast as it can, works on a plane, and both ends keep the model that they agreed on.
     try:
         folder = Path(snapshot_download(repo, allow_patterns=list(_FILES), local_files_only=True))
         if all((folder / f).is_file() for f in _FILES):
@@ -86,7 +86,8 @@ def _from_hub(repo: str) -> Path:
         folder = Path(snapshot_download(repo, allow_patterns=list(_FILES)))
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"the hub has no public model {repo!r}: check the spelling, or log in (hf auth login) if it is private"
+            f"the hub has no public model {repo!r}: check the spelling, or log in (hf auth login) if it is"
+            " private"
         ) from error
     except LocalEntryNotFoundError as error:
         raise _not_cached(repo, error) from error
@@ -108,6 +109,6 @@ def _from_hub(repo: str) -> Path:
 def _not_cached(repo: str, error: Exception | None) -> CheckpointError:
     reason = f" ({str(error).splitlines()[0]})" if error is not None and str(error) else ""
     return CheckpointError(
-        f"{repo} is not in the cache and the hub cannot be reached{reason}: connect to the network once, set HF_HOME"
-        f" to a cache that holds it, or give a local folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
+        f"{repo} is not in the cache and the hub cannot be reached{reason}: connect to the network once, set"
+        f" HF_HOME to a cache that holds it, or give a local folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
     )

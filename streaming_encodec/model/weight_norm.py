@@ -1,8 +1,8 @@
 """Weight norm (arXiv 1602.07868) in checkpoints: folded into plain weights when read, unfolded when written.
 
-``weight = g * v / |v|``, one ``g`` and one norm for each row along axis 0. Axis 0 holds the output channels of a
-convolution, but the *input* channels of a transposed one: torch's weight norm does not tell them apart, and so
-published checkpoints do not either.
+``weight = g * v / |v|``, one ``g`` and one norm for each row along axis 0. Axis 0 is the output channels of
+a convolution, but the *input* channels of a transposed one: torch's weight norm does not tell them apart, and
+so published checkpoints do not either.
 
 All of it is float64 with a fixed order of additions: the same file gives the same bits on every machine.
 """
@@ -31,7 +31,7 @@ def row_norms(v: Tensor) -> Tensor:
 def fold(g: Tensor, v: Tensor) -> Tensor:
     """Plain weights in float64 from ``g`` [R, 1, ...] and ``v`` [R, ...].
 
-    A row without direction and of magnitude zero is zero; with another magnitude the result is infinite or NaN,
+    A row without direction and of magnitude zero is zero; with another magnitude the result is not finite,
     which the caller must look for.
     """
     norm = row_norms(v)
@@ -46,8 +46,8 @@ def fold(g: Tensor, v: Tensor) -> Tensor:
 def unfold(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """``g`` (at least float32) and ``v`` (``dtype``) of plain weights, so that ``fold`` gives back ``v``.
 
-    A zero row has no direction: it gets a vector of ones with magnitude zero, where dividing zero by zero would
-    make NaN of it.
+    A zero row has no direction: it gets a vector of ones with magnitude zero, where dividing zero by zero
+    would make NaN of it.
     """
     v = weight.to(dtype)
     norm = row_norms(v)
