@@ -23,10 +23,11 @@ SHORTEST_SECONDS = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One recording; ``samples`` [T] at ``sample_rate``. Compared by identity, so that it can be a cache's key.
+    """One recording; ``samples`` [T] at ``sample_rate``. Compared by identity, so that it can be a cache's
+    key.
 
-    ``text`` is what is said; ``""`` means that words shall not be counted in this clip (a language the recogniser
-    is weak at), ``None`` that nobody wrote it down.
+    ``text`` is what is said; ``""`` means that words shall not be counted in this clip (a language the
+    recogniser is weak at), ``None`` that nobody wrote it down.
     """
 
     name: str
@@ -51,13 +52,16 @@ def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list
     ``limit`` keeps the first clips of as many speakers as there are: the set stays varied when it is cut.
 
     Raises:
-        FileFormatError: no such folder, nothing in it, a clip that is too short, or a manifest that can't be read.
+        FileFormatError: no such folder, nothing in it, a clip that is too short, or a manifest that can't be
+        read.
     """
     if not folder.is_dir():
         raise FileFormatError(f"{folder} is not a folder; give one that holds audio files")
     rows = _rows(folder)
     if not rows:
-        raise FileFormatError(f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some")
+        raise FileFormatError(
+            f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some"
+        )
     return [_load(folder, row, sample_rate) for row in _spread(rows, limit)]
 
 
@@ -67,11 +71,14 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         return [{"file": path.relative_to(folder).as_posix()} for path in found]
     try:
-        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [
+            json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
         return [{key: str(value) for key, value in row.items()} | {"file": str(row["file"])} for row in rows]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
-            f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); mend the line or remove the manifest"
+            f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); mend the line or remove
+            the manifest"
         ) from error
 
 
@@ -93,8 +100,8 @@ def _load(folder: Path, row: dict[str, str], sample_rate: int) -> Clip:
         samples = np.concatenate([block[0] for block in reader])
     if len(samples) < SHORTEST_SECONDS * sample_rate:
         raise FileFormatError(
-            f"{path}: {len(samples) / sample_rate:.2f} s is too short to be judged; join it with others of its speaker "
-            f"to {SHORTEST_SECONDS:g} s or more, or leave it out"
+            f"{path}: {len(samples) / sample_rate:.2f} s is too short to be judged; join it with others of its
+            speaker " f"to {SHORTEST_SECONDS:g} s or more, or leave it out"
         )
     if float(np.abs(samples).max()) < 1e-4:
         raise FileFormatError(f"{path}: is silent; leave it out (silence is part of the robustness checks)")

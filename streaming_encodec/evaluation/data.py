@@ -2,8 +2,8 @@
 
     python -m streaming_encodec.evaluation.data listening-set
 
-The packages' licences (GPL, CC-BY-SA) allow listening and measuring, and anyone can build the same set; they are
-not permissive, so that nothing of it may be trained on or shipped.
+The packages' licences (GPL, CC-BY-SA) allow listening and measuring, and anyone can build the same set; they
+are not permissive, so that nothing of it may be trained on or shipped.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _POTATO = "usr/share/ktuberling/sounds"
 class Item:
     """One clip: files of one speaker, joined with short pauses.
 
-    ``text``: what is said, where the package doesn't carry it; ``""`` keeps the clip out of the word error rate.
-    ``None`` looks it up in the package (:func:`_package_text`).
+    ``text``: what is said, where the package doesn't carry it; ``""`` keeps the clip out of the word error
+    rate. ``None`` looks it up in the package (:func:`_package_text`).
     """
 
     name: str
@@ -116,7 +116,10 @@ ITEMS: tuple[Item, ...] = (
     _potato("en", *(f"{word}.ogg" for word in _WORDS)),
     _potato("nn", *(f"{word}.opus" for word in _WORDS)),
 )  # fmt: skip
-"""What the set consists of. Allison is the speaker on whom training validates itself; nobody here is trained on."""
+"""What the set consists of.
+
+Allison is the speaker on whom training validates itself; nobody here is trained on.
+"""
 
 
 def build_listening_set(
@@ -125,7 +128,8 @@ def build_listening_set(
     fetch: Callable[[Source, Path], Path] = fetch_debian,
     on_clip: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write ``out/<name>.flac`` at 24 kHz and ``out/manifest.jsonl``; each package is fetched once. Returns ``out``.
+    """Write ``out/<name>.flac`` at 24 kHz and ``out/manifest.jsonl``; each package is fetched once. Returns
+    ``out``.
 
     Raises:
         ConfigError: ``apt-get`` or ``dpkg-deb`` is not here.

@@ -1,7 +1,7 @@
 """What is measured: each metric compares a clip with what came out of a codec.
 
-A metric is a class with a ``name``, a direction (``better``) and a call. Its package is imported when it is made, so
-that a missing one is known before anything is computed: see :func:`make_metrics`.
+A metric is a class with a ``name``, a direction (``better``) and a call. Its package is imported when it is
+made, so that a missing one is known before anything is computed: see :func:`make_metrics`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Metric(Protocol):
     name: str
     title: str
     better: Better
+    absolute: bool
+    """Whether the original itself has a value: it has a word error rate, but no distance to itself."""
 
     def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
         """``degraded`` [T] has the clip's rate and length."""
@@ -61,6 +63,7 @@ class PesqWideband:
 
     name, title = "pesq_wb", "PESQ-WB"
     better: Better = "higher"
+    absolute = False
     worst = 1.0
 
     def __init__(self) -> None:
@@ -89,6 +92,7 @@ class Stoi:
 
     name, title = "stoi", "STOI"
     better: Better = "higher"
+    absolute = False
 
     def __init__(self) -> None:
         self._stoi = need("pystoi", "STOI")
@@ -103,6 +107,7 @@ class Visqol:
 
     name, title = "visqol_speech", "ViSQOL speech"
     better: Better = "higher"
+    absolute = False
 
     def __init__(self) -> None:
         visqol = need("visqol", "ViSQOL")
@@ -120,7 +125,8 @@ class Visqol:
 
 
 class LogMel:
-    """Mean absolute difference of log-mel spectra in dB: 80 bands, 1024-sample windows at 24 kHz, hop a quarter.
+    """Mean absolute difference of log-mel spectra in dB: 80 bands, 1024-sample windows at 24 kHz, hop a
+    quarter.
 
     Energies get a floor 80 dB below the loudest band of the clip, so that silence against near-silence counts
     nothing. Needs numpy alone.
@@ -128,6 +134,7 @@ class LogMel:
 
     name, title = "log_mel_db", "log-mel dB"
     better: Better = "lower"
+    absolute = False
     bands, window, floor_db = 80, 1024, -80.0
 
     def __call__(self, clip: Clip, degraded: Samples) -> Score | None:

@@ -1,7 +1,7 @@
 """Opus as the baseline: libopus in its voice mode, with its own loss concealment.
 
-libopus is called through ctypes, because loss concealment (decoding "nothing") is what ready-made bindings to FFmpeg
-leave out. The library is the system's, or else the one inside PyAV's wheel.
+libopus is called through ctypes, because loss concealment (decoding "nothing") is what ready-made bindings to
+FFmpeg leave out. The library is the system's, or else the one inside PyAV's wheel.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Opus:
     def encode(self, samples: Samples, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
         """[T] in −1 … 1 → packets at about ``kbps``; the encoder's voice mode, highest complexity."""
         if sample_rate not in _RATES:
-            raise StreamError(f"Opus takes {', '.join(map(str, _RATES))} Hz, not {sample_rate}: resample first")
+            raise StreamError(
+                f"Opus takes {', '.join(map(str, _RATES))} Hz, not {sample_rate}: resample first"
+            )
         size = sample_rate * (PACKET_MS if kbps >= 6 else LONG_PACKET_MS) // 1000
         error = ctypes.c_int()
         encoder = ctypes.c_void_p(
@@ -82,7 +84,9 @@ class Opus:
             ):
                 _check(self._lib.opus_encoder_ctl(encoder, request, ctypes.c_int(value)), "opus_encoder_ctl")
             delay = ctypes.c_int()
-            _check(self._lib.opus_encoder_ctl(encoder, _GET_LOOKAHEAD, ctypes.byref(delay)), "opus_encoder_ctl")
+            _check(
+                self._lib.opus_encoder_ctl(encoder, _GET_LOOKAHEAD, ctypes.byref(delay)), "opus_encoder_ctl"
+            )
             count = -(-(len(samples) + delay.value) // size)
             padded = np.zeros(count * size, np.float32)
             padded[: len(samples)] = samples
@@ -131,7 +135,9 @@ def _library() -> ctypes.CDLL:
             for path in sorted(folder.glob("*opus*"))
         ]
         if not found:
-            raise MissingExtraError("the Opus baseline needs libopus: install it (Debian: apt install libopus0)")
+            raise MissingExtraError(
+                "the Opus baseline needs libopus: install it (Debian: apt install libopus0)"
+            )
         name = str(found[0])
     return ctypes.CDLL(name)
 

@@ -24,12 +24,13 @@ _INSTALL_WEIGHTS = (
 class WordErrorRate:
     """Errors per word said, from Whisper (base, int8 on the CPU, greedy); can exceed 1.
 
-    A clip with a text is judged by it, one with an empty text not at all. A clip without one is judged by what the
-    recogniser understands of the original: then 0 means "understood alike", not "understood right".
+    A clip with a text is judged by it, one with an empty text not at all. A clip without one is judged by
+    what the recogniser understands of the original: then 0 means "understood alike", not "understood right".
     """
 
     name, title = "wer", "WER"
     better: Better = "lower"
+    absolute = True
 
     def __init__(self, whisper: str | None = None) -> None:
         faster_whisper = need("faster_whisper", "the word error rate")
@@ -82,9 +83,12 @@ def _assemble(folder: Path) -> Path:
 
 
 _NUMBERS = {
-    "en": "zero one two three four five six seven eight nine ten".split(),
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
 }
-"""Digits are words or figures as the recogniser likes; they count as equal where the language's words are known."""
+"""Digits are words or figures as the recogniser likes.
+
+They count as equal where the language's words are known.
+"""
 
 _SPELLED = {"en": {"mr": "mister", "mrs": "missus", "dr": "doctor"}}
 

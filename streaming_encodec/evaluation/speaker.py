@@ -1,7 +1,8 @@
 """Speaker similarity: does the decoded voice still sound like the same person?
 
-The network is Resemblyzer's (Apache-2.0; generalised end-to-end loss, Wan et al. 2018): three LSTM layers over mel
-spectra. Only its weights are taken from the package: its front end imports librosa, and names that scipy has removed.
+The network is Resemblyzer's (Apache-2.0; generalised end-to-end loss, Wan et al. 2018): three LSTM layers
+over mel spectra. Only its weights are taken from the package: its front end imports librosa, and names that
+scipy has removed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,22 @@ from streaming_encodec.evaluation.metrics import (
 )
 
 _WINDOW, _HOP, _BANDS = 400, 160, 40  # 25 ms, 10 ms
-_PART, _STEP = 160, 77  # frames the network sees at a time, and how far it moves on: 1.6 s, 1.3 times a second
+_PART, _STEP = (
+    160,
+    77,
+)  # frames the network sees at a time, and how far it moves on: 1.6 s, 1.3 times a second
 _TARGET_DB = -30.0  # quiet clips are raised to this level, as in the network's training
 
 
 class SpeakerSimilarity:
-    """Cosine of the two clips' speaker embeddings: 1 is the same voice; different people have some 0.5 … 0.75."""
+    """Cosine of the two clips' speaker embeddings.
+
+    1 is the same voice; different people have some 0.5 … 0.75.
+    """
 
     name, title = "speaker", "speaker sim."
     better: Better = "higher"
+    absolute = False
 
     def __init__(self) -> None:
         # The package's dependencies break others: only its weights are used, so it installs without them.

@@ -1,0 +1,226 @@
+"""`streaming-encodec evaluate`: how good a model sounds, beside Opus, clean and with loss."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streaming_encodec.cli.console import err, note, out, print_json
+from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
+from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from streaming_encodec.evaluation.clips import Clip
+    from streaming_encodec.evaluation.metrics import MetricSet
+    from streaming_encodec.evaluation.runner import Evaluation, Plan
+
+QUICK_CLIPS = 6
+QUICK_METRICS = ("pesq_wb", "stoi", "visqol_speech", "log_mel_db")
+QUICK_LOSSES = (0.05, 0.20)
+QUICK_KBPS = 6.0
+
+
+def evaluate_command(
+    audio: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Recordings, of people the model never heard; a manifest.jsonl "
+            "in it may give texts, speakers and licences.",
+        ),
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Where results.json and the plots go.")] = Path(
+        "evaluation"
+    ),
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Some of pesq_wb, stoi, visqol_speech, log_mel_db, wer, speaker.",
+            show_default="all",
+        ),
+    ] = None,
+    bandwidths: Annotated[
+        str | None,
+        typer.Option(metavar="KBPS,KBPS", help="Rates without loss.", show_default="all of the model"),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(metavar="%,%", help="Shares of packets lost, in percent.")
+    ] = "1,5,10,20",
+    loss_bandwidths: Annotated[
+        str | None,
+        typer.Option(metavar="KBPS,KBPS", help="Rates with loss.", show_default="all of the model"),
+    ] = None,
+    burst_ms: Annotated[float, typer.Option(min=1.0, help="Mean length of a burst of losses.")] = 60.0,
+    opus: Annotated[bool, typer.Option(help="Compare with Opus at the same rates.")] = True,
+    plots: Annotated[bool, typer.Option(help="Draw plots.")] = True,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Six clips, no recogniser, loss at 6 kbps only: a look while training goes on."
+        ),
+    ] = False,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Take only so many clips.", show_default="all")
+    ] = None,
+    build_set: Annotated[
+        bool,
+        typer.Option(
+            "--build-set", help="First make FOLDER from Debian packages (apt-get): the listening set."
+        ),
+    ] = False,
+    save_audio: Annotated[
+        bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")
+    ] = False,
+    whisper: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A faster-whisper model for the word error rate.", show_default="packaged"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the losses.")] = 0,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on a folder of speech, through the streaming path, beside Opus at equal rates.
+
+    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word error rate, speaker
+    similarity. A table, results.json, and plots; a metric whose package is missing is shown as such. """  #
+    fmt: skip from streaming_encodec.evaluation.clips import load_clips from streaming_encodec.evaluation.data
+    import build_listening_set from streaming_encodec.evaluation.metrics import make_metrics from
+    streaming_encodec.evaluation.report import as_json as report_json from streaming_encodec.evaluation.report
+    import marks, marks_table, rows_table, signals_table from streaming_encodec.evaluation.runner import Plan
+
+    use_threads(threads)
+    loaded = load_model(model)
+    if build_set:
+        build_listening_set(audio, on_clip=lambda name: note(f"made {name}"))
+    known = loaded.config.target_bandwidths
+    plan = Plan(
+        bandwidths=_numbers(bandwidths, "--bandwidths") or known,
+        losses=tuple(percent / 100 for percent in _numbers(loss, "--loss")),
+        loss_bandwidths=_numbers(loss_bandwidths, "--loss-bandwidths") or known,
+        burst_ms=burst_ms,
+        opus=opus,
+        seed=seed,
+    )
+    names = metrics.split(",") if metrics else None
+    if quick:
+        nearest = min(known, key=lambda kbps: abs(kbps - QUICK_KBPS))
+        plan = replace(plan, losses=QUICK_LOSSES, loss_bandwidths=(nearest,))
+        clips = clips or QUICK_CLIPS
+    metric_set = _without_slow(make_metrics(names, whisper), quick and names is None)
+    chosen = load_clips(audio, loaded.config.sampling_rate, clips)
+    to.mkdir(parents=True, exist_ok=True)
+    result, showcase = _run(loaded.model, chosen, metric_set, plan, to if save_audio else None)
+
+    report = report_json(loaded.name, chosen, metric_set, plan, result)
+    (to / "results.json").write_text(
+        json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    if plots:
+        _draw(to, loaded.name, chosen[0], metric_set, result, showcase)
+    if as_json:
+        print_json(report)
+        return
+    console = out()
+    console.print(rows_table(metric_set, result, loaded.name))
+    for name, reason in metric_set.missing.items():
+        note(f"{name} was not measured: {reason}")
+    console.print(signals_table(result))
+    console.print(marks_table(marks(metric_set, result)))
+    console.print(f"results and plots: {to}", soft_wrap=True)
+
+
+command = evaluate_command
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"give numbers with commas between, not {text!r}", param_hint=option
+        ) from error
+
+
+def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
+    """Quick runs leave out the recogniser and the speaker network, and say so where the table says why."""
+    if not quick:
+        return metrics
+    kept = tuple(metric for metric in metrics.metrics if metric.name in QUICK_METRICS)
+    left = {m.name: "left out by --quick; name it with --metrics" for m in metrics.metrics if m not in kept}
+    return replace(metrics, metrics=kept, missing=metrics.missing | left)
+
+
+def _run(
+    model: Any, clips: list[Clip], metrics: MetricSet, plan: Plan, save_to: Path | None
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Run with a progress bar; also returns the first clip's sounds for the spectrograms."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from streaming_encodec.audio.files import AudioWriter
+    from streaming_encodec.evaluation.clips import Samples
+    from streaming_encodec.evaluation.metrics import Metric
+    from streaming_encodec.evaluation.runner import ORIGINAL, Condition, Listener, evaluate
+
+    showcase: dict[str, Samples] = {}
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(),
+        console=err(), transient=True, disable=not err().is_terminal,
+    )  # fmt: skip
+
+    class Bar(Listener):
+        task = bar.add_task("encoding", total=None)
+
+        def begin(self, condition: Condition, done: int, total: int) -> None:
+            work = total * len(clips) * len(metrics.metrics)
+            bar.update(
+                self.task,
+                description=condition.label,
+                total=work,
+                completed=done * len(clips) * len(metrics.metrics),
+            )
+
+        def scored(self, clip: Clip, metric: Metric) -> None:
+            bar.advance(self.task)
+
+        def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
+            if condition.codec != ORIGINAL and clip is clips[0]:
+                showcase[condition.label] = samples
+            if save_to is not None:
+                folder = (
+                    save_to / "audio" / condition.label.replace(", ", " ").replace(" ", "-").replace("%", "")
+                )
+                folder.mkdir(parents=True, exist_ok=True)
+                with AudioWriter(folder / f"{Path(clip.name).stem}.flac", clip.sample_rate) as writer:
+                    writer.write(samples[None])
+
+    with bar:
+        return evaluate(model, clips, metrics, plan, Bar()), showcase
+
+
+def _draw(
+    to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Any]
+) -> None:
+    from streaming_encodec.evaluation.plots import loss_plot, rate_plot, spectrogram_plot
+
+    # Every rate without loss, Opus beside the model's middle one, and the worst loss.
+    clean = [label for label in sounds if "lost" not in label]
+    ours = [label for label in clean if label.startswith("model")]
+    theirs = [label for label in clean if label == f"opus {QUICK_KBPS:g} kbps"]
+    worst = [label for label in sounds if "lost" in label and label.startswith(f"model {QUICK_KBPS:g} ")][-1:]
+    try:
+        rate_plot(to / "rate.png", metrics.metrics, result, name)
+        loss_plot(to / "loss.png", metrics.metrics, result, name)
+        spectrogram_plot(
+            to / "spectrograms.png", clip, {label: sounds[label] for label in ours + theirs + worst}
+        )
+    except MissingExtraError as error:
+        note(f"no plots: {error}")

@@ -1,0 +1,227 @@
+"""Runs an evaluation: conditions × clips × metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
+from streaming_encodec.evaluation.metrics import Metric, MetricSet, Score
+from streaming_encodec.evaluation.opus import Opus
+from streaming_encodec.evaluation.robustness import SignalResult, border_ratio, check_signals, forgetful
+from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, decode_clips, encode_clips
+from streaming_encodec.model.encodec import EncodecModel
+
+ORIGINAL, MODEL, OPUS = "original", "model", "opus"
+
+_FORGETFUL_CLIPS = 3  # enough for a yardstick
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. ``losses`` are shares of packets, run at each of ``loss_bandwidths``; 0 is always run."""
+
+    bandwidths: tuple[float, ...]
+    losses: tuple[float, ...] = (0.01, 0.05, 0.10, 0.20)
+    loss_bandwidths: tuple[float, ...] = ()
+    burst_ms: float = BURST_MS
+    opus: bool = True
+    robustness: bool = True
+    block_samples: int = BLOCK_SAMPLES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One condition: a codec at a bandwidth and a loss rate.
+
+    ``measured_kbps`` is the payload's real rate and ``measured_loss`` the share of packets that really
+    vanished; ``scores`` means over clips, None where not measured; ``per_clip`` the values behind them in the
+    clips' order.
+    """
+
+    codec: str
+    kbps: float
+    loss: float
+    measured_kbps: float
+    measured_loss: float
+    scores: dict[str, float | None]
+    per_clip: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Roughness at frame borders against elsewhere, see ``border_ratio``.
+
+    ``forgetful`` is how clicks would read.
+    """
+
+    kbps: float
+    original: float
+    model: float
+    forgetful: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured."""
+
+    rows: list[Row]
+    signals: list[SignalResult] = field(default_factory=list)
+    borders: list[Borders] = field(default_factory=list)
+
+    def row(self, codec: str, kbps: float, loss: float = 0.0) -> Row | None:
+        """The row of a condition, if it was run."""
+        found = (r for r in self.rows if (r.codec, r.kbps, r.loss) == (codec, kbps, loss))
+        return next(found, None)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is told to listeners of the run before its sounds are judged."""
+
+    codec: str
+    kbps: float
+    loss: float
+
+    @property
+    def label(self) -> str:
+        loss = f", {self.loss:.0%} lost" if self.loss else ""
+        return self.codec if self.codec == ORIGINAL else f"{self.codec} {self.kbps:g} kbps{loss}"
+
+
+class Listener:
+    """Is told how a run goes; does nothing by itself."""
+
+    def begin(self, condition: Condition, done: int, total: int) -> None:
+        """A condition starts; ``done`` of ``total`` are over."""
+
+    def scored(self, clip: Clip, metric: Metric) -> None:
+        """One metric of one clip is there."""
+
+    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
+        """What a clip became."""
+
+
+Outcome = tuple[Condition, float, float, list[Samples]]
+
+
+def evaluate(
+    model: EncodecModel,
+    clips: Sequence[Clip],
+    metrics: MetricSet,
+    plan: Plan,
+    listener: Listener | None = None,
+) -> Evaluation:
+    """Run ``plan`` on ``model``.
+
+    Raises:
+        StreamError: the model cannot stream by samples.
+        ConfigError: a bandwidth is not one of the model's.
+        MissingExtraError: Opus is wanted and there is no libopus.
+    """
+    listener = listener or Listener()
+    total = len(_conditions(plan))
+    rows, borders = [], []
+    outcomes = _outcomes(model, clips, plan)
+    for done, (condition, kbps, lost, sounds) in enumerate(outcomes):
+        listener.begin(condition, done, total)
+        for clip, sound in zip(clips, sounds, strict=True):
+            listener.sound(condition, clip, sound)
+        scores, per_clip = _judge(clips, sounds, metrics, condition, listener)
+        rows.append(Row(condition.codec, condition.kbps, condition.loss, kbps, lost, scores, per_clip))
+        if plan.robustness and condition.codec == MODEL and not condition.loss:
+            borders.append(_borders(model, clips, sounds, condition.kbps))
+    signals = check_signals(model, plan.bandwidths) if plan.robustness else []
+    return Evaluation(rows, signals, borders)
+
+
+def _conditions(plan: Plan) -> list[Condition]:
+    codecs = [MODEL, OPUS] if plan.opus else [MODEL]
+    clean = [Condition(codec, kbps, 0.0) for codec in codecs for kbps in plan.bandwidths]
+    lossy = [
+        Condition(codec, kbps, loss)
+        for codec in codecs
+        for kbps in plan.loss_bandwidths
+        for loss in plan.losses
+    ]
+    return [Condition(ORIGINAL, 0.0, 0.0), *clean, *lossy]
+
+
+def _outcomes(model: EncodecModel, clips: Sequence[Clip], plan: Plan) -> Iterator[Outcome]:
+    config = model.config
+    yield Condition(ORIGINAL, 0.0, 0.0), 0.0, 0.0, [clip.samples for clip in clips]
+    rates = sorted({*plan.bandwidths, *plan.loss_bandwidths})
+    for kbps in rates:
+        coded = encode_clips(model, clips, kbps, plan.block_samples)
+        frame_ms = 1000 * config.hop_length / config.sampling_rate
+        for loss in _losses(plan, kbps):
+            masks = _masks(coded.frames, frame_ms, loss, plan)
+            sounds = decode_clips(model, coded, masks if loss else None)
+            yield Condition(MODEL, kbps, loss), coded.kbps, _share(masks), sounds
+    if not plan.opus:
+        return
+    opus = Opus()
+    for kbps in rates:
+        streams = [opus.encode(clip.samples, clip.sample_rate, kbps) for clip in clips]
+        measured = float(np.average([s.kbps for s in streams], weights=[s.length for s in streams]))
+        packet_ms = 1000 * streams[0].packet_samples / streams[0].sample_rate
+        for loss in _losses(plan, kbps):
+            masks = _masks([len(s.packets) for s in streams], packet_ms, loss, plan)
+            sounds = [opus.decode(s, mask) for s, mask in zip(streams, masks, strict=True)]
+            yield Condition(OPUS, kbps, loss), measured, _share(masks), sounds
+
+
+def _losses(plan: Plan, kbps: float) -> list[float]:
+    clean = [0.0] if kbps in plan.bandwidths else []
+    return clean + (list(plan.losses) if kbps in plan.loss_bandwidths else [])
+
+
+def _masks(packets: Sequence[int], packet_ms: float, loss: float, plan: Plan) -> list[Lost]:
+    # A seed for each clip and loss rate: a condition is the same whichever others are run.
+    seeds = [np.random.default_rng([plan.seed, round(loss * 1000), row]) for row in range(len(packets))]
+    return [
+        bursty_loss(count, packet_ms, loss, rng, plan.burst_ms)
+        for count, rng in zip(packets, seeds, strict=True)
+    ]
+
+
+def _share(masks: Sequence[Lost]) -> float:
+    return float(np.concatenate(masks).mean())
+
+
+def _judge(
+    clips: Sequence[Clip],
+    sounds: Sequence[Samples],
+    metrics: MetricSet,
+    condition: Condition,
+    listener: Listener,
+) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
+    means: dict[str, float | None] = {}
+    per_clip: dict[str, list[float | None]] = {}
+    for metric in metrics.metrics:
+        if condition.codec == ORIGINAL and not metric.absolute:
+            means[metric.name] = None  # a sound against itself says nothing
+            continue
+        scores: list[Score | None] = []
+        for clip, sound in zip(clips, sounds, strict=True):
+            scores.append(metric(clip, sound))
+            listener.scored(clip, metric)
+        known = [score for score in scores if score is not None and score.weight > 0]
+        weight = sum(score.weight for score in known)
+        means[metric.name] = sum(score.value * score.weight for score in known) / weight if known else None
+        per_clip[metric.name] = [None if score is None else score.value for score in scores]
+    return means, per_clip
+
+
+def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Samples], kbps: float) -> Borders:
+    hop = model.config.hop_length
+    return Borders(
+        kbps,
+        original=border_ratio([clip.samples for clip in clips], hop),
+        model=border_ratio(sounds, hop),
+        forgetful=border_ratio(forgetful(model, clips[:_FORGETFUL_CLIPS], kbps), hop),
+    )
