@@ -125,21 +125,20 @@ class StreamPool:
             StreamError: no such open slot, bad input, or too much of it waiting: then nothing was taken.
         """
         held = self._slot(slot)
-        num_codebooks = held.num_codebooks
         if self.kind == "encoder":
             inputs, form = take_samples(x, 1, self.model.config, self._like)
+            self._take(slot, inputs, held.num_codebooks)
         else:
             codes, form = take_codes(x, 1, self.model.config, self._like)
-            inputs, num_codebooks = self.engine.quantizer.decode(codes), codes.shape[1]
-        room = self.max_pending_frames * self._half.inputs_per_frame + self._half.start_inputs
-        if held.pending.shape[-1] + inputs.shape[-1] > room:
-            raise StreamError(
-                f"slot {slot} has {held.pending.shape[-1]} inputs waiting and takes {room} at most: tick more often"
-            )
-        if self.kind == "decoder" and self.start == "silence" and not held.started and inputs.shape[-1]:
-            self._enter(slot, decoder_after_silence(self.model, self._half, 1, num_codebooks))
+            self._take(slot, self.engine.quantizer.decode(codes), codes.shape[1])
         held.form = form
-        held.pending = torch.cat((held.pending, inputs), dim=-1)
+
+    @torch.no_grad()
+    def push_latent(self, slot: int, latent: Tensor, num_codebooks: int | None = None) -> None:
+        """Hand a decoder slot latent frames [1, D, f] in place of codes: see ``StreamingDecoder.push_latent``."""
+        if self.kind != "decoder":
+            raise StreamError("only a decoder's slots take latent frames")
+        self._take(slot, latent.to(self._like), num_codebooks or self.model.config.num_quantizers)
 
     @torch.no_grad()
     def tick(self) -> dict[int, Array]:
@@ -216,6 +215,17 @@ class StreamPool:
         if self.kind != "encoder":
             raise StreamError("a decoder slot takes codes of any bandwidth: only encoder slots have one")
         return self.model.config.num_codebooks_for(bandwidth)
+
+    def _take(self, slot: int, inputs: Tensor, num_codebooks: int) -> None:
+        held = self._slot(slot)
+        room = self.max_pending_frames * self._half.inputs_per_frame + self._half.start_inputs
+        if held.pending.shape[-1] + inputs.shape[-1] > room:
+            raise StreamError(
+                f"slot {slot} has {held.pending.shape[-1]} inputs waiting and takes {room} at most: tick more often"
+            )
+        if self.kind == "decoder" and self.start == "silence" and not held.started and inputs.shape[-1]:
+            self._enter(slot, decoder_after_silence(self.model, self._half, 1, num_codebooks))
+        held.pending = torch.cat((held.pending, inputs), dim=-1)
 
     @torch.no_grad()
     def _begin(self, slot: int, num_codebooks: int) -> None:
