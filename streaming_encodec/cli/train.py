@@ -1,0 +1,154 @@
+"""`streaming-encodec train`: build a data set, train a model, go on with an interrupted run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from streaming_encodec.cli.console import err, minutes, note, out, print_facts
+from streaming_encodec.cli.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from streaming_encodec.training.config import TrainConfig
+    from streaming_encodec.training.loop import TrainingRun
+
+
+def command(
+    data: Annotated[Path, typer.Option("--data", help="Data set: 24 kHz FLAC with manifest.jsonl.")] = Path(
+        "data"
+    ),
+    run_folder: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; one that is there is resumed.")
+    ] = Path("runs/voice-24khz"),
+    build_data: Annotated[
+        bool, typer.Option("--build-data", help="Fetch the recipe's packages into --data, then stop.")
+    ] = False,
+    folder: Annotated[
+        list[Path] | None, typer.Option("--folder", help="With --build-data: also take this folder of audio.")
+    ] = None,
+    only_folders: Annotated[
+        bool, typer.Option("--only-folders", help="With --build-data: no packages, only the folders given.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A run's config.json to start from; options override it.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option("--minutes", min=0.01, help="Fit the run to so many minutes of training.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fit the run to so many steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Segments a step.")] = None,
+    segment_seconds: Annotated[
+        float | None, typer.Option("--segment-seconds", help="Length of a segment.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak; a cosine follows.")
+    ] = None,
+    adversarial_start: Annotated[
+        int | None,
+        typer.Option("--adversarial-start", help="Step at which the discriminator joins; without: never."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")
+    ] = None,
+) -> None:
+    """Train the voice model, or build its data set first.
+
+    An interrupted run (Ctrl-C saves it) goes on exactly where it stopped: give the same --out again.
+
+    Example: `streaming-encodec train --build-data --data data`, then
+    `streaming-encodec train --data data --out runs/mine --minutes 60`.
+    """
+    if build_data:
+        _build(data, folder or [], only_folders)
+        return
+    if folder or only_folders:
+        raise typer.BadParameter("belongs to --build-data", param_hint="--folder")
+    changes: dict[str, object] = {
+        "minutes": time_budget,
+        "steps": steps,
+        "batch_size": batch_size,
+        "segment_seconds": segment_seconds,
+        "learning_rate": learning_rate,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "seed": seed,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    _train(_configured(config, data, run_folder, given, adversarial_start))
+
+
+train_command = command
+
+
+def _configured(
+    base: Path | None, data: Path, run_folder: Path, changes: dict[str, object], adversarial_start: int | None
+) -> TrainConfig:
+    from streaming_encodec.training.config import TrainConfig
+
+    held = run_folder / "config.json"
+    if base is None and held.exists():
+        base = held
+    settings = TrainConfig() if base is None else TrainConfig.from_json(base)
+    values: dict[str, object] = {**changes, "data": str(data), "out": str(run_folder)}
+    if adversarial_start is not None:
+        values["loss"] = dataclasses.replace(settings.loss, adversarial_start=adversarial_start)
+    return dataclasses.replace(settings, **values)  # type: ignore[arg-type]
+
+
+def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
+    from streaming_encodec.training.recipe import SOURCES, Clip, Source, build_dataset
+
+    own = tuple(
+        Source(path.resolve().name, "folder", str(path), "user-supplied", "train") for path in folders
+    )
+    seconds: dict[str, float] = {}
+
+    def count(clip: Clip) -> None:
+        name = f"{clip.source}, {clip.split}"
+        if name not in seconds:
+            err().print(f"[dim]{clip.source} ({clip.licence})[/]")
+        seconds[name] = seconds.get(name, 0.0) + clip.seconds
+
+    sources = own if only_folders else SOURCES + own
+    if not sources:
+        raise typer.BadParameter("needs at least one --folder", param_hint="--only-folders")
+    clips = build_dataset(data, sources, on_clip=count)
+    print_facts(f"{data}: {len(clips)} clips", {name: minutes(value) for name, value in seconds.items()})
+
+
+def _train(config: TrainConfig) -> None:
+    from streaming_encodec.training.loop import TrainingRun
+
+    run = TrainingRun(config)
+    if run.step:
+        note(f"going on at step {run.step}, after {minutes(run.elapsed_s)} of training")
+    parameters = sum(p.numel() for p in run.trainer.model.parameters())
+    note(f"{parameters / 1e6:.2f} M parameters; validation on {run.validation_clips} clips")
+    with Interrupt() as interrupt:
+        _show(run, interrupt)
+    out().print(f"step {run.step}: model in {run.out / 'model'}", soft_wrap=True)
+
+
+def _show(run: TrainingRun, interrupt: Interrupt) -> None:
+    bar = Progress(
+        TextColumn("step {task.fields[step]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=err(),
+        disable=not err().is_terminal,
+    )
+    with bar:
+        task = bar.add_task("train", total=1.0, step=run.step, losses="")
+        for row in run.run(stop_requested=lambda: interrupt.requested):
+            losses = f"waveform {row['waveform']:.3f}  mel {row['mel']:.3f}"
+            bar.update(task, completed=run.progress(), step=run.step, losses=losses)

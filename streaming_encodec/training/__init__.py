@@ -1,0 +1,1 @@
+"""Training of the codec's models: data recipe, losses, loop (extra ``[train]``)."""

@@ -1,0 +1,58 @@
+"""Roughening of training segments: what a microphone, a room and a telephone do to a voice.
+
+The codec's task is to reproduce what it hears, so the roughened segment is input and target alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.training.config import AugmentConfig
+
+Samples = npt.NDArray[np.float32]
+
+
+def augment(samples: Samples, sample_rate: int, config: AugmentConfig, rng: np.random.Generator) -> Samples:
+    """``samples`` [T] → [T]: perhaps reverb, band limit, noise; always a gain and polarity; within ±1."""
+    x = samples
+    if rng.random() < config.reverb_chance:
+        x = add_reverb(x, rng.uniform(*config.reverb_seconds), sample_rate, rng)
+    if rng.random() < config.band_limit_chance:
+        x = band_limit(x, rng.uniform(*config.band_limit_hz), sample_rate)
+    if rng.random() < config.noise_chance:
+        x = add_noise(x, rng.uniform(*config.noise_snr_db), rng)
+    gain = 10.0 ** (rng.uniform(*config.gain_db) / 20.0) * (1.0 if rng.random() < 0.5 else -1.0)
+    peak = abs(gain) * float(np.abs(x).max())
+    return np.asarray(x * (gain if peak <= 1.0 else gain / peak), dtype=np.float32)
+
+
+def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+    """Stationary noise of a random colour between white (slope 0) and brown (slope -1 in amplitude)."""
+    spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
+    slope = rng.uniform(0.0, 1.0)
+    spectrum *= np.maximum(1.0, np.arange(len(spectrum))) ** -slope
+    noise = np.fft.irfft(spectrum, len(samples))
+    level = float(np.sqrt(np.mean(samples**2)) + 1e-4) / 10.0 ** (snr_db / 20.0)
+    scaled = noise * (level / (np.sqrt(np.mean(noise**2)) + 1e-12))
+    return np.asarray(samples + scaled, dtype=np.float32)
+
+
+def band_limit(samples: Samples, cutoff_hz: float, sample_rate: int) -> Samples:
+    """A steep low-pass, as a narrow channel or an old recording has it; raised-cosine edge of 10 %."""
+    spectrum = np.fft.rfft(samples)
+    frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
+    edge = np.clip((1.1 * cutoff_hz - frequency) / (0.1 * cutoff_hz), 0.0, 1.0)
+    limited = np.fft.irfft(spectrum * np.sin(0.5 * np.pi * edge) ** 2, len(samples))
+    return np.asarray(limited, dtype=np.float32)
+
+
+def add_reverb(samples: Samples, seconds: float, sample_rate: int, rng: np.random.Generator) -> Samples:
+    """A room: the direct sound and a tail of noise that falls by 60 dB in ``seconds``."""
+    length = int(seconds * sample_rate)
+    tail = rng.standard_normal(length) * 10.0 ** (-3.0 * np.arange(length) / max(1, length))
+    tail *= rng.uniform(0.1, 0.5) / (np.sqrt(np.sum(tail**2)) + 1e-12)
+    tail[0] = 1.0
+    size = len(samples) + length
+    wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
+    return wet.astype(np.float32)

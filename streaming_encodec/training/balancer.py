@@ -1,0 +1,63 @@
+"""EnCodec's loss balancer (arXiv 2210.13438, section 3.4): shares of the gradient, not weights of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+ROW_LIMIT = 2.0
+"""A row's gradient counts at most this much times the loss's average."""
+
+
+class LossBalancer:
+    """Scales each loss's gradient at the model's output to its share, by a moving average of its norm.
+
+    The model is then run backward once, from the sum. A share says how much a loss moves the weights,
+    whatever its own scale; and a loss whose gradient grows for a moment doesn't take over, as the norm is an
+    average. The sum is scaled to the norm of the ``reference`` loss, so losses elsewhere in the model (the
+    commitment) can be weighed against it.
+    """
+
+    def __init__(self, shares: Mapping[str, float], reference: str, decay: float = 0.99) -> None:
+        self._shares = dict(shares)
+        self._reference = reference
+        self._decay = decay
+        self._norms: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def gradient(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """The gradient to run backward from ``output``; ``losses`` are scalars that depend on it."""
+        active = {name: loss for name, loss in losses.items() if self._shares.get(name, 0.0) > 0.0}
+        total_share = sum(self._shares[name] for name in active)
+        total = torch.zeros_like(output)
+        for name, loss in active.items():
+            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
+            norms = gradient.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1]
+            if name in self._norms:
+                # A nearly silent segment has a log-mel gradient a hundred times the usual one: limit each
+                # row.
+                limit = ROW_LIMIT * self._average(name)
+                gradient = gradient * (limit / (norms + 1e-12)).clamp_max(1.0)
+                norms = norms.clamp_max(limit)
+            else:
+                gradient = gradient * (norms.median() / (norms + 1e-12)).clamp_max(1.0)
+                norms = norms.median()
+            before, weight = self._norms.get(name, 0.0), self._weights.get(name, 0.0)
+            # A weighted mean: exact from the first step, not biased to zero.
+            self._weights[name] = weight * self._decay + 1.0 - self._decay
+            self._norms[name] = before * self._decay + float(norms.mean()) * (1.0 - self._decay)
+            total = total + gradient * (self._shares[name] / total_share / (self._average(name) + 1e-12))
+        return total * self._average(self._reference)
+
+    def _average(self, name: str) -> float:
+        return self._norms.get(name, 0.0) / self._weights.get(name, 1.0)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """The moving averages, as plain values."""
+        return {"norms": dict(self._norms), "weights": dict(self._weights)}
+
+    def load_state(self, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Take back what :meth:`state` gave."""
+        self._norms, self._weights = dict(values["norms"]), dict(values["weights"])

@@ -1,0 +1,180 @@
+"""Everything a training run depends on, in one value that is stored with the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.model.config import EncodecConfig
+
+VOICE_24KHZ = EncodecConfig(
+    target_bandwidths=(1.5, 3.0, 6.0, 12.0),
+    num_filters=16,
+    upsampling_ratios=(2, 4, 5, 8),
+    hidden_size=64,
+    num_lstm_layers=1,
+    use_conv_shortcut=False,
+)
+"""The shipped model: large strides, little work at the sample rate: a laptop trains and runs it."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a segment is roughened before it is coded; a field with ``_chance`` is a probability a clip."""
+
+    gain_db: tuple[float, float] = (-14.0, 4.0)
+    noise_chance: float = 0.12
+    noise_snr_db: tuple[float, float] = (8.0, 35.0)
+    band_limit_chance: float = 0.08
+    band_limit_hz: tuple[float, float] = (3400.0, 8000.0)
+    reverb_chance: float = 0.08
+    reverb_seconds: tuple[float, float] = (0.1, 0.5)
+
+
+@dataclass(frozen=True)
+class LostFramesConfig:
+    """Frames taken from the decoder in training; ``decay`` a frame is that of the receiver's concealment."""
+
+    chance: float = 0.15
+    start_step: int = 2000
+    rate: tuple[float, float] = (0.02, 0.25)
+    burst_frames: tuple[float, float] = (1.0, 6.0)
+    decay: float = 0.8
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """Training of the codebooks. ``counts`` are drawn for every clip, so that each bandwidth works."""
+
+    start_step: int = 600
+    counts: tuple[int, ...] = (2, 4, 8, 8, 16)
+    decay: float = 0.99
+    dead_share: float = 0.03
+    kmeans_batches: int = 24
+    kmeans_rounds: int = 8
+    commitment_weight: float = 0.25
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Shares of the losses in the decoder's gradient (see ``balancer``), and the discriminator's start.
+
+    ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
+    """
+
+    waveform: float = 1.0
+    mel: float = 1.0
+    adversarial: float = 1.0
+    feature: float = 1.0
+    mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
+    adversarial_start: int | None = None
+    discriminator_filters: int = 16
+    discriminator_windows: tuple[int, ...] = (2048, 1024, 512)
+    discriminator_every: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run. With ``minutes`` the learning rate fits a wall-clock budget, else it fits ``steps``.
+
+    ``source_weights``: how often a source is drawn, by its name; the others share by their duration.
+    ``precision``: ``float32``, or ``bfloat16`` by autocast (compare gradients first: see ``gradients``).
+    """
+
+    data: str = "data"
+    out: str = "runs/voice-24khz"
+    model: EncodecConfig = VOICE_24KHZ
+    seed: int = 1
+    steps: int = 200_000
+    minutes: float | None = None
+    batch_size: int = 8
+    segment_seconds: float = 0.5
+    learning_rate: float = 5e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    grad_clip: float = 5.0
+    source_weights: Mapping[str, float] = field(default_factory=dict)
+    augment: AugmentConfig = AugmentConfig()
+    lost_frames: LostFramesConfig = LostFramesConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    loss: LossConfig = LossConfig()
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+    log_every: int = 20
+    save_every: int = 500
+    validate_every: int = 1000
+    validation_clips: int = 12
+    cache_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every"
+        )
+        _check_positive(self, "grad_clip threads validation_clips")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"minutes must be above zero or None, got {self.minutes!r}")
+        most = self.model.num_quantizers
+        if not self.quantizer.counts or any(not 1 <= k <= most for k in self.quantizer.counts):
+            raise ConfigError(f"quantizer.counts must be within 1 to {most}, got {self.quantizer.counts!r}")
+        if self.segment_samples < 2 * self.model.hop_length:
+            raise ConfigError(f"segment_seconds {self.segment_seconds} is shorter than two frames: give more")
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of a training segment: a whole number of frames."""
+        hop = self.model.hop_length
+        return round(self.segment_seconds * self.model.sampling_rate / hop) * hop
+
+    def to_json(self) -> str:
+        """The run's configuration as JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, path: Path) -> TrainConfig:
+        """Read what :meth:`to_json` gave. Raises :class:`ConfigError` for a file that is none."""
+        try:
+            values = json.loads(path.read_text())
+            return cls.from_dict(values)
+        except (OSError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} is no training configuration ({error})") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Build from plain values, lists where the fields are tuples."""
+        parts: dict[str, Any] = {
+            "augment": AugmentConfig,
+            "lost_frames": LostFramesConfig,
+            "quantizer": QuantizerConfig,
+            "loss": LossConfig,
+        }
+        known = {f.name for f in fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise ConfigError(f"unknown training fields: {', '.join(sorted(unknown))}")
+        made: dict[str, Any] = {}
+        for name, value in values.items():
+            if name == "model":
+                made[name] = EncodecConfig.from_dict(value)
+            elif name in parts:
+                made[name] = parts[name](**{key: _tuple(item) for key, item in value.items()})
+            else:
+                made[name] = _tuple(value)
+        return cls(**made)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_positive(config: TrainConfig, names: str) -> None:
+    for name in names.split():
+        if getattr(config, name) <= 0:
+            raise ConfigError(f"{name} must be above zero, got {getattr(config, name)!r}")

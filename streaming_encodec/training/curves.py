@@ -1,0 +1,58 @@
+"""The run's numbers as CSV, and the curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+
+class CsvLog:
+    """Appends rows of named numbers; the header is fixed by ``columns``, missing values stay empty.
+
+    Rows after ``resume_step`` are dropped: an interrupted run wrote them after its last saved state, and
+    writes them again.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], resume_step: int) -> None:
+        self._path = path
+        self._columns = list(columns)
+        rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step] if path.exists() else []
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row and close the file, so that a reader always sees whole rows."""
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """All rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def plot_curves(csv_path: Path, png_path: Path, groups: Sequence[Sequence[str]]) -> bool:
+    """One panel for each group of columns; False (and nothing written) where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        return False
+    from matplotlib.figure import Figure
+
+    rows = read_rows(csv_path)
+    figure = Figure(figsize=(4.2 * len(groups), 3.4), layout="constrained")
+    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for name in group:
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, linewidth=1.0)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            axes.legend(fontsize=7)
+    figure.savefig(png_path, dpi=110)
+    return True

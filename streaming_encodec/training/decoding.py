@@ -1,0 +1,56 @@
+"""Audio files of many kinds to mono float32 at one rate, for the data recipe.
+
+The package's own files are 24 kHz and go through ``audio/``; a data set also meets 8-bit telephony, G.722 and
+stereo music, which is why training has a reader of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from streaming_encodec.errors import FileFormatError, MissingExtraError
+
+Samples = npt.NDArray[np.float32]
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".g722"})
+
+
+def read_audio(path: Path, sample_rate: int) -> Samples:
+    """Mono samples ``[T]`` in [-1, 1] at ``sample_rate``; channels averaged. Raises `FileFormatError`."""
+    if path.suffix.lower() == ".g722":
+        samples, rate = _read_g722(path), 16000
+    else:
+        try:
+            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise FileFormatError(
+                f"{path} can't be read as audio ({error}); convert it to WAV or FLAC"
+            ) from error
+        samples = samples.mean(axis=1)
+    if rate != sample_rate:
+        samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
+    return np.ascontiguousarray(np.clip(samples, -1.0, 1.0), dtype=np.float32)
+
+
+def write_flac(path: Path, samples: Samples, sample_rate: int) -> None:
+    """Write mono 16-bit FLAC."""
+    soundfile.write(path, samples, sample_rate, format="FLAC", subtype="PCM_16")
+
+
+def _read_g722(path: Path) -> Samples:
+    """Raw G.722 (no header, 64 kbps, 16 kHz)."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            f"reading {path} (G.722) needs PyAV: pip install 'streaming-encodec[train]'"
+        ) from error
+    with av.open(str(path), format="g722") as container:
+        blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    samples = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])
+    return np.asarray(samples / 32768, dtype=np.float32)

@@ -1,0 +1,66 @@
+"""Is a reduced precision to be trusted on this machine? Compare its gradients with float32's before a run.
+
+On some CPUs bfloat16 gives ``ConvTranspose1d`` an input gradient that is plainly wrong for some shapes, and a
+run on it explodes. A run in bfloat16 therefore starts with this comparison.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.encodec import EncodecModel
+
+LEAST_COSINE = 0.9
+"""bfloat16 keeps 8 bits: its gradients stay above 0.99 to float32's where the kernels are right."""
+
+
+def codec_gradients(
+    config: EncodecConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    autocast: torch.dtype | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Gradients of encoder and decoder (float64, on the CPU) of one fixed draw, by parameter name."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EncodecModel(config)
+    model = model.to(device, dtype).train()
+    x = torch.randn(2, config.audio_channels, 6 * config.hop_length, generator=generator) * 0.3
+    x = x.to(device, dtype)
+    with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+        y = model.decoder(model.encoder(x))
+    torch.autograd.backward(F.mse_loss(y.to(x.dtype), x))
+    return {
+        name: parameter.grad.detach().cpu().double()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str, float]:
+    """The parameter whose two gradients agree least, and their cosine."""
+    cosines = {
+        name: float(F.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0, eps=1e-30))
+        for name in one
+    }
+    worst = min(cosines, key=lambda name: cosines[name])
+    return worst, cosines[worst]
+
+
+def require_sane_gradients(config: EncodecConfig, device: torch.device, autocast: torch.dtype) -> float:
+    """The least cosine of ``autocast`` gradients to float32's; `ConfigError` where it is too low."""
+    exact = codec_gradients(config, device, torch.float32)
+    rough = codec_gradients(config, device, torch.float32, autocast)
+    worst, cosine = least_cosine(exact, rough)
+    if cosine < LEAST_COSINE:
+        raise ConfigError(
+            f"{autocast} gives {worst} a gradient with cosine {cosine:.2f} to float32's on this machine: "
+            "train with precision='float32', or change upsampling_ratios or num_filters"
+        )
+    return cosine

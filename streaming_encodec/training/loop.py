@@ -1,0 +1,146 @@
+"""The training loop: draws, steps, logs, validates, saves; and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.training import state
+from streaming_encodec.training.config import TrainConfig
+from streaming_encodec.training.curves import CsvLog, plot_curves
+from streaming_encodec.training.dataset import ClipStore, SegmentSource, load_split
+from streaming_encodec.training.step import CodecTrainer
+from streaming_encodec.training.validation import pick_clips, validate
+
+Row = dict[str, float]
+
+PANELS = (
+    ("waveform", "mel"),
+    ("commitment", "grad_norm"),
+    ("perplexity_1", "perplexity_mean"),
+    ("discriminator", "adversarial", "feature"),
+)
+WATCHED = tuple(name for panel in PANELS for name in panel)
+
+
+class TrainingRun:
+    """A run in its folder: ``config.json``, ``state.safetensors``, CSV logs, ``samples/``, ``model/``."""
+
+    def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self._clock = clock
+        self.out = Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._state_path = self.out / "state.safetensors"
+        store = ClipStore(Path(config.data), config.model.sampling_rate, config.cache_mb)
+        clips = load_split(store.root, "train")
+        self._source = SegmentSource(
+            store, clips, config.segment_samples, config.source_weights, config.augment, config.seed
+        )
+        self._store = store
+        self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
+        self.trainer = CodecTrainer(config)
+        self.step = 0
+        self.elapsed_s = 0.0
+        if self._state_path.exists():
+            self._resume()
+        else:
+            (self.out / "config.json").write_text(config.to_json())
+        most = config.model.num_quantizers
+        self._counts = [count for count in (2, 4, 8, 16, 32) if count <= most] or [most]
+        scores = [f"{name}_{count}" for count in self._counts for name in ("pesq", "stoi", "mel")]
+        self._log = CsvLog(self.out / "log.csv", ("step", "elapsed_s", "learning_rate", *WATCHED), self.step)
+        self._scores = CsvLog(self.out / "validation.csv", ("step", "elapsed_s", *scores), self.step)
+
+    def progress(self) -> float:
+        """How much of the budget is used, 0 to 1: by clock where ``minutes`` is given, else by steps."""
+        if self.config.minutes is not None:
+            return min(1.0, self.elapsed_s / (60.0 * self.config.minutes))
+        return min(1.0, self.step / self.config.steps)
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine to 2 % of the peak over the budget."""
+        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * self.progress()))
+        return self.config.learning_rate * warmup * (0.02 + 0.98 * cosine)
+
+    @property
+    def validation_clips(self) -> int:
+        """How many held-out clips the run is scored on."""
+        return len(self._validation)
+
+    def run(
+        self, until_step: int | None = None, stop_requested: Callable[[], bool] = lambda: False
+    ) -> Iterator[Row]:
+        """Train to the end of the budget, to ``until_step`` or until asked to stop; yield each step's row.
+
+        The state is saved at the end in any case, so the next run goes on from there.
+        """
+        torch.set_num_threads(self.config.threads)
+        stop = self.config.steps if until_step is None else until_step
+        averages: Row = {}
+        while self.step < stop and self.progress() < 1.0 and not stop_requested():
+            before = self._clock()
+            if self.step == self.config.quantizer.start_step:
+                self._start_quantizer()
+            rate = self.learning_rate()
+            row = self.trainer.step(self.step, self._batch(self.step), rate)
+            self.step += 1
+            self.elapsed_s += self._clock() - before
+            for name, value in row.items():
+                averages[name] = averages.get(name, value) * 0.95 + value * 0.05
+            row |= {"step": float(self.step), "elapsed_s": self.elapsed_s, "learning_rate": rate}
+            if self.step % self.config.log_every == 0:
+                self._log.write(averages | {key: row[key] for key in ("step", "elapsed_s", "learning_rate")})
+            if self.step % self.config.validate_every == 0:
+                self.validate()
+            if self.step % self.config.save_every == 0:
+                self.save()
+            yield row
+        self.save()
+
+    def validate(self) -> Row:
+        """Score the held-out clips, log it, write samples, redraw the curves."""
+        if not self._validation or self.step < self.config.quantizer.start_step:
+            return {}
+        folder = self.out / "samples" / f"{self.step:07d}"
+        self.trainer.model.eval()
+        scores = validate(self.trainer.model, self._store, self._validation, self._counts, folder)
+        self.trainer.model.train()
+        self._scores.write({"step": float(self.step), "elapsed_s": self.elapsed_s, **scores})
+        plot_curves(self.out / "log.csv", self.out / "curves.png", PANELS)
+        return scores
+
+    def save(self) -> None:
+        """Write the state to resume from, and the model as a user loads it."""
+        values = {"step": self.step, "elapsed_s": self.elapsed_s, "balancer": self.trainer.balancer.state()}
+        state.save_state(self._state_path, self.trainer.state(), values)
+        self.trainer.model.save_pretrained(self.out / "model")
+
+    def _resume(self) -> None:
+        held = TrainConfig.from_json(self.out / "config.json")
+        if held.model != self.config.model:
+            raise ConfigError(
+                f"{self.out} holds a run of another architecture: give its own config, or another folder"
+            )
+        tensors, values = state.load_state(self._state_path)
+        self.trainer.load_state(tensors)
+        self.trainer.balancer.load_state(values["balancer"])
+        self.step, self.elapsed_s = int(values["step"]), float(values["elapsed_s"])
+
+    def _batch(self, step: int) -> Tensor:
+        samples = self._source.batch(step, self.config.batch_size)
+        return torch.from_numpy(samples)[:, None].to(self.trainer.device)
+
+    def _start_quantizer(self) -> None:
+        # Steps that the run itself never reaches, so that these draws are fresh ones.
+        first = self.config.steps + 1
+        self.trainer.start_quantizer(
+            [self._batch(first + i) for i in range(self.config.quantizer.kmeans_batches)]
+        )

@@ -1,0 +1,93 @@
+"""Reconstruction losses: the waveform itself, and mel spectrograms at several resolutions.
+
+Without a real waveform term the phase never locks; without the spectra the high band stays silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Bank = npt.NDArray[np.float32]
+
+MEL_FLOOR = 1e-4
+"""Added inside the logarithm, about -80 dB of a full-scale tone: a clamp would give silence no gradient.
+
+Lower floors make quiet segments' gradients so large that they drown everything else (1e-5: spikes of 40
+times).
+"""
+
+WAVEFORM_FLOOR = 3e-3
+"""Mean level below which a segment counts as near silence and its error is no longer scaled up."""
+
+
+def waveform_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error relative to each segment's mean level; ``[B, 1, T]`` both → scalar."""
+    error = (output - target).abs().mean(dim=(1, 2))  # [B]
+    level = target.abs().mean(dim=(1, 2)) + WAVEFORM_FLOOR  # [B]
+    return (error / level).mean()
+
+
+class MelLoss(nn.Module):
+    """L1 between log-mel spectra, averaged over window lengths; and a little between linear mel spectra."""
+
+    def __init__(self, sample_rate: int, windows: Sequence[int], most_bands: int = 80) -> None:
+        super().__init__()
+        self.windows = tuple(windows)
+        for window in self.windows:
+            bands = min(most_bands, window // 8)
+            # Scaled by its sum, so that a full-scale tone is near 1 at each resolution.
+            shape = torch.hann_window(window)
+            self.register_buffer(f"window_{window}", shape / shape.sum() * 2.0, persistent=False)
+            bank = torch.from_numpy(mel_filterbank(sample_rate, window, bands))
+            self.register_buffer(f"bank_{window}", bank, persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """``[B, 1, T]`` both → scalar."""
+        total = output.new_zeros(())
+        for window in self.windows:
+            with torch.no_grad():
+                wanted = self.mel(target, window)
+            got = self.mel(output, window)
+            log_error = ((got + MEL_FLOOR).log() - (wanted + MEL_FLOOR).log()).abs().mean()
+            linear_error = (got - wanted).abs().mean() / (wanted.mean() + MEL_FLOOR)
+            total = total + log_error + 0.25 * linear_error
+        return total / len(self.windows)
+
+    def mel(self, x: Tensor, window: int) -> Tensor:
+        """Magnitude mel spectrogram ``[B, bands, frames]`` of ``[B, 1, T]``."""
+        shape = cast(Tensor, getattr(self, f"window_{window}"))
+        bank = cast(Tensor, getattr(self, f"bank_{window}"))
+        spectrum = torch.stft(
+            x.squeeze(1).float(),
+            window,
+            window // 4,
+            window=shape,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).pow(2).sum(-1)
+        return bank @ (power + 1e-12).sqrt()
+
+
+def mel_filterbank(sample_rate: int, window: int, bands: int) -> Bank:
+    """Triangular filters on the HTK mel scale, each summing to one: ``[bands, window // 2 + 1]``.
+
+    A low band narrower than a bin gets the nearest bin, so no filter is empty.
+    """
+    edges_mel = np.linspace(0.0, 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0), bands + 2)
+    edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+    bins = np.arange(window // 2 + 1) * sample_rate / window
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    bank = np.maximum(0.0, np.minimum(rising, falling))
+    for row in np.flatnonzero(bank.sum(axis=1) == 0.0):
+        bank[row, int(np.abs(bins - edges[row + 1]).argmin())] = 1.0
+    normed: Bank = (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normed

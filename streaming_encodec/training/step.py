@@ -1,0 +1,130 @@
+"""One training step, as a function of the step's number: what it draws depends on (seed, step) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training import state
+from streaming_encodec.training.adversary import Adversary
+from streaming_encodec.training.balancer import LossBalancer
+from streaming_encodec.training.config import TrainConfig
+from streaming_encodec.training.gradients import require_sane_gradients
+from streaming_encodec.training.initial import initialise
+from streaming_encodec.training.losses import MelLoss, waveform_loss
+from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
+from streaming_encodec.training.quantizer import QuantizerTrainer
+
+
+class DivergedError(StreamingEncodecError):
+    """The losses are no longer finite; the message says from where to go on."""
+
+
+class CodecTrainer:
+    """The model with its losses, codebook averages and optimiser: everything that a step changes."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        if config.precision == "bfloat16":
+            require_sane_gradients(config.model, self.device, torch.bfloat16)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = EncodecModel(config.model)
+            initialise(self.model)
+        self.model = self.model.to(self.device).train()
+        self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
+        self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
+        shares = {"waveform": config.loss.waveform, "mel": config.loss.mel}
+        shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
+        self.balancer = LossBalancer(shares, reference="waveform")
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.adversary = Adversary(config) if config.loss.adversarial_start is not None else None
+
+    def step(self, step: int, samples: Tensor, learning_rate: float) -> dict[str, float]:
+        """Learn from ``samples`` [B, 1, T]; returns the losses and what to watch, by name."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, step, 1])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            latent = self.model.encoder(samples)
+        latent = latent.float()
+        report: dict[str, float] = {}
+        commitment = latent.new_zeros(())
+        if step >= config.quantizer.start_step:
+            active = torch.from_numpy(rng.choice(config.quantizer.counts, len(samples))).to(self.device)
+            latent, commitment, used = self.quantizer(latent, active, generator)
+            report |= {"perplexity_1": float(used[0]), "perplexity_mean": float(used[:8].mean())}
+        if step >= config.lost_frames.start_step:
+            lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
+            latent = conceal_latent(latent, lost, config.lost_frames.decay)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            output = self.model.decoder(latent)
+        report |= self._learn(output.float(), samples, commitment, learning_rate, step)
+        return report
+
+    def _learn(
+        self, output: Tensor, samples: Tensor, commitment: Tensor, learning_rate: float, step: int
+    ) -> dict[str, float]:
+        # The losses see a leaf, so that each one's gradient at the output is known before the model runs
+        # backward.
+        heard = output.detach().requires_grad_()
+        losses = {"waveform": waveform_loss(heard, samples), "mel": self.mel(heard, samples)}
+        judged: dict[str, float] = {}
+        start = self.config.loss.adversarial_start
+        if self.adversary is not None and start is not None and step >= start:
+            judged["discriminator"] = self.adversary.learn(step, heard, samples, learning_rate)
+            losses |= self.adversary.losses(heard, samples)
+        gradient = self.balancer.gradient(losses, heard)
+        self.optimizer.zero_grad(set_to_none=True)
+        tensors, gradients = [output], [gradient]
+        if commitment.requires_grad:
+            tensors.append(commitment)
+            gradients.append(commitment.new_tensor(self.config.quantizer.commitment_weight))
+        torch.autograd.backward(tensors, gradients)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
+        if not np.isfinite(norm):
+            raise DivergedError(
+                f"the gradient of step {step} is not finite: resume from the last saved state with a lower "
+                "learning_rate, or with precision='float32'"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        report = {name: float(loss.detach()) for name, loss in losses.items()}
+        return report | judged | {"commitment": float(commitment.detach()), "grad_norm": norm}
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor to resume from, by name."""
+        tensors = state.with_prefix("model", self.model.state_dict())
+        tensors |= state.with_prefix("quantizer", self.quantizer.state())
+        tensors |= state.with_prefix("optimizer", state.optimizer_tensors(self.optimizer))
+        if self.adversary is not None:
+            tensors |= state.with_prefix("adversary", self.adversary.state())
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave. A discriminator that the saved run didn't have starts anew."""
+        self.model.load_state_dict(state.without_prefix("model", tensors))
+        self.quantizer.load_state(state.without_prefix("quantizer", tensors))
+        state.load_optimizer_tensors(self.optimizer, state.without_prefix("optimizer", tensors))
+        held = state.without_prefix("adversary", tensors)
+        if self.adversary is not None and held:
+            self.adversary.load_state(held)
+
+    @torch.no_grad()
+    def start_quantizer(self, batches: list[Tensor]) -> None:
+        """Set the codebooks by k-means on the latents of some batches [B, 1, T]."""
+        latents = [self.model.encoder(batch).transpose(1, 2).flatten(0, 1) for batch in batches]
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.quantizer.start(torch.cat(latents), generator)

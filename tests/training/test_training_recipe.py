@@ -1,0 +1,173 @@
+"""The data recipe: sources to a folder of FLAC, licences and splits by voice."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from streaming_encodec.errors import ConfigError, FileFormatError
+from streaming_encodec.training.decoding import read_audio
+from streaming_encodec.training.recipe import (
+    PERMISSIVE,
+    SOURCES,
+    Source,
+    build_dataset,
+    read_manifest,
+    split_of_voice,
+)
+
+from .conftest import voice_like
+
+
+def folder_of(path: Path, names: list[str], sample_rate: int = 16000) -> Path:
+    for seed, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path / name, voice_like(1.0, seed, sample_rate), sample_rate)
+    return path
+
+
+def test_folder_becomes_flac_at_24_khz_with_source_licence_and_speaker(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["anna/1.wav", "bert/2.wav"])
+    clips = build_dataset(tmp_path / "out", [Source("mine", "folder", str(audio), "user-supplied", "train")])
+    assert [(c.speaker, c.split, c.licence, c.source) for c in clips] == [
+        ("anna", "train", "user-supplied", "mine"),
+        ("bert", "train", "user-supplied", "mine"),
+    ]
+    samples, rate = soundfile.read(tmp_path / "out" / clips[0].file)
+    assert rate == 24000
+    assert len(samples) == 24000
+    assert clips[0].seconds == 1.0
+    assert read_manifest(tmp_path / "out" / "manifest.jsonl") == clips
+
+
+def test_resampling_keeps_the_sound(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    (clip,) = build_dataset(tmp_path / "out", [Source("mine", "folder", str(audio), "MIT", "train", "me")])
+    kept = read_audio(tmp_path / "out" / clip.file, 16000)
+    original = read_audio(audio / "1.wav", 16000)
+    error = np.abs(kept[200:-200] - original[: len(kept)][200:-200]).max()
+    assert error < 0.02
+
+
+def test_voices_decide_the_split(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["0.wav", "1.wav", "2.wav", "3.wav"])
+    voices = ["af_heart", "af_heart*0.40+am_fenrir", "bm_daniel", "af_sky*0.5+am_adam"]
+    rows = [{"file": f"{i}.wav", "voice": voice} for i, voice in enumerate(voices)]
+    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    clips = build_dataset(tmp_path / "out", [Source("k", "folder", str(audio), "Apache-2.0", "train")])
+    assert [(c.speaker, c.split) for c in clips] == list(
+        zip(voices, ["train", "eval", "valid", "train"], strict=True)
+    )
+
+
+@pytest.mark.parametrize("voice", ["pm_santa", "pm_santa*0.10+af_sky", "af_sky*0.90+pm_santa"])
+def test_a_reserved_voice_is_never_trained_on_alone_or_in_a_blend(voice: str) -> None:
+    assert split_of_voice(voice, "train") == "eval"
+
+
+def test_sources_to_train_on_are_permissive_and_others_are_refused(tmp_path: Path) -> None:
+    assert all(source.licence in PERMISSIVE for source in SOURCES if source.split == "train")
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    with pytest.raises(ConfigError, match="GPL"):
+        build_dataset(tmp_path / "out", [Source("stamps", "folder", str(audio), "GPL-2.0", "train")])
+    assert build_dataset(tmp_path / "out", [Source("stamps", "folder", str(audio), "GPL-2.0", "eval")])
+
+
+def test_silent_and_very_short_files_and_skipped_folders_are_left_out(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["good.wav", "silence/bad.wav"])
+    soundfile.write(audio / "short.wav", voice_like(0.2, 1, 16000), 16000)
+    soundfile.write(audio / "still.wav", np.zeros(16000), 16000)
+    source = Source("mine", "folder", str(audio), "MIT", "train", "me", skip=("silence",))
+    assert len(build_dataset(tmp_path / "out", [source])) == 1
+
+
+def test_an_interrupted_build_goes_on_without_fetching_again(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    first = Source("first", "folder", str(audio), "MIT", "train", "me")
+    missing = Source("second", "folder", str(tmp_path / "nowhere"), "MIT", "train", "me")
+    with pytest.raises(FileFormatError, match="second"):
+        build_dataset(tmp_path / "out", [first, missing])
+    (audio / "1.wav").unlink()
+    folder_of(tmp_path / "nowhere", ["2.wav"])
+    clips = build_dataset(tmp_path / "out", [first, missing])
+    assert [clip.source for clip in clips] == ["first", "second"]
+
+
+def test_packages_are_downloaded_and_unpacked_without_installing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = folder_of(tmp_path / "made", ["usr/share/sounds/1.wav", "package/samples/2.wav"])
+    archive = tmp_path / "made.tgz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(made, ".")
+    tools = {
+        "apt-get": f'test "$1" = download && cp {archive} "$2_1_all.deb"',
+        "dpkg-deb": 'test "$1" = -x && mkdir -p "$3" && tar xzf "$2" -C "$3"',
+        "npm": f'test "$1 $2" = "pack --ignore-scripts" && cp {archive} "$3-1.0.tgz"',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, body in tools.items():
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    sources = [
+        Source("deb", "debian", "some-sounds", "CC-BY-3.0", "train", "x", "usr/share/sounds"),
+        Source("js", "npm", "some-samples", "CC0-1.0", "train", "y", "package/samples"),
+    ]
+    clips = build_dataset(tmp_path / "out", sources)
+    assert [(clip.source, clip.seconds) for clip in clips] == [("deb", 1.0), ("js", 1.0)]
+
+
+def test_a_failing_download_says_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "npm").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(FileFormatError, match="no such package"):
+        build_dataset(tmp_path / "out", [Source("js", "npm", "nothing", "MIT", "train")])
+
+
+def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="apt-get"):
+        build_dataset(tmp_path / "out", [Source("deb", "debian", "x", "MIT", "train")])
+
+
+def test_g722_is_decoded(tmp_path: Path) -> None:
+    samples = voice_like(1.0, 3, 16000)
+    path = tmp_path / "1.g722"
+    with av.open(str(path), "w", format="g722") as container:
+        stream = container.add_stream("g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    decoded = read_audio(path, 16000)
+    # G.722's filter bank delays by 22 samples.
+    error = decoded[22:] - samples[: len(decoded) - 22]
+    assert 10 * np.log10(np.mean(samples**2) / np.mean(error**2)) > 15
+
+
+@pytest.mark.parametrize("content", ["", "not json", '{"file": "x"}'])
+def test_a_broken_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "manifest.jsonl"
+    if content:
+        path.write_text(content)
+    with pytest.raises(FileFormatError, match="data set"):
+        read_manifest(path)
+
+
+def test_a_file_that_is_no_audio_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.wav").write_bytes(b"RIFF but no")
+    with pytest.raises(FileFormatError, match=r"1\.wav"):
+        build_dataset(tmp_path / "out", [Source("mine", "folder", str(tmp_path / "in"), "MIT", "train")])

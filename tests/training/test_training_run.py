@@ -1,0 +1,190 @@
+"""The loop: a run in seconds, exact resume, what it writes, and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer import Typer
+from typer.testing import CliRunner
+
+from streaming_encodec.cli.train import command
+from streaming_encodec.errors import CheckpointError, ConfigError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training.config import AugmentConfig, TrainConfig
+from streaming_encodec.training.curves import read_rows
+from streaming_encodec.training.loop import TrainingRun
+from streaming_encodec.training.step import DivergedError
+
+
+def tensors_of(run: TrainingRun) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.trainer.state().items()}
+
+
+def with_adversary(config: TrainConfig, start: int = 6) -> TrainConfig:
+    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, adversarial_start=start))
+
+
+@pytest.mark.parametrize("stop", [3, 7])
+def test_an_interrupted_run_resumes_bit_for_bit(tiny_config: TrainConfig, tmp_path: Path, stop: int) -> None:
+    """Stops before, at and after the starts of quantiser, lost frames and discriminator."""
+    config = with_adversary(tiny_config)
+    whole = TrainingRun(config)
+    rows = list(whole.run())
+    halves = dataclasses.replace(config, out=str(tmp_path / "halves"))
+    first = list(TrainingRun(halves).run(until_step=stop))
+    resumed = TrainingRun(halves)
+    assert resumed.step == stop
+    rest = list(resumed.run())
+    expected, got = tensors_of(whole), tensors_of(resumed)
+    assert expected.keys() == got.keys()
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+    keep = ("waveform", "mel", "commitment", "grad_norm", "learning_rate")
+    assert [[r[k] for k in keep] for r in rows] == [[r[k] for k in keep] for r in first + rest]
+    logs = [read_rows(Path(c.out, "log.csv")) for c in (config, halves)]
+    assert (
+        [row["step"] for row in logs[1]] == [row["step"] for row in logs[0]] == [str(n) for n in range(1, 13)]
+    )
+
+
+def test_a_crash_after_the_last_save_repeats_those_steps_exactly(tiny_config: TrainConfig) -> None:
+    run = TrainingRun(tiny_config)  # saves every 4 steps
+    steps = run.run()
+    rows = list(itertools.islice(steps, 6))
+    steps.close()
+    resumed = TrainingRun(tiny_config)
+    assert resumed.step == 4
+    again = list(itertools.islice(resumed.run(), 2))
+    assert [r["waveform"] for r in again] == [r["waveform"] for r in rows[4:6]]
+
+
+def test_a_tiny_run_learns(tiny_config: TrainConfig) -> None:
+    plain = AugmentConfig(gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0)
+    config = dataclasses.replace(
+        tiny_config,
+        steps=60,
+        learning_rate=3e-3,
+        augment=plain,
+        validate_every=1000,
+        batch_size=4,
+        quantizer=dataclasses.replace(tiny_config.quantizer, start_step=30, counts=(4,)),
+        lost_frames=dataclasses.replace(tiny_config.lost_frames, chance=0.0),
+    )
+    mel = [row["mel"] for row in TrainingRun(config).run()]
+    assert sum(mel[-10:]) < 0.75 * sum(mel[:10])
+
+
+def test_a_run_leaves_curves_samples_and_a_model_that_loads(tiny_config: TrainConfig) -> None:
+    run = TrainingRun(tiny_config)
+    list(run.run())
+    out = Path(tiny_config.out)
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in (out / "samples" / "0000012").iterdir()) == ["0_2.flac", "0_4.flac"]
+    scores = read_rows(out / "validation.csv")
+    assert [row["step"] for row in scores] == ["6", "12"]
+    assert float(scores[1]["mel_4"]) > 0
+    loaded = EncodecModel.from_pretrained(out / "model")
+    x = torch.randn(1, 1, 3200) * 0.1
+    run.trainer.model.eval()
+    with torch.no_grad():
+        expected, got = (m.decode(m.encode(x, 1.2)) for m in (run.trainer.model, loaded))
+    assert torch.allclose(got, expected, atol=1e-4)
+
+
+def test_seed_decides_the_run_and_the_global_generator_is_left_alone(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    losses = []
+    for number, seed in enumerate((1, 1, 2)):
+        config = dataclasses.replace(tiny_config, seed=seed, steps=4, out=str(tmp_path / str(number)))
+        losses.append([row["mel"] for row in TrainingRun(config).run()])
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_minutes_fit_the_learning_rate_to_the_clock(tiny_config: TrainConfig) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 3.0
+        return now[0]
+
+    config = dataclasses.replace(tiny_config, minutes=1.0, steps=10_000, validate_every=1000)
+    rows = list(TrainingRun(config, clock).run())
+    assert len(rows) == 20
+    assert rows[-1]["elapsed_s"] == 60.0
+    assert rows[1]["learning_rate"] > rows[10]["learning_rate"] > 5 * rows[-1]["learning_rate"]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_with_advice(tiny_config: TrainConfig) -> None:
+    run = TrainingRun(tiny_config)
+    steps = run.run()
+    next(steps)
+    with torch.no_grad():
+        next(iter(run.trainer.model.parameters())).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="learning_rate"):
+        next(steps)
+
+
+def test_a_folder_of_another_run_is_not_overwritten(tiny_config: TrainConfig) -> None:
+    list(TrainingRun(tiny_config).run(until_step=1))
+    other = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, num_filters=8))
+    with pytest.raises(ConfigError, match="another architecture"):
+        TrainingRun(other)
+    (Path(tiny_config.out) / "state.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="state"):
+        TrainingRun(tiny_config)
+
+
+def test_config_survives_json_and_refuses_nonsense(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(tiny_config.to_json())
+    assert TrainConfig.from_json(path) == tiny_config
+    for field, value in {"steps": 0, "precision": "int4", "minutes": -1.0, "segment_seconds": 0.01}.items():
+        with pytest.raises(ConfigError, match=field):
+            dataclasses.replace(tiny_config, **{field: value})
+    with pytest.raises(ConfigError, match="counts"):
+        dataclasses.replace(tiny_config, quantizer=dataclasses.replace(tiny_config.quantizer, counts=(2, 64)))
+    path.write_text(json.dumps({"nonsense": 1}))
+    with pytest.raises(ConfigError, match="nonsense"):
+        TrainConfig.from_json(path)
+
+
+def test_command_trains_and_goes_on(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    app = Typer()
+    app.command()(command)
+    path = tmp_path / "config.json"
+    path.write_text(tiny_config.to_json())
+    options = ["--data", tiny_config.data, "--out", str(tmp_path / "cli")]
+    first = CliRunner().invoke(app, [*options, "--config", str(path), "--steps", "3"])
+    assert first.exit_code == 0, first.output
+    assert "step 3: model in" in first.output
+    second = CliRunner().invoke(app, [*options, "--steps", "5"])
+    assert second.exit_code == 0, second.output
+    assert "going on at step 3" in second.output
+    assert "step 5: model in" in second.output
+
+
+def test_command_builds_a_data_set_of_a_folder(tiny_data: Path, tmp_path: Path) -> None:
+    app = Typer()
+    app.command()(command)
+    options = [
+        "--build-data",
+        "--only-folders",
+        "--folder",
+        str(tiny_data / "a"),
+        "--data",
+        str(tmp_path / "set"),
+    ]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert "4 clips" in result.output
+    assert (tmp_path / "set" / "manifest.jsonl").exists()
+    assert CliRunner().invoke(app, ["--folder", str(tiny_data)]).exit_code == 2
