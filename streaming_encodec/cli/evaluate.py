@@ -90,12 +90,15 @@ def evaluate_command(
 ) -> None:
     """Measure a model on a folder of speech, through the streaming path, beside Opus at equal rates.
 
-    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word error rate, speaker
-    similarity. A table, results.json, and plots; a metric whose package is missing is shown as such. """  #
-    fmt: skip from streaming_encodec.evaluation.clips import load_clips from streaming_encodec.evaluation.data
-    import build_listening_set from streaming_encodec.evaluation.metrics import make_metrics from
-    streaming_encodec.evaluation.report import as_json as report_json from streaming_encodec.evaluation.report
-    import marks, marks_table, rows_table, signals_table from streaming_encodec.evaluation.runner import Plan
+    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity.
+    A table, results.json, and plots; a metric whose package is missing is shown as such.
+    """
+    from streaming_encodec.evaluation.clips import load_clips
+    from streaming_encodec.evaluation.data import build_listening_set
+    from streaming_encodec.evaluation.metrics import make_metrics
+    from streaming_encodec.evaluation.report import as_json as report_json
+    from streaming_encodec.evaluation.report import marks, marks_table, rows_table, signals_table
+    from streaming_encodec.evaluation.runner import Plan
 
     use_threads(threads)
     loaded = load_model(model)
@@ -172,9 +175,14 @@ def _run(
 
     showcase: dict[str, Samples] = {}
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(),
-        console=err(), transient=True, disable=not err().is_terminal,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+        console=err(),
+        transient=True,
+        disable=not err().is_terminal,
+    )
 
     class Bar(Listener):
         task = bar.add_task("encoding", total=None)

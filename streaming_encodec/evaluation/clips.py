@@ -77,8 +77,8 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return [{key: str(value) for key, value in row.items()} | {"file": str(row["file"])} for row in rows]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
-            f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); mend the line or remove
-            the manifest"
+            f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); "
+            "mend the line or remove the manifest"
         ) from error
 
 
@@ -100,8 +100,8 @@ def _load(folder: Path, row: dict[str, str], sample_rate: int) -> Clip:
         samples = np.concatenate([block[0] for block in reader])
     if len(samples) < SHORTEST_SECONDS * sample_rate:
         raise FileFormatError(
-            f"{path}: {len(samples) / sample_rate:.2f} s is too short to be judged; join it with others of its
-            speaker " f"to {SHORTEST_SECONDS:g} s or more, or leave it out"
+            f"{path}: {len(samples) / sample_rate:.2f} s is too short to be judged; "
+            f"join it with others of its speaker to {SHORTEST_SECONDS:g} s or more, or leave it out"
         )
     if float(np.abs(samples).max()) < 1e-4:
         raise FileFormatError(f"{path}: is silent; leave it out (silence is part of the robustness checks)")

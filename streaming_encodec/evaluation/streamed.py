@@ -15,10 +15,11 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 
 BLOCK_SAMPLES = 480
-"""What the encoder is handed at a time.
+"""What the encoder is handed at a time: 20 ms, no multiple of the frame, so that every alignment is met."""
 
-20 ms, which is no multiple of the frame and so meets every alignment.
-"""
+FRAMES_PER_STEP = 4
+"""Frames that go through the network at once. The output is that of single frames (to rounding), the time a
+third; the streaming laws are tests of their own."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def encode_clips(
     batch = torch.zeros(len(clips), config.audio_channels, max(frames) * config.hop_length)
     for row, clip in enumerate(clips):
         batch[row, :, : lengths[row]] = torch.from_numpy(clip.samples)
-    encoder = StreamingEncoder(model, bandwidth=bandwidth, batch_size=len(clips))
+    encoder = StreamingEncoder(
+        model, bandwidth=bandwidth, batch_size=len(clips), frames_per_step=FRAMES_PER_STEP
+    )
     dtype = next(model.parameters()).dtype
     pieces = [
         torch.as_tensor(encoder.push(block)) for block in torch.split(batch.to(dtype), block_samples, dim=-1)
@@ -64,7 +67,7 @@ def decode_clips(model: EncodecModel, coded: CodedClips, lost: Sequence[Lost] | 
 
     Lost frames, one mask a clip, are concealed as the receiver does. Returns [T] each.
     """
-    decoder = StreamingDecoder(model, batch_size=len(coded.frames))
+    decoder = StreamingDecoder(model, batch_size=len(coded.frames), frames_per_step=FRAMES_PER_STEP)
     latent = model.quantizer.decode(coded.codes)  # [B, D, F]
     if lost is not None:
         mask = np.zeros((latent.shape[0], latent.shape[2]), np.bool_)
