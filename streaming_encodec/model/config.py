@@ -195,8 +195,9 @@ def _validate(config: EncodecConfig) -> None:
     is_power = config.codebook_size >= 2 and config.codebook_size & (config.codebook_size - 1) == 0
     _check(is_power, config, "codebook_size", "a power of two")
     _check(config.codebook_dim == config.hidden_size, config, "codebook_dim", "equal to hidden_size")
-    ratio = config.trim_right_ratio
-    _check(isinstance(ratio, (int, float)) and 0.0 <= ratio <= 1.0, config, "trim_right_ratio", "within 0 to 1")
+    ratio: object = config.trim_right_ratio  # a config.json may hold anything
+    in_range = isinstance(ratio, (int, float)) and 0.0 <= ratio <= 1.0
+    _check(in_range, config, "trim_right_ratio", "within 0 to 1")
     _check(config.use_causal_conv or ratio == 1.0, config, "trim_right_ratio", "1.0 without causal convolutions")
 
     rising = all(a < b for a, b in zip(config.target_bandwidths, config.target_bandwidths[1:], strict=False))
@@ -204,9 +205,10 @@ def _validate(config: EncodecConfig) -> None:
     _check(config.num_quantizers >= 1, config, "target_bandwidths", "enough for one codebook at the highest")
 
     if config.chunk_length_s is not None:
-        seconds = config.chunk_length_s
-        _check(isinstance(seconds, (int, float)) and 0 < seconds < math.inf, config, "chunk_length_s", "positive seconds")
+        seconds: object = config.chunk_length_s
+        in_range = isinstance(seconds, (int, float)) and 0 < seconds < math.inf
+        _check(in_range, config, "chunk_length_s", "positive seconds")
         _check((config.chunk_length or 0) >= 1, config, "chunk_length_s", "at least one sample")
-        share = config.overlap
+        share: object = config.overlap
         in_range = isinstance(share, (int, float)) and 0.0 <= share < 1.0
         _check(in_range, config, "overlap", "within 0 to 1 (not 1) where chunk_length_s is set")

@@ -191,6 +191,8 @@ def check_codes(codes: Tensor, config: EncodecConfig) -> None:
         raise StreamError(
             f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}"
         )
-    if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < config.codebook_size):
-        worst = int(codes.max()) if int(codes.max()) >= config.codebook_size else int(codes.min())
-        raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")
+    if codes.numel():
+        lowest, highest = int(codes.min()), int(codes.max())
+        if lowest < 0 or highest >= config.codebook_size:
+            worst = lowest if lowest < 0 else highest
+            raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")

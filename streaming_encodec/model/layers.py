@@ -61,11 +61,13 @@ class ResidualLstm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, D, T] → [B, D, T]."""
         by_time = x.permute(2, 0, 1)
-        return (self.lstm(by_time)[0] + by_time).permute(1, 2, 0)
+        outputs: Tensor = self.lstm(by_time)[0]
+        return (outputs + by_time).permute(1, 2, 0)
 
     def init_state(self, batch: int) -> LstmState:
         """Zeros, as ``nn.LSTM`` starts."""
-        zeros = self.lstm.weight_ih_l0.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
+        weight = next(self.lstm.parameters())
+        zeros = weight.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
         return LstmState(zeros, zeros.clone())
 
     def start_outputs(self, n: int) -> int | None:

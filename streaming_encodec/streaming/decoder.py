@@ -9,11 +9,12 @@ from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
-from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.snapshot import restore, snapshot
 from streaming_encodec.streaming.state import StreamState
 
 
@@ -43,7 +44,7 @@ class StreamingDecoder:
     ) -> None:
         self.model = model
         self.start = check_start(start)
-        self.batch_size = check_batch(batch_size)
+        self.batch_size = check_count("batch_size", batch_size)
         self.engine = find_engine(engine, model)
         self._half = decoder_half(model, frames_per_step, self.engine.decoder)
         self.reset()

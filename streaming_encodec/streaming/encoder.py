@@ -10,11 +10,12 @@ from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import HalfState, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_samples
 from streaming_encodec.streaming.silence import encoder_after_silence, silence_frames
-from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.snapshot import restore, snapshot
 from streaming_encodec.streaming.state import StreamState
 
 
@@ -49,10 +50,11 @@ class StreamingEncoder:
     ) -> None:
         self.model = model
         self.start = check_start(start)
-        self.batch_size = check_batch(batch_size)
+        self.batch_size = check_count("batch_size", batch_size)
         self.engine = find_engine(engine, model)
         self._half = encoder_half(model, frames_per_step, self.engine.encoder)
         self.bandwidth = bandwidth
+        self._state: HalfState
         self.reset()
 
     # -- the stream -----------------------------------------------------------------------------------------

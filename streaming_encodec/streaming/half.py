@@ -23,6 +23,7 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.layers import State
 from streaming_encodec.model.seanet import StreamableStack
+from streaming_encodec.streaming.checks import check_count
 
 # No EnCodec needs more frames than this before its paddings are decided; a search that gets here is a bug.
 _MOST_START_FRAMES = 100_000
@@ -180,8 +181,7 @@ def decoder_half(model: EncodecModel, frames_per_step: int = 1, stepper: Stepper
 def check_streams(model: EncodecModel, frames_per_step: int = 1) -> None:
     """Raise ``StreamError`` with the class to use instead where a model cannot stream by samples."""
     config = model.config
-    if isinstance(frames_per_step, bool) or not isinstance(frames_per_step, int) or frames_per_step < 1:
-        raise StreamError(f"frames_per_step must be a whole number from 1, got {frames_per_step!r}")
+    check_count("frames_per_step", frames_per_step)
     if config.chunk_length is not None:
         raise StreamError(
             f"this model works on segments of {config.chunk_length_s:g} s and cannot stream by samples:"

@@ -16,11 +16,12 @@ from torch import Tensor
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import HalfState, decoder_half, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
-from streaming_encodec.streaming.snapshot import check_batch, check_start, restore, snapshot
+from streaming_encodec.streaming.snapshot import restore, snapshot
 from streaming_encodec.streaming.state import StreamState, map_tensors, zip_tensors
 
 KINDS = ("encoder", "decoder")
@@ -73,7 +74,7 @@ class StreamPool:
         self.model = model
         self.kind = kind
         self.start = check_start(start)
-        self.slots = check_batch(slots)
+        self.slots = check_count("slots", slots)
         self.max_pending_frames = max_pending_frames
         self.engine = find_engine(engine, model)
         if kind == "encoder":

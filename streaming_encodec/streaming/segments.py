@@ -13,8 +13,8 @@ from torch import Tensor
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.segments import fade_weights
+from streaming_encodec.streaming.checks import check_count
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
-from streaming_encodec.streaming.snapshot import check_batch
 
 
 class Segment(NamedTuple):
@@ -38,9 +38,11 @@ class SegmentEncoder:
 
     def __init__(self, model: EncodecModel, bandwidth: float | None = 6.0, batch_size: int = 1) -> None:
         self.model = model
-        self.batch_size = check_batch(batch_size)
+        self.batch_size = check_count("batch_size", batch_size)
         self.segment_samples, self.stride_samples = segment_shape(model)
         self.bandwidth = bandwidth
+        self._pending: Tensor  # [B, C, n]
+        self._form: Form
         self.reset()
 
     @torch.no_grad()
@@ -50,7 +52,7 @@ class SegmentEncoder:
         self._form = form
         segments = []
         # Piece by piece, so that a long push needs no second copy of itself.
-        for piece in samples.split(self.segment_samples, dim=-1):
+        for piece in torch.split(samples, self.segment_samples, dim=-1):
             self._pending = torch.cat((self._pending, piece), dim=-1)
             while self._pending.shape[-1] >= self.segment_samples:
                 segments.append(self._encode(self._pending[..., : self.segment_samples]))
@@ -98,8 +100,12 @@ class SegmentDecoder:
 
     def __init__(self, model: EncodecModel, batch_size: int = 1) -> None:
         self.model = model
-        self.batch_size = check_batch(batch_size)
+        self.batch_size = check_count("batch_size", batch_size)
         self.segment_samples, self.stride_samples = segment_shape(model)
+        self._sum: Tensor  # [B, C, n], weighted samples that later segments may add to
+        self._weight_sum: Tensor  # [n]
+        self._weights: Tensor | None
+        self._form: Form
         self.reset()
 
     @torch.no_grad()
@@ -142,7 +148,7 @@ class SegmentDecoder:
         like = next(self.model.parameters())
         self._sum = like.new_zeros(self.batch_size, self.model.config.audio_channels, 0)
         self._weight_sum = like.new_zeros(0)
-        self._weights: Tensor | None = None
+        self._weights = None
         self._form = Form()
 
     @property

@@ -1,12 +1,10 @@
-"""Between a stream's working state and its snapshot; and the checks that both façades share."""
+"""Between a stream's working state and its snapshot."""
 
 from __future__ import annotations
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.streaming.half import Half, HalfState
 from streaming_encodec.streaming.state import StreamState, named_tensors, unflatten
-
-STARTS = ("silence", "exact")
 
 
 def snapshot(
@@ -50,17 +48,3 @@ def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -
     if state.started:
         layers = half.stepper.enter(unflatten(state.tensors, half.stack.init_state(batch), "layers"))
     return HalfState(pending.to(like.device, like.dtype, copy=True), layers, state.skip)
-
-
-def check_start(start: str) -> str:
-    """``start`` if it is one of the two; else ``StreamError``."""
-    if start not in STARTS:
-        raise StreamError(f'start must be "silence" or "exact", got {start!r}')
-    return start
-
-
-def check_batch(batch_size: int) -> int:
-    """``batch_size`` if it is a whole number from 1; else ``StreamError``."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise StreamError(f"batch_size must be a whole number from 1, got {batch_size!r}")
-    return batch_size

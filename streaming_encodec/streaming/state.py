@@ -105,7 +105,7 @@ class StreamState:
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             raise StreamError(f"{path} does not exist: pass the path that state().save(path) wrote") from None
         except (OSError, SafetensorError) as error:
