@@ -36,6 +36,8 @@ class Insertion:
     duplicate: bool = False
     late: bool = False
     restarted: bool = False
+    repaired: int | None = None
+    """First frame that came late as redundancy, for a packet that was lost."""
 
 
 class FrameBuffer:
@@ -155,7 +157,7 @@ class FrameBuffer:
         if timestamp < self._highest:
             self._timestamp(self._highest & 0xFFFFFFFF)
         after = timestamp + packet.num_frames
-        self._repair(packet, timestamp, sequence)
+        repaired = self._repair(packet, timestamp, sequence)
         self._seen[sequence] = (after, packet.noise is not None)
         if len(self._seen) > _REMEMBERED_PACKETS:
             self._seen.popitem(last=False)
@@ -170,34 +172,35 @@ class FrameBuffer:
         for i, frame in enumerate(frames):
             if timestamp + i >= self.floor:
                 self._frames[timestamp + i] = frame  # the real frame takes the place of a redundant one
-        return Insertion(timestamp, late=after <= self.floor, restarted=restarted)
+        return Insertion(timestamp, late=after <= self.floor, restarted=restarted, repaired=repaired)
 
     def _expected_so_far(self) -> int:
         if self._first_sequence is None:
             return self._expected
         return self._expected + self._highest_sequence - self._first_sequence + 1
 
-    def _repair(self, packet: Packet, timestamp: int, sequence: int) -> None:
+    def _repair(self, packet: Packet, timestamp: int, sequence: int) -> int | None:
         """Fill holes from the packet's redundancy: those of packets lost just before it, and no others.
 
         A sender goes on encoding while it sends nothing (DTX), so redundancy after a silence holds frames
-        that were never meant to be played; the sequence numbers tell the two apart.
+        that were never meant to be played; the sequence numbers tell the two apart. Returns the first frame
+        of the hole that redundancy covers, also if it is too late by now.
         """
         if packet.redundancy is None or sequence - 1 in self._seen:
-            return
+            return None
         before = max((s for s in self._seen if s < sequence), default=None)
         if before is None:
-            return
+            return None
         after_it, was_noise = self._seen[before]
-        lost_packets = sequence - before - 1
-        begin = max(after_it, timestamp - packet.redundancy.shape[1], self.floor)
+        begin = max(after_it, timestamp - packet.redundancy.shape[1])
         if was_noise:
-            begin = max(begin, timestamp - lost_packets * packet.num_frames)
-        for frame in range(begin, timestamp):
+            begin = max(begin, timestamp - (sequence - before - 1) * packet.num_frames)
+        for frame in range(max(begin, self.floor), timestamp):
             if frame not in self._frames:
                 column = frame - timestamp + packet.redundancy.shape[1]
                 codes = packet.redundancy[:, column : column + 1]  # [R, 1]
                 self._frames[frame] = BufferedFrame(codes, scale=packet.scale, redundant=True)
+        return begin if begin < timestamp else None
 
 
 def split_packet(packet: Packet) -> list[BufferedFrame]:

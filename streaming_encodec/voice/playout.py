@@ -37,13 +37,18 @@ DecodeSteps = Generator[DecodeRequest, FloatArray, FloatArray]
 """Yields what is to be decoded, is sent the sound of it, returns samples."""
 
 _DECLICK_MS = 3.0
+_BACKGROUND_EVERY = 3
+"""Frames from one look at the background to the next: often enough for a room, a third of the work."""
+_PATIENCE_S = 2.0
+"""How long to wait for a quiet or periodic place before time is bent where it fits best."""
 
 
 class PcmPlayout:
     """Pulls one `Receiver` and one decoder; ``read`` any number of samples.
 
     decode: see `DecodeFrame`; it may return fewer or more samples than a frame (a decoder with a start
-    delay does). reset: called where the sender's encoder began anew, before the frame is decoded.
+    delay does). reset: called where the sender's encoder began anew, before the frame is decoded. observe:
+    told each instruction and when it will be heard, for meters and diaries.
     """
 
     def __init__(
@@ -53,8 +58,10 @@ class PcmPlayout:
         reset: Callable[[], None] | None = None,
         *,
         seed: int = 0,
+        observe: Callable[[PlayoutInstruction, float], None] | None = None,
     ) -> None:
         self.receiver = receiver
+        self._observe = observe
         self._decode = decode
         self._reset = reset
         shape = receiver.format
@@ -64,6 +71,8 @@ class PcmPlayout:
         self._background = BackgroundEstimator(self._rate, self._frame)
         self._past: FloatArray = np.zeros((self._channels, self._stretcher.history_samples), dtype=np.float32)
         self._ready: FloatArray = np.zeros((self._channels, 0), dtype=np.float32)
+        self._patience_spent = 0
+        self._decoded = 0
         self._voice_gain = 0.0
         self._noise_gain = 0.0
         self._declick = max(1, round(_DECLICK_MS * self._rate / 1000))
@@ -91,7 +100,12 @@ class PcmPlayout:
         if count < 0:
             raise StreamError("read a number of samples that is not negative")
         while self._ready.shape[1] < count:
-            made = yield from self._make(self.receiver.pull(now, self._ready.shape[1] / self._rate))
+            queued = self._ready.shape[1] / self._rate
+            instructions = self.receiver.pull(now, queued)
+            if self._observe is not None:
+                for instruction in instructions:
+                    self._observe(instruction, now + queued)
+            made = yield from self._make(instructions)
             self._past = np.concatenate([self._past, made], axis=1)[:, -self._past.shape[1] :]
             self._ready = np.concatenate([self._ready, made], axis=1)
         out, self._ready = self._ready[:, :count], self._ready[:, count:]
@@ -104,21 +118,25 @@ class PcmPlayout:
         sound = np.concatenate(frames, axis=1)
         pace = instructions[0].pace
         if pace is Pace.KEEP:
+            self._patience_spent = 0
             return sound
         before = sound.shape[1]
+        impatient = self._patience_spent > _PATIENCE_S * self._rate
         if pace is Pace.SHORTEN:
-            sound = self._stretcher.shorten(sound)
+            sound = self._stretcher.shorten(sound, force=impatient)
         elif pace is Pace.SHORTEN_FAST:
             sound = self._stretcher.shorten(sound, force=True, times=3)
         else:
-            sound = self._stretcher.stretch(self._past, sound)
+            sound = self._stretcher.stretch(self._past, sound, force=impatient)
+        self._patience_spent = 0 if sound.shape[1] != before else self._patience_spent + before
         self.receiver.note_stretch(sound.shape[1] - before)
         return sound
 
     def _frame_of(self, instruction: PlayoutInstruction) -> DecodeSteps:
         if instruction.kind is Kind.DECODE:
             pcm = self._checked((yield DecodeRequest(instruction.codes, instruction.reset)))
-            if pcm.shape[1] == self._frame:
+            self._decoded += 1
+            if pcm.shape[1] == self._frame and self._decoded % _BACKGROUND_EVERY == 0:
                 self._background.update(pcm)
             return self._mix(pcm, 1.0, 0.0, None, join=instruction.reset)
         if instruction.kind is Kind.REPEAT:
@@ -140,16 +158,15 @@ class PcmPlayout:
         join: bool = False,
     ) -> FloatArray:
         """One frame, gliding from the gains of the frame before to these."""
+        if voice is not None and not join and self._is_plain(voice_gain, noise_gain):
+            self._voice_gain = voice_gain
+            return voice
         count = self._frame if voice is None else voice.shape[1]
         glide = np.linspace(0, 1, count + 1, dtype=np.float32)[1:]
         out = np.zeros((self._channels, count), dtype=np.float32)
         if voice is not None:
-            # A decoder's own output joins; only what it plays over is faded. The very first frame is whole.
-            started = self._voice_gain if self._voice_gain or self._noise_gain else voice_gain
-            if started == voice_gain == 1.0:
-                out += voice
-            else:
-                out += voice * (started + (voice_gain - started) * glide)
+            begin = voice_gain if join else self._voice_gain
+            out += voice * (begin + (voice_gain - begin) * glide)
         if self._noise_gain or noise_gain:
             gains = self._noise_gain + (np.float32(noise_gain) - self._noise_gain) * glide
             out += self._noise.make(count, levels or self._background.levels()) * gains
@@ -157,6 +174,12 @@ class PcmPlayout:
             self._smooth(out)
         self._voice_gain, self._noise_gain = voice_gain, noise_gain
         return out
+
+    def _is_plain(self, voice_gain: float, noise_gain: float) -> bool:
+        """The decoder's own output as it is: it joins by itself, and after nothing at all it begins whole."""
+        if voice_gain != 1.0 or noise_gain or self._noise_gain:
+            return False
+        return self._voice_gain in (0.0, 1.0)
 
     def _smooth(self, out: FloatArray) -> None:
         """Lead from the last sample played into this frame where nothing joins them by itself."""

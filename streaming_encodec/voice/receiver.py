@@ -153,6 +153,9 @@ class Receiver:
             return
         clock = now / self.format.frame_seconds
         self.delay.arrived(result.timestamp, clock)
+        if result.repaired is not None:
+            # Redundancy helps only if playout waits for it, so what it repaired counts as having come now.
+            self.delay.arrived(result.repaired, clock)
         self._update_jitter(clock - result.timestamp)
         self._most_codebooks = max(self._most_codebooks, packet.num_codebooks)
 
@@ -278,7 +281,7 @@ class Receiver:
         excess = self._delay_of(self._position, clock) - self.delay.target_frames
         if excess > self.settings.hurry_frames:
             return self._run_of(Pace.SHORTEN_FAST, 4)
-        if excess > 1.0:
+        if excess > 0.75:
             return self._run_of(Pace.SHORTEN, 2)
         if excess < -0.5:
             return self._run_of(Pace.STRETCH, 1)

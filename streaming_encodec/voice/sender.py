@@ -1,0 +1,203 @@
+"""The sending end as a pure object: frames of codes in, packets out.
+
+Groups frames into packets, adds the base layer of past frames (redundancy), falls silent when told to (DTX)
+and takes new settings at packet borders. Packet sizes depend on the settings alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
+from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import Packet, packet_size, serialize_packet
+
+
+@dataclass(frozen=True, slots=True)
+class SenderSettings:
+    """What a packet holds.
+
+    num_codebooks: sent of each frame (fewer, if the encoder gives fewer). frames_per_packet: 1..6; three (40
+    ms) cost less than half the wire bitrate of one. redundant_codebooks, redundant_frames: base layer of past
+    frames. noise_every_frames: in silence a noise packet is sent so often, so that both ends know that the
+    line stands.
+    """
+
+    num_codebooks: int = 8
+    frames_per_packet: int = 3
+    redundant_codebooks: int = 0
+    redundant_frames: int = 0
+    noise_every_frames: int = 30
+
+    def __post_init__(self) -> None:
+        if (
+            self.num_codebooks < 1
+            or not 1 <= self.frames_per_packet <= MAX_FRAMES
+            or self.noise_every_frames < 1
+        ):
+            raise StreamError(f"a packet has at least one codebook and 1..{MAX_FRAMES} frames")
+        if not (
+            0 <= self.redundant_codebooks <= MAX_REDUNDANT_CODEBOOKS
+            and 0 <= self.redundant_frames <= MAX_REDUNDANT_FRAMES
+        ):
+            raise StreamError(
+                f"redundancy is at most {MAX_REDUNDANT_CODEBOOKS} codebooks of {MAX_REDUNDANT_FRAMES} frames"
+            )
+
+    @property
+    def has_redundancy(self) -> bool:
+        """Whether packets carry redundancy."""
+        return bool(self.redundant_codebooks and self.redundant_frames)
+
+    def wire_kbps(self, stream_format: StreamFormat, overhead_bytes: int = 0) -> float:
+        """Bitrate of packets with ``overhead_bytes`` each of lower layers (WebSocket, TLS, TCP/IP.
+
+        About 80).
+        """
+        size = overhead_bytes + packet_size(
+            self.frames_per_packet,
+            self.num_codebooks,
+            bits_per_code=stream_format.bits_per_code,
+            redundant_codebooks=self.redundant_codebooks if self.has_redundancy else 0,
+            redundant_frames=self.redundant_frames if self.has_redundancy else 0,
+        )
+        return size * 8 / (self.frames_per_packet * stream_format.frame_seconds) / 1000
+
+
+class Sender:
+    """Makes one stream's packets.
+
+    first_sequence, first_timestamp: random in a real call, so that a stream begun anew is told from the old
+    one.
+    """
+
+    def __init__(
+        self,
+        stream_format: StreamFormat,
+        settings: SenderSettings | None = None,
+        *,
+        first_sequence: int = 0,
+        first_timestamp: int = 0,
+    ) -> None:
+        self.format = stream_format
+        self.settings = settings or SenderSettings()
+        self._sequence = first_sequence
+        self._timestamp = first_timestamp  # of the first frame in `_waiting`, or of the next one
+        self._waiting: list[IntArray] = []  # each [K, 1]
+        self._past: deque[IntArray] = deque(maxlen=MAX_REDUNDANT_FRAMES)
+        self._start = True
+        self._silent_frames: int | None = None
+
+    def configure(self, settings: SenderSettings) -> None:
+        """New settings from the next packet on; frames in waiting go by them."""
+        self.settings = settings
+
+    def restart(self) -> None:
+        """The encoder was reset: the next packet says so. Frames in waiting are dropped, numbers go on."""
+        self._timestamp += len(self._waiting)
+        self._waiting.clear()
+        self._past.clear()
+        self._start = True
+
+    def push(
+        self,
+        codes: IntArray,
+        *,
+        noise: tuple[int, ...] | None = None,
+        scale: float | None = None,
+    ) -> list[bytes]:
+        """One or more frames of codes ``[K, F]``. Returns the packets that are complete.
+
+        noise: given while nobody speaks (levels from `NoiseMeter`); the frames are then counted and not sent.
+        """
+        if codes.ndim != 2 or not 1 <= codes.shape[0] <= self.format.max_codebooks:
+            raise StreamError(f"codes are [1..{self.format.max_codebooks} codebooks, frames]")
+        packets: list[bytes] = []
+        for i in range(codes.shape[1]):
+            frame = codes[:, i : i + 1]  # [K, 1]
+            if noise is None:
+                packets += self._speak(frame, scale)
+            else:
+                packets += self._be_silent(frame, noise, scale)
+        return packets
+
+    def end(self, noise: tuple[int, ...], scale: float | None = None) -> list[bytes]:
+        """Nothing follows: what waits is sent, then a noise packet with the end flag."""
+        packets = self._send_waiting(scale)
+        packets.append(self._packet(noise=noise, end=True))
+        return packets
+
+    def _speak(self, frame: IntArray, scale: float | None) -> list[bytes]:
+        self._silent_frames = None
+        self._waiting.append(frame)
+        if len(self._waiting) < self.settings.frames_per_packet:
+            return []
+        return self._send_waiting(scale)
+
+    def _be_silent(self, frame: IntArray, noise: tuple[int, ...], scale: float | None) -> list[bytes]:
+        packets: list[bytes] = []
+        if self._silent_frames is None:
+            packets += self._send_waiting(scale)
+            self._silent_frames = 0
+        if self._silent_frames % self.settings.noise_every_frames == 0:
+            packets.append(self._packet(noise=noise))
+        self._silent_frames += 1
+        self._past.append(frame)
+        self._timestamp += 1
+        return packets
+
+    def _send_waiting(self, scale: float | None) -> list[bytes]:
+        packets: list[bytes] = []
+        while self._waiting:
+            count = min(len(self._waiting), self.settings.frames_per_packet)
+            frames, self._waiting = self._waiting[:count], self._waiting[count:]
+            kept = min(self.settings.num_codebooks, min(f.shape[0] for f in frames))
+            codes = np.concatenate([f[:kept] for f in frames], axis=1)  # [K, F]
+            packets.append(self._packet(codes=codes, scale=scale))
+            self._timestamp += count
+            self._past.extend(frames)
+        return packets
+
+    def _packet(
+        self,
+        *,
+        codes: IntArray | None = None,
+        noise: tuple[int, ...] | None = None,
+        scale: float | None = None,
+        end: bool = False,
+    ) -> bytes:
+        packet = Packet(
+            sequence=self._sequence & 0xFFFF,
+            timestamp=self._timestamp & 0xFFFFFFFF,
+            codes=codes,
+            noise=noise,
+            redundancy=self._redundancy(),
+            scale=scale,
+            start=self._start,
+            end=end,
+            bits_per_code=self.format.bits_per_code,
+        )
+        self._sequence += 1
+        self._start = False
+        return serialize_packet(packet)
+
+    def _redundancy(self) -> IntArray | None:
+        """The base layer ``[R, P]`` of the frames before.
+
+        Zeros where the stream had not begun (nobody asks there).
+        """
+        settings = self.settings
+        if not settings.has_redundancy:
+            return None
+        redundancy = np.zeros((settings.redundant_codebooks, settings.redundant_frames), dtype=np.int64)
+        past = list(self._past)[-settings.redundant_frames :]
+        for i, frame in enumerate(past):
+            column = settings.redundant_frames - len(past) + i
+            kept = min(settings.redundant_codebooks, frame.shape[0])
+            redundancy[:kept, column] = frame[:kept, 0]
+        return redundancy

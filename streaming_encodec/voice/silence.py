@@ -1,0 +1,50 @@
+"""Whether someone speaks: so that little is sent while nobody does (DTX)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceSettings:
+    """Thresholds, in decibels of mean square to full scale, and times.
+
+    margin_db: a voice is at least so far above the room. floor_db: under this it is silent whatever the room.
+    hangover_s: how long after the last loud frame it still counts as speech, so that word ends and short
+    pauses stay. rise_db_per_s: how fast a room is believed to have become louder.
+    """
+
+    margin_db: float = 9.0
+    floor_db: float = -65.0
+    hangover_s: float = 0.3
+    rise_db_per_s: float = 3.0
+
+
+class SilenceDetector:
+    """Follows the room's level by its quietest frames and tells frames that are no more than the room."""
+
+    def __init__(self, frame_seconds: float, settings: SilenceSettings | None = None) -> None:
+        self.settings = settings or SilenceSettings()
+        self._rise = self.settings.rise_db_per_s * frame_seconds
+        self._hangover = round(self.settings.hangover_s / frame_seconds)
+        self._room_db: float | None = None
+        self._left = self._hangover
+
+    def is_silent(self, pcm: FloatArray) -> bool:
+        """pcm: one frame, any shape, full scale 1. The first frames count as speech."""
+        power = float(np.mean(np.square(pcm, dtype=np.float64))) if pcm.size else 0.0
+        level = 10 * float(np.log10(max(power, 1e-12)))
+        if self._room_db is None:
+            self._room_db = min(level, self.settings.floor_db + 20)
+        self._room_db = min(level, self._room_db + self._rise)
+        loud = level > max(self._room_db + self.settings.margin_db, self.settings.floor_db)
+        if loud:
+            self._left = self._hangover
+        elif self._left:
+            self._left -= 1
+        return not loud and self._left == 0
