@@ -88,9 +88,13 @@ async def heard(socket: ClientConnection) -> bytes:
 
 async def closed_with(socket: ClientConnection) -> int:
     """Read until the relay closes the connection; returns the close code it sent."""
-    with pytest.raises(ConnectionClosed) as closed:
+
+    async def read_on() -> None:
         while True:
-            await asyncio.wait_for(socket.recv(), 10)
+            await socket.recv()
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await asyncio.wait_for(read_on(), 10)
     assert closed.value.rcvd is not None, "cut off without a close frame"
     return closed.value.rcvd.code
 

@@ -1,0 +1,300 @@
+"""A client's connection to a relay that mends itself. No sound in here: packets and control messages.
+
+Sending never waits: what the network does not take is dropped, oldest first, because voice that comes late is
+of no use and would only delay what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import random
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.typing import Subprotocol
+
+from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.net.closing import FINAL_CODES
+from streaming_encodec.net.config import SUBPROTOCOL
+from streaming_encodec.net.connection import limit_unsent
+from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.logs import event
+from streaming_encodec.net.trouble import explain, is_transient
+from streaming_encodec.wire.control import (
+    Bye,
+    ControlMessage,
+    Layers,
+    parse_control,
+    serialize_control,
+)
+from streaming_encodec.wire.hello import Hello, Welcome
+
+TokenSource = str | Callable[[], str | Awaitable[str]]
+"""A token, or what fetches a fresh one: tokens are good once, and a long outage needs another."""
+
+_QUEUE_PACKETS = 20
+_QUEUE_CONTROLS = 32
+_OPEN_S = 5.0
+_FIRST_DELAY_S = 0.05
+_LONGEST_DELAY_S = 1.2
+"""Back within two seconds after the relay is, with the time a handshake takes."""
+
+
+@dataclass(slots=True)
+class LinkCounts:
+    """What happened to the connection so far."""
+
+    connects: int = 0
+    resumes: int = 0
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_dropped: int = 0
+    """Packets that the network did not take in time, those of an outage included."""
+
+
+def reconnect_delay_s(attempt: int, chance: float) -> float:
+    """How long to wait before an attempt (0, 1, …); `chance` in 0..1 spreads a crowd over time."""
+    longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(attempt, 10))
+    return longest * (0.5 + 0.5 * chance)
+
+
+class Link:
+    """One seat in one room, through as many connections as it takes.
+
+    Args:
+        url: `ws://host:port` or `wss://…`.
+        hello: who comes; its token and resume fields are filled in here.
+        on_packet: called with each packet. on_control: with each control message, the welcomes among them.
+        give_up_s: after an outage of so long the call is over; None tries for ever.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        hello: Hello,
+        token: TokenSource | None,
+        *,
+        on_packet: Callable[[bytes], None],
+        on_control: Callable[[ControlMessage], None],
+        tls: ssl.SSLContext | None = None,
+        give_up_s: float | None = 120.0,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.url = url
+        self.counts = LinkCounts()
+        self.welcome: Welcome | None = None
+        self.connected = False
+        self._hello = hello
+        self._token = token
+        self._on_packet = on_packet
+        self._on_control = on_control
+        self._tls = tls
+        self._give_up_s = give_up_s
+        self._chance = chance
+        self._socket: ClientConnection | None = None
+        self._controls: deque[str] = deque(maxlen=_QUEUE_CONTROLS)
+        self._packets: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failure: CallError | None = None
+        self._over = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def open(self) -> Welcome:
+        """Connect for the first time. Raises CallError where that fails, with what to do about it."""
+        try:
+            socket, welcome = await self._connect()
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
+            raise explain(self.url, error) from error
+        self._task = asyncio.create_task(self._run(socket))
+        return welcome
+
+    async def close(self) -> None:
+        """Leave the room for good, after what waits was sent (for a second at most)."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while self.connected and (self._packets or self._controls):
+                    await asyncio.sleep(0.005)
+        if self._socket is not None and self.connected:
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._socket.send(serialize_control(Bye("hung up")))
+                    await self._socket.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._end(None)
+
+    @property
+    def over(self) -> bool:
+        """Whether the call has ended, for whatever cause."""
+        return self._over.is_set()
+
+    async def wait_over(self) -> None:
+        """Wait until the call has ended."""
+        await self._over.wait()
+
+    def check(self) -> None:
+        """Raise CallError if the call was ended by the relay or the network."""
+        if self._failure is not None:
+            raise self._failure
+
+    # -- sending --------------------------------------------------------------------------------------------
+
+    def send_packet(self, data: bytes) -> None:
+        """Queue a packet; during an outage it is lost, as it would be late."""
+        if not self.connected:
+            self.counts.packets_dropped += 1
+            return
+        self._packets.append(data)
+        while len(self._packets) > _QUEUE_PACKETS:
+            self._packets.popleft()
+            self.counts.packets_dropped += 1
+        self._wake.set()
+
+    def set_layers(self, max_codebooks: int) -> None:
+        """Have the relay cut what is heard to so many codebooks, also after an outage."""
+        self._hello = replace(self._hello, max_codebooks=max_codebooks)
+        self.send_control(Layers(max_codebooks))
+
+    def send_control(self, message: ControlMessage) -> None:
+        """Queue a control message; during an outage it is forgotten."""
+        if self.connected:
+            self._controls.append(serialize_control(message))
+            self._wake.set()
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> tuple[ClientConnection, Welcome]:
+        token = self._token() if callable(self._token) else self._token
+        if inspect.isawaitable(token):
+            token = await token
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        socket = await connect(
+            self.url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            additional_headers=headers,
+            user_agent_header=None,
+            open_timeout=_OPEN_S,
+            ping_interval=5.0,
+            ping_timeout=10.0,
+            close_timeout=1.0,
+            max_size=MAX_MESSAGE_BYTES,
+            write_limit=WRITE_LIMIT_BYTES,
+            ssl=self._tls,
+        )
+        limit_unsent(socket.transport.get_extra_info("socket"))
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                resume = self.welcome.resume if self.welcome is not None else None
+                await socket.send(serialize_control(replace(self._hello, resume=resume)))
+                welcome = parse_control(await socket.recv())
+            if not isinstance(welcome, Welcome):
+                raise PacketError("the relay's first message is a welcome")
+        except PacketError as error:
+            await socket.close()
+            raise CallError(f"{self.url} is no relay of this kind: {error}") from error
+        except BaseException:
+            socket.transport.abort()
+            raise
+        self._socket, self.welcome, self.connected = socket, welcome, True
+        self.counts.connects += 1
+        self.counts.resumes += welcome.resumed
+        self._on_control(welcome)
+        return socket, welcome
+
+    async def _run(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                await self._converse(socket)
+                again = await self._reconnect()
+                if again is None:
+                    return
+                socket = again
+        except CallError as error:
+            self._end(error)
+        except Exception as error:
+            self._end(CallError(f"the connection to {self.url} failed: {error}"))
+            raise
+
+    async def _converse(self, socket: ClientConnection) -> None:
+        """Pass messages until the connection ends. Raises CallError if coming again is no use."""
+        sender = asyncio.create_task(self._pump(socket))
+        try:
+            while True:
+                message = await socket.recv()
+                if isinstance(message, bytes):
+                    self._on_packet(message)
+                    continue
+                try:
+                    control = parse_control(message)
+                except PacketError:
+                    continue  # a newer relay may say more than this client knows
+                self._on_control(control)
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd.code in FINAL_CODES:
+                raise explain(self.url, closed) from closed
+            event("connection lost", code=closed.rcvd.code if closed.rcvd is not None else None)
+        finally:
+            self.connected = False
+            self.counts.packets_dropped += len(self._packets)
+            self._packets.clear()
+            self._controls.clear()
+            sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sender
+            socket.transport.abort()
+
+    async def _pump(self, socket: ClientConnection) -> None:
+        assert self.welcome is not None  # set by `_connect`
+        heartbeat_s = self.welcome.heartbeat_s
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                try:
+                    async with asyncio.timeout(heartbeat_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    if self._hello.role != "subscribe":  # a silent speaker shows that it lives
+                        layers = self._hello.max_codebooks or self._hello.format.max_codebooks
+                        await socket.send(serialize_control(Layers(layers)))
+                self._wake.clear()
+                while self._controls or self._packets:
+                    if self._controls:
+                        await socket.send(self._controls.popleft())
+                    else:
+                        data = self._packets.popleft()
+                        await socket.send(data)
+                        self.counts.packets_sent += 1
+                        self.counts.bytes_sent += len(data)
+
+    async def _reconnect(self) -> ClientConnection | None:
+        loop = asyncio.get_running_loop()
+        lost_s = loop.time()
+        attempt = 0
+        while True:
+            await asyncio.sleep(reconnect_delay_s(attempt, self._chance()))
+            attempt += 1
+            try:
+                return (await self._connect())[0]
+            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+                if not is_transient(error):
+                    raise explain(self.url, error) from error
+                if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:
+                    raise CallError(
+                        f"no connection to {self.url} for {self._give_up_s:g} s: the call is over"
+                    ) from error
+
+    def _end(self, failure: CallError | None) -> None:
+        self.connected = False
+        self._failure = self._failure or failure
+        self._over.set()

@@ -1,0 +1,267 @@
+"""Whole calls through a relay on this machine: what is played is what was said."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from net.call_support import HOP, PATIENT, RATE, Ear, say, sound, tiny_model
+from net.net_support import KEY, running, until
+
+from streaming_encodec.errors import CallError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.client import VoiceClient
+from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+
+
+@pytest.fixture(scope="module")
+def model() -> EncodecModel:
+    return tiny_model()
+
+
+def offline_codes(model: EncodecModel, pcm: np.ndarray, bandwidth: float = 6.0) -> np.ndarray:
+    encoder = StreamingEncoder(model, bandwidth, engine="fused")
+    return np.concatenate([encoder.push(pcm), encoder.flush()], axis=1)
+
+
+@pytest.mark.parametrize("frames_per_packet", [1, 3])
+async def test_a_clean_network_plays_every_code_that_was_sent(
+    model: EncodecModel, frames_per_packet: int
+) -> None:
+    pcm = sound(1.5)
+    sent = offline_codes(model, pcm)
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as listener,
+        Ear(listener) as ear,
+    ):
+        async with VoiceClient(
+            relay.url, None, model, role="publish", frames_per_packet=frames_per_packet
+        ) as speaker:
+            number = speaker.sender
+            await say(speaker, pcm)
+        await until(lambda: not listener.speakers and number in ear.codes, "all was played")
+        assert all(codes is not None for codes in ear.codes[number]), "concealed on a clean network"
+        assert np.array_equal(ear.heard(number), sent)
+        played = ear.pcm
+    # Past the fade from silence (3 ms) the sound is the decoder's, to the last bit.
+    expected = StreamingDecoder(model, engine="fused").push(sent)
+    begin = int(np.argmax(np.abs(played[0]) > 0)) // HOP * HOP
+    assert np.array_equal(played[:, begin + 72 : begin + 20 * HOP], expected[:, 72 : 20 * HOP])
+
+
+async def test_two_speakers_are_mixed_and_each_is_whole(model: EncodecModel) -> None:
+    voices = {bandwidth: sound(1.0, seed) for seed, bandwidth in enumerate((1.5, 6.0))}
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as listener,
+        Ear(listener) as ear,
+    ):
+
+        async def speak(bandwidth: float) -> int:
+            async with VoiceClient(relay.url, None, model, role="publish", bandwidth=bandwidth) as call:
+                await say(call, voices[bandwidth])
+                return call.sender
+
+        numbers = await asyncio.gather(*(speak(bandwidth) for bandwidth in voices))
+        await until(lambda: not listener.speakers and len(ear.codes) == 2, "all was played")
+        for number, (bandwidth, pcm) in zip(numbers, voices.items(), strict=True):
+            assert np.array_equal(ear.heard(number), offline_codes(model, pcm, bandwidth))
+
+
+async def test_talking_both_ways(model: EncodecModel) -> None:
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, playout=PATIENT) as one,
+        VoiceClient(relay.url, None, model, playout=PATIENT) as two,
+        Ear(one) as ear_one,
+        Ear(two) as ear_two,
+    ):
+        assert two.present == {one.sender}
+        await asyncio.gather(say(one, sound(0.5, 1)), say(two, sound(0.5, 2)))
+        await asyncio.gather(one.finish(), two.finish())
+        await asyncio.sleep(0.8)
+        assert np.array_equal(ear_one.heard(two.sender), offline_codes(model, sound(0.5, 2)))
+        assert np.array_equal(ear_two.heard(one.sender), offline_codes(model, sound(0.5, 1)))
+
+
+async def test_the_relay_cuts_codebooks_for_one_listener_only(model: EncodecModel) -> None:
+    pcm = sound(0.6)
+    sent = offline_codes(model, pcm)
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", max_codebooks=2, playout=PATIENT) as narrow,
+        VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as wide,
+        Ear(narrow) as ear_narrow,
+        Ear(wide) as ear_wide,
+    ):
+        async with VoiceClient(relay.url, None, model, role="publish") as speaker:
+            await say(speaker, pcm)
+        await until(lambda: not narrow.speakers and not wide.speakers and ear_wide.codes, "all was played")
+        assert np.array_equal(ear_narrow.heard(speaker.sender), sent[:2])
+        assert np.array_equal(ear_wide.heard(speaker.sender), sent)
+
+
+async def test_layers_change_within_a_call(model: EncodecModel) -> None:
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as listener,
+        Ear(listener) as ear,
+        VoiceClient(relay.url, None, model, role="publish") as speaker,
+    ):
+        await say(speaker, sound(0.4))
+        listener.layers(1)
+        speaker.bandwidth = 3.0
+        await asyncio.sleep(0.05)
+        await say(speaker, sound(0.4))
+        await speaker.finish()
+        await asyncio.sleep(0.8)
+        shapes = [codes.shape[0] for codes in ear.codes[speaker.sender] if codes is not None]
+        most = model.config.num_codebooks_for(6.0)
+        assert shapes[0] == most
+        assert shapes[-1] == 1
+
+
+async def test_reports_reach_the_speaker(model: EncodecModel) -> None:
+    async with (
+        running() as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as listener,
+        Ear(listener),
+        VoiceClient(relay.url, None, model, role="publish") as speaker,
+    ):
+        await say(speaker, sound(1.5))
+        await until(lambda: speaker.statistics.reports, "a report came")
+        (sender, _), report = next(iter(speaker.statistics.reports.items()))
+        assert sender == speaker.sender
+        assert report.fraction_concealed < 0.5
+        heard = listener.statistics.speakers[sender]
+        assert heard.packets_received > 50
+        assert heard.packets_lost == 0
+
+
+async def test_a_killed_relay_comes_back_and_both_sides_resume(model: EncodecModel) -> None:
+    token = {seat: KEY.sign("r", now_s=_unix(), ttl_s=600) for seat in "sl"}
+    async with running(token_key=KEY) as relay:
+        port = relay.port
+        speaker = VoiceClient(relay.url, token["s"], model, role="publish")
+        listener = VoiceClient(relay.url, token["l"], model, role="subscribe", playout=PATIENT)
+        await speaker.__aenter__()
+        await listener.__aenter__()
+        for connection in list(relay._connections):  # as the kernel does for a killed process
+            connection.transport.abort()
+    await until(lambda: not (speaker.connected or listener.connected), "both lost the relay")
+    await asyncio.sleep(0.7)
+    from streaming_encodec.net.config import RelayConfig
+    from streaming_encodec.net.relay import Relay
+
+    async with Relay(RelayConfig(port=port, token_key=KEY)), Ear(listener) as ear:
+        begin = asyncio.get_running_loop().time()
+        talk = asyncio.create_task(say(speaker, sound(3.0)))
+        await until(lambda: speaker.connected and listener.connected, "both came back")
+        back_s = asyncio.get_running_loop().time() - begin
+        await until(lambda: ear.codes, "voice came through again")
+        talk.cancel()
+        await asyncio.gather(talk, return_exceptions=True)
+        assert listener.statistics.link.connects == 2
+        # The longest pause between attempts, not a measurement of this machine.
+        assert back_s < 2.0
+        await speaker.__aexit__(None, None, None)
+        await listener.__aexit__(None, None, None)
+
+
+async def test_a_lost_connection_keeps_its_seat(model: EncodecModel) -> None:
+    async with (
+        running(token_key=KEY) as relay,
+        VoiceClient(relay.url, KEY.sign("r", now_s=_unix(), subscribe=False), model) as speaker,
+        VoiceClient(relay.url, KEY.sign("r", now_s=_unix(), publish=False), model) as listener,
+        Ear(listener) as ear,
+    ):
+        number = speaker.sender
+        await say(speaker, sound(0.3))
+        for connection in list(relay._connections):
+            connection.transport.abort()
+        await until(lambda: not (speaker.connected or listener.connected), "both lost the relay")
+        await until(lambda: speaker.connected and listener.connected, "both came back")
+        assert speaker.statistics.link.resumes == listener.statistics.link.resumes == 1
+        assert speaker.sender == number
+        assert listener.present == {number}
+        before = len(ear.codes[number])
+        await say(speaker, sound(0.5))
+        await until(lambda: len(ear.codes[number]) > before + 20, "voice came through again")
+
+
+async def test_what_a_user_is_told(model: EncodecModel) -> None:
+    async with running(token_key=KEY) as relay:
+        url = relay.url
+        with pytest.raises(CallError, match="does not let you in"):
+            async with VoiceClient(url, KEY.sign("r", now_s=0.0), model):
+                pass
+        with pytest.raises(CallError, match="does not let you in"):
+            async with VoiceClient(url, None, model):
+                pass
+        async with VoiceClient(url, KEY.sign("r", now_s=_unix()), model):
+            with pytest.raises(CallError, match="another model"):
+                async with VoiceClient(url, KEY.sign("r", now_s=_unix()), tiny_model(1)):
+                    pass
+        async with VoiceClient(url, KEY.sign("r", now_s=_unix(), publish=False), model) as call:
+            assert call.role == "subscribe"
+            with pytest.raises(CallError, match="only listen"):
+                await call.send(sound(0.1))
+    with pytest.raises(CallError, match="is it running"):
+        async with VoiceClient(url, None, model):
+            pass
+    with pytest.raises(CallError, match="no WebSocket address"):
+        async with VoiceClient("http//nonsense", None, model):
+            pass
+    with pytest.raises(CallError, match="no token"):
+        VoiceClient(url, "half a token", model)
+    with pytest.raises(CallError, match="role"):
+        VoiceClient(url, None, model, role="king")
+
+
+async def test_a_fresh_token_is_fetched_for_each_connection(model: EncodecModel) -> None:
+    made = []
+
+    async def fetch() -> str:
+        made.append(KEY.sign("r", now_s=_unix()))
+        return made[-1]
+
+    async with (
+        running(token_key=KEY) as relay,
+        VoiceClient(relay.url, fetch, model, room="r") as call,
+    ):
+        next(iter(relay._connections)).transport.abort()
+        await until(lambda: len(made) == 2 and call.connected, "it came back")
+
+
+async def test_an_outage_without_end_ends_the_call(model: EncodecModel) -> None:
+    async with running() as relay:
+        call = VoiceClient(relay.url, None, model, give_up_s=0.3)
+        await call.__aenter__()
+    with pytest.raises(CallError, match="the call is over"):
+        async for _ in call.receive():
+            pass
+    assert call.over
+    with pytest.raises(CallError, match="the call is over"):
+        await call.send(sound(0.1))
+    await call.__aexit__(None, None, None)
+
+
+async def test_receiving_follows_the_clock(model: EncodecModel) -> None:
+    loop = asyncio.get_running_loop()
+    async with running() as relay, VoiceClient(relay.url, None, model) as call:
+        begin_s = loop.time()
+        samples = 0
+        async for block in call.receive(480):
+            assert block.shape == (1, 480)
+            samples += 480
+            if samples >= RATE // 2:
+                break
+        assert loop.time() - begin_s >= samples / RATE - 0.021
+
+
+def _unix() -> float:
+    import time
+
+    return time.time()
