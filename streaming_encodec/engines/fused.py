@@ -1,9 +1,9 @@
 """``fused``: the steady step as matrix products in channels-last layout, in torch.
 
-For one frame at a time torch's convolutions spend more time on arranging their weights than on multiplying. Here the
-weights are arranged once: a convolution's window is a strided view of its input, its taps one matrix; a transposed
-convolution with kernel = 2 * stride is one matrix product whose two halves belong to two neighbouring outputs; the
-LSTM's input products are done for all frames of a step at once.
+For one frame at a time torch's convolutions spend more time on arranging their weights than on multiplying.
+Here the weights are arranged once: a convolution's window is a strided view of its input, its taps one
+matrix; a transposed convolution with kernel = 2 * stride is one matrix product whose two halves belong to
+two neighbouring outputs; the LSTM's input products are done for all frames of a step at once.
 
 The arithmetic is the layers' own in another order of summation, in any dtype that the model has.
 """
@@ -28,7 +28,7 @@ from streaming_encodec.model.seanet import StreamableStack
 
 
 class FusedStepper:
-    """A ``Stepper`` (see ``streaming/half.py``) for a stack. Its weights are copies: later changes are not seen."""
+    """A ``Stepper`` (see ``streaming/half.py``) for a stack, with copies of its weights."""
 
     def __init__(self, stack: StreamableStack) -> None:
         with torch.no_grad():
@@ -82,14 +82,15 @@ class _Matrix:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """``weight`` [in, out], ``bias`` [out]."""
         self._bias = weight.new_zeros(weight.shape[1]) if bias is None else bias.detach().clone()
-        # A product with one row reads the weight once: along its longer axis that is one stream through memory.
+        # A product with one row reads the weight once: along its longer axis that is one stream through
+        # memory.
         tall = weight.shape[0] >= weight.shape[1]
         self._weight = (
             weight.t().clone(memory_format=torch.contiguous_format).t() if tall else weight.contiguous()
         )
 
     def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """``x`` [rows, in] → [rows, out]; onto ``add_to`` where given, which then counts in the bias' place."""
+        """``x`` [rows, in] → [rows, out]; or onto ``add_to`` in the bias' place."""
         return torch.addmm(self._bias if add_to is None else add_to, x, self._weight)
 
 

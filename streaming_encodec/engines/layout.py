@@ -1,7 +1,7 @@
 """The layout that the fast engines share: channels last, ``[B, T, C]`` where the layers have ``[B, C, T]``.
 
-A frame's samples times a channel count are then one row of a matrix, so that convolutions become matrix products. The
-tree of a state keeps its structure; only its tensors turn.
+A frame's samples times a channel count are then one row of a matrix, so that convolutions become matrix
+products. The tree of a state keeps its structure; only its tensors turn.
 """
 
 from __future__ import annotations

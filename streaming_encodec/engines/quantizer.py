@@ -11,9 +11,9 @@ from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 class FusedQuantizer:
     """``ResidualVectorQuantizer`` for the fast engines.
 
-    The nearest vector is the one with the least ``|e|² / 2 - x · e``: the published expression without what is equal
-    for all, halved. The halved squares are kept, which the layers compute again for each frame. Where two vectors are
-    equally near but for rounding, the two may choose differently.
+    The nearest vector is the one with the least ``|e|² / 2 - x · e``: the published expression without what
+    is equal for all, halved. The halved squares are kept, which the layers compute again for each frame.
+    Where two vectors are equally near but for rounding, the two may choose differently.
     """
 
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:

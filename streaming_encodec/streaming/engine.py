@@ -1,7 +1,7 @@
 """What an engine is to a stream: a stepper for each direction, and a quantiser.
 
-The façades take an engine by name. ``eager`` is the layers themselves; the others live in ``engines/`` and are
-imported when one is asked for.
+The façades take an engine by name. ``eager`` is the layers themselves; the others live in ``engines/`` and
+are imported when one is asked for.
 """
 
 from __future__ import annotations
@@ -79,6 +79,6 @@ def find_engine(engine: EngineOrName, model: EncodecModel) -> Engine:
         return engine
     if engine == "eager":
         return Engine("eager", model, lambda model: model.quantizer, ReferenceStepper)
-    from streaming_encodec.engines import make_engine  # the one look upwards, and only when asked for by name
+    from streaming_encodec.engines.registry import make_engine  # the one look upwards, and only when asked for by name
 
     return make_engine(engine, model)

@@ -1,4 +1,4 @@
-"""Law 6 for ``fused``: the reference's numbers in float64, whatever the configuration, and states that move."""
+"""Law 6 for ``fused``: the reference's numbers in float64, and states that move."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_fused_gives_the_reference_codes_and_sound(
     def decoder(engine: str) -> se.StreamingDecoder:
         return se.StreamingDecoder(model, start, batch, steps, engine)
 
-    # The engines take turns: each block is done by both from the same state, and the next one goes on from the
-    # state of the other. A state that lost anything in moving would show.
+    # The engines take turns: each block is done by both from the same state, and the next one goes on from
+    # the state of the other. A state that lost anything in moving would show.
     reference, fused = encoder("eager"), encoder("fused")
     codes = []
     for i, block in enumerate(x.split(sizes, dim=-1)):
@@ -113,7 +113,7 @@ def test_fused_pool_rows_equal_single_streams() -> None:
 
 def test_unknown_engine_names_the_ones_there_are() -> None:
     model = random_model(small_config(), 0)
-    with pytest.raises(StreamError, match="no engine 'warp'.*fused"):
+    with pytest.raises(StreamError, match=r"no engine 'warp'.*fused"):
         se.StreamingEncoder(model, None, engine="warp")
     assert {"auto", "eager", "fused"} <= set(ENGINES)
 

@@ -1,0 +1,52 @@
+"""The residual quantiser as ONNX graphs.
+
+One graph for each group of codebooks: it takes what the groups before it left over, and gives its codes and
+what it leaves over itself. A bandwidth needs the first few groups; each codebook is stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from streaming_encodec.engines.nodes import Array, Nodes
+from streaming_encodec.model.config import EncodecConfig
+
+RESIDUAL, CODES, REST = "residual", "codes", "rest"
+
+
+def codebook_groups(config: EncodecConfig) -> list[range]:
+    """The codebooks in groups that end where a target bandwidth's do."""
+    ends = sorted(
+        {config.num_codebooks_for(kbps) for kbps in config.target_bandwidths} | {config.num_quantizers}
+    )
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def quantizer_graph(codebooks: Sequence[Array]) -> onnx.ModelProto:
+    """``residual`` [rows, D] → ``codes`` [rows, K] int64 and ``rest`` [rows, D]; K codebooks [size, D]."""
+    nodes = Nodes()
+    dim, count = codebooks[0].shape[1], len(codebooks)
+    residual, codes = RESIDUAL, []
+    for k, table in enumerate(codebooks):
+        vectors = nodes.constant(table)
+        # |e|² / 2 - x · e is least where the distance is: see FusedQuantizer.
+        half_squares = nodes.constant((table * table).sum(axis=1) / 2)
+        distances = nodes.op("Gemm", residual, vectors, half_squares, alpha=-1.0, transB=1)
+        nearest = nodes.op("ArgMin", distances, axis=1, keepdims=1)  # [rows, 1]
+        codes.append(nearest)
+        chosen = nodes.op("Reshape", nodes.op("Gather", vectors, nearest, axis=0), nodes.ints(-1, dim))
+        if k + 1 < count:
+            residual = nodes.op("Sub", residual, chosen)
+        else:
+            nodes.node("Sub", [residual, chosen], [REST])
+    nodes.node("Concat", codes, [CODES], axis=1)
+    return nodes.model(
+        [helper.make_tensor_value_info(RESIDUAL, TensorProto.FLOAT, ["rows", dim])],
+        [
+            helper.make_tensor_value_info(CODES, TensorProto.INT64, ["rows", count]),
+            helper.make_tensor_value_info(REST, TensorProto.FLOAT, ["rows", dim]),
+        ],
+    )

@@ -1,0 +1,35 @@
+"""ONNX Runtime as a live stream needs it: one thread, denormals as zero, no spinning. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from streaming_encodec.errors import CheckpointError, MissingExtraError
+
+Session: TypeAlias = Any  # onnxruntime.InferenceSession: the package has no types
+
+
+def open_session(graph: bytes | Path, threads: int = 1) -> Session:
+    """A session for a graph or a file of one.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        CheckpointError: the runtime cannot load the graph.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("this needs ONNX Runtime: pip install 'streaming-encodec[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # quiet rooms decay into them
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = str(graph) if isinstance(graph, Path) else graph
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no common base but this
+        name = f"{graph}" if isinstance(graph, Path) else "the step's graph"
+        raise CheckpointError(f"ONNX Runtime cannot load {name}: {error}") from error

@@ -1,0 +1,175 @@
+"""Law 6 for ``onnx`` (float32 rounding) and ``onnx-int8`` (a stated error), and their states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ledger
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import lengths, partitions, random_model, random_samples, small_config, streaming_configs
+from torch import Tensor
+
+import streaming_encodec as se
+from streaming_encodec.engines import make_engine
+from streaming_encodec.errors import StreamError
+from streaming_encodec.streaming.half import ReferenceStepper, Stepper
+from streaming_encodec.streaming.state import named_tensors
+
+# Of the signal's norm. 8-bit weights and inputs are each off by 1/250 of their largest at most; measured
+# 0.001 to 0.01.
+INT8_ERROR = 0.05
+
+
+def error(got: Tensor, wanted: Tensor) -> float:
+    """The difference's norm, relative to the signal's (or to 1, for signals that are almost nothing)."""
+    assert got.shape == wanted.shape
+    return float((got - wanted).norm() / wanted.norm().clamp(min=1.0)) if wanted.numel() else 0.0
+
+
+def verify_step(stack, stepper: Stepper, inputs: list[Tensor], tolerance: float) -> None:
+    """The stepper's outputs and states against the layers', from the layers' state at each step."""
+    state = stack.init_state(inputs[0].shape[0])
+    for x in inputs:
+        mine = stepper.enter(state)
+        kept = [tensor.clone() for _, tensor in named_tensors(mine, "kept")]
+        wanted, state = ReferenceStepper(stack).step(x, state)
+        got, after = stepper.step(x, mine)
+        assert error(got, wanted) <= tolerance
+        assert all(torch.equal(t, k) for (_, t), k in zip(named_tensors(mine, "kept"), kept, strict=True))
+        theirs = dict(named_tensors(stepper.leave(after), "layers"))
+        for name, tensor in named_tensors(state, "layers"):
+            assert error(theirs[name], tensor) <= tolerance, name
+
+
+@settings(max_examples=80)
+@given(
+    config=streaming_configs(),
+    seed=st.integers(0, 2**16),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 3),
+)
+def test_onnx_step_is_the_layers_step(
+    config: se.EncodecConfig, seed: int, batch: int, frames: int, ledger: Ledger
+) -> None:
+    model = random_model(config, seed, torch.float32)
+    engine = make_engine("onnx", model)
+    x = random_samples(config, batch, 4 * frames * config.hop_length, seed).float()
+    latents = torch.randn(
+        batch, config.hidden_size, 4 * frames, generator=torch.Generator().manual_seed(seed)
+    )
+    with torch.no_grad():
+        verify_step(model.encoder, engine.encoder, list(x.chunk(4, dim=-1)), 1e-4)
+        verify_step(model.decoder, engine.decoder, list(latents.chunk(4, dim=-1)), 1e-4)
+    ledger.count("law 6, onnx equals the layers (float32, 1e-4)")
+
+
+@settings(max_examples=25)
+@given(
+    data=st.data(),
+    config=streaming_configs(),
+    seed=st.integers(0, 2**16),
+    start=st.sampled_from(["silence", "exact"]),
+)
+def test_onnx_streams_and_hands_over(
+    data: st.DataObject, config: se.EncodecConfig, seed: int, start: str, ledger: Ledger
+) -> None:
+    model = random_model(config, seed, torch.float32)
+    x = random_samples(config, 1, data.draw(lengths(config, frames=12)), seed).float()
+    bandwidth = config.target_bandwidths[-1]
+    engines = [make_engine(name, model) for name in ("eager", "onnx", "fused")]
+    encoders = [se.StreamingEncoder(model, bandwidth, start, engine=engine) for engine in engines]
+    decoders = [se.StreamingDecoder(model, start, engine=engine) for engine in engines]
+    # A block each, round the engines; the reference goes alone all the way.
+    reference = se.StreamingEncoder(model, bandwidth, start)
+    codes, sounds = [], []
+    for i, block in enumerate(x.split(data.draw(partitions(x.shape[-1], config.hop_length)), dim=-1)):
+        here, there = encoders[i % 3], encoders[(i + 1) % 3]
+        codes.append(here.push(block))
+        wanted = reference.push(block)
+        ledger.agreement("codes, engines in turn against the layers (float32)", *_same(codes[-1], wanted))
+        there.load_state(here.state())
+    last = encoders[(i + 1) % 3]
+    codes.append(last.flush())
+    ledger.agreement(
+        "codes, engines in turn against the layers (float32)", *_same(codes[-1], reference.flush())
+    )
+    together = torch.cat(codes, dim=-1)
+    for i, block in enumerate(together.split(2, dim=-1)):
+        here, there = decoders[i % 3], decoders[(i + 1) % 3]
+        sounds.append(here.push(block))
+        there.load_state(here.state())
+    sounds.append(decoders[(i + 1) % 3].flush())
+    alone = se.StreamingDecoder(model, start)
+    wanted_sound = torch.cat([alone.push(together), alone.flush()], dim=-1)
+    assert error(torch.cat(sounds, dim=-1), wanted_sound) <= 1e-4
+
+
+def _same(codes: Tensor, wanted: Tensor) -> tuple[int, int]:
+    assert codes.shape == wanted.shape
+    return int((codes == wanted).sum()), wanted.numel()
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8])
+def test_int8_step_is_near_the_layers_step(frames: int) -> None:
+    # Filters enough that the large matrices are in 8 bits indeed.
+    config = small_config(num_filters=16, hidden_size=64, upsampling_ratios=(2, 4, 5), num_lstm_layers=2)
+    torch.manual_seed(5)
+    model = se.EncodecModel(config)
+    int8, exact = make_engine("onnx-int8", model), make_engine("onnx", model)
+    x = random_samples(config, 2, 4 * frames * config.hop_length, 5).float()
+    with torch.no_grad():
+        inputs = list(x.chunk(4, dim=-1))
+        verify_step(model.encoder, int8.encoder, inputs, INT8_ERROR)
+        state = model.encoder.init_state(2)
+        y, _ = int8.encoder.step(inputs[0], int8.encoder.enter(state))
+        z, _ = exact.encoder.step(inputs[0], exact.encoder.enter(state))
+        assert frames > 6 or not torch.equal(y, z)  # nothing was quantised, and the test tested nothing
+
+
+def test_int8_rows_are_strangers() -> None:
+    config = small_config(num_filters=16, hidden_size=64, upsampling_ratios=(2, 4, 5))
+    model = se.EncodecModel(config)
+    encoder = make_engine("onnx-int8", model).encoder
+    x = random_samples(config, 3, config.hop_length, 0).float()
+    loud = x.clone()
+    loud[1] *= 1000
+    state = model.encoder.init_state(3)
+    with torch.no_grad():
+        y, _ = encoder.step(x, encoder.enter(state))
+        z, _ = encoder.step(loud, encoder.enter(state))
+    assert torch.equal(y[[0, 2]], z[[0, 2]])
+    assert not torch.equal(y[1], z[1])
+
+
+def test_onnx_quantizer_gives_the_layers_codes(ledger: Ledger) -> None:
+    config = se.EncodecConfig(num_filters=4, hidden_size=32)
+    torch.manual_seed(0)
+    model = se.EncodecModel(config)
+    quantizer = make_engine("onnx", model).quantizer
+    latent = 0.3 * torch.randn(2, 32, 20)
+    for num_codebooks in (32, 1, 3, 8, 12):  # also within a group, and fewer after more
+        codes = quantizer.encode(latent, num_codebooks)
+        wanted = model.quantizer.encode(latent, num_codebooks)
+        assert codes.shape == wanted.shape
+        ledger.agreement("codes, quantiser graphs against the layers", *_same(codes, wanted))
+        assert float((codes == wanted).float().mean()) > 0.99
+        assert torch.equal(quantizer.decode(wanted), model.quantizer.decode(wanted))
+
+
+def test_onnx_takes_numpy_and_odd_memory() -> None:
+    config = small_config()
+    model = random_model(config, 3, torch.float32)
+    pcm = np.asarray(random_samples(config, 1, 8 * config.hop_length, 3)[0], np.float32)
+    wanted = se.StreamingEncoder(model, None).push(pcm)
+    encoder = se.StreamingEncoder(model, None, engine="onnx")
+    assert np.array_equal(encoder.push(np.asfortranarray(pcm)), wanted)
+
+
+def test_onnx_refuses_float64() -> None:
+    model = random_model(small_config(), 0)
+    with pytest.raises(StreamError, match="float32"):
+        se.StreamingEncoder(model, None, engine="onnx")
+    assert se.StreamingEncoder(model, None, engine="auto").engine.name == "fused"
+    assert se.StreamingEncoder(model.float(), None, engine="auto").engine.name == "onnx"
