@@ -121,7 +121,7 @@ class _StepGraph(Nodes):
         skip: int,
         length: int,
     ) -> str:
-        """``x`` [batch, length, channels] → a window for each output, [batch * outputs, kernel * channels]."""
+        """``x`` [batch, length, channels] → an output's window, [batch * outputs, kernel * channels]."""
         if kernel == 2 * stride and dilation == 1 and skip == 0 and outputs > 1:
             # Windows of two whole strides each: few large pieces to copy.
             x = self.op("Reshape", x, self.ints(-1, length // stride, stride * channels))

@@ -91,8 +91,8 @@ def check_runs(model: EncodecModel) -> None:
     weight = next(model.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise StreamError(
-            f"the onnx engines compute in float32 on the CPU, this model is {weight.dtype} on
-            {weight.device}:" " use engine='fused', or model.float().cpu()"
+            f"the onnx engines compute in float32 on the CPU, this model is {weight.dtype} on"
+            f" {weight.device}: use engine='fused', or model.float().cpu()"
         )
 
 

@@ -79,6 +79,7 @@ def find_engine(engine: EngineOrName, model: EncodecModel) -> Engine:
         return engine
     if engine == "eager":
         return Engine("eager", model, lambda model: model.quantizer, ReferenceStepper)
-    from streaming_encodec.engines.registry import make_engine  # the one look upwards, and only when asked for by name
+    # The one look upwards, and only when asked for by name.
+    from streaming_encodec.engines.registry import make_engine
 
     return make_engine(engine, model)
