@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,10 +24,10 @@ from streaming_encodec.net.decoding import PooledDecoder
 from streaming_encodec.net.formats import stream_format
 from streaming_encodec.net.link import Link, LinkCounts, TokenSource
 from streaming_encodec.net.mixer import Mixer
-from streaming_encodec.net.packing import Packer
-from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.net.speaking import OutgoingVoice
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome
@@ -38,6 +40,7 @@ _BLOCK_FRAMES = 1
 _WAITING_EVENTS = 4096
 """Packets that wait for `receive` to be called: some seconds of a full room."""
 _LATE_S = 1.0
+_MOST_REPORTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,9 @@ class VoiceClient:
         room: None takes the token's, or "lobby".
         role: "publish", "subscribe" or "both"; None takes what the token allows.
         bandwidth: of what is sent, in kbps. engine: see `engines`.
-        frames_per_packet: 1 to 6; more save headers and cost delay.
+        sending: frames and redundancy in each packet, see `SenderSettings`; the bandwidth sets its codebooks.
+        dtx: send little while nobody speaks here.
+        adapt: let listeners' reports choose codebooks and redundancy.
         max_codebooks: have the relay cut what is heard to so many.
         playout: habits of the jitter buffers.
         tls: for a relay whose certificate the system does not know, see `client_tls`.
@@ -90,7 +95,9 @@ class VoiceClient:
         role: str | None = None,
         bandwidth: float | None = 6.0,
         engine: EngineOrName = "auto",
-        frames_per_packet: int = 1,
+        sending: SenderSettings | None = None,
+        dtx: bool = False,
+        adapt: bool = True,
         max_codebooks: int | None = None,
         playout: ReceiverSettings | None = None,
         tls: ssl.SSLContext | None = None,
@@ -105,8 +112,17 @@ class VoiceClient:
         self.room = room or claims.get("room") or DEFAULT_ROOM
         self.role = role
         shared = find_engine(engine, model)
-        self._encoder = StreamingEncoder(model, bandwidth, engine=shared)
-        self._packer = Packer(self.format, frames_per_packet)
+        self._voice = OutgoingVoice(
+            model,
+            self.format,
+            bandwidth,
+            shared,
+            sending or SenderSettings(frames_per_packet=1),
+            dtx=dtx,
+            adapt=adapt,
+            first_sequence=secrets.randbelow(1 << 16),
+            first_timestamp=secrets.randbelow(1 << 32),
+        )
         decoder = PooledDecoder(model, shared)
         self._mixer = Mixer(self.format, decoder, playout)
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
@@ -127,7 +143,6 @@ class VoiceClient:
         self._ear = ThreadPoolExecutor(1, "streaming-encodec-decode")
         self._decoder = decoder
         self._reporter: asyncio.Task[None] | None = None
-        self._spoke = False
         self._receiving = False
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -135,8 +150,8 @@ class VoiceClient:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         await asyncio.gather(
-            loop.run_in_executor(self._mouth, self._encoder.warm_up),
-            loop.run_in_executor(self._ear, self._decoder.warm_up, self._encoder.num_codebooks),
+            loop.run_in_executor(self._mouth, self._voice.warm_up),
+            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
         )
         try:
             await self._link.open()
@@ -190,11 +205,11 @@ class VoiceClient:
     @property
     def bandwidth(self) -> float:
         """Of what is sent, in kbps; set it at any time, it takes effect at the next frame."""
-        return self._encoder.bandwidth
+        return self._voice.bandwidth
 
     @bandwidth.setter
     def bandwidth(self, kbps: float) -> None:
-        self._encoder.bandwidth = kbps
+        self._voice.bandwidth = kbps
 
     async def send(self, pcm: npt.NDArray[Any]) -> None:
         """Say [n] or [C, n] samples, any n. Comes back when they are encoded and on their way.
@@ -208,14 +223,11 @@ class VoiceClient:
         self._link.check()
         if self.role == "subscribe":
             raise CallError("this seat may only listen: join with role 'both', and a token that allows it")
-        self._spoke = True
-        await self._run_mouth(lambda: self._packer.push(self._encoder.push(pcm)))
+        await self._run_mouth(partial(self._voice.push, pcm))
 
     async def finish(self) -> None:
         """End what is being said: the rest of the last frame, and word that no more comes for now."""
-        if self._spoke:
-            self._spoke = False
-            await self._run_mouth(lambda: self._packer.finish(self._encoder.flush()))
+        await self._run_mouth(self._voice.finish)
 
     async def _run_mouth(self, work: Callable[[], list[bytes]]) -> None:
         for packet in await asyncio.get_running_loop().run_in_executor(self._mouth, work):
@@ -317,9 +329,15 @@ class VoiceClient:
                 self._present.discard(sender)
                 self._events.append(lambda: self._mixer.leave(sender))
             case Report():
-                self._reports[message.sender, message.listener] = message
+                self._take_report(message)
             case _:
                 pass
+
+    def _take_report(self, report: Report) -> None:
+        if len(self._reports) < _MOST_REPORTS or (report.sender, report.listener) in self._reports:
+            self._reports[report.sender, report.listener] = report
+        now_s = asyncio.get_running_loop().time()
+        self._mouth.submit(self._voice.report, report, now_s)
 
     def _forget_all(self) -> None:
         for sender in self._mixer.speakers:
