@@ -22,7 +22,6 @@ from streaming_encodec.wire.ecdc import (
     EcdcParser,
 )
 
-# About 5 s of sound at 6 kbps: an interrupt need not wait longer for the block in hand.
 _READ_BYTES = 4096
 # The codes of about 20 minutes at 6 kbps stay in memory, more goes to a file beside the output.
 _SPOOL_BYTES = 1 << 20

@@ -44,6 +44,8 @@ class SampleCodec:
         self._decoder = StreamingDecoder(loaded.model, start=start)
         self._encoder.warm_up()
         self._decoder.warm_up(self._encoder.num_codebooks)
+        # Arrays come back as they went in, numpy here, also when a flush comes before any sound.
+        self._decoder.push(self._encoder.push(no_sound(loaded)))
         self.start = start
         self.num_codebooks = self._encoder.num_codebooks
         # A frame's first sample waits for the frame to be full; the rest is lookahead and trimming.
@@ -69,7 +71,7 @@ class SegmentCodec:
         self.start = "segments"
         self.num_codebooks = loaded.config.num_codebooks_for(bandwidth)
         self.delay_samples = self._encoder.segment_samples
-        self._nothing = np.zeros((loaded.config.audio_channels, 0), np.float32)
+        self._nothing = no_sound(loaded)
 
     def push(self, pcm: Pcm) -> tuple[Pcm, int]:
         return self._decode(self._encoder.push(pcm))
@@ -85,6 +87,11 @@ class SegmentCodec:
     def _decode(self, segments: list[Segment]) -> tuple[Pcm, int]:
         pcm = [self._nothing, *(self._decoder.push(segment) for segment in segments)]
         return np.concatenate(pcm, axis=-1), sum(segment.codes.shape[-1] for segment in segments)
+
+
+def no_sound(loaded: LoadedModel) -> Pcm:
+    """An empty block for the model."""
+    return np.zeros((loaded.config.audio_channels, 0), np.float32)
 
 
 def make_codec(loaded: LoadedModel, bandwidth: float, start: str) -> Codec:

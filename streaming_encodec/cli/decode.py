@@ -23,6 +23,8 @@ Pcm = NDArray[np.float32]
 
 # As in encoding: a file is in no hurry.
 FRAMES_PER_STEP = 25
+# What is decoded between two looks at Ctrl-C: about a second of sound.
+_PIECE_FRAMES = 4 * FRAMES_PER_STEP
 
 
 def command(
@@ -111,8 +113,8 @@ def _sound(loaded: LoadedModel, blocks: Iterator[EcdcBlock], interrupt: Interrup
 
     if loaded.config.streams_by_sample:
         decoder = StreamingDecoder(loaded.model, start="exact", frames_per_step=FRAMES_PER_STEP)
-        for block in blocks:
-            yield decoder.push(block.codes)
+        for codes in _pieces(blocks):
+            yield decoder.push(codes)
             if interrupt.requested:
                 break
         rest = decoder.flush()
@@ -126,3 +128,10 @@ def _sound(loaded: LoadedModel, blocks: Iterator[EcdcBlock], interrupt: Interrup
         rest = by_segment.flush()
     if isinstance(rest, np.ndarray):  # a file without any frame leaves the decoder's default, an empty tensor
         yield rest
+
+
+def _pieces(blocks: Iterator[EcdcBlock]) -> Iterator[NDArray[np.int64]]:
+    """The codes [K, f] of all blocks, few at a time: a block of the file may be a minute of sound."""
+    for block in blocks:
+        for start in range(0, block.codes.shape[1], _PIECE_FRAMES):
+            yield block.codes[:, start : start + _PIECE_FRAMES]

@@ -92,6 +92,7 @@ def _encode(
     loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt
 ) -> int:
     """Encode all that the reader has, or until an interrupt; return the number of samples."""
+    from streaming_encodec.cli.codec import no_sound
     from streaming_encodec.streaming import Segment, SegmentEncoder, StreamingEncoder
 
     samples = 0
@@ -103,6 +104,7 @@ def _encode(
     with progress("encoding", reader.samples) as advance:
         if loaded.config.streams_by_sample:
             encoder = StreamingEncoder(loaded.model, kbps, start="exact", frames_per_step=FRAMES_PER_STEP)
+            encoder.push(no_sound(loaded))  # so that even an empty file's flush gives numpy
             for block in reader:
                 writer.push(encoder.push(block))
                 samples += block.shape[1]
