@@ -48,15 +48,20 @@ class LostFramesConfig:
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Training of the codebooks. ``counts`` are drawn for every clip, so that each bandwidth works."""
+    """Training of the codebooks.
 
-    start_step: int = 600
+    ``counts`` are drawn for every clip, so that each bandwidth works; ``commitment_share``: how strongly the
+    latent is pulled to its codes, relative to the decoder's gradient; a code used less than ``dead_share`` of
+    even use is replaced.
+    """
+
+    start_step: int = 250
     counts: tuple[int, ...] = (2, 4, 8, 8, 16)
-    decay: float = 0.99
-    dead_share: float = 0.03
+    decay: float = 0.985
+    dead_share: float = 0.12
     kmeans_batches: int = 24
     kmeans_rounds: int = 8
-    commitment_weight: float = 0.25
+    commitment_share: float = 0.1
 
 
 @dataclass(frozen=True)

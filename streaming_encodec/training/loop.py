@@ -107,7 +107,7 @@ class TrainingRun:
 
     def validate(self) -> Row:
         """Score the held-out clips, log it, write samples, redraw the curves."""
-        if not self._validation or self.step < self.config.quantizer.start_step:
+        if not self._validation or self.step <= self.config.quantizer.start_step:
             return {}
         folder = self.out / "samples" / f"{self.step:07d}"
         self.trainer.model.eval()

@@ -57,27 +57,30 @@ class CodecTrainer:
         rng = np.random.default_rng([config.seed, step, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            latent = self.model.encoder(samples)
-        latent = latent.float()
+            encoded = self.model.encoder(samples)
+        # A leaf, so that the decoder's wish for the latent is known before the encoder runs backward.
+        latent = encoded.detach().float().requires_grad_()
+        passed, commitment = latent, None
         report: dict[str, float] = {}
-        commitment = latent.new_zeros(())
         if step >= config.quantizer.start_step:
             active = torch.from_numpy(rng.choice(config.quantizer.counts, len(samples))).to(self.device)
-            latent, commitment, used = self.quantizer(latent, active, generator)
+            passed, commitment, used = self.quantizer(latent, active, generator)
             report |= {"perplexity_1": float(used[0]), "perplexity_mean": float(used[:8].mean())}
+            report["commitment"] = float(commitment.detach())
         if step >= config.lost_frames.start_step:
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
-            latent = conceal_latent(latent, lost, config.lost_frames.decay)
+            passed = conceal_latent(passed, lost, config.lost_frames.decay)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            output = self.model.decoder(latent)
-        report |= self._learn(output.float(), samples, commitment, learning_rate, step)
-        return report
+            output = self.model.decoder(passed)
+        self.optimizer.zero_grad(set_to_none=True)
+        report |= self._backward_through_decoder(output.float(), samples, learning_rate, step)
+        self._backward_through_encoder(encoded, latent, commitment)
+        return report | self._update(step, learning_rate)
 
-    def _learn(
-        self, output: Tensor, samples: Tensor, commitment: Tensor, learning_rate: float, step: int
+    def _backward_through_decoder(
+        self, output: Tensor, samples: Tensor, learning_rate: float, step: int
     ) -> dict[str, float]:
-        # The losses see a leaf, so that each one's gradient at the output is known before the model runs
-        # backward.
+        # A leaf again: each loss's gradient at the output is known before the decoder runs backward.
         heard = output.detach().requires_grad_()
         losses = {"waveform": waveform_loss(heard, samples), "mel": self.mel(heard, samples)}
         judged: dict[str, float] = {}
@@ -85,13 +88,22 @@ class CodecTrainer:
         if self.adversary is not None and start is not None and step >= start:
             judged["discriminator"] = self.adversary.learn(step, heard, samples, learning_rate)
             losses |= self.adversary.losses(heard, samples)
-        gradient = self.balancer.gradient(losses, heard)
-        self.optimizer.zero_grad(set_to_none=True)
-        tensors, gradients = [output], [gradient]
-        if commitment.requires_grad:
-            tensors.append(commitment)
-            gradients.append(commitment.new_tensor(self.config.quantizer.commitment_weight))
-        torch.autograd.backward(tensors, gradients)
+        torch.autograd.backward(output, self.balancer.gradient(losses, heard))
+        return {name: float(loss.detach()) for name, loss in losses.items()} | judged
+
+    def _backward_through_encoder(self, encoded: Tensor, latent: Tensor, commitment: Tensor | None) -> None:
+        if latent.grad is None:  # the decoder always uses the latent
+            raise DivergedError("no gradient reached the latent: resume from the last saved state")
+        gradient = latent.grad
+        if commitment is not None:
+            # A share of the decoder's gradient: a fixed weight was seen to drown it and collapse the
+            # codebooks.
+            (pull,) = torch.autograd.grad(commitment, latent)
+            share = self.config.quantizer.commitment_share
+            gradient = gradient + pull * (share * gradient.norm() / (pull.norm() + 1e-12))
+        torch.autograd.backward(encoded, gradient.to(encoded.dtype))
+
+    def _update(self, step: int, learning_rate: float) -> dict[str, float]:
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
         if not np.isfinite(norm):
             raise DivergedError(
@@ -101,8 +113,7 @@ class CodecTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        report = {name: float(loss.detach()) for name, loss in losses.items()}
-        return report | judged | {"commitment": float(commitment.detach()), "grad_norm": norm}
+        return {"grad_norm": norm}
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor to resume from, by name."""
