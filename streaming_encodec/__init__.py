@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StreamingEncoder,
         StreamPool,
     )
+    from streaming_encodec.voip import VoiceDecoder, VoiceEncoder
 
 _MODULE_OF = {
     "EncodecConfig": "streaming_encodec.model.config",
@@ -39,6 +40,8 @@ _MODULE_OF = {
     "StreamPool": "streaming_encodec.streaming",
     "StreamingDecoder": "streaming_encodec.streaming",
     "StreamingEncoder": "streaming_encodec.streaming",
+    "VoiceDecoder": "streaming_encodec.voip",
+    "VoiceEncoder": "streaming_encodec.voip",
 }
 
 __all__ = [
@@ -58,6 +61,8 @@ __all__ = [
     "StreamingDecoder",
     "StreamingEncodecError",
     "StreamingEncoder",
+    "VoiceDecoder",
+    "VoiceEncoder",
     "__version__",
 ]
 

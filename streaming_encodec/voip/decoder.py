@@ -1,0 +1,196 @@
+"""``VoiceDecoder``: packets in, any number of samples out, whatever was lost on the way."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming_encodec.audio.low_delay import LowDelayResampler
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.errors import StreamError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.streaming.engine import EngineOrName
+from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
+from streaming_encodec.voice.receiver import Receiver
+from streaming_encodec.voice.statistics import ReceiverStatistics
+from streaming_encodec.voip.in_order import InOrderReceiver
+from streaming_encodec.voip.model import find_model, stream_format
+from streaming_encodec.voip.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
+from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.hello import StreamFormat
+
+_VOICE = 1  # this decoder's only speaker
+
+
+class VoiceDecoder:
+    """Decodes one voice. One thread may `push` packets while another `pull`s sound.
+
+    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples
+    asked
+    for, always: what has not come is made up (repeated, then faded into the room's noise).
+
+    Args:
+        sample_rate: of the sound wanted, in Hz.
+        frame_ms: how much is usually pulled at a time. Where that is no whole number of the codec's frames
+        the output
+            starts up to a frame late, so that every pull finds its samples.
+        model: the sender's model or its name; None is the bundled voice model.
+        output: what `pull` gives: ``"int16"``, ``"float32"`` or ``"bytes"`` of int16.
+        jitter_buffer: False for a host that orders packets itself and says what is lost (`decode_lost`);
+            True to hand packets over as they come from the network: an adaptive buffer orders them and finds
+            losses.
+        engine: a name out of ``streaming_encodec.engines``, or an engine that several voices share.
+        clock: seconds, for the jitter buffer.
+
+    Raises:
+        StreamError: a setting out of range.
+        ConfigError: the model cannot stream.
+        CheckpointError: there is no such model.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16_000,
+        frame_ms: float = 20.0,
+        *,
+        model: EncodecModel | str | Path | None = None,
+        output: OutputForm = "int16",
+        jitter_buffer: bool = False,
+        engine: EngineOrName = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if output not in OUTPUT_FORMS:
+            raise StreamError(f"output is one of {', '.join(OUTPUT_FORMS)}, not {output!r}")
+        if not frame_ms > 0:
+            raise StreamError(f"frame_ms must be positive, not {frame_ms}")
+        self.model = find_model(model)
+        self.sample_rate, self.frame_ms, self.output = sample_rate, frame_ms, output
+        self.stream_format: StreamFormat = stream_format(self.model)
+        self._clock = clock
+        self._resampler = LowDelayResampler(self.stream_format.sample_rate, sample_rate)
+        self._decoder = PooledDecoder(self.model, engine)
+        self._decoder.warm_up(self.model.config.num_quantizers)
+        self._decoder.open(_VOICE)
+        self._lock = threading.Lock()  # held for moments, never while decoding
+        self._in_order = None if jitter_buffer else InOrderReceiver(self.stream_format)
+        self._receiver = self._in_order or Receiver(self.stream_format)
+        self._playout = PcmPlayout(self._receiver, self._decode_one)
+        self._late_samples = 0 if jitter_buffer else _late_samples(self.stream_format, frame_ms)
+        self._started = jitter_buffer
+        self._ready: Pcm = np.zeros(0, np.float32)  # [n] at `sample_rate`
+
+    # -- packets in -----------------------------------------------------------------------------------------
+
+    def push(self, packet: bytes) -> None:
+        """Hand a packet over; it is decoded when its sound is pulled.
+
+        Raises:
+            PacketError: no packet of this stream; count it as lost.
+        """
+        with self._lock:
+            self._receiver.receive(packet, self._clock())
+            if not self._started:
+                self._started = True
+                silence = np.zeros((1, self._late_samples), np.float32)
+                self._ready = np.concatenate([self._ready, self._resampler.push(silence)[0]])
+
+    # -- sound out ------------------------------------------------------------------------------------------
+
+    def pull(self, count: int) -> bytes | NDArray[np.int16] | NDArray[np.float32]:
+        """The next ``count`` samples, mono, in the form of ``output``. Silence before the first packet.
+
+        Raises:
+            StreamError: a negative count.
+        """
+        return give_pcm(self._take(count), self.output)
+
+    def decode_lost(self, count: int) -> bytes | NDArray[np.int16] | NDArray[np.float32]:
+        """The next ``count`` samples in place of a packet that is known to be lost.
+
+        ``count`` is what the packet would have held, ``frame_samples`` as a rule. Packets already pushed and
+        not yet
+        pulled come first.
+
+        Raises:
+            StreamError: a negative count, or a decoder with a jitter buffer, which finds losses by itself.
+        """
+        if self._in_order is None:
+            raise StreamError("a decoder with jitter_buffer=True finds losses by itself: just pull")
+        if count < 0:
+            raise StreamError("ask for a number of samples that is not negative")
+        with self._lock:
+            short = self._resampler.inputs_for(count - len(self._ready)) if self._started else 0
+            waiting = self._playout.queued_samples + self._in_order.buffered_frames * self._hop
+            self._in_order.lose(max(0, -(-(short - waiting) // self._hop)))
+        return self.pull(count)
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples in ``frame_ms``."""
+        return round(self.sample_rate * self.frame_ms / 1000)
+
+    @property
+    def delay_ms(self) -> float:
+        """By how much the sound lags behind the packets; with a jitter buffer its present target is part
+        of it."""
+        with self._lock:
+            buffer_ms = 0.0 if self._in_order is not None else self._receiver.target_ms
+        return (
+            self._resampler.delay_ms + 1000 * self._late_samples / self.stream_format.sample_rate + buffer_ms
+        )
+
+    @property
+    def statistics(self) -> ReceiverStatistics:
+        """What came, what was lost, what was made up."""
+        return self._receiver.statistics
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    @property
+    def _hop(self) -> int:
+        return self.stream_format.frame_samples
+
+    def _take(self, count: int) -> Pcm:
+        if count < 0:
+            raise StreamError("ask for a number of samples that is not negative")
+        while (missing := count - len(self._ready)) > 0:
+            if not self._started:
+                return np.concatenate([self._ready, np.zeros(missing, np.float32)])[:count]
+            sound = self._read(self._resampler.inputs_for(missing), len(self._ready) / self.sample_rate)
+            self._ready = np.concatenate([self._ready, self._resampler.push(mix_channels(sound, 1))[0]])
+        out, self._ready = self._ready[:count], self._ready[count:]
+        return out
+
+    def _read(self, count: int, queued_s: float) -> Pcm:
+        """``PcmPlayout.read``, with the lock let go while a frame is decoded."""
+        with self._lock:
+            steps = self._playout.reading(count, self._clock() + queued_s)
+        sound: Pcm | None = None
+        try:
+            while True:
+                with self._lock:
+                    request = next(steps) if sound is None else steps.send(sound)
+                sound = self._decoder.decode({_VOICE: request})[_VOICE]
+        except StopIteration as done:
+            heard: Pcm = done.value
+            return heard
+
+    def _decode_one(self, codes: IntArray | None) -> Pcm:
+        return self._decoder.decode({_VOICE: DecodeRequest(codes)})[_VOICE]
+
+
+def _late_samples(stream: StreamFormat, frame_ms: float) -> int:
+    """The most by which pulls of ``frame_ms`` get ahead of whole frames."""
+    pulled = stream.sample_rate * frame_ms / 1000
+    if not pulled.is_integer():
+        return stream.frame_samples - 1
+    return stream.frame_samples - math.gcd(stream.frame_samples, int(pulled))

@@ -1,0 +1,41 @@
+"""Which model a voice end uses, and what it says of it on the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.wire.hello import StreamFormat, model_fingerprint
+
+DEFAULT_MODEL = "voice-24khz"
+
+
+def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
+    """A model as it is, or by name (see ``EncodecModel.from_pretrained``); None is the bundled voice model.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: it cannot stream by samples.
+    """
+    found = model if isinstance(model, EncodecModel) else EncodecModel.from_pretrained(model or DEFAULT_MODEL)
+    if not found.config.streams_by_sample:
+        raise ConfigError(
+            "this model works on whole segments of a second and cannot carry a conversation: "
+            f"use {DEFAULT_MODEL} or facebook/encodec_24khz"
+        )
+    return found
+
+
+def stream_format(model: EncodecModel) -> StreamFormat:
+    """What the codes of this model mean: equal on both ends or there is no call."""
+    config = model.config
+    weights = {name: value.detach().cpu().float().numpy() for name, value in model.state_dict().items()}
+    return StreamFormat(
+        model_fingerprint(config.to_dict(), weights),
+        sample_rate=config.sampling_rate,
+        channels=config.audio_channels,
+        frame_samples=config.hop_length,
+        max_codebooks=config.num_quantizers,
+        codebook_size=config.codebook_size,
+    )
