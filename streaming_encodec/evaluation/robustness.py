@@ -32,7 +32,7 @@ class SignalResult:
     level_db: float
 
 
-def hostile_signals(sample_rate: int, seconds: float = 2.0, seed: int = 0) -> list[Clip]:
+def hostile_signals(sample_rate: int, seconds: float = 1.0, seed: int = 0) -> list[Clip]:
     """Silence, a full-scale square wave, white noise at full scale, and full-scale noise that stops dead."""
     samples = round(seconds * sample_rate)
     rng = np.random.default_rng(seed)

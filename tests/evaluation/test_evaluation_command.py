@@ -1,0 +1,245 @@
+"""Folders of clips, the listening set's recipe, the run, its report, and the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from evaluation_kit import RATE, small_model, speech, write_folder
+from typer import Typer
+from typer.testing import CliRunner
+
+from streaming_encodec.cli.evaluate import evaluate_command
+from streaming_encodec.errors import FileFormatError, MissingExtraError
+from streaming_encodec.evaluation import opus as opus_module
+from streaming_encodec.evaluation.clips import load_clips
+from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
+from streaming_encodec.evaluation.metrics import LogMel, MetricSet, Score, make_metrics
+from streaming_encodec.evaluation.report import marks, rows_table
+from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row, evaluate
+from streaming_encodec.training.recipe import Source
+
+
+def test_a_bare_folder_is_read_in_order_and_resampled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "deep").mkdir()
+    soundfile.write(tmp_path / "deep" / "b.wav", rng.uniform(-0.1, 0.1, (44_100, 2)), 44_100)
+    soundfile.write(tmp_path / "a.flac", rng.uniform(-0.1, 0.1, 16_000), 16_000)
+    (tmp_path / "notes.txt").write_text("not audio")
+    clips = load_clips(tmp_path, RATE)
+    assert [clip.name for clip in clips] == ["a.flac", "deep/b.wav"]
+    assert all(clip.samples.dtype == np.float32 and len(clip.samples) == RATE for clip in clips)
+    assert clips[0].text is None
+
+
+def test_a_manifest_names_files_texts_and_speakers(tmp_path: Path) -> None:
+    write_folder(tmp_path, clips=3)
+    rows = [
+        {"file": "clip-2.flac", "speaker": "a", "text": "peter", "licence": "MIT"},
+        {"file": "clip-1.flac", "speaker": "a", "text": ""},
+        {"file": "clip-0.flac", "speaker": "b"},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    clips = load_clips(tmp_path, RATE)
+    assert [(clip.name, clip.text) for clip in clips] == [
+        ("clip-2.flac", "peter"),
+        ("clip-1.flac", ""),
+        ("clip-0.flac", None),
+    ]
+    assert clips[0].licence == "MIT"
+    assert [clip.speaker for clip in load_clips(tmp_path, RATE, limit=2)] == ["a", "b"], (
+        "as many speakers as can be"
+    )
+
+
+@pytest.mark.parametrize("line", ['{"name": "x"}', "[1]", "{", '"clip.flac"'])
+def test_a_broken_manifest_is_said(tmp_path: Path, line: str) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "manifest.jsonl").write_text(line)
+    with pytest.raises(FileFormatError, match="must be a JSON object with a 'file'"):
+        load_clips(tmp_path, RATE)
+
+
+def test_folders_that_cannot_be_judged(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="is not a folder"):
+        load_clips(tmp_path / "nowhere", RATE)
+    with pytest.raises(FileFormatError, match="no audio files"):
+        load_clips(tmp_path, RATE)
+    soundfile.write(tmp_path / "word.wav", np.full(RATE // 2, 0.1), RATE)
+    with pytest.raises(FileFormatError, match=r"0\.50 s is too short"):
+        load_clips(tmp_path, RATE)
+    soundfile.write(tmp_path / "word.wav", np.zeros(2 * RATE), RATE)
+    with pytest.raises(FileFormatError, match="is silent"):
+        load_clips(tmp_path, RATE)
+
+
+def fake_package(source: Source, into: Path) -> Path:
+    """A package of one recording at 16 kHz, one raw, and the transcription of the first."""
+    pcm = (speech().samples[:16_000] * 32_767).astype("<i2")
+    soundfile.write(into / "first.wav", pcm, 16_000)
+    (into / "second.raw").write_bytes(pcm.tobytes())
+    (into / "transcription").write_text("<s> good  day </s> (first)\n")
+    return into
+
+
+def item(name: str, *files: str, text: str | None = "") -> Item:
+    return Item(name, "fake", "someone", "en", "GPL-2.0", files, text)
+
+
+def test_listening_set_recipe(tmp_path: Path) -> None:
+    items = (item("joined", "first.wav", "second.raw", text="x"), item("alone", "first.wav", text=None))
+    out = build_listening_set(tmp_path / "set", items, fetch=fake_package)
+    clips = load_clips(out, RATE)
+    assert [(clip.name, clip.text) for clip in clips] == [("joined.flac", "x"), ("alone.flac", "good day")]
+    assert len(clips[0].samples) == 2 * RATE + RATE // 4
+    assert clips[0].licence == "GPL-2.0"
+    assert "first.wav, second.raw" in clips[0].source
+    assert np.allclose(clips[0].samples[:RATE], clips[0].samples[-RATE:], atol=2e-3), (
+        "raw is read as 16 kHz, 16 bit"
+    )
+
+
+def test_listening_set_of_another_package_version(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"has no gone\.wav"):
+        build_listening_set(tmp_path, (item("x", "gone.wav"),), fetch=fake_package)
+    with pytest.raises(FileFormatError, match=r"no transcription of second\.raw"):
+        build_listening_set(tmp_path, (item("x", "second.raw", text=None),), fetch=fake_package)
+
+
+def test_the_listening_set_holds_nobody_who_is_trained_on() -> None:
+    from streaming_encodec.training.recipe import SOURCES
+
+    trained = {source.speaker for source in SOURCES if source.split == "train"}
+    packages = {source.location for source in SOURCES if source.split == "train"}
+    assert not trained & {entry.speaker for entry in ITEMS}
+    assert not packages & {entry.package for entry in ITEMS}
+    assert len({entry.speaker for entry in ITEMS}) >= 12
+    assert len({entry.name for entry in ITEMS}) == len(ITEMS)
+
+
+class Loudness:
+    """A metric with weights and a clip it refuses, to see how means are taken."""
+
+    name, title, better, absolute = "loudness", "Loudness", "higher", True
+
+    def __call__(self, clip, degraded):  # type: ignore[no-untyped-def]
+        return {"clip-0.flac": Score(1.0, 3.0), "clip-1.flac": Score(5.0, 1.0)}.get(clip.name)
+
+
+def has_opus() -> bool:
+    try:
+        opus_module.Opus()
+    except MissingExtraError:
+        return False
+    return True
+
+
+def test_rows_of_a_run(tmp_path: Path) -> None:
+    clips = load_clips(write_folder(tmp_path, clips=3), RATE)
+    metrics = MetricSet((LogMel(), Loudness()), {"wer": "not here"})  # type: ignore[arg-type]
+    plan = Plan((1.5, 6.0), losses=(0.2,), loss_bandwidths=(6.0,), opus=has_opus())
+    result = evaluate(small_model(), clips, metrics, plan)
+    found = [(row.codec, row.kbps, row.loss) for row in result.rows]
+    codecs = [MODEL, OPUS] if plan.opus else [MODEL]
+    assert found == [(ORIGINAL, 0.0, 0.0)] + [
+        (codec, *rest) for codec in codecs for rest in ((1.5, 0.0), (6.0, 0.0), (6.0, 0.2))
+    ]
+    whole, holed = result.row(MODEL, 6.0), result.row(MODEL, 6.0, 0.2)
+    assert whole is not None
+    assert holed is not None
+    assert whole.scores["loudness"] == 2.0, "weighted: (3 · 1 + 1 · 5) / 4"
+    assert whole.per_clip["loudness"] == [1.0, 5.0, None]
+    assert (whole.measured_kbps, whole.measured_loss) == (6.0, 0.0)
+    assert 0 < holed.measured_loss < 0.6
+    assert holed.scores["log_mel_db"] != whole.scores["log_mel_db"]
+    assert result.rows[0].scores == {"log_mel_db": None, "loudness": 2.0}
+    assert len(result.signals) == 8
+    assert [border.kbps for border in result.borders] == [1.5, 6.0]
+
+    table = rows_table(metrics, result, "x")
+    assert [column.header for column in table.columns][-1] == "wer", "a missing metric keeps its column"
+    again = evaluate(small_model(), clips, metrics, plan)
+    assert again.rows == result.rows, "a run can be repeated"
+
+
+def row(codec: str, kbps: float, **scores: float) -> Row:
+    return Row(codec, kbps, 0.0, kbps, 0.0, dict(scores), {})
+
+
+@pytest.mark.parametrize(("coded", "met"), [(0.249, True), (0.251, False)])
+def test_marks(coded: float, met: bool) -> None:
+    rows = [
+        row(ORIGINAL, 0.0, wer=0.1),
+        row(MODEL, 1.5, wer=coded),
+        row(MODEL, 6.0, stoi=0.93, pesq_wb=2.0),
+        row(OPUS, 6.0, stoi=0.9, pesq_wb=2.1),
+    ]
+    metrics = make_metrics(["log_mel_db", "stoi", "pesq_wb"])
+    found = {mark.what: mark.met for mark in marks(metrics, Evaluation(rows))}
+    assert found == {
+        "STOI above Opus at 6 kbps": True,
+        "PESQ-WB above Opus at 6 kbps": False,
+        "WER at 1.5 kbps at most twice the original's plus 5 points": met,
+    }
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    small_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
+    app = Typer()
+    app.command()(evaluate_command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_writes_table_json_plots_and_audio(tmp_path: Path, model_folder: Path) -> None:
+    folder, out = write_folder(tmp_path / "audio"), tmp_path / "out"
+    opus = ["--opus" if has_opus() else "--no-opus"]
+    result = run(
+        folder, "-m", model_folder, "-o", out, "--metrics", "stoi,log_mel_db", "--bandwidths", "1.5,6",
+        "--loss", "10", "--loss-bandwidths", "6", "--save-audio", *opus,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for word in ("STOI", "log-mel", "silence", "no clicks", "not measured"):
+        assert word in result.output
+    report = json.loads((out / "results.json").read_text())
+    assert report["format"] == 1
+    assert [clip["name"] for clip in report["clips"]] == ["clip-0.flac", "clip-1.flac"]
+    assert {(r["kbps"], r["loss"]) for r in report["rows"] if r["codec"] == MODEL} == {
+        (1.5, 0),
+        (6, 0),
+        (6, 0.1),
+    }
+    for name in ("rate.png", "loss.png", "spectrograms.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    samples, rate = soundfile.read(out / "audio" / "model-6-kbps-10-lost" / "clip-1.flac")
+    assert (len(samples), rate) == (round(1.2 * RATE), RATE)
+
+
+def test_the_quick_way_says_what_it_left_out(tmp_path: Path, model_folder: Path) -> None:
+    folder = write_folder(tmp_path / "audio", clips=1)
+    result = run(
+        folder, "-m", model_folder, "-o", tmp_path / "out", "--quick", "--no-opus", "--no-plots", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"wer", "speaker", "visqol_speech"} <= set(report["unavailable"])
+    assert {r["loss"] for r in report["rows"]} == {0.0, 0.05, 0.2}
+    assert not (tmp_path / "out" / "rate.png").exists()
+
+
+def test_wrong_usage(tmp_path: Path, model_folder: Path) -> None:
+    folder = write_folder(tmp_path / "audio", clips=1)
+    assert run(folder, "-m", model_folder, "--bandwidths", "six").exit_code == 2
+    assert run().exit_code == 2
+    shutil.rmtree(folder)
+    result = run(folder, "-m", model_folder, "-o", tmp_path / "out")
+    assert isinstance(result.exception, FileFormatError)
+    assert not (tmp_path / "out").exists(), "nothing is left behind"

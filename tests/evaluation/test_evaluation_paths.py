@@ -1,0 +1,129 @@
+"""Losses, the streaming path, and the checks for clicks and hostile signals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from evaluation_kit import RATE, small_model, speech
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.evaluation.clips import Clip
+from streaming_encodec.evaluation.losses import bursty_loss, conceal
+from streaming_encodec.evaluation.robustness import (
+    CLICK_RATIO,
+    border_ratio,
+    check_signals,
+    forgetful,
+    hostile_signals,
+)
+from streaming_encodec.evaluation.streamed import decode_clips, encode_clips
+from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+
+
+def runs(lost: np.ndarray) -> np.ndarray:
+    """Lengths of bursts."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], lost.astype(np.int8), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.10, 0.20])
+@pytest.mark.parametrize(("packet_ms", "mean"), [(40 / 3, 4.5), (20.0, 3.0), (60.0, 1.0)])
+def test_bursty_loss_has_its_rate_and_its_bursts(rate: float, packet_ms: float, mean: float) -> None:
+    lost = bursty_loss(300_000, packet_ms, rate, np.random.default_rng(3), burst_ms=60.0)
+    assert lost.mean() == pytest.approx(rate, rel=0.15)
+    assert runs(lost).mean() == pytest.approx(mean, rel=0.1)
+
+
+def test_no_loss_is_no_loss_and_a_seed_repeats() -> None:
+    assert not bursty_loss(1000, 20.0, 0.0, np.random.default_rng(0)).any()
+    first, second = (bursty_loss(1000, 20.0, 0.2, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 0.95, float("nan")])
+def test_impossible_loss_rates(rate: float) -> None:
+    with pytest.raises(ConfigError, match="loss rate"):
+        bursty_loss(10, 20.0, rate, np.random.default_rng(0))
+
+
+def test_concealment_repeats_with_decay() -> None:
+    latent = torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]]])
+    lost = np.array([[False, True, True, False, True], [True, False, False, False, False]])
+    expected = torch.tensor([[[1.0, 0.5, 0.25, 4.0, 2.0]], [[0.0, 2.0, 3.0, 4.0, 5.0]]])
+    assert torch.equal(conceal(latent, lost, decay=0.5), expected)
+    assert latent[0, 0, 1] == 2.0, "the caller's latent stays"
+
+
+def clips_of_three_lengths() -> list[Clip]:
+    sentence = speech().samples
+    return [Clip(str(n), sentence[9000 : 9000 + n], RATE) for n in (24_000, 17_777, 320)]
+
+
+def test_clips_in_step_are_what_single_live_streams_give() -> None:
+    model, clips = small_model(), clips_of_three_lengths()
+    coded = encode_clips(model, clips, 3.0)
+    sounds = decode_clips(model, coded)
+    assert coded.kbps == 3.0
+    assert coded.frames == (75, 56, 1)
+    for row, clip in enumerate(clips):
+        encoder, decoder = StreamingEncoder(model, bandwidth=3.0), StreamingDecoder(model)
+        padded = np.pad(clip.samples, (0, -len(clip.samples) % 320))
+        codes = encoder.push(padded)
+        same = (coded.codes[row, :, : coded.frames[row]].numpy() == codes).mean()
+        assert same > 0.98, "float32 ties may fall either way"
+        out = decoder.push(coded.codes[row, :, : coded.frames[row]].numpy())
+        assert np.allclose(out[0, : len(clip.samples)], sounds[row], atol=1e-5)
+        assert len(sounds[row]) == len(clip.samples)
+
+
+def test_loss_changes_nothing_before_it() -> None:
+    model, clips = small_model(), clips_of_three_lengths()
+    coded = encode_clips(model, clips, 6.0)
+    lost = [np.zeros(frames, np.bool_) for frames in coded.frames]
+    whole = decode_clips(model, coded)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, decode_clips(model, coded, lost), strict=True))
+    lost[0][40:43] = True
+    holed = decode_clips(model, coded, lost)
+    assert np.array_equal(holed[0][: 40 * 320], whole[0][: 40 * 320])
+    assert not np.allclose(holed[0][40 * 320 : 43 * 320], whole[0][40 * 320 : 43 * 320], atol=1e-4)
+    assert np.array_equal(holed[1], whole[1]), "rows are strangers"
+
+
+def test_border_ratio_is_one_for_noise_and_tells_clicks() -> None:
+    rng = np.random.default_rng(5)
+    sound = rng.standard_normal(320 * 600).astype(np.float32) * 0.1
+    assert border_ratio([sound], 320) == pytest.approx(1.0, abs=0.1)
+    clicking = sound.copy()
+    clicking[::320] += 1.0
+    assert border_ratio([clicking], 320) > 3.0
+    stepping = sound + np.repeat(rng.choice([-1.0, 1.0], 600), 320).astype(np.float32)
+    assert border_ratio([stepping], 320) > 3.0
+
+
+def test_clicks_of_a_forgetful_decoder_are_seen_and_the_stream_has_none() -> None:
+    model, clip = small_model(seed=1), speech(3.0)
+    sounds = decode_clips(model, encode_clips(model, [clip], 6.0))
+    broken = forgetful(model, [clip], 6.0)
+    streamed = border_ratio(sounds, 320)
+    offline = model.decode(model.encode(torch.from_numpy(clip.samples)[None, None], 6.0))
+    assert streamed == pytest.approx(border_ratio([offline[0, 0].detach().numpy()], 320), rel=0.05)
+    assert border_ratio(broken, 320) > CLICK_RATIO > 2 * streamed
+
+
+def test_hostile_signals_are_hostile() -> None:
+    silence, square, noise, stops = (clip.samples for clip in hostile_signals(RATE, 0.5))
+    assert not silence.any()
+    assert set(np.unique(square)) == {-1.0, 1.0}
+    assert np.abs(noise).max() > 0.99
+    assert not stops[len(stops) // 2 :].any()
+
+
+def test_check_signals_tells_numbers_from_nan() -> None:
+    model = small_model()
+    results = check_signals(model, (1.5, 6.0), seconds=0.4)
+    assert len(results) == 8
+    assert all(result.finite and np.isfinite(result.peak) for result in results)
+    with torch.no_grad():
+        next(model.decoder.parameters())[0] = float("nan")
+    assert not any(result.finite for result in check_signals(model, (6.0,), seconds=0.4))
