@@ -9,6 +9,7 @@ is for wrong usage: exit code 2.
 from streaming_encodec.cli.lazy import Entry, build_app
 
 _FILES = "Files"
+_CALLS = "Calls"
 
 COMMANDS = (
     Entry("stream", "Send a file through the live codec, block by block.", _FILES),
@@ -16,6 +17,10 @@ COMMANDS = (
     Entry("decode", "Make a sound file of an .ecdc file.", _FILES),
     Entry("info", "Say what a sound file, an .ecdc file or a model holds.", _FILES),
     Entry("models", "List the models that --model takes by name.", _FILES),
+    Entry("serve", "Run a relay: rooms in which everybody hears everybody.", _CALLS),
+    Entry("token", "Make a token that lets one person into a room once.", _CALLS),
+    Entry("send", "Send a sound file into a room as live speech.", _CALLS),
+    Entry("listen", "Write what is said in a room to a sound file.", _CALLS),
 )
 
 app = build_app(

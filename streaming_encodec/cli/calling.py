@@ -1,0 +1,77 @@
+"""Options of the commands that call somebody through a relay."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streaming_encodec.net.config import DEFAULT_PORT, client_tls
+
+if TYPE_CHECKING:
+    from streaming_encodec.net.client import CallStatistics
+
+DEFAULT_URL = f"ws://127.0.0.1:{DEFAULT_PORT}"
+
+UrlOption = Annotated[str, typer.Option("--url", "-u", help="The relay: ws://host:port or wss://host.")]
+
+RoomOption = Annotated[
+    str | None, typer.Option("--room", "-r", help="The room.", show_default="the token's, or lobby")
+]
+
+TokenOption = Annotated[
+    str | None,
+    typer.Option(help="Token, or @FILE to read it from a file: others can see what a command line says."),
+]
+
+CaOption = Annotated[
+    Path | None, typer.Option(help="Certificate, PEM, of a relay that the system does not know.")
+]
+
+
+def read_token(token: str | None) -> str | None:
+    """The token itself, out of its file if it was given as `@FILE`."""
+    if token is None or not token.startswith("@"):
+        return token
+    try:
+        return Path(token[1:]).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{token[1:]}: cannot be read: {error}", param_hint="--token") from error
+
+
+def tls_of(authority: Path | None) -> ssl.SSLContext | None:
+    """The TLS context for `--ca`."""
+    return None if authority is None else client_tls(authority)
+
+
+def on_interrupt() -> asyncio.Event:
+    """An event that Ctrl-C or SIGTERM sets, once; a second Ctrl-C ends the program."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        event.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            break
+    return event
+
+
+def link_facts(statistics: CallStatistics) -> dict[str, Any]:
+    """What `--json` says of the connection."""
+    link = statistics.link
+    return {
+        "connects": link.connects,
+        "resumes": link.resumes,
+        "packets_sent": link.packets_sent,
+        "bytes_sent": link.bytes_sent,
+        "packets_dropped": link.packets_dropped,
+    }
