@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from streaming_encodec.audio.files import AudioWriter
 from streaming_encodec.cli.console import err, note, out, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
 from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from streaming_encodec.evaluation.clips import Clip
+    from streaming_encodec.evaluation.clips import Clip, Samples
     from streaming_encodec.evaluation.metrics import MetricSet
-    from streaming_encodec.evaluation.runner import Evaluation, Plan
+    from streaming_encodec.evaluation.runner import Condition, Evaluation
 
 QUICK_CLIPS = 6
 QUICK_METRICS = ("pesq_wb", "stoi", "log_mel_db")
@@ -86,6 +89,9 @@ def evaluate_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the losses.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that apply the metrics; as many as cores are free.")
+    ] = 1,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,10 +102,11 @@ def evaluate_command(
     """
     from streaming_encodec.evaluation.clips import load_clips
     from streaming_encodec.evaluation.data import build_listening_set
+    from streaming_encodec.evaluation.judging import PoolJudge
     from streaming_encodec.evaluation.metrics import make_metrics
     from streaming_encodec.evaluation.report import as_json as report_json
     from streaming_encodec.evaluation.report import marks, marks_table, rows_table, signals_table
-    from streaming_encodec.evaluation.runner import Plan
+    from streaming_encodec.evaluation.runner import Plan, evaluate
 
     use_threads(threads)
     loaded = load_model(model)
@@ -122,14 +129,19 @@ def evaluate_command(
     metric_set = _without_slow(make_metrics(names, whisper), quick and names is None)
     chosen = load_clips(audio, loaded.config.sampling_rate, clips)
     to.mkdir(parents=True, exist_ok=True)
-    result, showcase = _run(loaded.model, chosen, metric_set, plan, to if save_audio else None)
+    with ExitStack() as stack:
+        judge = None
+        if jobs > 1:
+            judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs, whisper))
+        listener = stack.enter_context(_Progress(chosen, to if save_audio else None))
+        result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
 
     report = report_json(loaded.name, chosen, metric_set, plan, result)
     (to / "results.json").write_text(
         json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     if plots:
-        _draw(to, loaded.name, chosen[0], metric_set, result, showcase)
+        _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
     if as_json:
         print_json(report)
         return
@@ -163,60 +175,53 @@ def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
     return replace(metrics, metrics=kept, missing=metrics.missing | left)
 
 
-def _run(
-    model: Any, clips: list[Clip], metrics: MetricSet, plan: Plan, save_to: Path | None
-) -> tuple[Evaluation, dict[str, Any]]:
-    """Run with a progress bar; also returns the first clip's sounds for the spectrograms."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+class _Progress:
+    """A bar on the terminal; keeps the first clip's sounds for the spectrograms, and writes all if asked."""
 
-    from streaming_encodec.audio.files import AudioWriter
-    from streaming_encodec.evaluation.clips import Samples
-    from streaming_encodec.evaluation.metrics import Metric
-    from streaming_encodec.evaluation.runner import ORIGINAL, Condition, Listener, evaluate
+    def __init__(self, clips: list[Clip], save_to: Path | None) -> None:
+        self.showcase: dict[str, Samples] = {}
+        self._clips = clips
+        self._save_to = save_to
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(),
+            console=err(),
+            transient=True,
+            disable=not err().is_terminal,
+        )
+        self._task = self._bar.add_task("encoding", total=None)
 
-    showcase: dict[str, Samples] = {}
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-        console=err(),
-        transient=True,
-        disable=not err().is_terminal,
-    )
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
 
-    class Bar(Listener):
-        task = bar.add_task("encoding", total=None)
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
 
-        def begin(self, condition: Condition, done: int, total: int) -> None:
-            work = total * len(clips) * len(metrics.metrics)
-            bar.update(
-                self.task,
-                description=condition.label,
-                total=work,
-                completed=done * len(clips) * len(metrics.metrics),
-            )
+    def begin(self, condition: Condition, done: int, total: int) -> None:
+        clips = len(self._clips)
+        self._bar.update(self._task, description=condition.label, total=total * clips, completed=done * clips)
 
-        def scored(self, clip: Clip, metric: Metric) -> None:
-            bar.advance(self.task)
+    def scored(self, condition: Condition) -> None:
+        self._bar.advance(self._task)
 
-        def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
-            if condition.codec != ORIGINAL and clip is clips[0]:
-                showcase[condition.label] = samples
-            if save_to is not None:
-                folder = (
-                    save_to / "audio" / condition.label.replace(", ", " ").replace(" ", "-").replace("%", "")
-                )
-                folder.mkdir(parents=True, exist_ok=True)
-                with AudioWriter(folder / f"{Path(clip.name).stem}.flac", clip.sample_rate) as writer:
-                    writer.write(samples[None])
-
-    with bar:
-        return evaluate(model, clips, metrics, plan, Bar()), showcase
+    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
+        if not condition.kbps:
+            return  # the original
+        if clip is self._clips[0]:
+            self.showcase[condition.label] = samples
+        if self._save_to is not None:
+            name = condition.label.replace(", ", " ").replace(" ", "-").replace("%", "")
+            folder = self._save_to / "audio" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            with AudioWriter(folder / f"{Path(clip.name).stem}.flac", clip.sample_rate) as writer:
+                writer.write(samples[None])
 
 
 def _draw(
-    to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Any]
+    to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Samples]
 ) -> None:
     from streaming_encodec.evaluation.plots import loss_plot, rate_plot, spectrogram_plot
 

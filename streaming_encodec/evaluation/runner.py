@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.judging import Judge, SerialJudge
 from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
-from streaming_encodec.evaluation.metrics import Metric, MetricSet, Score
+from streaming_encodec.evaluation.metrics import MetricSet, Score
 from streaming_encodec.evaluation.opus import Opus
 from streaming_encodec.evaluation.robustness import SignalResult, border_ratio, check_signals, forgetful
 from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, decode_clips, encode_clips
@@ -93,17 +95,27 @@ class Condition:
         return self.codec if self.codec == ORIGINAL else f"{self.codec} {self.kbps:g} kbps{loss}"
 
 
-class Listener:
-    """Is told how a run goes; does nothing by itself."""
+class Listener(Protocol):
+    """Is told how a run goes."""
 
     def begin(self, condition: Condition, done: int, total: int) -> None:
         """A condition starts; ``done`` of ``total`` are over."""
 
-    def scored(self, clip: Clip, metric: Metric) -> None:
-        """One metric of one clip is there."""
+    def scored(self, condition: Condition) -> None:
+        """All metrics of one more clip are there."""
 
     def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
         """What a clip became."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def begin(self, condition: Condition, done: int, total: int) -> None: ...
+
+    def scored(self, condition: Condition) -> None: ...
+
+    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None: ...
 
 
 Outcome = tuple[Condition, float, float, list[Samples]]
@@ -115,15 +127,17 @@ def evaluate(
     metrics: MetricSet,
     plan: Plan,
     listener: Listener | None = None,
+    judge: Judge | None = None,
 ) -> Evaluation:
-    """Run ``plan`` on ``model``.
+    """Run ``plan`` on ``model``; ``judge`` applies the metrics, by itself in this process.
 
     Raises:
         StreamError: the model cannot stream by samples.
         ConfigError: a bandwidth is not one of the model's.
         MissingExtraError: Opus is wanted and there is no libopus.
     """
-    listener = listener or Listener()
+    listener = listener or Silent()
+    judge = judge or SerialJudge(clips, metrics)
     total = len(_conditions(plan))
     rows, borders = [], []
     outcomes = _outcomes(model, clips, plan)
@@ -131,7 +145,7 @@ def evaluate(
         listener.begin(condition, done, total)
         for clip, sound in zip(clips, sounds, strict=True):
             listener.sound(condition, clip, sound)
-        scores, per_clip = _judge(clips, sounds, metrics, condition, listener)
+        scores, per_clip = _judge(metrics, condition, sounds, judge, listener)
         rows.append(Row(condition.codec, condition.kbps, condition.loss, kbps, lost, scores, per_clip))
         if plan.robustness and condition.codec == MODEL and not condition.loss:
             borders.append(_borders(model, clips, sounds, condition.kbps))
@@ -194,27 +208,25 @@ def _share(masks: Sequence[Lost]) -> float:
 
 
 def _judge(
-    clips: Sequence[Clip],
-    sounds: Sequence[Samples],
-    metrics: MetricSet,
-    condition: Condition,
-    listener: Listener,
+    metrics: MetricSet, condition: Condition, sounds: Sequence[Samples], judge: Judge, listener: Listener
 ) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
-    means: dict[str, float | None] = {}
-    per_clip: dict[str, list[float | None]] = {}
-    for metric in metrics.metrics:
-        if condition.codec == ORIGINAL and not metric.absolute:
-            means[metric.name] = None  # a sound against itself says nothing
-            continue
-        scores: list[Score | None] = []
-        for clip, sound in zip(clips, sounds, strict=True):
-            scores.append(metric(clip, sound))
-            listener.scored(clip, metric)
-        known = [score for score in scores if score is not None and score.weight > 0]
-        weight = sum(score.weight for score in known)
-        means[metric.name] = sum(score.value * score.weight for score in known) / weight if known else None
-        per_clip[metric.name] = [None if score is None else score.value for score in scores]
+    # A sound against itself says nothing: of the original only what is absolute.
+    names = [m.name for m in metrics.metrics if m.absolute or condition.codec != ORIGINAL]
+    found: dict[str, list[Score | None]] = {name: [] for name in names}
+    for scores in judge(sounds, names):
+        for name in names:
+            found[name].append(scores[name])
+        listener.scored(condition)
+    means = {name: _mean(found.get(name, [])) for name in metrics.names}
+    per_clip = {name: [None if s is None else s.value for s in scores] for name, scores in found.items()}
     return means, per_clip
+
+
+def _mean(scores: Sequence[Score | None]) -> float | None:
+    known = [score for score in scores if score is not None and score.weight > 0]
+    if not known:
+        return None
+    return sum(score.value * score.weight for score in known) / sum(score.weight for score in known)
 
 
 def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Samples], kbps: float) -> Borders:

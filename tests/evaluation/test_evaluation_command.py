@@ -14,10 +14,11 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from streaming_encodec.cli.evaluate import evaluate_command
-from streaming_encodec.errors import FileFormatError, MissingExtraError
+from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import load_clips
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
+from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, Score, make_metrics
 from streaming_encodec.evaluation.report import marks, rows_table
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row, evaluate
@@ -164,6 +165,18 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert [column.header for column in table.columns][-1] == "wer", "a missing metric keeps its column"
     again = evaluate(small_model(), clips, metrics, plan)
     assert again.rows == result.rows, "a run can be repeated"
+
+
+def test_workers_judge_as_this_process_does(tmp_path: Path) -> None:
+    clips = load_clips(write_folder(tmp_path, clips=2), RATE)
+    metrics = make_metrics(["log_mel_db", "stoi"])
+    sounds = [clip.samples * np.float32(0.5) for clip in clips]
+    here = list(SerialJudge(clips, metrics)(sounds, metrics.names))
+    with PoolJudge(clips, metrics, workers=2) as judge:
+        assert list(judge(sounds, metrics.names)) == here
+        assert list(judge(sounds, ["stoi"])) == [{"stoi": scores["stoi"]} for scores in here]
+    with pytest.raises(ConfigError, match="two workers or more"):
+        PoolJudge(clips, metrics, workers=1)
 
 
 def row(codec: str, kbps: float, **scores: float) -> Row:
