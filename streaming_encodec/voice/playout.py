@@ -144,9 +144,12 @@ class PcmPlayout:
             gain = instruction.gain
             lost = self._checked((yield DecodeRequest(None)))
             return self._mix(lost, gain, (1 - gain**2) ** 0.5, None)
-        if instruction.kind is Kind.NOISE:
-            return self._mix(None, 0.0, 1.0, instruction.noise)
-        return self._mix(None, 0.0, 0.0, None)
+        noise_gain = 1.0 if instruction.kind is Kind.NOISE else 0.0
+        ringing: FloatArray | None = None
+        if self._voice_gain:
+            # The voice stops within this frame, not before it: one step more gives what fades.
+            ringing = self._checked((yield DecodeRequest(None)))
+        return self._mix(ringing, 0.0, noise_gain, instruction.noise)
 
     def _mix(
         self,

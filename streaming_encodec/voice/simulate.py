@@ -8,6 +8,7 @@ can be compared with what was said, frame by frame, and hours pass in minutes.
 from __future__ import annotations
 
 import heapq
+from array import array
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -26,7 +27,7 @@ from streaming_encodec.wire.packet import Packet, serialize_packet
 
 FloatArray = npt.NDArray[np.float32]
 
-_DIGITS = 3  # codebooks that spell a frame's number to the base of 1024: 1.07e9 frames
+_DIGITS = 2  # codebooks that spell a frame's number to the base of 1024, modulo 2**20
 
 
 def made_up_voice(stream_format: StreamFormat, seconds: float = 20.0, seed: int = 0) -> FloatArray:
@@ -53,7 +54,7 @@ class CallSettings:
     """One simulated call. Frames per packet and redundancy as in a `Packet`; the sound card asks by
     ``block_samples``.
 
-    Codebooks are at least 3, since the first three spell the frame's number.
+    Codebooks are at least 2, since the first two spell the frame's number.
     """
 
     network: NetworkModel
@@ -116,13 +117,13 @@ class CallResult:
 
 
 def spell_number(number: int, num_codebooks: int) -> IntArray:
-    """Codes ``[K, 1]`` whose first three spell ``number``."""
+    """Codes ``[K, 1]`` whose first two spell ``number``, modulo 2**20."""
     digits = [(number >> 10 * i) & 1023 for i in range(_DIGITS)]
     return np.array(digits + [0] * (num_codebooks - _DIGITS), dtype=np.int64)[:, None]
 
 
 def spelled_number(codes: IntArray) -> int:
-    """The number that codes ``[K, 1]`` spell."""
+    """The number that codes ``[K, 1]`` spell, modulo 2**20."""
     return sum(int(codes[i, 0]) << 10 * i for i in range(_DIGITS))
 
 
@@ -147,9 +148,10 @@ class _Call:
         self._bytes = 0
         self._keep_sound = keep_sound
         self._sound: list[FloatArray] = []
-        self._times: list[float] = []
-        self._frames: list[int] = []
-        self._targets: list[float] = []
+        self._times = array("d")
+        self._frames = array("q")
+        self._targets = array("d")
+        self._wrong = 0
 
     def run(self) -> CallResult:
         settings = self.settings
@@ -204,11 +206,15 @@ class _Call:
             return
         self._times.append(heard)
         codes = instruction.codes
-        self._frames.append(-1 if codes is None else spelled_number(codes))
+        self._frames.append(-1 if codes is None else instruction.frame)
+        # Timestamps begin with frame 0, so what the codes spell must be what the receiver thinks it plays.
+        self._wrong += codes is not None and spelled_number(codes) != instruction.frame & 0xFFFFF
         self._targets.append(self.receiver.target_ms)
 
     def _result(self) -> CallResult:
         times, frames = np.array(self._times), np.array(self._frames, dtype=np.int64)
+        if self._wrong:
+            raise StreamError(f"{self._wrong} frames were played in the place of others")
         spoken = (frames + 1) * self.format.frame_seconds / (1 + self.settings.network.drift_ppm * 1e-6)
         delay = np.where(frames < 0, np.nan, (times - spoken) * 1000)
         empty = np.zeros((1, 0), dtype=np.float32)

@@ -145,11 +145,13 @@ def serialize_control(message: ControlMessage) -> str:
     sent."""
     try:
         text = write_json({"type": message.TYPE, **message.to_dict()})
+        size = len(text.encode("utf-8"))
     except ValueError as error:
-        raise StreamError(f"a {message.TYPE} message holds a number that is not finite") from error
-    if len(text) > MAX_CONTROL_BYTES:
+        what = "a number that is not finite or text that is not Unicode"
+        raise StreamError(f"a {message.TYPE} message holds {what}") from error
+    if size > MAX_CONTROL_BYTES:
         raise StreamError(
-            f"a {message.TYPE} message of {len(text)} bytes is too long; at most {MAX_CONTROL_BYTES}"
+            f"a {message.TYPE} message of {size} bytes is too long; at most {MAX_CONTROL_BYTES}"
         )
     return text
 

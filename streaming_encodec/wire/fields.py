@@ -95,10 +95,9 @@ class Fields:
 
 
 def write_json(values: Mapping[str, Any]) -> str:
-    """Compact JSON, ASCII only; fields that are None are left out."""
-    return json.dumps(
-        {k: v for k, v in values.items() if v is not None}, separators=(",", ":"), allow_nan=False
-    )
+    """Compact JSON; fields that are None are left out. Raises ValueError for NaN and infinities."""
+    kept = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(kept, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
