@@ -94,8 +94,8 @@ class VoiceConnection(ServerConnection):
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may be written."""
-        return self.protocol.state is State.OPEN
+        """Whether messages may be written; not while the transport is going down, which asyncio logs."""
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
     def offer(self, sender: int, frames: int, data: bytes) -> int:
         """Write a framed packet, or queue it; returns the number of packets dropped for it."""
