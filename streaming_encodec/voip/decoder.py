@@ -16,12 +16,13 @@ from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.formats import stream_format
 from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voip.in_order import InOrderReceiver
-from streaming_encodec.voip.model import find_model, stream_format
+from streaming_encodec.voip.model import find_model
 from streaming_encodec.voip.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat

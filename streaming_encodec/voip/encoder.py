@@ -11,9 +11,10 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.formats import stream_format
 from streaming_encodec.streaming import StreamingEncoder
 from streaming_encodec.streaming.engine import EngineOrName
-from streaming_encodec.voip.model import find_model, stream_format
+from streaming_encodec.voip.model import find_model
 from streaming_encodec.voip.pcm import Samples, take_pcm
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES

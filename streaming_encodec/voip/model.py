@@ -1,4 +1,4 @@
-"""Which model a voice end uses, and what it says of it on the wire."""
+"""Which model a voice end uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.wire.hello import StreamFormat, model_fingerprint
 
 DEFAULT_MODEL = "voice-24khz"
 
@@ -25,17 +24,3 @@ def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
             f"use {DEFAULT_MODEL} or facebook/encodec_24khz"
         )
     return found
-
-
-def stream_format(model: EncodecModel) -> StreamFormat:
-    """What the codes of this model mean: equal on both ends or there is no call."""
-    config = model.config
-    weights = {name: value.detach().cpu().float().numpy() for name, value in model.state_dict().items()}
-    return StreamFormat(
-        model_fingerprint(config.to_dict(), weights),
-        sample_rate=config.sampling_rate,
-        channels=config.audio_channels,
-        frame_samples=config.hop_length,
-        max_codebooks=config.num_quantizers,
-        codebook_size=config.codebook_size,
-    )
