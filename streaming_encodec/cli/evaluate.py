@@ -38,9 +38,9 @@ def evaluate_command(
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
-    to: Annotated[Path, typer.Option("--out", "-o", help="Where results.json and the plots go.")] = Path(
-        "evaluation"
-    ),
+    to: Annotated[
+        Path, typer.Option("--out", "-o", help="Where results.json, results.md and the plots go.")
+    ] = Path("evaluation"),
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +105,13 @@ def evaluate_command(
     from streaming_encodec.evaluation.judging import PoolJudge
     from streaming_encodec.evaluation.metrics import make_metrics
     from streaming_encodec.evaluation.report import as_json as report_json
-    from streaming_encodec.evaluation.report import marks, marks_table, rows_table, signals_table
+    from streaming_encodec.evaluation.report import (
+        as_markdown,
+        marks,
+        marks_table,
+        rows_table,
+        signals_table,
+    )
     from streaming_encodec.evaluation.runner import Plan, evaluate
 
     use_threads(threads)
@@ -140,6 +146,7 @@ def evaluate_command(
     (to / "results.json").write_text(
         json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    (to / "results.md").write_text(as_markdown(loaded.name, chosen, metric_set, result), encoding="utf-8")
     if plots:
         _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
     if as_json:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from streaming_encodec.errors import ConfigError
+from streaming_encodec.voice.network import GilbertElliott, Network, NetworkModel
 
 Lost = npt.NDArray[np.bool_]
 
@@ -17,36 +17,27 @@ BURST_MS = 60.0
 REPEAT_DECAY = 0.8
 """What is left of the last latent for every frame since: the receiver's concealment, and that of training."""
 
+_SETTLE_PACKETS = 50  # the channel begins in its good state: let it forget that
 
-def bursty_loss(
-    packets: int, packet_ms: float, rate: float, rng: np.random.Generator, burst_ms: float = BURST_MS
-) -> Lost:
-    """Which packets are lost [packets]: Gilbert and Elliott's channel with a good and a bad state.
 
-    All is lost in the bad state, nothing in the good one; the bad state lasts ``burst_ms`` on the average
-    (one packet at least), so that codecs with other packet lengths meet the same channel.
+def bursty_loss(packets: int, packet_ms: float, rate: float, seed: int, burst_ms: float = BURST_MS) -> Lost:
+    """Which packets are lost [packets]: the channel of Gilbert and Elliott, as ``voice`` simulates it.
+
+    Bursts last ``burst_ms`` on the average (one packet at least), whatever the length of a packet.
 
     Raises:
-        ConfigError: ``rate`` is not within 0 … 0.9.
+        StreamError: ``rate`` is not a share, or higher than bursts of this length allow.
     """
-    if not 0 <= rate <= 0.9:
-        raise ConfigError(f"a loss rate must be within 0 … 0.9, not {rate:g}")
-    recover = 1.0 / max(1.0, burst_ms / packet_ms)
-    fail = min(1.0, recover * rate / (1.0 - rate))
-    draws = rng.random(packets + 1)
-    bad = bool(draws[0] < rate)  # begins anywhere in the channel's life
-    lost = np.zeros(packets, np.bool_)
-    for number, draw in enumerate(draws[1:]):
-        lost[number] = bad
-        bad = bool(draw >= recover) if bad else bool(draw < fail)
-    return lost
+    loss = GilbertElliott.with_loss(rate, max(1.0, burst_ms / packet_ms))
+    network = Network(NetworkModel(loss=loss), seed)
+    lost = [not network.send(b"", n * packet_ms / 1000) for n in range(packets + _SETTLE_PACKETS)]
+    return np.array(lost[_SETTLE_PACKETS:], np.bool_)
 
 
 def conceal(latent: Tensor, lost: Lost, decay: float = REPEAT_DECAY) -> Tensor:
-    """Lost frames of ``latent`` [B, D, F] replaced, ``lost`` [B, F]: the last one that came, times ``decay``
-    a frame.
+    """Lost frames of ``latent`` [B, D, F] replaced where ``lost`` [B, F].
 
-    Frames lost before any came are zeros.
+    By the last one that came, times ``decay`` for every frame since; by zeros before any came.
     """
     out = latent.clone()
     for row, frames in enumerate(lost):

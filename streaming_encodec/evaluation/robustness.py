@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.streamed import decode_clips, encode_clips
+from streaming_encodec.evaluation.streamed import CodedClips, decode_clips, encode_clips
 from streaming_encodec.model.encodec import EncodecModel
 
 CLICK_RATIO = 1.5
@@ -86,12 +87,21 @@ def border_ratio(sounds: Sequence[Samples], hop_length: int) -> float:
     return float(np.sqrt(border / elsewhere)) if elsewhere > 0 else 1.0
 
 
-def forgetful(model: EncodecModel, clips: Sequence[Clip], kbps: float) -> list[Samples]:
+@torch.no_grad()
+def decode_offline(model: EncodecModel, coded: CodedClips) -> list[Samples]:
+    """Each clip decoded at once by the offline model."""
+    return _cut(model.decode(coded.codes), coded)
+
+
+@torch.no_grad()
+def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Samples]:
     """What a decoder without state makes of the clips, each frame decoded alone: the yardstick for clicks."""
-    coded = encode_clips(model, clips, kbps)
-    with torch.no_grad():
-        batch, count, frames = coded.codes.shape
-        alone = coded.codes.permute(0, 2, 1).reshape(batch * frames, count, 1)
-        pieces = [model.decode(part) for part in torch.split(alone, _ALONE)]
-        pcm = torch.cat(pieces).mean(dim=1).reshape(batch, -1).float().numpy()
-    return [pcm[row, :length].copy() for row, length in enumerate(coded.lengths)]
+    batch, count, frames = coded.codes.shape
+    alone = coded.codes.permute(0, 2, 1).reshape(batch * frames, count, 1)
+    pcm = torch.cat([model.decode(part) for part in torch.split(alone, _ALONE)])  # [B · F, C, hop]
+    return _cut(pcm.reshape(batch, frames, *pcm.shape[1:]).transpose(1, 2).flatten(2), coded)
+
+
+def _cut(pcm: Tensor, coded: CodedClips) -> list[Samples]:
+    mono = pcm.mean(dim=1).float().numpy()
+    return [mono[row, :length].copy() for row, length in enumerate(coded.lengths)]

@@ -13,13 +13,19 @@ from streaming_encodec.evaluation.judging import Judge, SerialJudge
 from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.metrics import MetricSet, Score
 from streaming_encodec.evaluation.opus import Opus
-from streaming_encodec.evaluation.robustness import SignalResult, border_ratio, check_signals, forgetful
+from streaming_encodec.evaluation.robustness import (
+    SignalResult,
+    border_ratio,
+    check_signals,
+    decode_forgetful,
+    decode_offline,
+)
 from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, decode_clips, encode_clips
 from streaming_encodec.model.encodec import EncodecModel
 
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 
-_FORGETFUL_CLIPS = 3  # enough for a yardstick
+_BORDER_CLIPS = 4  # some 2,000 frames: enough for a ratio
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Borders:
-    """Roughness at frame borders against elsewhere, see ``border_ratio``.
+    """Roughness at frame borders against elsewhere, see ``border_ratio``, of the same clips in four ways.
 
-    ``forgetful`` is how clicks would read.
+    ``offline`` is the whole clip decoded at once: what ``model`` has beyond it, streaming added. In ``forgetful``
+    every frame is decoded alone: how clicks would read.
     """
 
     kbps: float
     original: float
+    offline: float
     model: float
     forgetful: float
 
@@ -196,10 +204,10 @@ def _losses(plan: Plan, kbps: float) -> list[float]:
 
 def _masks(packets: Sequence[int], packet_ms: float, loss: float, plan: Plan) -> list[Lost]:
     # A seed for each clip and loss rate: a condition is the same whichever others are run.
-    seeds = [np.random.default_rng([plan.seed, round(loss * 1000), row]) for row in range(len(packets))]
+    seeds = np.random.SeedSequence([plan.seed, round(loss * 1000)]).generate_state(len(packets))
     return [
-        bursty_loss(count, packet_ms, loss, rng, plan.burst_ms)
-        for count, rng in zip(packets, seeds, strict=True)
+        bursty_loss(count, packet_ms, loss, int(seed), plan.burst_ms)
+        for count, seed in zip(packets, seeds, strict=True)
     ]
 
 
@@ -231,9 +239,11 @@ def _mean(scores: Sequence[Score | None]) -> float | None:
 
 def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Samples], kbps: float) -> Borders:
     hop = model.config.hop_length
+    coded = encode_clips(model, clips[:_BORDER_CLIPS], kbps)
     return Borders(
         kbps,
-        original=border_ratio([clip.samples for clip in clips], hop),
-        model=border_ratio(sounds, hop),
-        forgetful=border_ratio(forgetful(model, clips[:_FORGETFUL_CLIPS], kbps), hop),
+        original=border_ratio([clip.samples for clip in clips[:_BORDER_CLIPS]], hop),
+        offline=border_ratio(decode_offline(model, coded), hop),
+        model=border_ratio(sounds[:_BORDER_CLIPS], hop),
+        forgetful=border_ratio(decode_forgetful(model, coded), hop),
     )

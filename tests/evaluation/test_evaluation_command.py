@@ -20,8 +20,18 @@ from streaming_encodec.evaluation.clips import load_clips
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, Score, make_metrics
-from streaming_encodec.evaluation.report import marks, rows_table
-from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row, evaluate
+from streaming_encodec.evaluation.report import as_markdown, marks, rows_table
+from streaming_encodec.evaluation.robustness import SignalResult
+from streaming_encodec.evaluation.runner import (
+    MODEL,
+    OPUS,
+    ORIGINAL,
+    Borders,
+    Evaluation,
+    Plan,
+    Row,
+    evaluate,
+)
 from streaming_encodec.training.recipe import Source
 
 
@@ -162,7 +172,8 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert [border.kbps for border in result.borders] == [1.5, 6.0]
 
     table = rows_table(metrics, result, "x")
-    assert [column.header for column in table.columns][-1] == "wer", "a missing metric keeps its column"
+    assert table.caption == "not measured: wer"
+    assert "Not measured: wer (not here)" in as_markdown("x", clips, metrics, result)
     again = evaluate(small_model(), clips, metrics, plan)
     assert again.rows == result.rows, "a run can be repeated"
 
@@ -200,6 +211,18 @@ def test_marks(coded: float, met: bool) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("offline", "streamed", "met"),
+    [(1.0, 1.02, [True, True]), (1.0, 1.2, [False, True]), (1.7, 1.7, [True, False])],
+)
+def test_marks_of_borders_and_signals(offline: float, streamed: float, met: list[bool]) -> None:
+    borders = [Borders(6.0, 1.0, offline, streamed, 9.0), Borders(3.0, 1.0, 1.0, 1.0, 9.0)]
+    signals = [SignalResult("silence", 6.0, finite, 0.0, -120.0) for finite in (True, False)]
+    found = marks(make_metrics(["log_mel_db"]), Evaluation([], signals, borders))
+    assert [mark.met for mark in found] == [None, False, *met]
+    assert found[1].detail == "silence at 6 kbps"
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     small_model().save_pretrained(tmp_path / "model")
@@ -220,7 +243,7 @@ def test_the_command_writes_table_json_plots_and_audio(tmp_path: Path, model_fol
         "--loss", "10", "--loss-bandwidths", "6", "--save-audio", *opus,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    for word in ("STOI", "log-mel", "silence", "no clicks", "not measured"):
+    for word in ("STOI", "log-mel", "silence", "adds no clicks", "not measured"):
         assert word in result.output
     report = json.loads((out / "results.json").read_text())
     assert report["format"] == 1
@@ -230,6 +253,7 @@ def test_the_command_writes_table_json_plots_and_audio(tmp_path: Path, model_fol
         (6, 0),
         (6, 0.1),
     }
+    assert "| model | 6 | 6.00 | – |" in (out / "results.md").read_text()
     for name in ("rate.png", "loss.png", "spectrograms.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     samples, rate = soundfile.read(out / "audio" / "model-6-kbps-10-lost" / "clip-1.flac")

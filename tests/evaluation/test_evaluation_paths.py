@@ -7,14 +7,15 @@ import pytest
 import torch
 from evaluation_kit import RATE, small_model, speech
 
-from streaming_encodec.errors import ConfigError
+from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.losses import bursty_loss, conceal
 from streaming_encodec.evaluation.robustness import (
     CLICK_RATIO,
     border_ratio,
     check_signals,
-    forgetful,
+    decode_forgetful,
+    decode_offline,
     hostile_signals,
 )
 from streaming_encodec.evaluation.streamed import decode_clips, encode_clips
@@ -27,24 +28,24 @@ def runs(lost: np.ndarray) -> np.ndarray:
     return edges[1::2] - edges[::2]
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.10, 0.20])
+@pytest.mark.parametrize("rate", [0.02, 0.20])
 @pytest.mark.parametrize(("packet_ms", "mean"), [(40 / 3, 4.5), (20.0, 3.0), (60.0, 1.0)])
 def test_bursty_loss_has_its_rate_and_its_bursts(rate: float, packet_ms: float, mean: float) -> None:
-    lost = bursty_loss(300_000, packet_ms, rate, np.random.default_rng(3), burst_ms=60.0)
-    assert lost.mean() == pytest.approx(rate, rel=0.15)
-    assert runs(lost).mean() == pytest.approx(mean, rel=0.1)
+    lost = bursty_loss(60_000, packet_ms, rate, 3, burst_ms=60.0)
+    assert lost.mean() == pytest.approx(rate, rel=0.2)
+    assert runs(lost).mean() == pytest.approx(mean, rel=0.15)
 
 
 def test_no_loss_is_no_loss_and_a_seed_repeats() -> None:
-    assert not bursty_loss(1000, 20.0, 0.0, np.random.default_rng(0)).any()
-    first, second = (bursty_loss(1000, 20.0, 0.2, np.random.default_rng(7)) for _ in range(2))
+    assert not bursty_loss(1000, 20.0, 0.0, 0).any()
+    first, second = (bursty_loss(1000, 20.0, 0.2, 7) for _ in range(2))
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("rate", [-0.1, 0.95, float("nan")])
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_impossible_loss_rates(rate: float) -> None:
-    with pytest.raises(ConfigError, match="loss rate"):
-        bursty_loss(10, 20.0, rate, np.random.default_rng(0))
+    with pytest.raises(StreamError, match="loss share"):
+        bursty_loss(10, 20.0, rate, 0)
 
 
 def test_concealment_repeats_with_decay() -> None:
@@ -102,13 +103,11 @@ def test_border_ratio_is_one_for_noise_and_tells_clicks() -> None:
 
 
 def test_clicks_of_a_forgetful_decoder_are_seen_and_the_stream_has_none() -> None:
-    model, clip = small_model(seed=1), speech(3.0)
-    sounds = decode_clips(model, encode_clips(model, [clip], 6.0))
-    broken = forgetful(model, [clip], 6.0)
-    streamed = border_ratio(sounds, 320)
-    offline = model.decode(model.encode(torch.from_numpy(clip.samples)[None, None], 6.0))
-    assert streamed == pytest.approx(border_ratio([offline[0, 0].detach().numpy()], 320), rel=0.05)
-    assert border_ratio(broken, 320) > CLICK_RATIO > 2 * streamed
+    model = small_model(seed=1)
+    coded = encode_clips(model, [speech(3.0)], 6.0)
+    streamed = border_ratio(decode_clips(model, coded), 320)
+    assert streamed == pytest.approx(border_ratio(decode_offline(model, coded), 320), rel=0.05)
+    assert border_ratio(decode_forgetful(model, coded), 320) > CLICK_RATIO > 2 * streamed
 
 
 def test_hostile_signals_are_hostile() -> None:
