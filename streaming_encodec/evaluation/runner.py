@@ -64,8 +64,8 @@ class Row:
 class Borders:
     """Roughness at frame borders against elsewhere, see ``border_ratio``, of the same clips in four ways.
 
-    ``offline`` is the whole clip decoded at once: what ``model`` has beyond it, streaming added. In ``forgetful``
-    every frame is decoded alone: how clicks would read.
+    ``offline`` is the whole clip decoded at once: what ``model`` has beyond it, streaming added.
+    ``forgetful`` decodes every frame alone: how clicks would read.
     """
 
     kbps: float
