@@ -1,0 +1,146 @@
+"""`serve`, `token`, `send` and `listen` as a user runs them, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jwt
+import numpy as np
+import pytest
+import soundfile
+from net.call_support import RATE, sound, tiny_model
+from typer.testing import CliRunner
+
+from streaming_encodec.cli.app import app
+from streaming_encodec.net.tokens import TokenKey
+
+
+def command(*arguments: object) -> list[str]:
+    start = "from streaming_encodec.cli.app import main; main()"
+    return [sys.executable, "-c", start, *map(str, arguments)]
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def first_event(process: subprocess.Popen[str]) -> dict[str, object]:
+    assert process.stderr is not None
+    event: dict[str, object] = json.loads(process.stderr.readline())
+    return event
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -> None:
+    """One test for all of it, since each process takes seconds to start."""
+    tiny_model().save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "in.wav", sound(120.0), RATE)
+    key = tmp_path / "key"
+    assert run("token", "--new-key", key)[0] == 0
+    speak = run("token", "room", "--key", key, "--no-subscribe")[1].strip()
+    (tmp_path / "token").write_text(run("token", "room", "--key", key, "--no-publish")[1])
+    url = f"ws://127.0.0.1:{(port := free_port())}"
+    call = ("--url", url, "--model", tmp_path / "model", "--json")
+    with started("serve", "--port", port, "--key", key) as relay:
+        event = first_event(relay)
+        assert (event["event"], event["url"], event["tokens"]) == ("listening", url, True)
+        with started("listen", tmp_path / "out.wav", "--token", f"@{tmp_path / 'token'}", *call) as ear:
+            assert first_event(relay)["role"] == "subscribe"
+            with started("send", tmp_path / "in.wav", "--token", speak, "--no-adapt", *call) as mouth:
+                assert first_event(relay)["role"] == "publish"
+                asyncio.run(asyncio.sleep(1.0))
+                relay.send_signal(signal.SIGKILL)
+                relay.wait(10)
+                with started("serve", "--port", port, "--key", key) as again:
+                    events = [first_event(again) for _ in range(3)]
+                    assert {event.get("role") for event in events} == {None, "publish", "subscribe"}
+                    asyncio.run(asyncio.sleep(1.0))
+                    mouth.send_signal(signal.SIGINT)
+                    sent = json.loads(mouth.communicate(timeout=60)[0])
+                    heard = json.loads(ear.communicate(timeout=60)[0])
+                    again.send_signal(signal.SIGTERM)
+                    errors = again.communicate(timeout=20)[1]
+                    assert again.returncode == 0
+    assert (mouth.returncode, ear.returncode) == (1, 0)
+    assert sent["interrupted"]
+    assert sent["connects"] == heard["connects"] == 2
+    ends = [json.loads(line)["event"] for line in errors.splitlines()]
+    assert ends[-2:] == ["draining", "stopped"]
+    assert heard["packets_received"] > 100
+    pcm, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == RATE
+    assert 1.5 < len(pcm) / RATE == heard["seconds"]
+    assert float(np.abs(pcm).max()) > 0.01
+
+
+def test_a_token_says_what_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    code, token, _ = run("token", "r", "--key", tmp_path / "key", "--no-publish", "--ttl", "2m", "--id", "x")
+    claims = jwt.decode(token.strip(), b"k" * 32, algorithms=["HS256"], audience="streaming-encodec")
+    assert code == 0
+    assert (claims["room"], claims["publish"], claims["subscribe"], claims["jti"]) == ("r", False, True, "x")
+    assert claims["exp"] - claims["iat"] == 120
+    TokenKey.load(tmp_path / "key")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("serve", "--host", "0.0.0.0"), 1, "--insecure"),
+        (("serve", "--tls-cert", "x.pem"), 2, "go together"),
+        (("serve", "--key", "/nowhere/key"), 1, "cannot be read"),
+        (("token", "room"), 2, "--new-key"),
+        (("token",), 2, "which room"),
+        (("token", "r", "--key", "/nowhere/key"), 1, "cannot be read"),
+        (("token", "r", "--key", "k", "--ttl", "2d"), 2, "a day is the most"),
+        (("token", "r", "--key", "k", "--ttl", "soon"), 2, "a day is the most"),
+        (("send", "/nowhere/in.wav"), 1, "in.wav"),
+        (("listen", "out.nonsense"), 1, "out.nonsense"),
+    ],
+)
+def test_what_goes_wrong_is_told(
+    arguments: tuple[str, ...], code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "k").write_bytes(b"k" * 32)
+    found, out, err = run(*arguments)
+    assert found == code, (out, err)
+    assert says in " ".join(err.split()).replace("│ ", "")
+
+
+def test_no_relay_is_told(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "in.wav", sound(0.1), RATE)
+    url = f"ws://127.0.0.1:{free_port()}"
+    for arguments in (("send", tmp_path / "in.wav"), ("listen", tmp_path / "out.wav")):
+        code, _, err = run(*arguments, "--url", url, "--model", tmp_path / "model")
+        assert code == 1
+        assert "is it running?" in err
+        assert not (tmp_path / "out.wav").exists()
