@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.cli.loading import LoadedModel
+from streaming_encodec.engines import make_engine
 from streaming_encodec.streaming import (
     Segment,
     SegmentDecoder,
@@ -23,6 +24,7 @@ class Codec(Protocol):
     """Sound in, the sound that a listener gets out."""
 
     start: str
+    engine: str
     num_codebooks: int
     delay_samples: int
     """From a sample's arrival to its sound, at most, when computing takes no time."""
@@ -39,9 +41,11 @@ class Codec(Protocol):
 class SampleCodec:
     """A model that streams by samples."""
 
-    def __init__(self, loaded: LoadedModel, bandwidth: float, start: str) -> None:
-        self._encoder = StreamingEncoder(loaded.model, bandwidth, start=start)
-        self._decoder = StreamingDecoder(loaded.model, start=start)
+    def __init__(self, loaded: LoadedModel, bandwidth: float, start: str, engine_name: str) -> None:
+        engine = make_engine(engine_name, loaded.model)
+        self.engine = engine.name
+        self._encoder = StreamingEncoder(loaded.model, bandwidth, start=start, engine=engine)
+        self._decoder = StreamingDecoder(loaded.model, start=start, engine=engine)
         self._encoder.warm_up()
         self._decoder.warm_up(self._encoder.num_codebooks)
         # Arrays come back as they went in, numpy here, also when a flush comes before any sound.
@@ -69,6 +73,7 @@ class SegmentCodec:
         self._encoder = SegmentEncoder(loaded.model, bandwidth)
         self._decoder = SegmentDecoder(loaded.model)
         self.start = "segments"
+        self.engine = "offline"
         self.num_codebooks = loaded.config.num_codebooks_for(bandwidth)
         self.delay_samples = self._encoder.segment_samples
         self._nothing = no_sound(loaded)
@@ -94,12 +99,13 @@ def no_sound(loaded: LoadedModel) -> Pcm:
     return np.zeros((loaded.config.audio_channels, 0), np.float32)
 
 
-def make_codec(loaded: LoadedModel, bandwidth: float, start: str) -> Codec:
-    """The codec of a model.
+def make_codec(loaded: LoadedModel, bandwidth: float, start: str, engine: str) -> Codec:
+    """The codec of a model. `start` and `engine` matter to one that streams by samples.
 
     Raises:
-        StreamError: the model can stream neither way.
+        StreamError: the model can stream neither way, or there is no such engine.
+        MissingExtraError: the engine needs a package that is not installed.
     """
     if loaded.config.streams_by_sample:
-        return SampleCodec(loaded, bandwidth, start)
+        return SampleCodec(loaded, bandwidth, start, engine)
     return SegmentCodec(loaded, bandwidth)

@@ -14,6 +14,7 @@ from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
+    EngineOption,
     JsonOption,
     ThreadsOption,
     bandwidth_of,
@@ -49,6 +50,7 @@ def command(
             "exact: as the offline model starts, which looks ahead once."
         ),
     ] = Start.silence,
+    engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +68,7 @@ def command(
     use_threads(threads)
     loaded = load_model(model)
     config = loaded.config
-    codec = make_codec(loaded, bandwidth_of(loaded, bandwidth), start.value)
+    codec = make_codec(loaded, bandwidth_of(loaded, bandwidth), start.value, engine)
     times = TimeHistogram()
     rate, channels = config.sampling_rate, config.audio_channels
     with (
@@ -120,6 +122,7 @@ def _facts(
         "samples": samples,
         "seconds": seconds,
         "start": codec.start,
+        "engine": codec.engine,
         "frames": frames,
         "num_codebooks": codec.num_codebooks,
         "bandwidth_kbps": config.bandwidth_for(codec.num_codebooks),
@@ -149,6 +152,7 @@ def report(facts: dict[str, Any], as_json: bool) -> None:
             "frames": f"{facts['frames']} of {facts['frame_ms']:.2f} ms",
             "bitrate": f"{facts['bandwidth_kbps']:g} kbps ({facts['num_codebooks']} codebooks)",
             "start": facts["start"],
+            "engine": facts["engine"],
             "delay": f"{facts['delay_ms']:.1f} ms ({facts['delay_samples']} samples) in the codec",
             "time per frame": f"p50 {facts['compute_ms_p50']:.2f}, p99 {facts['compute_ms_p99']:.2f}, "
             f"max {facts['compute_ms_max']:.2f} ms",

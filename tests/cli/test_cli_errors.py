@@ -106,6 +106,11 @@ def test_output_that_cannot_be_written(run: Run, mono_model: Path, speech: Path,
     run("encode", speech, empty, "-m", mono_model).fails_with("not a plain file")
 
 
+def test_unknown_engine(run: Run, mono_model: Path, speech: Path, empty: Path) -> None:
+    run("stream", speech, empty / "a.wav", "-m", mono_model, "--engine", "nix").fails_with("no engine 'nix'")
+    assert os.listdir(empty) == []
+
+
 # -- .ecdc
 
 
