@@ -110,6 +110,9 @@ class DelayEstimator:
             self._peaks.popleft()
         # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
         if height > 2 * self._learned and height > self._learned + 6:
+            # One stall can end one half second and fill the next with what it held back.
+            if self._peaks and clock - self._peaks[-1][0] < 3 * self._bucket:
+                height = max(height, self._peaks.pop()[1])
             self._peaks.append((clock, height))
         else:
             self._learn(height)

@@ -15,14 +15,35 @@ from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.network import PRESETS, GilbertElliott, NetworkModel, Stalls
 from streaming_encodec.voice.simulate import CallResult, CallSettings, simulate_call
 
-HEADER = (
-    "| network | redundancy | lost packets | concealed | added delay p50 | p95 | target | recovery mean | worst |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+NETWORK_COLUMNS = (
+    "network",
+    "redundancy",
+    "lost packets",
+    "concealed",
+    "added delay p50",
+    "p95",
+    "target",
+    "recovery mean",
+    "worst",
 )
-LOSS_HEADER = "| loss | wire size | codebooks | redundancy | concealed | from redundancy | longest hole |\n|---|---|---|---|---|---|---|"
-DRIFT_HEADER = (
-    "| drift | simulated | concealed | delay at first | at the end | largest change | samples in | out |\n"
-    "|---|---|---|---|---|---|---|---|"
+LOSS_COLUMNS = (
+    "loss",
+    "packets' bitrate",
+    "codebooks",
+    "redundancy",
+    "concealed",
+    "from redundancy",
+    "longest hole",
+)
+DRIFT_COLUMNS = (
+    "drift",
+    "simulated",
+    "concealed",
+    "delay at first",
+    "at the end",
+    "largest change",
+    "samples in",
+    "out",
 )
 
 
@@ -36,24 +57,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     seconds = 60 * chosen.minutes
     if chosen.only in (None, "networks"):
-        print(HEADER)
+        print(head(NETWORK_COLUMNS))
         for name, network, frames in network_cases():
             print(network_row(name, network, frames, seconds, chosen.seed), flush=True)
         print()
     if chosen.only in (None, "loss"):
-        print(LOSS_HEADER)
+        print(head(LOSS_COLUMNS))
         for share in (0.01, 0.05, 0.1, 0.2, 0.3):
             for redundant in (0, 6):
                 print(loss_row(share, redundant, seconds, chosen.seed), flush=True)
         print()
     if chosen.only in (None, "drift"):
-        print(DRIFT_HEADER)
+        print(head(DRIFT_COLUMNS))
         for ppm in (200.0, -200.0):
             print(drift_row(ppm, chosen.drift_hours, chosen.seed), flush=True)
 
 
+def head(columns: Sequence[str]) -> str:
+    """The first two lines of a table."""
+    return "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
+
+
 def network_cases() -> list[tuple[str, NetworkModel, int]]:
-    """Name, network, frames of redundancy (3 codebooks each)."""
+    """Name, network, frames of redundancy (2 codebooks each)."""
     cases = [("clean", PRESETS["clean"], 0)]
     for name in ("wifi", "lte", "reordering"):
         cases += [(name, PRESETS[name], 0), (name, PRESETS[name], 6)]
@@ -83,7 +109,7 @@ def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds
     recoveries = result.recoveries_s()
     median, late = added_delay_ms(result, 50), added_delay_ms(result, 95)
     return (
-        f"| {name} | {f'2 × {redundant_frames} frames' if redundant_frames else '–'} "
+        f"| {name} | {told(redundant_frames)} "
         f"| {result.statistics.packets_lost / max(1, result.packets_sent):.2%} | {result.concealed_share:.2%} "
         f"| {median:.0f} ms | {late:.0f} ms | {np.median(result.target_ms):.0f} ms "
         + (f"| {np.mean(recoveries):.2f} s | {max(recoveries):.2f} s |" if recoveries else "| – | – |")
@@ -109,22 +135,28 @@ def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> 
     played = max(1, stats.total_samples_received // 320)
     return (
         f"| {share:.0%} | {result.payload_kbps:.1f} kbps | {codebooks} "
-        f"| {f'2 × {redundant_frames} frames' if redundant_frames else '–'} | {result.concealed_share:.2%} "
+        f"| {told(redundant_frames)} | {result.concealed_share:.2%} "
         f"| {stats.redundant_frames_used / played:.2%} | {longest_run(result)} frames |"
     )
 
 
 def drift_row(ppm: float, hours: float, seed: int) -> str:
-    """One line of the third table: a home network and clocks that differ."""
+    """One line of the third table: a home network and two clocks that differ."""
     network = NetworkModel(jitter_ms=2.0, ordered=True, drift_ppm=ppm)
     result = simulate_call(CallSettings(network, seconds=hours * 3600, seed=seed))
     minutes = delay_by_minute(result)
     stats = result.statistics
     return (
-        f"| {ppm:+.0f} ppm | {hours:g} h | {result.concealed_share:.4%} | {minutes[1]:.1f} ms | {minutes[-2]:.1f} ms "
+        f"| {ppm:+.0f} ppm | {hours:g} h | {result.concealed_share:.4%} "
+        f"| {minutes[1]:.1f} ms | {minutes[-2]:.1f} ms "
         f"| {np.abs(minutes[1:-1] - minutes[1]).max():.1f} ms | {stats.inserted_samples_for_deceleration} "
         f"| {stats.removed_samples_for_acceleration} |"
     )
+
+
+def told(redundant_frames: int) -> str:
+    """Redundancy in words."""
+    return f"2 × {redundant_frames} frames" if redundant_frames else "–"
 
 
 def added_delay_ms(result: CallResult, percentile: float) -> float:
