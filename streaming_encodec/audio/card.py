@@ -1,0 +1,284 @@
+"""A microphone and a speaker at the model's rate, whatever the devices' own: rings, resampling, counting,
+revival.
+
+The callbacks only copy between the card's block and a ring that was made before, and note three numbers. All
+else
+happens in the thread that calls `read`, `write` and `maintain`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from streaming_encodec.audio.devices import Backend, Device, DeviceStream, Kind, choose_shape, find_device
+from streaming_encodec.audio.low_delay import LowDelayResampler, Pcm
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.audio.ring import Block, SampleRing
+from streaming_encodec.errors import DeviceError
+
+_RING_S = 0.5
+"""Longer than any pause of the computing thread that can still be called a call."""
+_SILENT_S = 1.0
+"""A device that has not called back for so long is gone."""
+_RETRY_S = 1.0
+_LONGEST_RETRY_S = 8.0
+"""Looking for a lost device interrupts the other one, so it is done less and less often."""
+_FIRST_MARGIN_S = 0.012
+_LONGEST_MARGIN_S = 0.060
+_MORE_MARGIN_S = 0.004
+"""How far beyond the card's own blocks sound is made ahead: at first, at most, and more after each
+underrun."""
+
+
+@dataclass(slots=True)
+class CardCounts:
+    """What went wrong so far, each counted where it happened."""
+
+    underruns: int = 0
+    """Blocks that the speaker wanted and did not find whole."""
+    overruns: int = 0
+    """Blocks of the microphone that found no room."""
+    reported: int = 0
+    """Blocks before which the card itself reported lost samples."""
+    lost_devices: int = 0
+    """Times that a device went away."""
+    revived_devices: int = 0
+
+
+class Margin:
+    """How far beyond the card's own blocks sound is made ahead: little, and more after each underrun."""
+
+    def __init__(self, counts: CardCounts) -> None:
+        self._counts = counts
+        self._seen = counts.underruns
+        self.seconds = _FIRST_MARGIN_S
+
+    def update(self) -> None:
+        """Learn from the underruns since the last time."""
+        if self._counts.underruns > self._seen:
+            self._seen = self._counts.underruns
+            self.seconds = min(_LONGEST_MARGIN_S, self.seconds + _MORE_MARGIN_S)
+
+
+class Side:
+    """One direction of a sound card, open or lost."""
+
+    def __init__(
+        self, backend: Backend, kind: Kind, wanted: str | int | None, rate: int, counts: CardCounts
+    ) -> None:
+        self._backend, self.kind, self._wanted, self._rate, self._counts = backend, kind, wanted, rate, counts
+        self.device: Device | None = None
+        self.device_rate = rate
+        self.latency_s = 0.0
+        self.block_s = 0.0
+        self._stream: DeviceStream | None = None
+        self._calls = 0
+        self._seen_calls = -1
+        self._seen_at = 0.0
+        self._channels = 1
+        self.ring = SampleRing(1)
+        self.resampler = LowDelayResampler(rate, rate)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the device is there."""
+        return self._stream is not None
+
+    def open(self, now: float) -> None:
+        """Find the device and open it. Raises DeviceError."""
+        device = find_device(self._backend.devices(), self.kind, self._wanted)
+        self.device_rate, self._channels = choose_shape(self._backend, device, self.kind, self._rate)
+        self.ring = SampleRing(round(_RING_S * self.device_rate), self._channels)
+        rates = (self.device_rate, self._rate) if self.kind == "input" else (self._rate, self.device_rate)
+        self.resampler = LowDelayResampler(*rates)
+        self.device, self._calls, self._seen_calls, self._seen_at = device, 0, -1, now
+        callback = self._on_input if self.kind == "input" else self._on_output
+        self._stream = self._backend.open(device, self.kind, self.device_rate, self._channels, callback)
+
+    def close(self) -> None:
+        """Give the device up."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def is_gone(self, now: float) -> bool:
+        """Whether an open device has stopped calling back."""
+        if self._stream is None:
+            return False
+        if self._calls != self._seen_calls:
+            self._seen_calls, self._seen_at = self._calls, now
+        return not self._stream.active or now - self._seen_at > _SILENT_S
+
+    # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
+
+    def _on_input(self, block: Block, latency_s: float, lost: bool) -> None:
+        self._counts.overruns += self.ring.write(block) < len(block)
+        self._note(block, latency_s, lost)
+
+    def _on_output(self, block: Block, latency_s: float, lost: bool) -> None:
+        count = self.ring.read_into(block)
+        if count < len(block):
+            block[count:] = 0
+            # Before the first sample was handed over nothing is missing.
+            self._counts.underruns += self.ring.started
+        self._note(block, latency_s, lost)
+
+    def _note(self, block: Block, latency_s: float, lost: bool) -> None:
+        self._counts.reported += lost
+        self.latency_s = latency_s
+        self.block_s = max(self.block_s, len(block) / self.device_rate)
+        self._calls += 1
+
+
+class SoundCard:
+    """Microphone and speaker, either of which may be missing, as mono [1, n] at ``sample_rate``.
+
+    Not for several threads: one reads, writes and maintains.
+
+    Args:
+        backend: see `PortAudio`.
+        sample_rate: the model's.
+        input_device, output_device: number or part of the name; None is the system's default.
+        use_input, use_output: False leaves that side out.
+        clock: seconds.
+
+    Raises:
+        DeviceError: PortAudio or a device is missing, busy, or refuses every rate.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sample_rate: int,
+        *,
+        input_device: str | int | None = None,
+        output_device: str | int | None = None,
+        use_input: bool = True,
+        use_output: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
+        self.counts = CardCounts()
+        self._microphone = (
+            Side(backend, "input", input_device, sample_rate, self.counts) if use_input else None
+        )
+        self._speaker = (
+            Side(backend, "output", output_device, sample_rate, self.counts) if use_output else None
+        )
+        self._margin = Margin(self.counts)
+        self._retry_at = 0.0
+        self._retry_s = _RETRY_S
+        try:
+            for side in self._sides():
+                side.open(clock())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the devices up."""
+        for side in self._sides():
+            side.close()
+
+    # -- sound ----------------------------------------------------------------------------------------------
+
+    def read(self) -> Pcm:
+        """What the microphone has heard since the last call, [1, n]."""
+        if self._microphone is None or not self._microphone.is_open:
+            return np.zeros((1, 0), np.float32)
+        block = self._microphone.ring.read_all()
+        return self._microphone.resampler.push(mix_channels(block.T, 1))
+
+    def write(self, pcm: Pcm) -> None:
+        """Give the speaker [1, n] to play after what waits already; dropped while it is gone."""
+        speaker = self._speaker
+        if speaker is None or not speaker.is_open:
+            return
+        sound = mix_channels(speaker.resampler.push(pcm), speaker.ring.channels)
+        speaker.ring.write(np.ascontiguousarray(sound.T))
+
+    @property
+    def queued_s(self) -> float | None:
+        """Seconds of sound that wait for the speaker; None where there is no speaker (now)."""
+        if self._speaker is None or not self._speaker.is_open:
+            return None
+        return len(self._speaker.ring) / self._speaker.device_rate
+
+    @property
+    def target_s(self) -> float:
+        """How much should wait: the card's largest block, and a margin that underruns have taught."""
+        return self._margin.seconds + (self._speaker.block_s if self._speaker is not None else 0.0)
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def input_latency_ms(self) -> float:
+        """From the air to `read`, the wait for the card's next block and resampling included."""
+        return _latency_ms(self._microphone)
+
+    @property
+    def output_latency_ms(self) -> float:
+        """From the ring to the air, what waits in the ring (`queued_s`) apart."""
+        return _latency_ms(self._speaker)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The devices in use, with their rates."""
+        return {
+            side.kind: f"{side.device.name} ({side.device_rate} Hz)"
+            for side in self._sides()
+            if side.device is not None
+        }
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Which sides are gone at the moment."""
+        return tuple(side.kind for side in self._sides() if not side.is_open)
+
+    # -- upkeep ---------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Widen the margin after underruns, notice devices that went, and open them again when they are back.
+
+        Costs nothing while all is well; call it every few milliseconds.
+        """
+        now = self._clock()
+        self._margin.update()
+        for side in self._sides():
+            if side.is_gone(now):
+                side.close()
+                self.counts.lost_devices += 1
+                self._retry_s = _RETRY_S
+                self._retry_at = now + self._retry_s
+        if self.lost and now >= self._retry_at:
+            self._revive(now)
+
+    def _revive(self, now: float) -> None:
+        """PortAudio sees new devices only when it begins anew, and for that all streams must be closed."""
+        gone = self.lost
+        self.close()
+        self._retry_s = min(_LONGEST_RETRY_S, 2 * self._retry_s)
+        self._retry_at = now + self._retry_s
+        try:
+            self._backend.refresh()
+        except DeviceError:
+            return  # the audio service itself is away: try again later
+        for side in self._sides():
+            try:
+                side.open(now)
+            except DeviceError:
+                continue  # still away: the other side goes on meanwhile
+            self.counts.revived_devices += side.kind in gone
+
+    def _sides(self) -> list[Side]:
+        return [side for side in (self._microphone, self._speaker) if side is not None]
+
+
+def _latency_ms(side: Side | None) -> float:
+    if side is None or not side.is_open:
+        return 0.0
+    return 1000 * max(0.0, side.latency_s) + side.resampler.delay_ms

@@ -1,0 +1,130 @@
+"""Sound devices as this package sees them: what there is, which one is meant, and the rate it is opened at.
+
+PortAudio calls one moment of all channels a frame; here that is a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from streaming_encodec.audio.ring import Block
+from streaming_encodec.errors import DeviceError
+
+Kind = Literal["input", "output"]
+Callback = Callable[[Block, float, bool], None]
+"""Called by the sound card with a block [n, C] to read or to fill, the seconds between the block and the
+microphone or speaker, and whether the card reports that samples were lost before it."""
+
+_INSTEAD_HZ = (48_000, 44_100, 32_000, 16_000)
+"""Tried in turn where a device has neither the model's rate nor a rate of its own that works."""
+
+HOW_TO_GET_ONE = {
+    "input": "plug in a microphone or headset, allow this program to use it, "
+    "and look at `streaming-encodec devices`",
+    "output": "plug in headphones or a speaker and look at `streaming-encodec devices`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device of one host interface (ALSA, Core Audio, WASAPI, JACK …)."""
+
+    index: int
+    name: str
+    host: str
+    input_channels: int
+    output_channels: int
+    sample_rate: int
+    is_default_input: bool = False
+    is_default_output: bool = False
+
+    def channels(self, kind: Kind) -> int:
+        """How many channels it has that way."""
+        return self.input_channels if kind == "input" else self.output_channels
+
+    def is_default(self, kind: Kind) -> bool:
+        """Whether the system takes it where none is named."""
+        return self.is_default_input if kind == "input" else self.is_default_output
+
+
+class DeviceStream(Protocol):
+    """An open device that calls back."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it still runs."""
+        ...
+
+    def close(self) -> None:
+        """Stop calling back and give the device up."""
+        ...
+
+
+class Backend(Protocol):
+    """A way to sound devices: PortAudio, or a test's made-up ones."""
+
+    def devices(self) -> list[Device]:
+        """What there is. Raises DeviceError where sound cannot be had at all."""
+        ...
+
+    def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
+        """Why the device cannot be opened so; None if it can."""
+        ...
+
+    def open(
+        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
+    ) -> DeviceStream:
+        """Open it and let it call back from now on. Raises DeviceError."""
+        ...
+
+    def refresh(self) -> None:
+        """Look again for devices that came or went. All streams must be closed."""
+        ...
+
+
+def find_device(devices: Sequence[Device], kind: Kind, wanted: str | int | None) -> Device:
+    """The device meant: by its number, by a part of its name, or the system's default.
+
+    Raises:
+        DeviceError: none fits, or several do; the message says what there is and how to get one.
+    """
+    able = [device for device in devices if device.channels(kind)]
+    if not able:
+        raise DeviceError(f"there is no audio {kind} device: {HOW_TO_GET_ONE[kind]}")
+    if wanted is None:
+        return next((device for device in able if device.is_default(kind)), able[0])
+    if isinstance(wanted, int) or wanted.isdecimal():
+        found = [device for device in able if device.index == int(wanted)]
+    else:
+        exact = [device for device in able if device.name.casefold() == wanted.casefold()]
+        found = exact or [device for device in able if wanted.casefold() in device.name.casefold()]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"{device.index}: {device.name}" for device in found or able)
+    if found:
+        raise DeviceError(f"several audio {kind} devices match {wanted!r} ({names}): give the number")
+    raise DeviceError(f"there is no audio {kind} device {wanted!r}; there are {names}")
+
+
+def choose_shape(backend: Backend, device: Device, kind: Kind, sample_rate: int) -> tuple[int, int]:
+    """Rate and channels to open a device with: the model's rate if it can be had, one channel rather than
+    two.
+
+    Raises:
+        DeviceError: the device takes none; the message repeats what it says.
+    """
+    rates = dict.fromkeys((sample_rate, device.sample_rate, *_INSTEAD_HZ))
+    said = None
+    for rate in rates:
+        for channels in dict.fromkeys((1, min(2, device.channels(kind)))):
+            refusal = backend.refusal(device, kind, rate, channels)
+            if refusal is None:
+                return rate, channels
+            said = said or refusal
+    tried = ", ".join(f"{rate}" for rate in rates)
+    raise DeviceError(
+        f"the audio {kind} {device.name!r} refuses {tried} Hz ({said}): close other programs that use it, "
+        "or choose another device"
+    )

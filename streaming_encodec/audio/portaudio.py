@@ -1,0 +1,110 @@
+"""Devices through PortAudio (the `sounddevice` package). The library is loaded when it is first asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streaming_encodec.audio.devices import Callback, Device, DeviceStream, Kind
+from streaming_encodec.audio.ring import Block
+from streaming_encodec.errors import DeviceError
+
+HOW_TO_GET_PORTAUDIO = (
+    "install it with `apt install libportaudio2` (Debian, Ubuntu), `dnf install portaudio` (Fedora) or "
+    "`brew install portaudio` (macOS)"
+)
+
+
+class PortAudio:
+    """The devices that PortAudio finds."""
+
+    def __init__(self) -> None:
+        self._library: Any = None
+
+    def devices(self) -> list[Device]:
+        """All devices of all host interfaces. Raises DeviceError where PortAudio is missing or broken."""
+        sd = self._load()
+        try:
+            hosts = sd.query_hostapis()
+            found = sd.query_devices()
+            default_input, default_output = sd.default.device
+        except sd.PortAudioError as error:
+            raise DeviceError(f"PortAudio cannot list the devices: {_reason(error)}") from error
+        return [
+            Device(
+                index=device["index"],
+                name=device["name"],
+                host=hosts[device["hostapi"]]["name"],
+                input_channels=device["max_input_channels"],
+                output_channels=device["max_output_channels"],
+                sample_rate=round(device["default_samplerate"]),
+                is_default_input=device["index"] == default_input,
+                is_default_output=device["index"] == default_output,
+            )
+            for device in found
+        ]
+
+    def version(self) -> str:
+        """What PortAudio calls itself. Raises DeviceError where it is missing."""
+        return str(self._load().get_portaudio_version()[1])
+
+    def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
+        """Why the device cannot be opened so; None if it can."""
+        sd = self._load()
+        check = sd.check_input_settings if kind == "input" else sd.check_output_settings
+        try:
+            check(device=device.index, channels=channels, dtype="float32", samplerate=sample_rate)
+        except (sd.PortAudioError, ValueError) as error:
+            return _reason(error)
+        return None
+
+    def open(
+        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
+    ) -> DeviceStream:
+        """Open it and let it call back. Raises DeviceError: busy, gone, or refuses."""
+        sd = self._load()
+
+        def on_input(block: Block, count: int, time: Any, status: Any) -> None:
+            callback(block, time.currentTime - time.inputBufferAdcTime, bool(status))
+
+        def on_output(block: Block, count: int, time: Any, status: Any) -> None:
+            callback(block, time.outputBufferDacTime - time.currentTime, bool(status))
+
+        make = sd.InputStream if kind == "input" else sd.OutputStream
+        try:
+            stream = make(
+                device=device.index,
+                samplerate=sample_rate,
+                channels=channels,
+                dtype="float32",
+                blocksize=0,  # the device's own blocks: any other size costs a block more of delay
+                latency="low",
+                callback=on_input if kind == "input" else on_output,
+            )
+            stream.start()
+        except (sd.PortAudioError, ValueError) as error:
+            raise DeviceError(
+                f"the audio {kind} {device.name!r} cannot be opened ({_reason(error)}): is another program "
+                "using it? close that, or choose another device (`streaming-encodec devices`)"
+            ) from error
+        opened: DeviceStream = stream
+        return opened
+
+    def refresh(self) -> None:
+        """Have PortAudio look again: it lists devices only when it starts."""
+        sd = self._load()
+        # sounddevice has no public way; its documentation names these two for the purpose.
+        sd._terminate()
+        sd._initialize()
+
+    def _load(self) -> Any:
+        if self._library is None:
+            try:
+                import sounddevice
+            except OSError as error:
+                raise DeviceError(f"PortAudio is not on this machine: {HOW_TO_GET_PORTAUDIO}") from error
+            self._library = sounddevice
+        return self._library
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

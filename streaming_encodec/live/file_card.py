@@ -1,0 +1,95 @@
+"""Files in the part of a sound card: the same pace, the same questions, no hardware."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from streaming_encodec.audio.card import CardCounts, Margin
+from streaming_encodec.audio.low_delay import Pcm
+
+_BLOCK_S = 0.012
+"""A good card's."""
+
+
+class FileCard:
+    """Plays ``sound`` [1, n] as a microphone and keeps what the speaker is given, both at the pace of the
+    clock.
+
+    ``tail_s``: silence after the sound, for what is still on its way.
+    """
+
+    def __init__(
+        self,
+        sound: Pcm,
+        sample_rate: int,
+        *,
+        tail_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sound = np.concatenate([sound, np.zeros((1, round(tail_s * sample_rate)), np.float32)], axis=1)
+        self._rate, self._clock = sample_rate, clock
+        self.counts = CardCounts()
+        self._margin = Margin(self.counts)
+        self._began: float | None = None
+        self._taken = 0
+        self._given = 0
+        self._heard: list[Pcm] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all was said and the tail has passed."""
+        return bool(self._taken >= self._sound.shape[1])
+
+    @property
+    def heard(self) -> Pcm:
+        """What the speaker played, [1, n], from the beginning of the sound on."""
+        return np.concatenate([np.zeros((1, 0), np.float32), *self._heard], axis=1)
+
+    def read(self) -> Pcm:
+        """The samples of the time that has passed."""
+        due = min(self._position(), self._sound.shape[1])
+        out = self._sound[:, self._taken : due]
+        self._taken = max(self._taken, due)
+        return out
+
+    def write(self, pcm: Pcm) -> None:
+        """Keep [1, n]."""
+        self._heard.append(pcm)
+        self._given += pcm.shape[1]
+
+    @property
+    def queued_s(self) -> float | None:
+        """What was given and not yet played; where too little was, silence is played and counted."""
+        missing = self._position() - self._given
+        if missing > 0:
+            self.counts.underruns += self._given > 0
+            self.write(np.zeros((1, missing), np.float32))
+        return (self._given - self._position()) / self._rate
+
+    @property
+    def target_s(self) -> float:
+        """A block and a margin that underruns have taught."""
+        return _BLOCK_S + self._margin.seconds
+
+    @property
+    def input_latency_ms(self) -> float:
+        """A file is heard at once."""
+        return 0.0
+
+    @property
+    def output_latency_ms(self) -> float:
+        """And played at once."""
+        return 0.0
+
+    def maintain(self) -> None:
+        """Learn from underruns."""
+        self._margin.update()
+
+    def _position(self) -> int:
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+        return int((now - self._began) * self._rate)

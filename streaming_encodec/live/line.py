@@ -1,0 +1,91 @@
+"""What the live loop talks into and listens to, and the figures that a line gives of itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.voice.statistics import ReceiverStatistics
+
+IP_BYTES = 40
+"""IPv4 and TCP headers without options, per packet."""
+WEBSOCKET_BYTES = 6
+"""A client's frame header with its mask, per packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineFigures:
+    """Totals since the line was opened, and the present."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    """Packets as they are, header included."""
+    payload_bits: int = 0
+    """Codes alone."""
+    network_ms: float = 0.0
+    """A packet's way from one end to the other, lately; 0 where it cannot be known."""
+    buffer_ms: float = 0.0
+    """How long frames lately stayed in the jitter buffer."""
+    target_ms: float = 0.0
+    concealed_share: float = 0.0
+    packets_lost: int = 0
+    speakers: int = 0
+    connected: bool = True
+
+    @property
+    def wire_bits(self) -> int:
+        """With WebSocket, TCP and IP headers."""
+        return 8 * (self.bytes_sent + self.packets_sent * (IP_BYTES + WEBSOCKET_BYTES))
+
+
+class Line(Protocol):
+    """One end of a conversation. `send` and `read` are called by one thread."""
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame, at the model's rate."""
+        ...
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's, in Hz."""
+        ...
+
+    def send(self, pcm: Pcm) -> None:
+        """Say [1, n]. Never waits for the network. Raises CallError when the call is over."""
+        ...
+
+    def read(self, count: int, now: float) -> Pcm:
+        """The next ``count`` samples [1, count] of everybody; ``now`` is when they are needed."""
+        ...
+
+    def figures(self) -> LineFigures:
+        """How it goes."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+class BufferMeter:
+    """Mean stay in the jitter buffer over the last so many looks, from totals that only grow."""
+
+    def __init__(self, looks: int = 20) -> None:
+        self._past: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=looks)
+
+    def look(self, statistics: Iterable[ReceiverStatistics]) -> float:
+        """Milliseconds, 0 while nothing was played."""
+        every = list(statistics)
+        delay = sum(s.jitter_buffer_delay for s in every)
+        emitted = sum(s.jitter_buffer_emitted_count for s in every)
+        if emitted < self._past[-1][1]:
+            self._past.clear()  # a speaker has left and took his totals along
+            self._past.append((delay, emitted))
+        before_delay, before = self._past[0]
+        if emitted > self._past[-1][1]:
+            self._past.append((delay, emitted))
+        return 1000 * (delay - before_delay) / (emitted - before) if emitted > before else 0.0

@@ -1,0 +1,190 @@
+"""The loop of a live end: microphone to line, line to speaker, a few milliseconds at a time.
+
+It runs in one thread that is not the sound card's. Time is handed in, so tests run hours of it in seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from streaming_encodec.audio.card import CardCounts
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.live.howl import HowlGuard
+from streaming_encodec.live.line import Line
+from streaming_encodec.live.meters import Delays, LevelMeter, percentile
+
+_TURN_S = 0.003
+_SWITCH_S = 0.001
+"""How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
+_LATE_S = 0.25
+"""A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
+_RECENT = 512
+
+
+class Card(Protocol):
+    """What the loop needs of a `SoundCard` (or of files that play its part)."""
+
+    counts: CardCounts
+
+    def read(self) -> Pcm:
+        """New samples of the microphone [1, n]."""
+        ...
+
+    def write(self, pcm: Pcm) -> None:
+        """Samples [1, n] for the speaker."""
+        ...
+
+    @property
+    def queued_s(self) -> float | None:
+        """What waits for the speaker; None without one."""
+        ...
+
+    @property
+    def target_s(self) -> float:
+        """How much should wait."""
+        ...
+
+    @property
+    def input_latency_ms(self) -> float:
+        """From the air to `read`."""
+        ...
+
+    @property
+    def output_latency_ms(self) -> float:
+        """From the ring to the air."""
+        ...
+
+    def maintain(self) -> None:
+        """Upkeep."""
+        ...
+
+
+class LiveLoop:
+    """Joins a card and a line.
+
+    Args:
+        guard: silences howls; None for headphones and files.
+        on_heard: gets every block that goes to the speaker, for recording.
+        clock, sleep: seconds.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        line: Line,
+        *,
+        guard: HowlGuard | None = None,
+        on_heard: Callable[[Pcm], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.card, self.line, self.guard = card, line, guard
+        self.muted = False
+        self.input_level, self.output_level = LevelMeter(line.sample_rate), LevelMeter(line.sample_rate)
+        self._on_heard, self._clock, self._sleep = on_heard, clock, sleep
+        self._frame_s = line.frame_samples / line.sample_rate
+        self._encode_ms: deque[float] = deque(maxlen=_RECENT)
+        self._decode_ms: deque[float] = deque(maxlen=_RECENT)
+        self._queued_ms: deque[float] = deque(maxlen=_RECENT)
+        self._due: float | None = None  # when the next frame is due while there is no speaker
+
+    def step(self) -> None:
+        """One turn: say what was heard, make what is to be heard."""
+        self.card.maintain()
+        self._speak()
+        self._listen()
+
+    def run(self, stop: Callable[[], bool], every_turn: Callable[[], None] | None = None) -> None:
+        """Turn until `stop` says so. Raises what the line raises when the call is over."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            while not stop():
+                self.step()
+                if every_turn is not None:
+                    every_turn()
+                self._sleep(_TURN_S)
+        finally:
+            sys.setswitchinterval(before)
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def frame_ms(self) -> tuple[float, float]:
+        """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
+        return percentile(self._encode_ms, 95), percentile(self._decode_ms, 95)
+
+    @property
+    def deadline_ms(self) -> float:
+        """Length of a frame."""
+        return 1000 * self._frame_s
+
+    def delays(self) -> Delays:
+        """Mouth to ear, by part, at this moment."""
+        figures = self.line.figures()
+        return Delays(
+            microphone_ms=self.card.input_latency_ms,
+            frame_ms=self.deadline_ms,
+            encode_ms=percentile(self._encode_ms, 50),
+            network_ms=figures.network_ms,
+            buffer_ms=figures.buffer_ms,
+            decode_ms=percentile(self._decode_ms, 50),
+            speaker_ms=percentile(self._queued_ms, 50) + self.card.output_latency_ms,
+        )
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _speak(self) -> None:
+        pcm = self.card.read()
+        if not pcm.shape[1]:
+            return
+        self.input_level.add(pcm)
+        if self.muted:
+            pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
+        begin = self._clock()
+        self.line.send(pcm)
+        frames = max(1.0, pcm.shape[1] / self.line.frame_samples)
+        self._encode_ms.append(1000 * (self._clock() - begin) / frames)
+
+    def _listen(self) -> None:
+        queued = self.card.queued_s
+        if queued is None:
+            self._listen_without_speaker()
+            return
+        self._due = None
+        target = self.card.target_s
+        while queued < target:
+            # The moment at which a ring that is always full to its target would ask: it moves with the card's
+            # clock, not with this thread's luck, and so the jitter buffer also sees the two cards' drift.
+            self._make(self._clock() + queued - target)
+            now_queued = self.card.queued_s
+            if now_queued is None or now_queued <= queued - self._frame_s:
+                break  # the speaker went away, or takes more than can be made: the next turn will see
+            queued = now_queued
+        self._queued_ms.append(1000 * queued)
+
+    def _listen_without_speaker(self) -> None:
+        """The call goes on while the speaker is away; what is said then is lost."""
+        now = self._clock()
+        if self._due is None or now - self._due > _LATE_S:
+            self._due = now
+        while self._due <= now:
+            self._make(self._due)
+            self._due += self._frame_s
+
+    def _make(self, now: float) -> None:
+        begin = self._clock()
+        pcm = self.line.read(self.line.frame_samples, now)
+        self._decode_ms.append(1000 * (self._clock() - begin))
+        if self.guard is not None:
+            pcm = self.guard.process(pcm)
+        self.output_level.add(pcm)
+        if self._on_heard is not None:
+            self._on_heard(pcm)
+        self.card.write(pcm)

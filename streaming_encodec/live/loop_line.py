@@ -1,0 +1,194 @@
+"""A line back to oneself: through a real relay on this machine, and a network as bad as one likes."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable
+
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.live.background import BackgroundLoop
+from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.config import RelayConfig
+from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.link import Link
+from streaming_encodec.net.mixer import Mixer
+from streaming_encodec.net.relay import Relay
+from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.voice.delay import DelaySettings
+from streaming_encodec.voice.network import GilbertElliott, Network, NetworkModel
+from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.voice.statistics import ReceiverStatistics
+from streaming_encodec.voip.encoder import VoiceEncoder
+from streaming_encodec.wire.control import ControlMessage
+from streaming_encodec.wire.header import read_header
+from streaming_encodec.wire.hello import Hello
+
+_ROOM = "demo"
+_REMEMBERED = 256  # packets on their way whose departure is remembered
+_SMOOTH = 0.05
+
+
+class LoopLine:
+    """Speaks into a relay on the loopback interface and hears itself out of it.
+
+    ``loss`` (share of packets) and ``jitter_ms`` spoil what arrives, see `set_network`.
+
+    Args:
+        model: streams by samples.
+        bandwidth: kbps.
+        frames_per_packet: 1 to 6.
+        clock: seconds, for arrivals; the same that `read` is given.
+
+    Raises:
+        CallError: no relay can be had on this machine.
+        StreamError, ConfigError: as `VoiceEncoder`.
+    """
+
+    def __init__(
+        self,
+        model: EncodecModel,
+        bandwidth: float | None = 6.0,
+        *,
+        engine: EngineOrName = "auto",
+        frames_per_packet: int = 1,
+        loss: float = 0.0,
+        jitter_ms: float = 0.0,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock, self._seed = clock, seed
+        shared = find_engine(engine, model)
+        self._encoder = VoiceEncoder(
+            model.config.sampling_rate,
+            model=model,
+            bandwidth=bandwidth,
+            frames_per_packet=frames_per_packet,
+            engine=shared,
+        )
+        self.format = self._encoder.stream_format
+        decoder = PooledDecoder(model, shared)
+        decoder.warm_up(self._encoder.num_codebooks)
+        # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched
+        # on.
+        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2, reliable=False))
+        self._mixer = Mixer(self.format, decoder, settings)
+        self._arrived: deque[tuple[float, bytes]] = deque(maxlen=1024)  # from the network's thread
+        self._due: list[tuple[float, int, bytes]] = []
+        self._departed: dict[int, float] = {}
+        self._packets = self._bytes = self._payload_bits = self._order = 0
+        self._network_s = 0.0
+        self._meter = BufferMeter()
+        self.set_network(loss, jitter_ms)
+        self._background = BackgroundLoop()
+        try:
+            self._background.run(self._open())
+        except BaseException:
+            self._background.close()
+            raise
+
+    async def _open(self) -> None:
+        self._relay = Relay(RelayConfig(port=0))
+        await self._relay.start()
+        self._mouth = self._link("publish", lambda data: None)
+        self._ear = self._link("subscribe", self._on_packet)
+        await self._ear.open()
+        await self._mouth.open()
+
+    def _link(self, role: str, on_packet: Callable[[bytes], None]) -> Link:
+        hello = Hello(_ROOM, role, self.format)
+        return Link(self._relay.url, hello, None, on_packet=on_packet, on_control=_ignore)
+
+    def close(self) -> None:
+        """Hang up and stop the relay."""
+        self._background.run(self._shut())
+        self._background.close()
+
+    async def _shut(self) -> None:
+        await self._mouth.close()
+        await self._ear.close()
+        await self._relay.stop()
+
+    # -- settings -------------------------------------------------------------------------------------------
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        return self.format.frame_samples
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's."""
+        return self.format.sample_rate
+
+    @property
+    def bandwidth(self) -> float:
+        """Payload kbps; set it at any time."""
+        return self._encoder.bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, kbps: float) -> None:
+        self._encoder.bandwidth = kbps
+
+    def set_network(self, loss: float, jitter_ms: float) -> None:
+        """From now on lose this share of packets (0..0.5, in bursts of 1.5) and delay each by this much on
+        average."""
+        self.loss, self.jitter_ms = loss, jitter_ms
+        chances = GilbertElliott.with_loss(loss, 1.5) if loss else GilbertElliott()
+        self._network = Network(NetworkModel(loss=chances, base_ms=0.0, jitter_ms=jitter_ms), self._seed)
+
+    # -- sound ----------------------------------------------------------------------------------------------
+
+    def send(self, pcm: Pcm) -> None:
+        """Encode [1, n] and let the packets go."""
+        self._mouth.check()
+        for packet in self._encoder.encode(mix_channels(pcm, 1)):
+            head = read_header(packet)
+            self._packets += 1
+            self._bytes += len(packet)
+            self._payload_bits += head.num_frames * head.num_codebooks * head.bits_per_code
+            self._departed[head.sequence] = self._clock()
+            if len(self._departed) > _REMEMBERED:
+                del self._departed[next(iter(self._departed))]
+            self._background.call(self._mouth.send_packet, packet)
+
+    def read(self, count: int, now: float) -> Pcm:
+        """Take in what has arrived by now, and give the next samples [1, count]."""
+        clock = self._clock()
+        while self._arrived:
+            at, data = self._arrived.popleft()
+            departed = self._departed.pop(read_header(data).sequence, at)
+            self._network_s += (at - departed - self._network_s) * _SMOOTH
+            for delivery in self._network.send(data, at):
+                self._order += 1
+                heapq.heappush(self._due, (delivery.time, self._order, delivery.data))
+        while self._due and self._due[0][0] <= clock:
+            at, _, data = heapq.heappop(self._due)
+            self._mixer.receive(int.from_bytes(data[4:6], "little"), data, at)
+        return mix_channels(self._mixer.read(count, now), 1)
+
+    def figures(self) -> LineFigures:
+        """How it goes."""
+        every = list(self._mixer.statistics.values())
+        statistics = every[0] if every else ReceiverStatistics()
+        return LineFigures(
+            packets_sent=self._packets,
+            bytes_sent=self._bytes,
+            payload_bits=self._payload_bits,
+            network_ms=1000 * self._network_s + self.jitter_ms,
+            buffer_ms=self._meter.look(every),
+            target_ms=max(self._mixer.target_ms.values(), default=0.0),
+            concealed_share=statistics.concealed_share,
+            packets_lost=statistics.packets_lost,
+            speakers=len(every),
+        )
+
+    def _on_packet(self, data: bytes) -> None:
+        self._arrived.append((self._clock(), data))
+
+
+def _ignore(message: ControlMessage) -> None:
+    """The demo knows who is in the room."""

@@ -1,0 +1,65 @@
+"""Small meters: levels that fall slowly, percentiles of what was lately, and delay by part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pcm = NDArray[np.float32]
+
+_FALL_DB_PER_S = 20.0
+FLOOR_DB = -90.0
+
+
+class LevelMeter:
+    """Peak level in decibels below full scale: up at once, down 20 dB a second, as programme meters do."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self.peak_db = FLOOR_DB
+
+    def add(self, pcm: Pcm) -> None:
+        """Take in [C, n]."""
+        if not pcm.size:
+            return
+        peak = float(np.max(np.abs(pcm)))
+        level = 20 * math.log10(peak) if peak > 0 else FLOOR_DB
+        fallen = self.peak_db - _FALL_DB_PER_S * pcm.shape[1] / self._rate
+        self.peak_db = max(FLOOR_DB, level, fallen)
+
+
+def percentile(values: Collection[float], percent: float) -> float:
+    """The value that ``percent`` of all do not exceed; 0 of none."""
+    if not values:
+        return 0.0
+    return float(np.percentile(list(values), percent, method="higher"))
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """From mouth to ear, each part in milliseconds.
+
+    frame_ms: the wait until a frame is full, for its first sample. buffer_ms: the jitter buffer.
+    speaker_ms: what waits for the card, and the card itself.
+    """
+
+    microphone_ms: float
+    frame_ms: float
+    encode_ms: float
+    network_ms: float
+    buffer_ms: float
+    decode_ms: float
+    speaker_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """The sum."""
+        return float(sum(getattr(self, field.name) for field in fields(self)))
+
+    def parts(self) -> dict[str, float]:
+        """By name, in the order of the way."""
+        return {field.name.removesuffix("_ms"): float(getattr(self, field.name)) for field in fields(self)}

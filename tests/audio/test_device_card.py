@@ -1,0 +1,176 @@
+"""Sound cards: choosing, rates and channels, counting what goes wrong, and devices that come and go."""
+
+import numpy as np
+import pytest
+from device_kit import FakeBackend, FakeStream
+
+from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.devices import choose_shape, find_device
+from streaming_encodec.errors import DeviceError
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+def tone(count: int, rate: int, channels: int = 1) -> np.ndarray:
+    return np.sin(2 * np.pi * 440 * np.arange(count) / rate).astype(np.float32)[:, None].repeat(channels, 1)
+
+
+def test_devices_are_found_by_default_number_and_name(backend: FakeBackend) -> None:
+    assert find_device(backend.all, "input", None).index == 0
+    assert find_device(backend.all, "output", None).index == 1
+    assert find_device(backend.all, "output", "2").index == 2
+    assert find_device(backend.all, "output", 2).index == 2
+    assert find_device(backend.all, "output", "headset").index == 2
+
+
+def test_a_wrong_name_says_what_there_is(backend: FakeBackend) -> None:
+    with pytest.raises(DeviceError, match="'bluetooth'; there are 0: Built-in Microphone, 2: USB Headset"):
+        find_device(backend.all, "input", "bluetooth")
+    with pytest.raises(DeviceError, match="several audio output devices match 's'"):
+        find_device(backend.all, "output", "s")
+    with pytest.raises(DeviceError, match="there is no audio input device: plug in a microphone"):
+        find_device(backend.all[1:2], "input", None)
+
+
+@pytest.mark.parametrize("rates", [(24_000, 48_000), (48_000,), (44_100,), (16_000,)])
+def test_the_models_rate_is_taken_if_it_can_be_had(backend: FakeBackend, rates: tuple[int, ...]) -> None:
+    backend.rates = rates
+    assert choose_shape(backend, backend.all[2], "output", 24_000)[0] == rates[0]
+
+
+def test_a_device_that_refuses_every_rate_says_so(backend: FakeBackend) -> None:
+    backend.rates = ()
+    with pytest.raises(
+        DeviceError, match=r"refuses 24000, 48000, .*Invalid sample rate.*close other programs"
+    ):
+        SoundCard(backend, 24_000)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 48_000])
+def test_sound_passes_at_any_rate(backend: FakeBackend, rate: int) -> None:
+    """A tone into the microphone is that tone at 24 kHz; a tone for the speaker is it at the card's rate."""
+    backend.rates = (rate,)
+    card = SoundCard(backend, 24_000, clock=Clock())
+    block = rate // 100
+    sound = tone(50 * block, rate)
+    for i in range(50):
+        backend.stream("input").turn(sound[i * block : (i + 1) * block])
+    heard = card.read()[0]
+    assert len(heard) == pytest.approx(12_000, abs=2)
+    delay = round(card._microphone.resampler.delay_ms * 24)  # type: ignore[union-attr]
+    np.testing.assert_allclose(
+        heard[delay + 100 :], tone(12_000, 24_000)[100 : len(heard) - delay, 0], atol=0.07
+    )
+    card.write(tone(4_800, 24_000).T)
+    assert card.queued_s == pytest.approx(0.2, abs=0.001)
+    speaker = backend.stream("output")
+    speaker.turn(round(0.2 * rate) - 2)
+    np.testing.assert_allclose(speaker.heard[0][:, 0].std(), 0.707, atol=0.02)
+    assert (speaker.heard[0] == speaker.heard[0][:, :1]).all()
+    assert card.counts.underruns == card.counts.overruns == 0
+
+
+def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    speaker = backend.stream("output")
+    speaker.turn(256)  # before anything was written nothing is missing
+    assert card.counts.underruns == 0
+    assert not speaker.heard[0].any()
+    before = card.target_s
+    card.write(np.ones((1, 300), np.float32))
+    speaker.turn(256)
+    speaker.turn(256)
+    card.maintain()
+    assert card.counts.underruns == 1
+    assert speaker.heard[2][:44].all()
+    assert not speaker.heard[2][44:].any()
+    assert card.target_s > before
+    for _ in range(100):
+        speaker.turn(256)
+        card.maintain()
+    assert card.target_s < 0.08
+
+
+def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    microphone = backend.stream("input")
+    for _ in range(60):  # 0.6 s that nobody reads
+        microphone.turn(np.zeros((240, 1), np.float32))
+    assert card.counts.overruns == 10
+    microphone.turn(np.zeros((240, 1), np.float32), lost=True)
+    assert card.counts.reported == 1
+    assert card.read().shape == (1, 12_000)
+
+
+def run(card: SoundCard, clock: Clock, streams: list[FakeStream], seconds: float) -> None:
+    """Callbacks and upkeep every 10 ms."""
+    for _ in range(round(seconds * 100)):
+        clock.now += 0.01
+        for stream in streams:
+            if stream.active:
+                stream.turn(np.zeros((240, 1), np.float32) if stream.kind == "input" else 240)
+        card.read()
+        card.maintain()
+
+
+def test_a_device_unplugged_and_plugged_in_again_goes_on(backend: FakeBackend) -> None:
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+    run(card, clock, [backend.stream("input"), backend.stream("output")], 1.0)
+    assert card.lost == ()
+    microphone = backend.all.pop(0)
+    run(card, clock, [backend.stream("output")], 1.2)  # the microphone no longer calls back
+    assert card.lost == ("input",)
+    assert card.counts.lost_devices == 1
+    # A call goes on without it, with the other microphone when there is one.
+    backend.all[:] = [d for d in backend.all if not d.input_channels]
+    clock.now += 1.0
+    card.maintain()
+    assert backend.refreshes == 1
+    assert card.lost == ("input",)
+    assert card.queued_s is not None
+    backend.all.insert(0, microphone)
+    for _ in range(10):
+        run(card, clock, [backend.stream("output")], 0.5)
+        if not card.lost:
+            break
+    assert card.lost == ()
+    assert card.counts.revived_devices == 1
+    run(card, clock, [backend.stream("input"), backend.stream("output")], 0.5)
+    backend.stream("input").turn(np.ones((240, 1), np.float32))
+    assert card.read().shape == (1, 240)
+
+
+def test_without_a_speaker_nothing_waits(backend: FakeBackend) -> None:
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+    backend.stream("output").active = False
+    card.maintain()
+    assert card.lost == ("output",)
+    assert card.queued_s is None
+    card.write(np.ones((1, 320), np.float32))  # dropped, not kept for later
+    assert card.output_latency_ms == 0.0
+
+
+def test_one_side_alone(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, use_input=False, clock=Clock())
+    assert card.read().shape == (1, 0)
+    assert list(card.names) == ["output"]
+    card.close()
+    assert not backend.stream("output").active
+
+
+def test_a_device_that_cannot_be_had_leaves_none_open(backend: FakeBackend) -> None:
+    with pytest.raises(DeviceError, match="no audio output device 'nowhere'"):
+        SoundCard(backend, 24_000, output_device="nowhere")
+    assert not any(stream.active for stream in backend.streams)

@@ -1,0 +1,70 @@
+"""Sound cards made of nothing: the test says when they call back, and with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streaming_encodec.audio.devices import Callback, Device, DeviceStream, Kind
+from streaming_encodec.errors import DeviceError
+
+
+class FakeStream:
+    """An open device; `turn` is one callback."""
+
+    def __init__(self, kind: Kind, rate: int, channels: int, callback: Callback) -> None:
+        self.kind, self.rate, self.channels, self._callback = kind, rate, channels, callback
+        self.active = True
+        self.heard: list[np.ndarray] = []
+
+    def turn(self, block: np.ndarray | int, lost: bool = False, latency_s: float = 0.005) -> None:
+        """Hand a microphone's block over, or ask for so many samples for the speaker."""
+        if isinstance(block, int):
+            block = np.full((block, self.channels), 9.0, np.float32)
+            self._callback(block, latency_s, lost)
+            self.heard.append(block)
+        else:
+            self._callback(block, latency_s, lost)
+
+    def close(self) -> None:
+        self.active = False
+
+
+@dataclass
+class FakeBackend:
+    """Devices by index; ``rates`` is what all of them take."""
+
+    rates: tuple[int, ...] = (24_000, 48_000)
+    all: list[Device] = field(
+        default_factory=lambda: [
+            Device(0, "Built-in Microphone", "Fake", 1, 0, 48_000, is_default_input=True),
+            Device(1, "Built-in Speaker", "Fake", 0, 2, 48_000, is_default_output=True),
+            Device(2, "USB Headset", "Fake", 1, 2, 44_100),
+        ]
+    )
+    refreshes: int = 0
+    streams: list[FakeStream] = field(default_factory=list)
+
+    def devices(self) -> list[Device]:
+        return self.all
+
+    def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
+        return None if sample_rate in self.rates else "Invalid sample rate"
+
+    def open(
+        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
+    ) -> DeviceStream:
+        if device not in self.all:
+            raise DeviceError("it is gone")
+        stream = FakeStream(kind, sample_rate, channels, callback)
+        self.streams.append(stream)
+        return stream
+
+    def refresh(self) -> None:
+        assert not any(stream.active for stream in self.streams), "PortAudio would crash"
+        self.refreshes += 1
+
+    def stream(self, kind: Kind) -> FakeStream:
+        """The one that is open now."""
+        return next(stream for stream in reversed(self.streams) if stream.kind == kind)
