@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from evaluation_kit import RATE, speech, with_noise
+from transformers.audio_utils import mel_filter_bank
 
 from streaming_encodec.errors import ConfigError, MissingExtraError
 from streaming_encodec.evaluation import recognition
@@ -94,6 +95,14 @@ def test_mel_filters_have_equal_area_and_the_scale_has_its_corner_at_1_khz() -> 
     mel_top = 15 + np.log(8.0) / (np.log(6.4) / 27)
     assert peaks[0] == pytest.approx(mel_top / 41 / 0.015, abs=0.5)
     assert peaks[-1] == pytest.approx(1000 * 6.4 ** ((mel_top * 40 / 41 - 15) / 27), rel=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "window", "bands"), [(16_000, 400, 40), (24_000, 1024, 80)])
+def test_mel_filters_are_those_that_networks_are_trained_with(rate: int, window: int, bands: int) -> None:
+    oracle = mel_filter_bank(
+        window // 2 + 1, bands, 0.0, rate / 2, rate, norm="slaney", mel_scale="slaney"
+    )  # [bins, bands]
+    assert np.allclose(mel_filters(rate, window, bands), oracle.T, atol=1e-6)
 
 
 def test_power_spectrum_finds_a_sine() -> None:
