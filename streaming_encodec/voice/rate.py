@@ -80,7 +80,9 @@ class RateControl:
         listener.burst = max(report.burst_frames, 0.8 * listener.burst)
         delay = report.jitter_ms + report.playout_delay_ms
         # The calm value falls at once and follows a lasting change of route within some fifty reports.
-        calm = delay if listener.calm_ms == float("inf") else listener.calm_ms
+        # A line that is full from the first report on would pass for calm, so the first value is bounded.
+        first = min(delay, self.settings.queue_ms)
+        calm = first if listener.calm_ms == float("inf") else listener.calm_ms
         listener.calm_ms = min(delay, calm + 0.02 * max(0.0, delay - calm))
         listener.queue_ms = delay - listener.calm_ms
         self._forget(now)

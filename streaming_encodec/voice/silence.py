@@ -41,7 +41,8 @@ class SilenceDetector:
         level = 10 * float(np.log10(max(power, 1e-12)))
         if self._room_db is None:
             self._room_db = min(level, self.settings.floor_db + 20)
-        self._room_db = min(level, self._room_db + self._rise)
+        # Digital silence is no room: a microphone switched on after it must be learned in seconds.
+        self._room_db = max(min(level, self._room_db + self._rise), self.settings.floor_db - 20)
         loud = level > max(self._room_db + self.settings.margin_db, self.settings.floor_db)
         if loud:
             self._left = self._hangover

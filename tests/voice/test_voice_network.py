@@ -1,4 +1,4 @@
-"""The simulated network does what its model says, and playout survives it: the marks of the project, in short runs."""
+"""The simulated network does what its model says, and playout survives it: the marks, in short runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streaming_encodec.voice.simulate import CallResult, CallSettings, simulate_
 FRAME_MS = 1000 / 75
 
 
-def call(network: NetworkModel, seconds: float = 60.0, **more: object) -> CallResult:
+def call(network: NetworkModel, seconds: float = 30.0, **more: object) -> CallResult:
     delay = DelaySettings(reliable=network.ordered)
     return simulate_call(CallSettings(network, seconds=seconds, seed=1, delay=delay, **more))  # type: ignore[arg-type]
 
@@ -31,8 +31,8 @@ def test_the_same_seed_is_the_same_network() -> None:
 @pytest.mark.parametrize("burst", [1.5, 4.0])
 def test_loss_has_its_share_and_its_bursts(share: float, burst: float) -> None:
     network = Network(NetworkModel(loss=GilbertElliott.with_loss(share, burst)), 5)
-    lost = np.array([not network.send(b"x", i / 25) for i in range(60_000)])
-    assert lost.mean() == pytest.approx(share, rel=0.2)
+    lost = np.array([not network.send(b"x", i / 25) for i in range(40_000)])
+    assert lost.mean() == pytest.approx(share, rel=0.25)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], lost.astype(int), [0]])))
     assert np.diff(edges)[::2].mean() == pytest.approx(burst, rel=0.15)
 
@@ -72,23 +72,23 @@ def test_clean_network_plays_every_frame_at_the_least_delay() -> None:
 @pytest.mark.parametrize("redundant_frames", [0, 6])
 def test_wifi_conceals_under_one_percent(redundant_frames: int) -> None:
     red = {"redundant_codebooks": 2, "redundant_frames": redundant_frames} if redundant_frames else {}
-    result = call(PRESETS["wifi"], 120.0, **red)
+    result = call(PRESETS["wifi"], 60.0, **red)
     assert result.concealed_share < (0.005 if redundant_frames else 0.011)
     assert added_delay_ms(result, 50) < 100
     assert max(result.recoveries_s()) < 2.0
 
 
 def test_lte_recovers_from_each_handover() -> None:
-    result = call(PRESETS["lte"], 120.0)
+    result = call(PRESETS["lte"], 60.0)
     assert result.concealed_share < 0.015
     assert max(result.recoveries_s()) < 2.0
 
 
-@pytest.mark.parametrize("length", [50.0, 200.0, 1000.0])
+@pytest.mark.parametrize("length", [200.0, 1000.0])
 def test_a_lone_stall_is_over_soon_and_not_held_against_the_network(length: float) -> None:
-    network = NetworkModel(ordered=True, stalls=(Stalls(30.0, length, length, regular=True),))
-    result = call(network, 45.0)
-    assert len([s for s in result.stalls if s[0] < 45]) == 1
+    network = NetworkModel(ordered=True, stalls=(Stalls(12.0, length, length, regular=True),))
+    result = call(network, 20.0)
+    assert len([s for s in result.stalls if s[0] < 20]) == 1
     assert max(result.recoveries_s()) < 2.0
     assert result.target_ms[-1] == pytest.approx(2 * FRAME_MS)
     played = result.frame[result.frame >= 0]
@@ -97,7 +97,7 @@ def test_a_lone_stall_is_over_soon_and_not_held_against_the_network(length: floa
 
 def test_stalls_that_come_again_are_waited_for() -> None:
     network = NetworkModel(ordered=True, stalls=(Stalls(5.0, 200.0, 200.0, regular=True),))
-    result = call(network, 60.0)
+    result = call(network, 40.0)
     late = result.time_s > 20
     assert (result.frame[late] < 0).sum() <= 2
     assert result.target_ms[-1] >= 200
@@ -110,20 +110,20 @@ def test_reordered_and_doubled_packets_are_played_once_and_in_order() -> None:
     assert result.concealed_share < 0.002
 
 
-@pytest.mark.parametrize("ppm", [2000.0, -2000.0])
+@pytest.mark.parametrize("ppm", [4000.0, -4000.0])
 def test_drifting_clocks_move_delay_by_less_than_a_frame(ppm: float) -> None:
-    """Ten times the drift for a tenth of the time; the long run is the report's."""
-    result = call(NetworkModel(drift_ppm=ppm, ordered=True), 240.0)
+    """Twenty times the drift of real clocks for two minutes; the long run is the report's."""
+    result = call(NetworkModel(drift_ppm=ppm, ordered=True), 120.0)
     assert result.statistics.concealed_samples == 0
     first = np.nanmedian(result.delay_ms[(result.time_s > 10) & (result.time_s < 30)])
-    last = np.nanmedian(result.delay_ms[result.time_s > 220])
+    last = np.nanmedian(result.delay_ms[result.time_s > 100])
     assert abs(first - last) < FRAME_MS
-    assert 240 * abs(ppm) * 1e-6 * 24_000 == pytest.approx(
+    assert 120 * abs(ppm) * 1e-6 * 24_000 == pytest.approx(
         abs(
             result.statistics.removed_samples_for_acceleration
             - result.statistics.inserted_samples_for_deceleration
         ),
-        abs=2 * 320,
+        abs=3 * 320,
     )
 
 
@@ -146,8 +146,7 @@ def test_sound_has_no_clicks_through_a_bad_network() -> None:
 
 
 def test_the_report_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--only", "loss", "--minutes", "0.05"])
-    main(["--only", "drift", "--drift-hours", "0.06"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| loss")
-    assert sum(line.startswith("|") for line in lines) == 2 + 10 + 2 + 2
+    main(["--minutes", "0.05", "--drift-hours", "0.06"])
+    out = capsys.readouterr().out
+    assert [t.splitlines()[0].split()[1] for t in out.split("\n\n")] == ["network", "loss", "drift"]
+    assert out.count("| wifi |") == 2

@@ -220,13 +220,27 @@ def test_statistics_have_the_standards_names() -> None:
     assert stats["type"] == "inbound-rtp"
     assert stats["packetsReceived"] == 30
     assert stats["jitterBufferEmittedCount"] == 28 * FORMAT.frame_samples
-    standard = {
-        "packetsReceived", "packetsLost", "packetsDiscarded", "bytesReceived", "headerBytesReceived", "jitter",
-        "lastPacketReceivedTimestamp", "totalSamplesReceived", "concealedSamples", "silentConcealedSamples",
-        "concealmentEvents", "insertedSamplesForDeceleration", "removedSamplesForAcceleration", "jitterBufferDelay",
-        "jitterBufferTargetDelay", "jitterBufferMinimumDelay", "jitterBufferEmittedCount", "fecPacketsReceived",
-    }  # fmt: skip
-    assert {k for k in stats if not k.startswith("x")} == standard | {"type", "kind"}
+    standard = [
+        "packetsReceived",
+        "packetsLost",
+        "packetsDiscarded",
+        "bytesReceived",
+        "headerBytesReceived",
+        "jitter",
+        "lastPacketReceivedTimestamp",
+        "totalSamplesReceived",
+        "concealedSamples",
+        "silentConcealedSamples",
+        "concealmentEvents",
+        "insertedSamplesForDeceleration",
+        "removedSamplesForAcceleration",
+        "jitterBufferDelay",
+        "jitterBufferTargetDelay",
+        "jitterBufferMinimumDelay",
+        "jitterBufferEmittedCount",
+        "fecPacketsReceived",
+    ]
+    assert {k for k in stats if not k.startswith("x")} == {*standard, "type", "kind"}
 
 
 @st.composite

@@ -46,7 +46,8 @@ def packet(
 
 
 def noise_packet(sequence: int, timestamp: int, **more: object) -> bytes:
-    return serialize_packet(Packet(sequence, timestamp, noise=(60,) * 6, **more))  # type: ignore[arg-type]
+    noise = Packet(sequence, timestamp, noise=(60,) * 6, **more)  # type: ignore[arg-type]
+    return serialize_packet(noise)
 
 
 def receiver(minimum: int = 2, initial: int = 2, reliable: bool = True, **more: object) -> Receiver:
@@ -57,7 +58,7 @@ def receiver(minimum: int = 2, initial: int = 2, reliable: bool = True, **more: 
 def drive(
     target: Receiver, arrivals: dict[float, bytes | list[bytes]], frames: int
 ) -> list[PlayoutInstruction]:
-    """Pull once a frame period; arrivals are given in frame periods and come before the pull of their time."""
+    """Pull once a frame period; arrivals are in frame periods and come before the pull of their time."""
     waiting = sorted(
         (time, data)
         for time, many in arrivals.items()

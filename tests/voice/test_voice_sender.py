@@ -1,0 +1,209 @@
+"""The sending end, heard by the receiving end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voice.voice_cases import FORMAT, FRAME, codes_of, receiver, spell
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.rate import RateControl, RateSettings
+from streaming_encodec.voice.receiver import Kind
+from streaming_encodec.voice.sender import Sender, SenderSettings
+from streaming_encodec.voice.silence import SilenceDetector
+from streaming_encodec.wire.control import Report
+from streaming_encodec.wire.packet import packet_size, parse_packet
+
+NOISE = (50,) * 6
+
+
+@given(st.lists(st.integers(1, 10), max_size=20), st.integers(1, 6), st.integers(0, 12))
+def test_whatever_the_blocks_the_packets_are_the_same(blocks: list[int], per_packet: int, red: int) -> None:
+    settings = SenderSettings(4, per_packet, redundant_codebooks=2 if red else 0, redundant_frames=red)
+    total = sum(blocks)
+    sender, whole = Sender(FORMAT, settings), Sender(FORMAT, settings)
+    made, at = [], 0
+    for count in blocks:
+        made += sender.push(codes_of(range(at, at + count)))
+        at += count
+    expected = whole.push(codes_of(range(total))) if total else []
+    assert made == expected
+    assert len(made) == total // per_packet
+    assert {len(data) for data in made} <= {
+        packet_size(per_packet, 4, redundant_codebooks=2, redundant_frames=red)
+    }
+
+
+def test_what_is_pushed_is_what_is_played() -> None:
+    sender, listener = Sender(FORMAT, SenderSettings(4, 3), first_sequence=65_535), receiver()
+    played = []
+    for i in range(90):
+        for data in sender.push(codes_of([i])):
+            listener.receive(data, i * FRAME)
+        played += listener.pull(i * FRAME)
+    assert [s for s in spell(played) if s != "."] == list(range(len(played) - spell(played).count(".")))
+
+
+def test_redundancy_holds_the_frames_before() -> None:
+    sender = Sender(FORMAT, SenderSettings(4, 2, redundant_codebooks=2, redundant_frames=5))
+    packets = [parse_packet(data) for data in sender.push(codes_of(range(1, 13)))]
+    for i, packet in enumerate(packets):
+        expected = [max(0, 2 * i - 5 + k + 1) for k in range(5)]
+        assert packet.redundancy is not None
+        assert packet.redundancy.tolist() == [expected, expected]
+
+
+def test_in_silence_little_is_sent_and_none_of_it_counts_as_lost() -> None:
+    settings = SenderSettings(4, 3, redundant_codebooks=2, redundant_frames=6, noise_every_frames=30)
+    sender, listener = Sender(FORMAT, settings), receiver()
+    sent, played = 0, []
+    for i in range(300):
+        silent = 100 <= i < 200
+        for data in sender.push(codes_of([i]), noise=NOISE if silent else None):
+            sent += silent
+            listener.receive(data, i * FRAME)
+        played += listener.pull(i * FRAME)
+    stats = listener.statistics
+    assert sent <= 6
+    assert stats.packets_lost == stats.concealed_samples == 0
+    heard = [s for s in spell(played) if isinstance(s, int)]
+    assert heard == [*range(100), *range(200, 200 + len(heard) - 100)]
+    assert sum(m.kind is Kind.NOISE for m in played) > 90
+
+
+def test_the_end_sends_what_waits() -> None:
+    sender = Sender(FORMAT, SenderSettings(4, 6))
+    assert sender.push(codes_of(range(4))) == []
+    first, last = [parse_packet(data) for data in sender.end(NOISE)]
+    assert first.num_frames == 4
+    assert last.end
+    assert last.timestamp == 4
+
+
+def test_a_restart_says_so_and_keeps_time() -> None:
+    sender = Sender(FORMAT, SenderSettings(4, 2))
+    first = [parse_packet(d) for d in sender.push(codes_of(range(5)))]
+    sender.restart()
+    second = [parse_packet(d) for d in sender.push(codes_of(range(5, 7)))]
+    assert [p.start for p in first + second] == [True, False, True]
+    assert second[0].timestamp == 5
+    assert second[0].sequence == 2
+
+
+def test_new_settings_hold_from_the_next_packet_on() -> None:
+    sender = Sender(FORMAT, SenderSettings(4, 3))
+    sender.push(codes_of(range(2)))
+    sender.configure(SenderSettings(2, 1))
+    packets = [parse_packet(d) for d in sender.push(codes_of([2]))]
+    assert [(p.num_codebooks, p.num_frames, p.timestamp) for p in packets] == [
+        (2, 1, 0),
+        (2, 1, 1),
+        (2, 1, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_codebooks": 0},
+        {"frames_per_packet": 7},
+        {"redundant_frames": 33},
+        {"redundant_codebooks": 9},
+        {"noise_every_frames": 0},
+    ],
+)
+def test_settings_that_cannot_be(wrong: dict[str, int]) -> None:
+    with pytest.raises(StreamError):
+        SenderSettings(**wrong)
+
+
+def test_codes_that_cannot_be() -> None:
+    with pytest.raises(StreamError):
+        Sender(FORMAT).push(np.zeros((33, 1), dtype=np.int64))
+    with pytest.raises(StreamError):
+        Sender(FORMAT).push(np.zeros(8, dtype=np.int64))
+
+
+def test_speech_is_told_from_a_room_and_keeps_its_ends() -> None:
+    rng = np.random.default_rng(0)
+    detector = SilenceDetector(FRAME)
+    room = (10 ** (-55 / 20) * rng.standard_normal((900, 320))).astype(np.float32)
+    voice = (10 ** (-25 / 20) * rng.standard_normal((900, 320))).astype(np.float32)
+    talking = np.zeros(900, dtype=bool)
+    talking[300:400] = talking[600:620] = True
+    silent = np.array(
+        [detector.is_silent(v if t else r) for r, v, t in zip(room, voice, talking, strict=True)]
+    )
+    assert not silent[talking].any()
+    assert not silent[400:420].any()  # the hangover
+    assert silent[100:300].all()
+    assert silent[430:600].all()
+
+
+def test_a_louder_room_is_learned_and_digital_silence_is_silent() -> None:
+    rng = np.random.default_rng(0)
+    detector = SilenceDetector(FRAME)
+    assert all([detector.is_silent(np.zeros(320, np.float32)) for _ in range(100)][30:])
+    fan = (10 ** (-45 / 20) * rng.standard_normal((1500, 320))).astype(np.float32)
+    silent = [detector.is_silent(frame) for frame in fan]
+    assert not silent[0]
+    assert all(silent[-100:])
+
+
+def report(loss: float = 0.0, *, delay: float = 40.0, burst: float = 0.0, listener: int = 1) -> Report:
+    return Report(1, loss, loss, burst, 5.0, delay, listener)
+
+
+def test_loss_buys_redundancy_within_the_budget_and_calm_gives_it_back() -> None:
+    settings = RateSettings(budget_kbps=9.0)
+    control = RateControl(FORMAT, SenderSettings(8), settings)
+    assert control.current().num_codebooks == 8
+    for i in range(5):
+        made = control.report(report(0.1, burst=3.0), float(i))
+    assert made.has_redundancy
+    assert made.num_codebooks < 8
+    assert made.wire_kbps(FORMAT) <= 9.0
+    for i in range(30):
+        made = control.report(report(), 5.0 + i)
+    assert not made.has_redundancy
+    assert made.num_codebooks == 8
+
+
+def test_a_queue_that_fills_takes_codebooks_and_returns_them_slowly() -> None:
+    control = RateControl(FORMAT, SenderSettings(16), RateSettings())
+    control.report(report(), 0.0)
+    made = control.report(report(delay=400.0), 1.0)
+    assert made.num_codebooks == 8
+    counts = [control.report(report(), 2.0 + i).num_codebooks for i in range(12)]
+    assert counts[0] == 8
+    assert counts[-1] == 16
+    assert counts == sorted(counts)
+
+
+def test_an_attempt_that_fails_is_repeated_later_and_later() -> None:
+    control = RateControl(FORMAT, SenderSettings(16), RateSettings())
+    climbs = []
+    now, last = 0.0, 16
+    for _ in range(200):
+        now += 1.0
+        full = last == 16  # this line bears 8 codebooks and no more
+        made = control.report(report(delay=400.0 if full else 40.0), now).num_codebooks
+        if made > last:
+            climbs.append(now)
+        last = made
+    gaps = np.diff(climbs)
+    assert len(gaps) >= 2
+    assert gaps[-1] > gaps[0]
+
+
+def test_the_worst_listener_counts_until_it_is_gone() -> None:
+    control = RateControl(FORMAT, SenderSettings(4), RateSettings())
+    for i in range(5):
+        control.report(report(0.2, listener=1), float(i))
+        made = control.report(report(0.0, listener=2), float(i))
+    assert made.has_redundancy
+    for i in range(30):
+        made = control.report(report(0.0, listener=2), 5.0 + i)
+    assert not made.has_redundancy
