@@ -76,7 +76,7 @@ class VoiceClient:
         dtx: send little while nobody speaks here.
         adapt: let listeners' reports choose codebooks and redundancy.
         max_codebooks: have the relay cut what is heard to so many.
-        playout: habits of the jitter buffers.
+        playout: habits of the jitter buffers. decoder: in place of its own.
         tls: for a relay whose certificate the system does not know, see `client_tls`.
         give_up_s: after an outage of so long the call is over.
 
@@ -100,6 +100,7 @@ class VoiceClient:
         adapt: bool = True,
         max_codebooks: int | None = None,
         playout: ReceiverSettings | None = None,
+        decoder: PooledDecoder | None = None,
         tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
     ) -> None:
@@ -123,7 +124,7 @@ class VoiceClient:
             first_sequence=secrets.randbelow(1 << 16),
             first_timestamp=secrets.randbelow(1 << 32),
         )
-        decoder = PooledDecoder(model, shared)
+        decoder = decoder or PooledDecoder(model, shared)
         self._mixer = Mixer(self.format, decoder, playout)
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._reports: dict[tuple[int, int], Report] = {}

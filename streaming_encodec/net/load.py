@@ -72,7 +72,9 @@ class ChurnResult:
 
 def _relay_process(pipe: Connection) -> None:
     async def serve() -> None:
-        limits = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000)
+        limits = RelayLimits(
+            max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000
+        )
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
