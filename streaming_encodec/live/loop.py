@@ -162,12 +162,12 @@ class LiveLoop:
         while queued < target:
             # The moment at which a ring that is always full to its target would ask: it moves with the card's
             # clock, not with this thread's luck, and so the jitter buffer also sees the two cards' drift.
+            self._queued_ms.append(1000 * queued)
             self._make(self._clock() + queued - target)
             now_queued = self.card.queued_s
             if now_queued is None or now_queued <= queued - self._frame_s:
                 break  # the speaker went away, or takes more than can be made: the next turn will see
             queued = now_queued
-        self._queued_ms.append(1000 * queued)
 
     def _listen_without_speaker(self) -> None:
         """The call goes on while the speaker is away; what is said then is lost."""

@@ -1,0 +1,227 @@
+"""`streaming-encodec demo`: hear yourself through the whole path, live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streaming_encodec.cli.console import err, note, print_facts, print_json
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.options import (
+    BandwidthOption,
+    EngineOption,
+    JsonOption,
+    ThreadsOption,
+    bandwidth_of,
+    use_threads,
+)
+from streaming_encodec.errors import DeviceError, MissingExtraError
+
+if TYPE_CHECKING:
+    from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.live.loop_line import LoopLine
+
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input", "-i", help="Microphone: number or part of its name.", show_default="the system's"
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="Speaker: number or part of its name.", show_default="the system's"),
+]
+RecordOption = Annotated[
+    Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")
+]
+
+_LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
+_JITTERS_MS = (0.0, 5.0, 20.0, 50.0)
+_KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
+
+
+def demo_command(
+    clip: Annotated[
+        Path | None, typer.Option("--clip", help="Send this sound file instead of the microphone.")
+    ] = None,
+    loss: Annotated[float, typer.Option(min=0, max=50, help="Per cent of packets lost on the way.")] = 0.0,
+    jitter: Annotated[float, typer.Option(min=0, max=500, help="Mean jitter on the way, in ms.")] = 0.0,
+    bandwidth: BandwidthOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    record: RecordOption = None,
+    input_device: InputOption = None,
+    output_device: OutputOption = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.5, help="Stop after so long.", show_default="on q or Ctrl-C")
+    ] = None,
+    engine: EngineOption = "auto",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Speak and hear yourself through encoder, packets, a relay on this machine, jitter buffer and decoder.
+
+    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers
+    a live
+    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the
+    same pace,
+    and writes demo.wav and demo.png.
+    """
+    from streaming_encodec.audio.files import AudioReader, output_format
+    from streaming_encodec.cli.live_run import check_speed
+    from streaming_encodec.engines import make_engine
+    from streaming_encodec.live.loop_line import LoopLine
+
+    if record is not None:
+        output_format(record)
+    if clip is not None:
+        with AudioReader(clip):
+            pass
+    use_threads(threads)
+    loaded = load_model(model)
+    kbps = bandwidth_of(loaded, bandwidth)
+    fast = make_engine(engine, loaded.model)
+    card = None if clip is not None else _open_card(loaded, input_device, output_device)
+    check_speed(loaded, fast, kbps, must=card is not None)
+    line = LoopLine(loaded.model, kbps, engine=fast, loss=loss / 100, jitter_ms=jitter)
+    try:
+        if card is None:
+            facts = _run_clip(loaded, line, clip, record or Path("demo.wav"), seconds)
+        else:
+            facts = _run_live(loaded, line, card, record, seconds)
+    finally:
+        line.close()
+        if card is not None:
+            card.close()
+    facts = {"model": loaded.name, "trained": loaded.trained, "engine": fast.name, **facts}
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def _open_card(loaded: LoadedModel, input_device: str | None, output_device: str | None) -> SoundCard | None:
+    """The devices, or None (and a note) where there are none and none were asked for."""
+    from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.portaudio import PortAudio
+
+    try:
+        return SoundCard(
+            PortAudio(),
+            loaded.config.sampling_rate,
+            input_device=input_device,
+            output_device=output_device,
+        )
+    except DeviceError as error:
+        if input_device is not None or output_device is not None:
+            raise
+        note(f"{error}. Until then a clip goes through the same path")
+        return None
+
+
+def _run_live(
+    loaded: LoadedModel, line: LoopLine, card: SoundCard, record: Path | None, seconds: float | None
+) -> dict[str, Any]:
+    from contextlib import ExitStack
+
+    from streaming_encodec.audio.files import AudioWriter
+    from streaming_encodec.cli.live_run import LiveSession
+    from streaming_encodec.live.howl import HowlGuard
+    from streaming_encodec.live.loop import LiveLoop
+
+    note("wear headphones: what the speaker plays, the microphone hears again, and it howls")
+    for kind, name in card.names.items():
+        err().print(f"[dim]{kind}:[/] {name}")
+    with ExitStack() as stack:
+        on_heard = None
+        if record is not None:
+            on_heard = stack.enter_context(AudioWriter(record, line.sample_rate)).write
+        loop = LiveLoop(card, line, guard=HowlGuard(line.sample_rate), on_heard=on_heard)
+        session = LiveSession(
+            loop,
+            settings=lambda: _settings(line),
+            keys=_KEYS,
+            on_key=lambda key: _on_key(key, loaded, line),
+        )
+        facts = session.run(seconds)
+    return {"devices": card.names, **facts, "output": None if record is None else str(record)}
+
+
+def _run_clip(
+    loaded: LoadedModel, line: LoopLine, clip: Path | None, target: Path, seconds: float | None
+) -> dict[str, Any]:
+    import numpy as np
+
+    from streaming_encodec.audio.files import AudioReader, AudioWriter
+    from streaming_encodec.cli.live_run import LiveSession
+    from streaming_encodec.cli.picture import draw_call
+    from streaming_encodec.live.file_card import FileCard
+    from streaming_encodec.live.loop import LiveLoop
+
+    rate = line.sample_rate
+    with AudioReader(clip or bundled_clip(), rate, 1) as reader:
+        sound = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
+    if seconds is not None:
+        sound = sound[:, : round(seconds * rate)]
+    picture = target.with_suffix(".png")
+    with AudioWriter(target, rate) as writer:
+        card = FileCard(sound, rate)
+        session = LiveSession(
+            LiveLoop(card, line),
+            settings=lambda: _settings(line),
+            keys=_KEYS,
+            on_key=lambda key: _on_key(key, loaded, line),
+        )
+        facts = session.run(done=lambda: card.done)
+        heard = card.heard
+        writer.write(heard)
+    try:
+        draw_call(picture, sound[0], heard[0], rate, session.history)
+    except MissingExtraError as error:
+        note(str(error))
+        return {"devices": {}, **facts, "output": str(target), "picture": None}
+    return {"devices": {}, **facts, "output": str(target), "picture": str(picture)}
+
+
+def bundled_clip() -> Path:
+    """The piece of speech that comes with the package."""
+    from importlib.resources import files
+
+    return Path(str(files("streaming_encodec"))) / "assets" / "speech.flac"
+
+
+def _settings(line: LoopLine) -> str:
+    return f"{line.bandwidth:g} kbps, {100 * line.loss:g} % loss, {line.jitter_ms:g} ms jitter"
+
+
+def _on_key(key: str, loaded: LoadedModel, line: LoopLine) -> None:
+    from streaming_encodec.cli.live_run import next_bandwidth
+
+    if key in "+-=_":
+        line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
+    elif key == "l":
+        line.set_network(_after(_LOSSES, line.loss), line.jitter_ms)
+    elif key == "j":
+        line.set_network(line.loss, _after(_JITTERS_MS, line.jitter_ms))
+
+
+def _after(choices: tuple[float, ...], now: float) -> float:
+    """The next larger choice, and from the largest back to the first."""
+    return next((choice for choice in choices if choice > now), choices[0])
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from streaming_encodec.cli.live_view import summary
+
+    trained = "" if facts["trained"] else " (UNTRAINED: random weights)"
+    rows = {"model": f"{facts['model']}{trained}, engine {facts['engine']}", **summary(facts)}
+    if facts["howls"]:
+        rows["howling"] = f"caught {facts['howls']} times: use headphones"
+    for name in ("output", "picture"):
+        if facts.get(name):
+            rows[name] = facts[name]
+    print_facts(f"{facts['seconds']:.1f} s through the whole path", rows)
+
+
+command = demo_command

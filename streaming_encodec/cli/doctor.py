@@ -1,0 +1,156 @@
+"""`streaming-encodec doctor`: can this machine call, and if not, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from streaming_encodec.cli.console import out, print_json
+from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
+from streaming_encodec.cli.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
+from streaming_encodec.errors import StreamingEncodecError
+
+_COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: ``ok``, ``poor`` (it works, not well) or ``bad``; and what to do about it."""
+
+    subject: str
+    verdict: str
+    details: str
+    cure: str = ""
+
+
+def doctor_command(
+    url: Annotated[
+        str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    engine: EngineOption = "auto",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything a call needs: PortAudio, devices, rates, speed, relay. Exit code 1 if something is
+    bad."""
+    use_threads(threads)
+    findings = [*look_at_sound(), *_look(lambda: look_at_speed(model, engine), "speed")]
+    if url is not None:
+        findings += _look(lambda: look_at_relay(url), "relay")
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        table = Table(show_header=False)
+        for finding in findings:
+            colour = _COLOURS[finding.verdict]
+            cure = f"\n[dim]→[/] {escape(finding.cure)}" if finding.cure else ""
+            verdict = f"[{colour}]{finding.verdict}[/]"
+            table.add_row(finding.subject, verdict, escape(finding.details) + cure)
+        out().print(table)
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _look(look: Callable[[], list[Finding]], subject: str) -> list[Finding]:
+    """An error of the package is a finding; its message says what to do."""
+    try:
+        return look()
+    except StreamingEncodecError as error:
+        return [Finding(subject, "bad", str(error))]
+
+
+def look_at_sound() -> list[Finding]:
+    """PortAudio, a microphone and a speaker, each with the rate it would be opened at."""
+    from streaming_encodec.audio.portaudio import PortAudio
+
+    backend = PortAudio()
+    try:
+        version, devices = backend.version(), backend.devices()
+    except StreamingEncodecError as error:
+        return [Finding("PortAudio", "bad", str(error))]
+    from streaming_encodec.audio.devices import choose_shape, find_device
+
+    findings = [Finding("PortAudio", "ok", f"{version.split(',')[0]}, {len(devices)} devices")]
+    for kind, name in (("input", "microphone"), ("output", "speaker")):
+        try:
+            device = find_device(devices, kind, None)  # type: ignore[arg-type]  # one of the two
+            rate, channels = choose_shape(backend, device, kind, 24_000)  # type: ignore[arg-type]
+        except StreamingEncodecError as error:
+            findings.append(Finding(name, "bad", str(error)))
+            continue
+        resampled = "" if rate == 24_000 else ", resampled to 24000 Hz (about 1 ms)"
+        findings.append(Finding(name, "ok", f"{device.name} at {rate} Hz, {channels} channels{resampled}"))
+    return findings
+
+
+def look_at_speed(model: str, engine: str) -> list[Finding]:
+    """A frame's time against its deadline."""
+    from streaming_encodec.cli.live_run import measure_frame_ms
+    from streaming_encodec.engines import make_engine
+
+    loaded = load_model(model)
+    fast = make_engine(engine, loaded.model)
+    usual, slow = measure_frame_ms(loaded, fast, bandwidth_of(loaded, None))
+    deadline = loaded.config.frame_ms
+    details = (
+        f"{loaded.name}, engine {fast.name}: a frame of {deadline:.1f} ms takes {usual:.1f} ms, "
+        f"the slowest in twenty {slow:.1f} ms ({100 * usual / deadline:.0f} % of a core for a call)"
+    )
+    lighter = "close other programs"
+    if loaded.name != DEFAULT_MODEL:
+        lighter += f", or take the lighter --model {DEFAULT_MODEL}"
+    if usual > deadline:
+        return [Finding("speed", "bad", details, f"too slow to talk: {lighter}")]
+    if slow > 0.7 * deadline:
+        return [Finding("speed", "poor", details, f"there will be drop-outs: {lighter}")]
+    return [Finding("speed", "ok", details)]
+
+
+def look_at_relay(url: str) -> list[Finding]:
+    """Whether something that speaks WebSocket and our protocol answers, and how soon."""
+    return [asyncio.run(_visit(url))]
+
+
+async def _visit(url: str) -> Finding:
+    import time
+
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidHandshake, InvalidURI
+    from websockets.typing import Subprotocol
+
+    from streaming_encodec.net.config import SUBPROTOCOL
+
+    begin = time.perf_counter()
+    try:
+        async with asyncio.timeout(5.0):
+            async with connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None) as socket:
+                opened = time.perf_counter()
+                await (await socket.ping())
+                answer_ms = 1000 * (time.perf_counter() - opened)
+                spoken = socket.subprotocol
+    except InvalidURI:
+        return Finding("relay", "bad", f"{url} is no WebSocket address", "write ws://host:port or wss://host")
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        return Finding(
+            "relay",
+            "bad",
+            f"no relay answers at {url} ({str(error) or 'no answer in 5 s'})",
+            "start one with `streaming-encodec serve`, or check host, port and firewall",
+        )
+    if spoken != SUBPROTOCOL:
+        return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
+    opening_ms = 1000 * (opened - begin)
+    details = f"{url} opens in {opening_ms:.0f} ms and answers in {answer_ms:.0f} ms"
+    if answer_ms > 150:
+        return Finding("relay", "poor", details, "talk will feel late: use a relay nearer to you")
+    return Finding("relay", "ok", details)
+
+
+command = doctor_command

@@ -1,0 +1,128 @@
+"""What `demo` and `talk` share: a live loop with a picture and keys, until somebody has had enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from rich.live import Live
+
+from streaming_encodec.cli.console import err, note
+from streaming_encodec.cli.interrupt import Interrupt
+from streaming_encodec.cli.keyboard import Keyboard
+from streaming_encodec.cli.live_view import History, panel
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel
+from streaming_encodec.errors import CallError
+from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.live.meters import percentile
+from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.engine import Engine
+
+_LOOK_S = 0.1
+_TRIAL_FRAMES = 40
+_WARM_UP_FRAMES = 5
+_TIGHT = 0.7
+"""Share of the deadline above which a busy moment on this machine will be heard."""
+
+
+def measure_frame_ms(loaded: LoadedModel, engine: Engine, bandwidth: float) -> tuple[float, float]:
+    """Milliseconds to encode and decode one frame here: the median, and the 95th percentile."""
+    encoder = StreamingEncoder(loaded.model, bandwidth, engine=engine)
+    decoder = StreamingDecoder(loaded.model, engine=engine)
+    sound = np.zeros((loaded.config.audio_channels, loaded.config.hop_length), np.float32)
+    times = []
+    for _ in range(_TRIAL_FRAMES):
+        begin = time.perf_counter()
+        decoder.push(encoder.push(sound))
+        times.append(1000 * (time.perf_counter() - begin))
+    settled = times[_WARM_UP_FRAMES:]
+    return percentile(settled, 50), percentile(settled, 95)
+
+
+def check_speed(loaded: LoadedModel, engine: Engine, bandwidth: float, *, must: bool = True) -> None:
+    """Before a call: note a tight fit of model and machine.
+
+    Raises:
+        CallError: the machine is too slow for the model (unless it need not keep up); the message offers
+            what is faster.
+    """
+    usual, _ = measure_frame_ms(loaded, engine, bandwidth)
+    deadline = loaded.config.frame_ms
+    faster = "" if loaded.name == DEFAULT_MODEL else f"; --model {DEFAULT_MODEL} is much lighter"
+    if must and usual > deadline:
+        raise CallError(
+            f"this machine needs {usual:.1f} ms for a frame of {deadline:.1f} ms with {loaded.name}: "
+            f"too slow for a call. Close other programs{faster}"
+        )
+    if usual > _TIGHT * deadline:
+        note(f"a frame takes {usual:.1f} of {deadline:.1f} ms here: expect drop-outs{faster}")
+
+
+class LiveSession:
+    """Runs a loop and looks at it; Ctrl-C, `q`, a time or the end of a file stops it."""
+
+    def __init__(
+        self,
+        loop: LiveLoop,
+        *,
+        settings: Callable[[], str],
+        keys: str,
+        on_key: Callable[[str], None],
+        keyboard: Keyboard | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop, self.history = loop, History()
+        self._settings, self._keys, self._on_key = settings, keys, on_key
+        self._keyboard = keyboard or Keyboard()
+        self._clock = clock
+        self._quit = False
+        self._looked = -_LOOK_S
+
+    def run(self, seconds: float | None = None, done: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """Until the end. Returns the call in numbers."""
+        begin = self._clock()
+        console = err()
+        with ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())
+            stack.enter_context(self._keyboard)
+            live = None
+            if console.is_terminal:
+                live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True))
+
+            def stop() -> bool:
+                passed = self._clock() - begin
+                return (
+                    self._quit
+                    or interrupt.requested
+                    or (seconds is not None and passed >= seconds)
+                    or (done is not None and done())
+                )
+
+            self.loop.run(stop, lambda: self._look(self._clock() - begin, live))
+        return self.history.facts(self.loop, self._clock() - begin)
+
+    def _look(self, passed: float, live: Live | None) -> None:
+        if passed - self._looked < _LOOK_S:
+            return
+        self._looked = passed
+        for key in self._keyboard.poll():
+            if key == "q":
+                self._quit = True
+            elif key == "m":
+                self.loop.muted = not self.loop.muted
+            else:
+                self._on_key(key)
+        self.history.add(passed, self.loop)
+        if live is not None:
+            facts = self.history.facts(self.loop, passed)
+            live.update(panel(self.loop, facts, self._settings(), self._keys), refresh=True)
+
+
+def next_bandwidth(known: tuple[float, ...], now: float, up: bool) -> float:
+    """The model's next bandwidth in that direction, or the same at the end."""
+    ladder = sorted(known)
+    at = ladder.index(now)
+    return ladder[min(len(ladder) - 1, at + 1) if up else max(0, at - 1)]

@@ -1,0 +1,138 @@
+"""What a live command shows: levels, bitrate, frame time, buffer, delay by part, losses and keys."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from streaming_encodec.live.line import LineFigures
+from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
+
+_BAR = 30
+_BAR_FLOOR_DB = -60.0
+_MOST_LOOKS = 100_000  # three hours of them
+
+
+def level_bar(level_db: float) -> Text:
+    """A level as a bar: green, yellow from -12, red from -3 decibels on."""
+    share = (max(level_db, _BAR_FLOOR_DB) - _BAR_FLOOR_DB) / -_BAR_FLOOR_DB
+    filled = min(_BAR, round(_BAR * share))
+    colour = "red" if level_db > -3 else "yellow" if level_db > -12 else "green"
+    number = "silent" if level_db <= FLOOR_DB else f"{level_db:5.1f} dB"
+    return Text.assemble(("█" * filled, colour), ("░" * (_BAR - filled), "dim"), f"  {number}")
+
+
+@dataclass(slots=True)
+class History:
+    """Looks at a call, taken a few times a second."""
+
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
+    delays: deque[Delays] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
+    first: LineFigures = field(default_factory=LineFigures)
+
+    def add(self, seconds: float, loop: LiveLoop) -> None:
+        """Look once; before anything is played there is no delay to be seen."""
+        delays = loop.delays()
+        if delays.buffer_ms > 0:
+            self.seconds.append(seconds)
+            self.delays.append(delays)
+
+    def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
+        """The call in numbers, for `--json` and the summary."""
+        figures, counts = loop.line.figures(), loop.card.counts
+        encode, decode = loop.frame_ms
+        totals = [delays.total_ms for delays in self.delays]
+        parts = {
+            name: percentile([delays.parts()[name] for delays in self.delays], 50)
+            for name in Delays(*[0.0] * 7).parts()
+        }
+        return {
+            "seconds": seconds,
+            "payload_kbps": figures.payload_bits / 1000 / max(seconds, 0.001),
+            "wire_kbps": figures.wire_bits / 1000 / max(seconds, 0.001),
+            "packets_sent": figures.packets_sent,
+            "packets_lost": figures.packets_lost,
+            "concealed_share": figures.concealed_share,
+            "mouth_to_ear_ms_p50": percentile(totals, 50),
+            "mouth_to_ear_ms_p95": percentile(totals, 95),
+            "delay_ms": parts,
+            "frame_deadline_ms": loop.deadline_ms,
+            "encode_ms_p95": encode,
+            "decode_ms_p95": decode,
+            "underruns": counts.underruns,
+            "overruns": counts.overruns,
+            "reported_by_card": counts.reported,
+            "lost_devices": counts.lost_devices,
+            "howls": 0 if loop.guard is None else loop.guard.caught,
+        }
+
+
+def panel(loop: LiveLoop, facts: dict[str, Any], settings: str, keys: str) -> RenderableType:
+    """The picture of this moment."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    figures, delays = loop.line.figures(), loop.delays()
+    encode, decode = loop.frame_ms
+    busy = encode + decode
+    muted = Text("  muted", style="bold yellow") if loop.muted else Text()
+    table.add_row("you", Text.assemble(level_bar(loop.input_level.peak_db), muted))
+    table.add_row("heard", level_bar(loop.output_level.peak_db))
+    table.add_row("settings", settings)
+    table.add_row(
+        "bitrate", f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} on the wire"
+    )
+    table.add_row(
+        "frame time",
+        Text(
+            f"{encode:.1f} + {decode:.1f} ms of {loop.deadline_ms:.1f} ms",
+            style="bold red" if busy > loop.deadline_ms else "",
+        ),
+    )
+    table.add_row("buffer", f"{figures.buffer_ms:.0f} ms, aims at {figures.target_ms:.0f} ms")
+    parts = " + ".join(f"{name} {ms:.0f}" for name, ms in delays.parts().items())
+    table.add_row("mouth to ear", f"[bold]{delays.total_ms:.0f} ms[/] = {parts}")
+    table.add_row(
+        "losses",
+        f"{100 * figures.concealed_share:.2f} % concealed, {figures.packets_lost} packets lost, "
+        f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
+        f"{facts['reported_by_card']} by the card",
+    )
+    for warning in _warnings(loop, figures):
+        table.add_row("", Text(warning, style="bold red"))
+    table.add_row("keys", keys)
+    return table
+
+
+def _warnings(loop: LiveLoop, figures: LineFigures) -> list[str]:
+    warnings = []
+    if not figures.connected:
+        warnings.append("the connection is lost; it is being mended")
+    lost = getattr(loop.card, "lost", ())
+    if lost:
+        warnings.append(f"the audio {' and '.join(lost)} is gone: plug it in again, the call goes on")
+    if loop.guard is not None and loop.guard.active:
+        warnings.append("this howled: use headphones, or turn the speaker down")
+    return warnings
+
+
+def summary(facts: dict[str, Any]) -> dict[str, str]:
+    """The facts in words."""
+    parts = " + ".join(f"{name} {ms:.0f}" for name, ms in facts["delay_ms"].items())
+    return {
+        "bitrate": f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} kbps on the wire",
+        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, "
+        f"p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
+        "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
+        f"of {facts['frame_deadline_ms']:.1f} ms",
+        "losses": f"{facts['packets_lost']} packets, "
+        f"{100 * facts['concealed_share']:.2f} % of the sound concealed",
+        "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
+        f"{facts['reported_by_card']} reported by it",
+    }

@@ -1,0 +1,192 @@
+"""`streaming-encodec talk`: a conversation in a room of a relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streaming_encodec.cli.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
+from streaming_encodec.cli.console import complain, err, note, print_facts, print_json
+from streaming_encodec.cli.demo import InputOption, OutputOption, RecordOption
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.options import (
+    BandwidthOption,
+    EngineOption,
+    JsonOption,
+    ThreadsOption,
+    bandwidth_of,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    from streaming_encodec.live.call_line import CallLine
+
+_KEYS = "+/- bandwidth   m mute   q hang up"
+
+
+def talk_command(
+    room: Annotated[str, typer.Argument(metavar="ROOM", help="The room: all who name it hear each other.")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    ca: CaOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    bandwidth: BandwidthOption = None,
+    input_device: InputOption = None,
+    output_device: OutputOption = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option("--clip", help="Say this sound file instead of the microphone's; needs --record."),
+    ] = None,
+    record: RecordOption = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.5, help="Hang up after so long.", show_default="on q or Ctrl-C")
+    ] = None,
+    engine: EngineOption = "auto",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Talk with everybody in ROOM, through a relay that `streaming-encodec serve` runs.
+
+    With --clip and --record it needs no sound devices: it says a file and records what it hears until the
+    file ends.
+    """
+    from streaming_encodec.audio.files import AudioReader, output_format
+
+    if clip is not None and record is None:
+        raise typer.BadParameter("say where what is heard goes: --record FILE", param_hint="--clip")
+    if record is not None:
+        output_format(record)
+    if clip is not None:
+        with AudioReader(clip):
+            pass
+    facts = _talk(
+        load_model(model),
+        _Wishes(room, url, token, ca, bandwidth, input_device, output_device, clip, record, seconds),
+        engine,
+        threads,
+    )
+    if as_json:
+        print_json(facts)
+    else:
+        _print(room, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    room: str
+    url: str
+    token: str | None
+    ca: Path | None
+    bandwidth: float | None
+    input_device: str | None
+    output_device: str | None
+    clip: Path | None
+    record: Path | None
+    seconds: float | None
+
+
+def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> dict[str, Any]:
+    from contextlib import ExitStack
+
+    from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.files import AudioWriter
+    from streaming_encodec.audio.portaudio import PortAudio
+    from streaming_encodec.cli.live_run import LiveSession, check_speed
+    from streaming_encodec.engines import make_engine
+    from streaming_encodec.errors import CallError
+    from streaming_encodec.live.call_line import CallLine
+    from streaming_encodec.live.file_card import FileCard
+    from streaming_encodec.live.loop import LiveLoop
+    from streaming_encodec.net.client import VoiceClient
+
+    use_threads(threads)
+    kbps = bandwidth_of(loaded, wishes.bandwidth)
+    rate = loaded.config.sampling_rate
+    fast = make_engine(engine, loaded.model)
+    check_speed(loaded, fast, kbps)
+    with ExitStack() as stack:
+        card: SoundCard | FileCard
+        if wishes.clip is not None:
+            card = FileCard(_read(wishes.clip, rate), rate, tail_s=1.0)
+        else:
+            card = SoundCard(
+                PortAudio(), rate, input_device=wishes.input_device, output_device=wishes.output_device
+            )
+            stack.callback(card.close)
+            for kind, name in card.names.items():
+                err().print(f"[dim]{kind}:[/] {name}")
+        on_heard = None
+        if wishes.record is not None:
+            on_heard = stack.enter_context(AudioWriter(wishes.record, rate)).write
+        call = VoiceClient(
+            wishes.url,
+            read_token(wishes.token),
+            loaded.model,
+            room=wishes.room,
+            role="both",
+            bandwidth=kbps,
+            engine=fast,
+            tls=tls_of(wishes.ca),
+        )
+        line = CallLine(call)
+        stack.callback(line.close)
+        note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
+        session = LiveSession(
+            LiveLoop(card, line, on_heard=on_heard),
+            settings=lambda: f"{line.bandwidth:g} kbps, {len(call.present)} others in {wishes.room}",
+            keys=_KEYS,
+            on_key=lambda key: _on_key(key, loaded, line),
+        )
+        failure = None
+        try:
+            facts = session.run(
+                wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None
+            )
+        except CallError as error:
+            failure = str(error)
+            facts = session.history.facts(session.loop, 0.0)
+        connects = call.statistics.link.connects
+    return {
+        "room": wishes.room,
+        "model": loaded.name,
+        **facts,
+        "dropped_blocks": line.dropped_blocks,
+        "connects": connects,
+        "output": None if wishes.record is None else str(wishes.record),
+        "failure": failure,
+    }
+
+
+def _on_key(key: str, loaded: LoadedModel, line: CallLine) -> None:
+    from streaming_encodec.cli.live_run import next_bandwidth
+
+    if key in "+-=_":
+        line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
+
+
+def _read(clip: Path, rate: int) -> Any:
+    import numpy as np
+
+    from streaming_encodec.audio.files import AudioReader
+
+    with AudioReader(clip, rate, 1) as reader:
+        return np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
+
+
+def _print(room: str, facts: dict[str, Any]) -> None:
+    from streaming_encodec.cli.live_view import summary
+
+    rows = summary(facts)
+    rows["connection"] = f"{facts['connects'] - 1} times lost and mended"
+    if facts["output"]:
+        rows["output"] = facts["output"]
+    print_facts(f"{facts['seconds']:.1f} s in {room}", rows)
+    if facts["failure"]:
+        complain(facts["failure"])
+        raise typer.Exit(1)
+
+
+command = talk_command

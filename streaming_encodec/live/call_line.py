@@ -1,0 +1,99 @@
+"""A line to a room full of people, through `VoiceClient`."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.errors import CallError
+from streaming_encodec.live.background import BackgroundLoop
+from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.net.client import VoiceClient
+from streaming_encodec.wire.header import HEADER_BYTES
+
+_UNSENT_BLOCKS = 32
+"""Blocks that wait for the encoder, a third of a second: more means that the machine is too slow."""
+
+
+class CallLine:
+    """A call, entered when made. The event loop has a thread of its own.
+
+    dropped_blocks: microphone blocks for which the encoder had no time.
+
+    Raises:
+        CallError: no relay, not let in, another model in the room.
+    """
+
+    def __init__(self, call: VoiceClient) -> None:
+        self.call = call
+        self.dropped_blocks = 0
+        self._unsent: deque[Future[None]] = deque()
+        self._meter = BufferMeter()
+        self._background = BackgroundLoop()
+        try:
+            self._background.run(call.__aenter__())
+        except BaseException:
+            self._background.close()
+            raise
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        return self.call.format.frame_samples
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's."""
+        return self.call.format.sample_rate
+
+    @property
+    def bandwidth(self) -> float:
+        """Payload kbps; set it at any time."""
+        return self.call.bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, kbps: float) -> None:
+        self.call.bandwidth = kbps
+
+    def send(self, pcm: Pcm) -> None:
+        """Say [1, n]: hands it to the encoder's thread. Raises CallError when the call is over."""
+        while self._unsent and self._unsent[0].done():
+            self._unsent.popleft().result()
+        if self.call.over:
+            raise CallError("the call is over")
+        if len(self._unsent) >= _UNSENT_BLOCKS:
+            self.dropped_blocks += 1
+            return
+        sound = mix_channels(pcm, self.call.format.channels)
+        self._unsent.append(self._background.start(self.call.send(sound)))
+
+    def read(self, count: int, now: float) -> Pcm:
+        """The next samples [1, count] of everybody."""
+        return mix_channels(self.call.read(count, now), 1)
+
+    def figures(self) -> LineFigures:
+        """How it goes."""
+        statistics = self.call.statistics
+        speakers = list(statistics.speakers.values())
+        played = sum(s.total_samples_received for s in speakers)
+        link = statistics.link
+        return LineFigures(
+            packets_sent=link.packets_sent,
+            bytes_sent=link.bytes_sent,
+            payload_bits=8 * (link.bytes_sent - HEADER_BYTES * link.packets_sent),
+            buffer_ms=self._meter.look(speakers),
+            target_ms=max(statistics.playout_target_ms.values(), default=0.0),
+            concealed_share=sum(s.concealed_samples for s in speakers) / max(1, played),
+            packets_lost=sum(s.packets_lost for s in speakers),
+            speakers=len(self.call.present),
+            connected=self.call.connected,
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        try:
+            self._background.run(self.call.__aexit__(None, None, None), timeout_s=5.0)
+        finally:
+            self._background.close()

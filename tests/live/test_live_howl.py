@@ -1,0 +1,79 @@
+"""The guard against howling: catches a loop that rings, and leaves speech alone."""
+
+from importlib.resources import files
+
+import numpy as np
+import soundfile
+
+from streaming_encodec.live.howl import HowlGuard
+
+RATE, BLOCK = 24_000, 320
+
+
+def speech() -> np.ndarray:
+    with files("streaming_encodec").joinpath("assets/speech.flac").open("rb") as file:
+        sound, rate = soundfile.read(file, dtype="float32")
+    assert rate == RATE
+    return sound
+
+
+def through_the_room(guard: HowlGuard | None, gain: float, seconds: float = 12.0) -> np.ndarray:
+    """A loop with 80 ms of delay and a room that likes 900 Hz; a word at the beginning sets it off."""
+    rng = np.random.default_rng(0)
+    delay = 6  # blocks
+    played = [np.zeros(BLOCK, np.float32)] * delay
+    phase = np.zeros(2)
+    pole = 0.97 * np.exp(2j * np.pi * 900 / RATE)
+    a1, a2 = -2 * pole.real, abs(pole) ** 2
+    peak_gain = 1 / abs(
+        (1 - pole * np.exp(-2j * np.pi * 900 / RATE)) * (1 - np.conj(pole) * np.exp(-2j * np.pi * 900 / RATE))
+    )
+    for number in range(round(seconds * RATE / BLOCK)):
+        heard = np.empty(BLOCK)
+        room = played[-delay] * gain / peak_gain
+        for i in range(BLOCK):
+            y = room[i] - a1 * phase[0] - a2 * phase[1]
+            phase[:] = y, phase[0]
+            heard[i] = y
+        if number < 20:
+            heard += 0.1 * rng.standard_normal(BLOCK)
+        out = np.clip(heard, -1, 1).astype(np.float32)[None]
+        played.append((guard.process(out) if guard is not None else out)[0])
+    return np.concatenate(played)
+
+
+def loudness(sound: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(sound**2)))
+
+
+def test_a_ringing_loop_is_silenced_and_does_not_come_back_as_loud() -> None:
+    wild = through_the_room(None, 1.6)
+    assert loudness(wild[-RATE:]) > 0.4  # without the guard it screams
+    guard = HowlGuard(RATE)
+    tamed = through_the_room(guard, 1.6)
+    assert guard.caught >= 1
+    assert loudness(tamed[-3 * RATE :]) < 0.05
+
+
+def test_speech_passes_untouched() -> None:
+    guard, sound = HowlGuard(RATE), speech()
+    loud = sound / np.abs(sound).max()
+    out = [guard.process(loud[None, i : i + BLOCK])[0] for i in range(0, len(loud), BLOCK)]
+    assert guard.caught == 0
+    assert not guard.active
+    np.testing.assert_array_equal(np.concatenate(out), loud)
+
+
+def test_full_scale_that_does_not_end_is_stopped_and_comes_back_softer() -> None:
+    guard = HowlGuard(RATE)
+    noise = np.clip(np.random.default_rng(0).standard_normal((1, RATE // 10)), -1, 1).astype(np.float32)
+    for _ in range(12):
+        guard.process(noise)
+    assert guard.caught == 1
+    assert guard.active
+    assert not guard.process(noise[:, :BLOCK]).any()
+    quiet = 0.01 * noise
+    for _ in range(60):
+        last = guard.process(quiet)
+    assert not guard.active
+    np.testing.assert_allclose(last, 0.5 * quiet, rtol=1e-5)

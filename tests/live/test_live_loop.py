@@ -1,0 +1,212 @@
+"""The live loop on made-up sound cards and a made-up clock: delay, drift, a speaker that leaves, mute."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from device_kit import FakeBackend
+
+from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.live.meters import Delays, LevelMeter, percentile
+from streaming_encodec.net.mixer import Mixer
+from streaming_encodec.voice.delay import DelaySettings
+from streaming_encodec.voice.playout import DecodeRequest
+from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.voice.simulate import made_up_voice, spell_number, spelled_number
+from streaming_encodec.voice.statistics import ReceiverStatistics
+from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import Packet, serialize_packet
+
+RATE, FRAME = 24_000, 320
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SpellingDecoder:
+    """A "codec" whose codes are frame numbers of a voice that is known."""
+
+    def __init__(self, stream: StreamFormat) -> None:
+        self.frames = made_up_voice(stream).reshape(-1, 1, FRAME)
+
+    def open(self, speaker: int) -> None: ...
+
+    def close(self, speaker: int) -> None: ...
+
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, np.ndarray]:
+        number = {who: 0 if r.codes is None else spelled_number(r.codes) for who, r in requests.items()}
+        return {who: self.frames[n % len(self.frames)] for who, n in number.items()}
+
+
+class EchoLine:
+    """Every frame that was said goes straight into the jitter buffer."""
+
+    sample_rate, frame_samples = RATE, FRAME
+
+    def __init__(self, clock: Clock) -> None:
+        self.format = StreamFormat("0" * 32)
+        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2))
+        self.mixer = Mixer(self.format, SpellingDecoder(self.format), settings)
+        self._clock, self._meter = clock, BufferMeter()
+        self.said = self.frames = 0
+        self.loudest = 0.0
+
+    def send(self, pcm: np.ndarray) -> None:
+        self.said += pcm.shape[1]
+        self.loudest = max(self.loudest, float(np.abs(pcm).max()))
+        while self.said >= (self.frames + 1) * FRAME:
+            packet = Packet(
+                self.frames & 0xFFFF, self.frames, spell_number(self.frames, 8), start=self.frames == 0
+            )
+            self.mixer.receive(1, serialize_packet(packet), self._clock())
+            self.frames += 1
+
+    def read(self, count: int, now: float) -> np.ndarray:
+        return self.mixer.read(count, now)
+
+    def figures(self) -> LineFigures:
+        every = list(self.mixer.statistics.values())
+        return LineFigures(
+            buffer_ms=self._meter.look(every),
+            concealed_share=every[0].concealed_share if every else 0.0,
+        )
+
+    def close(self) -> None: ...
+
+
+class Cards:
+    """A microphone and a speaker with clocks of their own, called back in blocks of 256 samples."""
+
+    def __init__(self, backend: FakeBackend, clock: Clock, microphone_ppm: float, speaker_ppm: float) -> None:
+        self.backend, self.clock = backend, clock
+        self.period = {
+            "input": 256 / RATE / (1 + microphone_ppm * 1e-6),
+            "output": 256 / RATE / (1 + speaker_ppm * 1e-6),
+        }
+        self.next = dict.fromkeys(self.period, clock.now)
+
+    def until(self, now: float) -> None:
+        for kind, period in self.period.items():
+            while self.next[kind] <= now:
+                self.next[kind] += period
+                stream = self.backend.stream(kind)  # type: ignore[arg-type]
+                if stream.active:
+                    stream.turn(np.full((256, 1), 0.25, np.float32) if kind == "input" else 256)
+                    stream.heard.clear()
+
+
+def call(
+    seconds: float, microphone_ppm: float = 0.0, speaker_ppm: float = 0.0
+) -> tuple[LiveLoop, EchoLine, list[Delays]]:
+    clock, backend = Clock(), FakeBackend()
+    card = SoundCard(backend, RATE, clock=clock)
+    line = EchoLine(clock)
+    loop = LiveLoop(card, line, clock=clock, sleep=lambda s: None)
+    cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
+    begin, delays, look = clock.now, [], 0.0
+    while (passed := clock.now - begin) < seconds:
+        clock.now += 0.004
+        cards.until(clock.now)
+        loop.step()
+        if passed >= look:
+            look += 0.5
+            delays.append(loop.delays())
+    return loop, line, delays
+
+
+def test_on_good_cards_nothing_is_lost_and_the_delay_is_short() -> None:
+    loop, line, delays = call(10.0)
+    counts = loop.card.counts
+    assert (counts.underruns, counts.overruns, counts.reported) == (0, 0, 0)
+    assert line.figures().concealed_share < 0.01
+    assert 30 < delays[-1].total_ms < 80
+    assert loop.input_level.peak_db == pytest.approx(-12, abs=0.1)
+    assert loop.output_level.peak_db > -30
+
+
+@pytest.mark.parametrize("ppm", [3000.0, -3000.0])
+def test_two_clocks_that_drift_apart_do_not_move_the_delay(ppm: float) -> None:
+    """3000 ppm for half a minute is 100 ppm for a quarter of an hour: 90 ms, absorbed by the playout."""
+    loop, line, delays = call(30.0, microphone_ppm=ppm / 2, speaker_ppm=-ppm / 2)
+    early = np.mean([d.total_ms for d in delays[10:20]])
+    late = np.mean([d.total_ms for d in delays[-10:]])
+    assert abs(late - early) < 20
+    assert loop.card.counts.overruns == 0
+    assert loop.card.counts.underruns <= 2
+    assert line.figures().concealed_share < 0.02
+    statistics = line.mixer.statistics[1]
+    stretched = statistics.inserted_samples_for_deceleration - statistics.removed_samples_for_acceleration
+    assert stretched * np.sign(ppm) < -500  # a fast microphone is played faster
+
+
+def test_while_the_speaker_is_away_the_call_goes_on() -> None:
+    clock, backend = Clock(), FakeBackend()
+    card = SoundCard(backend, RATE, clock=clock)
+    line = EchoLine(clock)
+    loop = LiveLoop(card, line, clock=clock, sleep=lambda s: None)
+    cards = Cards(backend, clock, 0, 0)
+    speaker = backend.all.pop(1)
+    backend.all.pop(1)
+    lost_at = clock.now + 1.0
+    for _ in range(3000):
+        clock.now += 0.004
+        if clock.now > lost_at:
+            backend.stream("output").active = backend.stream("output").active and speaker in backend.all
+        if clock.now > lost_at + 5 and speaker not in backend.all:
+            backend.all.append(speaker)
+        cards.until(clock.now)
+        loop.step()
+    assert card.counts.lost_devices == 1
+    assert card.counts.revived_devices == 1
+    assert card.lost == ()
+    assert line.mixer.statistics[1].concealed_share < 0.1
+    assert line.figures().buffer_ms < 150  # what was said meanwhile is not played late
+
+
+def test_muted_the_stream_goes_on_in_silence() -> None:
+    clock, backend = Clock(), FakeBackend()
+    line = EchoLine(clock)
+    loop = LiveLoop(SoundCard(backend, RATE, clock=clock), line, clock=clock, sleep=lambda s: None)
+    loop.muted = True
+    backend.stream("input").turn(np.ones((480, 1), np.float32))
+    loop.step()
+    assert line.said == 480
+    assert line.loudest == 0.0
+    assert loop.input_level.peak_db == 0.0
+
+
+def test_the_loop_stops_when_told_and_gives_the_interpreter_back() -> None:
+    import sys
+
+    clock, before, turns = Clock(), sys.getswitchinterval(), []
+    loop = LiveLoop(
+        SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock, sleep=lambda s: None
+    )
+    loop.run(lambda: len(turns) == 3, lambda: turns.append(sys.getswitchinterval()))
+    assert max(turns) <= 0.0011
+    assert sys.getswitchinterval() == before
+
+
+def test_meters() -> None:
+    meter = LevelMeter(RATE)
+    meter.add(np.full((1, 240), 0.1, np.float32))
+    assert meter.peak_db == pytest.approx(-20)
+    meter.add(np.zeros((1, RATE), np.float32))
+    assert meter.peak_db == pytest.approx(-40)
+    assert percentile([], 95) == 0
+    assert percentile(list(range(101)), 95) == 95
+    assert Delays(1, 2, 3, 4, 5, 6, 7).total_ms == 28
+    assert list(Delays(1, 2, 3, 4, 5, 6, 7).parts()) == [
+        "microphone", "frame", "encode", "network", "buffer", "decode", "speaker",
+    ]  # fmt: skip
+    buffer, totals = BufferMeter(), ReceiverStatistics()
+    assert buffer.look([totals]) == 0
+    totals.jitter_buffer_delay, totals.jitter_buffer_emitted_count = 9.6, 320
+    assert buffer.look([totals]) == pytest.approx(30)
+    assert buffer.look([]) == 0
