@@ -20,9 +20,13 @@ _INSTALL_WEIGHTS = (
     " with --whisper (a folder, or a name such as base, which it downloads)"
 )
 
+_MOST_TOKENS = 160  # of 30 s: more than anyone says, less than a loop of the recogniser
+
 
 class WordErrorRate:
-    """Errors per word said, from Whisper (base, int8 on the CPU, greedy); can exceed 1.
+    """Errors per word said, from Whisper (base, int8 on the CPU, greedy); at most 1 a clip.
+
+    A recogniser that hears noise may babble without end: more errors than words count as nothing understood.
 
     A clip with a text is judged by it, one with an empty text not at all. A clip without one is judged by
     what the recogniser understands of the original: then 0 means "understood alike", not "understood right".
@@ -46,7 +50,7 @@ class WordErrorRate:
         if not words:
             return None
         understood = normalise(self.transcribe(degraded, clip.sample_rate, clip.language), clip.language)
-        return Score(edit_distance(words, understood) / len(words), weight=len(words))
+        return Score(min(1.0, edit_distance(words, understood) / len(words)), weight=len(words))
 
     def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
         """What is said in ``samples`` [T]; no language means that it is guessed."""
@@ -58,6 +62,7 @@ class WordErrorRate:
             temperature=0.0,
             condition_on_previous_text=False,
             without_timestamps=True,
+            max_new_tokens=_MOST_TOKENS,
         )
         return " ".join(segment.text for segment in segments)
 

@@ -131,13 +131,18 @@ def _score(row: Row | None, name: str) -> float | None:
 
 def rows_table(metrics: MetricSet, result: Evaluation, name: str) -> Table:
     """Conditions down, metrics across; what could not be measured is named below."""
-    table = Table(title=f"{name} through the streaming path", title_justify="left", title_style="bold")
-    table.box = SIMPLE_HEAD
+    title = f"{name} through the streaming path"
+    # Narrow enough for 80 columns with all six metrics.
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False
+    )
     if metrics.missing:
         table.caption = f"not measured: {', '.join(metrics.missing)}"
     heads, lines = rows_of_text(metrics, result)
     for head in heads:
-        table.add_column(head, justify="left" if head == "codec" else "right")
+        table.add_column(
+            "\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True
+        )
     last = lines[0][0] if lines else ""
     for line in lines:
         if line[0] != last:
