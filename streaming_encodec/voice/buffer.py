@@ -209,6 +209,8 @@ def split_packet(packet: Packet) -> list[BufferedFrame]:
         return [BufferedFrame(None, noise=packet.noise, reset=packet.start, end=packet.end)]
     count = packet.codes.shape[1]
     frames = [BufferedFrame(packet.codes[:, i : i + 1], scale=packet.scale) for i in range(count)]
-    frames[0] = replace(frames[0], reset=packet.start)
-    frames[-1] = replace(frames[-1], end=packet.end)
+    if packet.start:
+        frames[0] = replace(frames[0], reset=True)
+    if packet.end:
+        frames[-1] = replace(frames[-1], end=True)
     return frames

@@ -106,8 +106,10 @@ class PcmPlayout:
                 for instruction in instructions:
                     self._observe(instruction, now + queued)
             made = yield from self._make(instructions)
-            self._past = np.concatenate([self._past, made], axis=1)[:, -self._past.shape[1] :]
-            self._ready = np.concatenate([self._ready, made], axis=1)
+            kept = self._past.shape[1]
+            joined = made if made.shape[1] >= kept else np.concatenate([self._past, made], axis=1)
+            self._past = joined[:, joined.shape[1] - kept :]
+            self._ready = np.concatenate([self._ready, made], axis=1) if self._ready.shape[1] else made
         out, self._ready = self._ready[:, :count], self._ready[:, count:]
         return out
 
@@ -115,7 +117,7 @@ class PcmPlayout:
         frames = []
         for instruction in instructions:
             frames.append((yield from self._frame_of(instruction)))
-        sound = np.concatenate(frames, axis=1)
+        sound: FloatArray = frames[0] if len(frames) == 1 else np.concatenate(frames, axis=1)
         pace = instructions[0].pace
         if pace is Pace.KEEP:
             self._patience_spent = 0

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("networks", "loss", "drift"), help="one table instead of all")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of each simulated call (10)")
     parser.add_argument("--drift-hours", type=float, default=8.0, help="length of the drift runs (8)")
+    parser.add_argument("--ppm", type=float, nargs="+", default=[200.0, -200.0], help="drifts (200 -200)")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
     seconds = 60 * chosen.minutes
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print()
     if chosen.only in (None, "drift"):
         print(head(DRIFT_COLUMNS))
-        for ppm in (200.0, -200.0):
+        for ppm in chosen.ppm:
             print(drift_row(ppm, chosen.drift_hours, chosen.seed), flush=True)
 
 
@@ -110,7 +111,8 @@ def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds
     median, late = added_delay_ms(result, 50), added_delay_ms(result, 95)
     return (
         f"| {name} | {told(redundant_frames)} "
-        f"| {result.statistics.packets_lost / max(1, result.packets_sent):.2%} | {result.concealed_share:.2%} "
+        f"| {result.statistics.packets_lost / max(1, result.packets_sent):.2%} "
+        f"| {result.concealed_share:.2%} "
         f"| {median:.0f} ms | {late:.0f} ms | {np.median(result.target_ms):.0f} ms "
         + (f"| {np.mean(recoveries):.2f} s | {max(recoveries):.2f} s |" if recoveries else "| – | – |")
     )
@@ -143,7 +145,10 @@ def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> 
 def drift_row(ppm: float, hours: float, seed: int) -> str:
     """One line of the third table: a home network and two clocks that differ."""
     network = NetworkModel(jitter_ms=2.0, ordered=True, drift_ppm=ppm)
-    result = simulate_call(CallSettings(network, seconds=hours * 3600, seed=seed))
+    settings = CallSettings(
+        network, seconds=hours * 3600, seed=seed, num_codebooks=2, frames_per_packet=6, block_samples=640
+    )
+    result = simulate_call(settings)
     minutes = delay_by_minute(result)
     stats = result.statistics
     return (
