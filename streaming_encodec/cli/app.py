@@ -10,8 +10,17 @@ from streaming_encodec.cli.lazy import Entry, build_app
 
 _FILES = "Files"
 _CALLS = "Calls"
+_LIVE = "Live"
 
 COMMANDS = (
+    Entry(
+        "demo",
+        "Hear yourself through the whole path, live; or a clip, where there is no sound device.",
+        _LIVE,
+    ),
+    Entry("talk", "Talk with others in a room of a relay.", _LIVE),
+    Entry("devices", "List microphones and speakers.", _LIVE),
+    Entry("doctor", "Look at everything a call needs, and say what to do.", _LIVE),
     Entry("stream", "Send a file through the live codec, block by block.", _FILES),
     Entry("encode", "Compress a sound file to .ecdc.", _FILES),
     Entry("decode", "Make a sound file of an .ecdc file.", _FILES),
