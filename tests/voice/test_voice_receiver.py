@@ -221,8 +221,6 @@ def test_statistics_have_the_standards_names() -> None:
     assert stats["packetsReceived"] == 30
     assert stats["jitterBufferEmittedCount"] == 28 * FORMAT.frame_samples
     standard = [
-
-    ]
         "packetsReceived",
         "packetsLost",
         "packetsDiscarded",
