@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hmac
 import itertools
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,13 +21,14 @@ from streaming_encodec.errors import CallError
 from streaming_encodec.net.bucket import Bucket
 from streaming_encodec.net.closing import CloseCode, Refused
 from streaming_encodec.net.config import address_group
+from streaming_encodec.net.door import read_hello
 from streaming_encodec.net.limits import RelayLimits
 from streaming_encodec.net.link import reconnect_delay_s
 from streaming_encodec.net.metrics import Metrics
 from streaming_encodec.net.outbox import Outbox
 from streaming_encodec.net.rooms import RoomTable, Seat
 from streaming_encodec.net.tokens import TokenChecker, TokenKey, new_key_file
-from streaming_encodec.wire.control import Bye, Joined, Layers, Left, Report
+from streaming_encodec.wire.control import Bye, Joined, Layers, Left, Report, serialize_control
 from streaming_encodec.wire.hello import Hello
 
 LIMITS = RelayLimits(max_rooms=3, max_peers=4, max_speakers=2, resume_s=10.0)
@@ -369,3 +372,42 @@ def test_metrics_are_in_the_text_format() -> None:
     assert buckets[0] == 1
     assert buckets[-1] == 3 == int(lines["streaming_encodec_relay_fanout_seconds_count"])
     assert text.endswith("\n")
+
+
+def test_no_bytes_bring_the_protocol_down() -> None:
+    """A speaker and a newcomer who send anything at all are refused or understood; nothing else happens."""
+    rng = Random(0)
+    clean = [voice(n, codebooks=k, frames=f) for n in range(6) for k in (1, 8, 32) for f in (1, 6)]
+    hello = serialize_control(Hello("r", "both", FORMAT, token="x" * 40, resume="y"))
+    rooms = table()
+    sit(rooms, "listener", role="subscribe")
+    seat = sit(rooms, "peer", role="publish")
+    outcomes = Counter[str]()
+    for number in range(int(os.environ.get("NET_FUZZ_CASES", "40000"))):
+        if number % 500 == 0:
+            rooms.leave(seat)
+            seat = sit(rooms, f"peer {number}", role="publish", now_s=float(number))
+        data = mutated(clean[number % len(clean)], rng) if number % 3 else rng.randbytes(rng.randrange(1000))
+        result = outcome(rooms.packet, seat, data, float(number))
+        outcomes["refused" if isinstance(result, CloseCode) else "passed"] += 1
+        text = mutated(hello.encode(), rng).decode("utf-8", "surrogateescape")
+        result = outcome(read_hello, text)
+        outcomes["no hello" if isinstance(result, CloseCode) else "hello"] += 1
+    assert set(outcomes) == {"refused", "passed", "no hello", "hello"}
+
+
+def mutated(data: bytes, rng: Random) -> bytes:
+    """A few bits flipped, a piece cut out, doubled, or put elsewhere."""
+    changed = bytearray(data)
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        match rng.randrange(4):
+            case 0 if at < len(changed):
+                changed[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del changed[at : at + rng.randrange(1, 9)]
+            case 2:
+                changed[at:at] = changed[: rng.randrange(9)]
+            case _:
+                changed[at : at + 1] = rng.randbytes(1)
+    return bytes(changed)
