@@ -49,7 +49,8 @@ class SampleCodec:
         self._encoder.warm_up()
         self._decoder.warm_up(self._encoder.num_codebooks)
         # Arrays come back as they went in, numpy here, also when a flush comes before any sound.
-        self._decoder.push(self._encoder.push(no_sound(loaded)))
+        self._nothing = no_sound(loaded)
+        self._decoder.push(self._encoder.push(self._nothing))
         self.start = start
         self.num_codebooks = self._encoder.num_codebooks
         # A frame's first sample waits for the frame to be full; the rest is lookahead and trimming.
@@ -59,6 +60,8 @@ class SampleCodec:
 
     def push(self, pcm: Pcm) -> tuple[Pcm, int]:
         codes = self._encoder.push(pcm)
+        if codes.shape[-1] == 0:  # most blocks of a few samples complete no frame
+            return self._nothing, 0
         return self._decoder.push(codes), codes.shape[-1]
 
     def flush(self) -> tuple[Pcm, int]:
