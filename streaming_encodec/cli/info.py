@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streaming_encodec.cli.console import minutes, print_facts, print_json
 from streaming_encodec.cli.options import JsonOption
 from streaming_encodec.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from streaming_encodec.model.config import EncodecConfig
 
 
 def command(
@@ -94,7 +97,7 @@ def _model_file(file: Path) -> dict[str, Any]:
     return _model_facts(EncodecModel.from_pretrained(file).config)
 
 
-def _model_facts(config: Any) -> dict[str, Any]:
+def _model_facts(config: EncodecConfig) -> dict[str, Any]:
     return {
         "kind": "model",
         "sample_rate": config.sampling_rate,
