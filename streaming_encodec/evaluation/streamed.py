@@ -18,8 +18,8 @@ BLOCK_SAMPLES = 480
 """What the encoder is handed at a time: 20 ms, no multiple of the frame, so that every alignment is met."""
 
 FRAMES_PER_STEP = 4
-"""Frames that go through the network at once. The output is that of single frames (to rounding), the time a
-third; the streaming laws are tests of their own."""
+"""Frames that go through the network at once: cheaper than single ones, and equal to them to rounding (the
+streaming laws are tests of their own)."""
 
 
 @dataclass(frozen=True)
