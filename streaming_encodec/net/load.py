@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import resource
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ import numpy as np
 from streaming_encodec.net.bare import BareListener, BareSpeaker, churn_once
 from streaming_encodec.net.config import RelayConfig
 from streaming_encodec.net.limits import RelayLimits
+from streaming_encodec.net.link import Link
 from streaming_encodec.net.relay import Relay
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.hello import Hello, StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
@@ -70,7 +72,7 @@ class ChurnResult:
 # -- the relay's process ------------------------------------------------------------------------------------
 
 
-def _relay_process(pipe: Connection) -> None:
+def _relay_process(pipe: Connection, port: int) -> None:
     async def serve() -> None:
         limits = RelayLimits(
             max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000
@@ -78,17 +80,15 @@ def _relay_process(pipe: Connection) -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
-        async with Relay(RelayConfig(port=0, limits=limits)) as relay:
+        async with Relay(RelayConfig(port=port, limits=limits)) as relay:
             pipe.send(relay.port)
             while True:
                 await asked.wait()
                 asked.clear()
                 if not pipe.poll():
                     continue  # woken twice for one question
-                if pipe.recv() == "stop":
-                    break
+                pipe.recv()
                 pipe.send(_resources())
-            loop.remove_reader(pipe.fileno())
 
     asyncio.run(serve())
 
@@ -105,11 +105,14 @@ def _resources() -> dict[str, float]:
 
 
 class RelayProcess:
-    """A relay that can be asked for its resources."""
+    """A relay in a process of its own that can be asked for its resources."""
 
-    def __init__(self, pipe: Connection, port: int) -> None:
-        self._pipe = pipe
-        self.port = port
+    def __init__(self, port: int = 0) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_relay_process, args=(there, port), daemon=True)
+        self._process.start()
+        self.port: int = self._pipe.recv()
 
     def resources(self) -> dict[str, float]:
         """CPU seconds, resident memory, open descriptors, tasks."""
@@ -117,21 +120,20 @@ class RelayProcess:
         answer: dict[str, float] = self._pipe.recv()
         return answer
 
+    def kill(self) -> None:
+        """End it without a goodbye."""
+        self._process.kill()
+        self._process.join()
+
 
 @contextmanager
 def relay_process() -> Iterator[RelayProcess]:
     """Run a relay in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_relay_process, args=(there,), daemon=True)
-    process.start()
+    relay = RelayProcess()
     try:
-        yield RelayProcess(here, here.recv())
-        here.send("stop")
-        process.join(10)
+        yield relay
     finally:
-        process.kill()
-        process.join()
+        relay.kill()
 
 
 # -- the runs -----------------------------------------------------------------------------------------------
@@ -226,18 +228,55 @@ async def churn(relay: RelayProcess, *, connections: int, seconds: float) -> Chu
     )
 
 
+async def resume(rounds: int) -> dict[str, Any]:
+    """Kill the relay under a speaker and a listener, start it again: seconds until both are back."""
+    relay = RelayProcess()
+    links = [
+        Link(
+            f"ws://127.0.0.1:{relay.port}",
+            Hello("load", role, FORMAT),
+            None,
+            on_packet=lambda data: None,
+            on_control=lambda message: None,
+        )
+        for role in ("publish", "subscribe")
+    ]
+    for link in links:
+        await link.open()
+    back_s: list[float] = []
+    for number in range(rounds):
+        relay.kill()
+        # Down for another time in each round, so that it comes back at another place of the clients' pauses.
+        await asyncio.sleep(0.5 + 0.3 * number)
+        relay = await asyncio.to_thread(RelayProcess, relay.port)
+        begin_s = time.perf_counter()
+        while not all(link.connected for link in links):
+            await asyncio.sleep(0.001)
+        back_s.append(time.perf_counter() - begin_s)
+    for link in links:
+        await link.close()
+    relay.kill()
+    return {"rounds": rounds, "median_s": statistics.median(back_s), "max_s": max(back_s), "back_s": back_s}
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Measure a relay on this machine.")
-    parser.add_argument("run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn"))
+    parser.add_argument(
+        "run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume")
+    )
     parser.add_argument("--listeners", type=int, default=200, help="of one-to-many and stalled")
     parser.add_argument("--speakers", type=int, default=10, help="of many-rooms and one-room")
     parser.add_argument("--each", type=int, default=20, help="listeners of each of these")
     parser.add_argument("--frames", type=int, default=1, help="frames in a packet")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--connections", type=int, default=500, help="of a round of churn")
+    parser.add_argument("--rounds", type=int, default=10, help="of resume")
     options = parser.parse_args()
     raise_descriptor_limit()
+    if options.run == "resume":
+        print(json.dumps(asyncio.run(resume(options.rounds)), indent=2))
+        return
     with relay_process() as relay:
         result = asyncio.run(_run(relay, options))
     print(json.dumps(result, indent=2))
