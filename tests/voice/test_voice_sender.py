@@ -207,3 +207,9 @@ def test_the_worst_listener_counts_until_it_is_gone() -> None:
     for i in range(30):
         made = control.report(report(0.0, listener=2), 5.0 + i)
     assert not made.has_redundancy
+
+
+@pytest.mark.parametrize(("frames", "kbps"), [(1, 61), (3, 24), (6, 15)])
+def test_wire_bitrates_are_those_of_the_document(frames: int, kbps: int) -> None:
+    """`docs/latency.md`: 6 kbps of codes, 80 bytes below a packet."""
+    assert round(SenderSettings(8, frames).wire_kbps(FORMAT, 80)) == kbps
