@@ -19,7 +19,7 @@ from streaming_encodec.streaming.state import map_tensors
 
 try:
     from streaming_encodec.engines.graph import INPUT, state_shapes, step_graph
-    from streaming_encodec.engines.quantizer_graph import RESIDUAL, codebook_groups, quantizer_graph
+    from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, quantizer_graph
 except ImportError as error:
     raise MissingExtraError("this engine needs onnx: pip install 'streaming-encodec[onnx]'") from error
 
@@ -61,29 +61,22 @@ class OrtStepper:
 
 
 class OrtQuantizer:
-    """``ResidualVectorQuantizer``, its search in ONNX Runtime; graphs are made when first needed."""
+    """``ResidualVectorQuantizer``, its search in ONNX Runtime; a graph for each number of codebooks used."""
 
     def __init__(self, model: EncodecModel) -> None:
-        self._groups = codebook_groups(model.config)
         self._codebooks = model.quantizer.codebooks
-        self._sessions: list[Session] = []
+        self._sessions: dict[int, Session] = {}
         self.decode = FusedQuantizer(model.quantizer).decode
 
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
-        rest: Any = latent.transpose(1, 2).reshape(-1, dim).numpy()
-        codes = []
-        for i, group in enumerate(self._groups):
-            if group.start >= num_codebooks:
-                break
-            if i == len(self._sessions):
-                tables = [self._codebooks[k].embed.numpy() for k in group]
-                self._sessions.append(open_session(quantizer_graph(tables).SerializeToString()))
-            found, rest = self._sessions[i].run(None, {RESIDUAL: rest})
-            codes.append(torch.from_numpy(found))
-        together = torch.cat(codes, dim=-1)[:, :num_codebooks]  # [B * F, K]
-        return together.view(batch, frames, num_codebooks).transpose(1, 2)
+        if num_codebooks not in self._sessions:
+            tables = [codebook.embed.numpy() for codebook in self._codebooks[:num_codebooks]]
+            self._sessions[num_codebooks] = open_session(quantizer_graph(tables).SerializeToString())
+        rows = latent.transpose(1, 2).reshape(-1, dim).numpy()
+        codes: Any = self._sessions[num_codebooks].run([CODES], {RESIDUAL: rows})[0]  # [B * F, K]
+        return torch.from_numpy(codes).view(batch, frames, num_codebooks).transpose(1, 2)
 
 
 def check_runs(model: EncodecModel) -> None:

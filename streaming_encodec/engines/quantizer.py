@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 
@@ -39,7 +40,4 @@ class FusedQuantizer:
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
         rows = codes + self._offsets[: codes.shape[1]]
-        latent = self._flat[rows[:, 0]]  # [B, F, D]
-        for k in range(1, codes.shape[1]):  # in the layers' order of summation: the same bits
-            latent = latent + self._flat[rows[:, k]]
-        return latent.transpose(1, 2)
+        return F.embedding(rows, self._flat).sum(dim=1).transpose(1, 2)  # [B, K, F, D] → [B, D, F]

@@ -147,8 +147,9 @@ class StreamingDecoder:
         empty = self._like.new_empty(self.batch_size, self.model.config.audio_channels, 0)
         return torch.cat([empty, *pieces], dim=-1)
 
-    @property
+    @cached_property
     def _like(self) -> Tensor:
+        # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
 
     @cached_property

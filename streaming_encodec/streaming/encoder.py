@@ -168,8 +168,9 @@ class StreamingEncoder:
         )
         return torch.cat([empty, *codes], dim=-1)
 
-    @property
+    @cached_property
     def _like(self) -> Tensor:
+        # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
 
     @cached_property

@@ -302,8 +302,9 @@ class StreamPool:
             return self._like.new_empty(1, self.model.config.audio_channels, 0)
         return torch.empty(1, num_codebooks, 0, dtype=torch.int64, device=self._like.device)
 
-    @property
+    @cached_property
     def _like(self) -> Tensor:
+        # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
 
     @cached_property
