@@ -72,6 +72,7 @@ class LossConfig:
     """
 
     waveform: float = 1.0
+    shaped: float = 1.5
     mel: float = 1.0
     adversarial: float = 1.0
     feature: float = 1.0

@@ -21,7 +21,7 @@ from streaming_encodec.training.validation import pick_clips, validate
 Row = dict[str, float]
 
 PANELS = (
-    ("waveform", "mel"),
+    ("waveform", "shaped", "mel"),
     ("commitment", "grad_norm"),
     ("perplexity_1", "perplexity_mean"),
     ("discriminator", "adversarial", "feature"),

@@ -16,7 +16,7 @@ from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.gradients import require_sane_gradients
 from streaming_encodec.training.initial import initialise
-from streaming_encodec.training.losses import MelLoss, waveform_loss
+from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 from streaming_encodec.training.quantizer import QuantizerTrainer
 
@@ -40,7 +40,7 @@ class CodecTrainer:
         self.model = self.model.to(self.device).train()
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
-        shares = {"waveform": config.loss.waveform, "mel": config.loss.mel}
+        shares = {"waveform": config.loss.waveform, "shaped": config.loss.shaped, "mel": config.loss.mel}
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
         self.optimizer = torch.optim.AdamW(
@@ -82,7 +82,11 @@ class CodecTrainer:
     ) -> dict[str, float]:
         # A leaf again: each loss's gradient at the output is known before the decoder runs backward.
         heard = output.detach().requires_grad_()
-        losses = {"waveform": waveform_loss(heard, samples), "mel": self.mel(heard, samples)}
+        losses = {
+            "waveform": waveform_loss(heard, samples),
+            "shaped": shaped_loss(heard, samples),
+            "mel": self.mel(heard, samples),
+        }
         judged: dict[str, float] = {}
         start = self.config.loss.adversarial_start
         if self.adversary is not None and start is not None and step >= start:

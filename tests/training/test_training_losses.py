@@ -20,7 +20,7 @@ from streaming_encodec.training.discriminator import (
     feature_loss,
 )
 from streaming_encodec.training.gradients import codec_gradients, least_cosine, require_sane_gradients
-from streaming_encodec.training.losses import MelLoss, mel_filterbank, waveform_loss
+from streaming_encodec.training.losses import SHAPING, MelLoss, mel_filterbank, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 
 from .conftest import TINY_MODEL, voice_like
@@ -53,6 +53,22 @@ def test_mel_loss_is_of_like_size_at_each_resolution() -> None:
     x = voice()
     losses = [float(MelLoss(24000, (window,))(0.5 * x, x)) for window in (2048, 1024, 512, 256)]
     assert max(losses) < 1.5 * min(losses)
+
+
+@pytest.mark.parametrize(("hertz", "gain"), [(125, 0.4), (500, 0.6), (1000, 1.0), (2000, 1.6), (4000, 2.0)])
+def test_shaping_lifts_the_band_of_speech_that_the_plain_waveform_neglects(hertz: int, gain: float) -> None:
+    tone = torch.sin(2 * torch.pi * hertz * torch.arange(24000) / 24000)[None, None]
+    shaped = torch.nn.functional.conv1d(tone, torch.tensor(SHAPING)[None, None])
+    assert float(shaped.std() / tone.std()) == pytest.approx(gain, abs=0.06)
+
+
+def test_shaped_loss_weighs_an_error_at_2_khz_more_than_one_at_200_hz() -> None:
+    x = voice()
+    t = torch.arange(x.shape[-1]) / 24000
+    low, high = (x + 0.01 * torch.sin(2 * torch.pi * f * t) for f in (200, 2000))
+    assert float(shaped_loss(high, x)) > 3 * float(shaped_loss(low, x))
+    assert float(waveform_loss(high, x)) == pytest.approx(float(waveform_loss(low, x)), rel=0.05)
+    assert float(shaped_loss(x, x)) == 0.0
 
 
 def test_an_output_of_silence_still_has_a_gradient() -> None:
