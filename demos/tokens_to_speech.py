@@ -1,0 +1,77 @@
+"""EnCodec codes from a generator, as Bark or VALL-E emit them, played as they arrive.
+
+    python demos/tokens_to_speech.py --model facebook/encodec_24khz
+    python demos/tokens_to_speech.py --wav in.wav out.wav
+
+A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has
+made one. The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins
+with
+the first frame and not after the last. Here the codes are those of a sound file.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
+from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.files import AudioReader, AudioWriter
+from streaming_encodec.audio.portaudio import PortAudio
+from streaming_encodec.cli.demo import bundled_clip
+
+AHEAD_S = 0.2  # a language model does not work in step: some sound in stock hides its pauses
+
+
+def tokens_of(model: EncodecModel, path: str, bandwidth: float) -> Iterator[np.ndarray]:
+    """Frames of codes [K, 1], one after the other: put your model here."""
+    encoder = StreamingEncoder(model, bandwidth, engine="fused")
+    with AudioReader(path, model.config.sampling_rate, channels=1) as reader:
+        for block in reader:
+            codes = encoder.push(block)
+            yield from np.split(codes, codes.shape[1], axis=1) if codes.shape[1] else ()
+
+
+def play(tokens: Iterator[np.ndarray], decoder: StreamingDecoder, rate: int) -> None:
+    """Through the speaker: decode while less than AHEAD_S waits for it."""
+    card = SoundCard(PortAudio(), rate, use_input=False)
+    try:
+        for codes in tokens:
+            card.write(decoder.push(codes))
+            while (card.queued_s or 0.0) > AHEAD_S:
+                time.sleep(0.005)
+        card.write(decoder.flush())
+        while card.queued_s:
+            time.sleep(0.01)
+    finally:
+        card.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"))
+    parser.add_argument("--model", default="voice-24khz")
+    parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps: Bark speaks 8 codebooks, 6 kbps")
+    options = parser.parse_args()
+
+    model = EncodecModel.from_pretrained(options.model)
+    rate = model.config.sampling_rate
+    decoder = StreamingDecoder(model, engine="fused")
+    source = options.wav[0] if options.wav else str(bundled_clip())
+    tokens = tokens_of(model, source, options.bandwidth)
+    if not options.wav:
+        play(tokens, decoder, rate)
+        return
+    begin, frames, first_ms = time.perf_counter(), 0, 0.0
+    with AudioWriter(options.wav[1], rate) as writer:
+        for codes in tokens:
+            writer.write(decoder.push(codes))
+            frames += codes.shape[1]
+            first_ms = first_ms or 1000 * (time.perf_counter() - begin)
+        writer.write(decoder.flush())
+    print(f"{frames} frames; the first sound after {first_ms:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
