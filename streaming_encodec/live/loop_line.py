@@ -30,6 +30,8 @@ from streaming_encodec.wire.hello import Hello
 _ROOM = "demo"
 _REMEMBERED = 256  # packets on their way whose departure is remembered
 _SMOOTH = 0.05
+_CAPACITY_FRAMES = 40
+"""Half a second: what a machine that stood still for longer has missed is left out, not caught up with."""
 
 
 class LoopLine:
@@ -74,7 +76,8 @@ class LoopLine:
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched
         # on.
-        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2, reliable=False))
+        delays = DelaySettings(minimum_frames=1, initial_frames=2, reliable=False)
+        settings = ReceiverSettings(delay=delays, capacity_frames=_CAPACITY_FRAMES)
         self._mixer = Mixer(self.format, decoder, settings)
         self._arrived: deque[tuple[float, bytes]] = deque(maxlen=1024)  # from the network's thread
         self._due: list[tuple[float, int, bytes]] = []

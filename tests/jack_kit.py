@@ -1,0 +1,196 @@
+"""A sound card made by JACK's dummy driver, and somebody who speaks into its microphone and hears its
+speaker.
+
+Run as a program it measures: `python tests/jack_kit.py --seconds 60 [--model …]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+RATE, BLOCK = 24_000, 256
+_PATIENCE_S = 60.0
+
+
+def what_is_missing() -> str | None:
+    """Why there is no such sound card here; None if there can be one."""
+    if shutil.which("jackd") is None:
+        return "jackd is not installed: apt install jackd2 libportaudio2"
+    try:
+        import jack  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"no JACK client: pip install JACK-Client, apt install jackd2 ({error})"
+    return None
+
+
+@contextlib.contextmanager
+def dummy_card() -> Iterator[None]:
+    """`jackd -r -d dummy` while the block runs; one that runs already is used as it is."""
+    import jack
+
+    with contextlib.suppress(jack.JackOpenError):
+        jack.Client("look", no_start_server=True).close()
+        yield
+        return
+    command = ["jackd", "-r", "-d", "dummy", "-r", str(RATE), "-p", str(BLOCK)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _until(lambda: _answers(jack), "jackd did not start")
+        yield
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _answers(jack: Any) -> bool:
+    try:
+        jack.Client("look", no_start_server=True).close()
+    except jack.JackOpenError:
+        return False
+    return True
+
+
+def _until(true: Any, otherwise: str) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(otherwise)
+        time.sleep(0.05)
+
+
+class Person:
+    """Speaks ``sound`` into one program's microphone, over and over, and hears another's speaker."""
+
+    def __init__(self, name: str, sound: np.ndarray) -> None:
+        import jack
+
+        self._client = jack.Client(name, no_start_server=True)
+        self._mouth = self._client.outports.register("mouth")
+        self._ear = self._client.inports.register("ear")
+        self._sound, self._at, self._heard = sound, -1, []
+        self._client.set_process_callback(self._process)
+        self._client.activate()
+
+    def _process(self, count: int) -> None:
+        out = self._mouth.get_array()
+        out[:] = 0
+        if self._at >= 0:
+            index = (self._at + np.arange(count)) % len(self._sound)
+            out[:] = self._sound[index]
+            self._at += count
+            self._heard.append(self._ear.get_array().copy())
+
+    def ports(self) -> set[str]:
+        """Ports of PortAudio programs."""
+        return {port.name for port in self._client.get_ports("PortAudio")}
+
+    def put_on(self, ports: set[str]) -> None:
+        """Take these ports (of one program) off the dummy hardware, and between mouth and ear."""
+        for name in ports:
+            port = self._client.get_port_by_name(name)
+            for other in self._client.get_all_connections(port):
+                if port.is_input:
+                    self._client.disconnect(other, port)
+                else:
+                    self._client.disconnect(port, other)
+            if port.is_input:
+                self._client.connect(self._mouth, port)
+            else:
+                self._client.connect(port, self._ear)
+
+    def speak(self) -> None:
+        """From now on."""
+        self._at = 0
+
+    @property
+    def heard(self) -> np.ndarray:
+        """Since `speak`, [n]."""
+        return np.concatenate([np.zeros(0, np.float32), *self._heard])
+
+    def close(self) -> None:
+        self._client.deactivate()
+        self._client.close()
+
+
+def clip() -> np.ndarray:
+    """The bundled speech, and a pause, so that its beginning can be told."""
+    with files("streaming_encodec").joinpath("assets/speech.flac").open("rb") as file:
+        sound, _ = soundfile.read(file, dtype="float32")
+    return np.concatenate([sound, np.zeros(RATE, np.float32)])
+
+
+def likeness(said: np.ndarray, heard: np.ndarray) -> tuple[float, float]:
+    """Delay in ms and correlation of loudness, which survives any codec and small changes of pace."""
+    window = np.ones(240) / 240
+    loud_said, loud_heard = (np.convolve(np.abs(x), window, "same")[::24] for x in (said, heard))
+    said_1, heard_1 = loud_said - loud_said.mean(), loud_heard - loud_heard.mean()
+    size = 1 << int(np.ceil(np.log2(len(said_1) + len(heard_1))))
+    spectrum = np.fft.rfft(heard_1, size) * np.conj(np.fft.rfft(said_1, size))
+    at = int(np.argmax(np.fft.irfft(spectrum, size)[:3000]))
+    part = heard_1[at : at + len(said_1)]
+    both = said_1[: len(part)]
+    norm = np.sqrt((part**2).sum() * (both**2).sum()) + 1e-12
+    return float(at), float((part * both).sum() / norm)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """A command of the package, on the dummy card."""
+    program = "from streaming_encodec.cli.app import main; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
+    """Its JSON."""
+    out, err = process.communicate(timeout=seconds + 2 * _PATIENCE_S)
+    assert process.returncode == 0, err
+    facts: dict[str, Any] = json.loads(out)
+    return facts
+
+
+def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float, float]:
+    """Speak into a demo for so long: its JSON, the delay in ms between mouth and ear, and the likeness."""
+    sound = clip()
+    person = Person("person", sound)
+    demo = start("demo", "--json", "--seconds", seconds, *arguments)
+    try:
+        _until(lambda: len(person.ports()) == 2 or demo.poll() is not None, "the demo opened no device")
+        person.put_on(person.ports())
+        person.speak()
+        facts = end(demo, seconds)
+        said = np.tile(sound, 1 + len(person.heard) // len(sound))[: len(person.heard)]
+        return facts, *likeness(said, person.heard)
+    finally:
+        demo.kill()
+        person.close()
+
+
+def main() -> None:
+    """Measure a demo on the dummy card."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--model", default="voice-24khz")
+    parser.add_argument("--engine", default="auto")
+    options = parser.parse_args()
+    with dummy_card():
+        facts, delay_ms, like = hear_demo(
+            options.seconds, "--model", Path(options.model), "--engine", options.engine
+        )
+    print(json.dumps({**facts, "measured_delay_ms": delay_ms, "likeness": like}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

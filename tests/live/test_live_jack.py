@@ -1,0 +1,76 @@
+"""A real audio stack without hardware: PortAudio on JACK's dummy driver, heard from one end to the other.
+
+With the bundled voice model, since a random one turns speech into noise that nobody could recognise.
+"""
+
+import os
+from collections.abc import Iterator
+
+import jack_kit
+import pytest
+
+from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.portaudio import PortAudio
+from streaming_encodec.cli.loading import DEFAULT_MODEL, bundled_folder
+
+pytestmark = pytest.mark.device
+
+
+def cannot(reason: str) -> None:
+    """A device test that cannot run is a failure where it must run, a skip with its reason elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def card() -> Iterator[None]:
+    missing = jack_kit.what_is_missing()
+    if missing is not None:
+        cannot(missing)
+    with jack_kit.dummy_card():
+        yield
+
+
+@pytest.fixture
+def voice_model() -> str:
+    if bundled_folder(DEFAULT_MODEL) is None:
+        cannot(f"{DEFAULT_MODEL} is not bundled yet: it is what makes speech that can be recognised")
+    return DEFAULT_MODEL
+
+
+def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
+    import time
+
+    open_card = SoundCard(PortAudio(), 24_000)
+    try:
+        assert {kind: name.endswith("(24000 Hz)") for kind, name in open_card.names.items()} == {
+            "input": True,
+            "output": True,
+        }
+        begin, samples = time.monotonic(), 0
+        while (passed := time.monotonic() - begin) < 2.0:
+            samples += open_card.read().shape[1]
+            time.sleep(0.01)
+        assert samples == pytest.approx(24_000 * passed, rel=0.2)
+        assert open_card.input_latency_ms > 0
+        assert open_card.output_latency_ms > 0
+        assert open_card.lost == ()
+    finally:
+        open_card.close()
+
+
+def test_the_demo_is_heard(card: None, voice_model: str) -> None:
+    facts, delay_ms, like = jack_kit.hear_demo(8, "--model", voice_model, "--engine", "fused")
+    assert like > 0.5
+    assert 20 < delay_ms < 2000
+    assert facts["devices"]["input"].startswith("system")
+    assert facts["packets_sent"] > 400
+
+
+def test_the_demo_is_heard_through_loss_and_jitter(card: None, voice_model: str) -> None:
+    arguments = ("--model", voice_model, "--engine", "fused", "--loss", 5, "--jitter", 10)
+    facts, _, like = jack_kit.hear_demo(8, *arguments)
+    assert facts["packets_lost"] > 0
+    assert facts["concealed_share"] > 0
+    assert like > 0.4
