@@ -9,6 +9,7 @@ is for wrong usage: exit code 2.
 from streaming_encodec.cli.lazy import Entry, build_app
 
 _FILES = "Files"
+_ENGINES = "Speed and export"
 _CALLS = "Calls"
 _LIVE = "Live"
 
@@ -30,6 +31,9 @@ COMMANDS = (
     Entry("token", "Make a token that lets one person into a room once.", _CALLS),
     Entry("send", "Send a sound file into a room as live speech.", _CALLS),
     Entry("listen", "Write what is said in a room to a sound file.", _CALLS),
+    Entry("export", "Write a model as ONNX step graphs, for programs without torch.", _ENGINES),
+    Entry("bench", "Measure engines, steps, streams, start-up; against peers.", _ENGINES),
+    Entry("corpus", "Turn many sound files into .ecdc files, in parallel.", _ENGINES),
 )
 
 app = build_app(
