@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -21,6 +20,7 @@ from torch import Tensor
 from streaming_encodec._version import __version__
 from streaming_encodec.engines.graph import INPUT, NEXT, OUTPUT, state_shapes, step_graph
 from streaming_encodec.engines.layout import turn
+from streaming_encodec.engines.nodes import onnx
 from streaming_encodec.engines.ort import check_runs
 from streaming_encodec.engines.ort_folder import (
     CONFIG_NAME,

@@ -20,12 +20,10 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from streaming_encodec.engines.layout import turn
-from streaming_encodec.engines.nodes import Array, Nodes
+from streaming_encodec.engines.nodes import Array, Nodes, TensorProto, helper, onnx
 from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d
 from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
 from streaming_encodec.model.seanet import StreamableStack

@@ -6,11 +6,21 @@ import hashlib
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from streaming_encodec._version import __version__
+from streaming_encodec.errors import MissingExtraError
+
+# The one place that imports it: the other modules of this folder take it from here.
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise MissingExtraError(
+        "this engine, and the export, need onnx: pip install 'streaming-encodec[onnx]', or use engine='fused'"
+    ) from error
+
+__all__ = ["Array", "Nodes", "TensorProto", "helper", "onnx"]
 
 Array: TypeAlias = NDArray[np.float32]
 

@@ -8,20 +8,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from streaming_encodec.engines.graph import INPUT, state_shapes, step_graph
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.engines.quantizer import FusedQuantizer
-from streaming_encodec.engines.session import Session, open_session
-from streaming_encodec.errors import MissingExtraError, StreamError
+from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, quantizer_graph
+from streaming_encodec.engines.session import Session, open_session, runtime
+from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.layers import State
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.streaming.state import map_tensors
-
-try:
-    from streaming_encodec.engines.graph import INPUT, state_shapes, step_graph
-    from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, quantizer_graph
-except ImportError as error:
-    raise MissingExtraError("this engine needs onnx: pip install 'streaming-encodec[onnx]'") from error
 
 
 class OrtStepper:
@@ -80,7 +76,8 @@ class OrtQuantizer:
 
 
 def check_runs(model: EncodecModel) -> None:
-    """Raise ``StreamError`` unless the model is float32 on the CPU."""
+    """Raise ``StreamError`` unless the model is float32 on the CPU; see ``runtime`` too."""
+    runtime()
     weight = next(model.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise StreamError(

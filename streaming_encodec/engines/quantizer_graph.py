@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx
-from onnx import TensorProto, helper
-
-from streaming_encodec.engines.nodes import Array, Nodes
+from streaming_encodec.engines.nodes import Array, Nodes, TensorProto, helper, onnx
 from streaming_encodec.model.config import EncodecConfig
 
 RESIDUAL, CODES, REST = "residual", "codes", "rest"

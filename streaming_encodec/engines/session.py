@@ -10,6 +10,17 @@ from streaming_encodec.errors import CheckpointError, MissingExtraError
 Session: TypeAlias = Any  # onnxruntime.InferenceSession: the package has no types
 
 
+def runtime() -> Any:
+    """The module ``onnxruntime``. Raises ``MissingExtraError`` where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "this needs ONNX Runtime: pip install 'streaming-encodec[onnx]', or use engine='fused'"
+        ) from error
+    return onnxruntime
+
+
 def open_session(graph: bytes | Path, threads: int = 1) -> Session:
     """A session for a graph or a file of one.
 
@@ -17,10 +28,7 @@ def open_session(graph: bytes | Path, threads: int = 1) -> Session:
         MissingExtraError: ONNX Runtime is not installed.
         CheckpointError: the runtime cannot load the graph.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("this needs ONNX Runtime: pip install 'streaming-encodec[onnx]'") from error
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

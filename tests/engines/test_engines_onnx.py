@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +177,26 @@ def test_onnx_refuses_float64() -> None:
         se.StreamingEncoder(model, None, engine="onnx")
     assert se.StreamingEncoder(model, None, engine="auto").engine.name == "fused"
     assert se.StreamingEncoder(model.float(), None, engine="auto").engine.name == "onnx"
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named_with_its_extra(package: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.modules[{package!r}] = None  # as if it were not installed
+import streaming_encodec as se
+model = se.EncodecModel(se.EncodecConfig(num_filters=2, hidden_size=4))
+assert se.StreamingEncoder(model, engine="auto").engine.name == "fused"
+from pathlib import Path
+def export():
+    from streaming_encodec.engines.export import export
+    export(model, Path(sys.argv[1]) / "out")
+for attempt in (lambda: se.StreamingEncoder(model, engine="onnx"), export):
+    try:
+        attempt()
+    except se.MissingExtraError as error:
+        assert "streaming-encodec[onnx]" in str(error), error
+    else:
+        raise AssertionError("nothing was missed")
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
