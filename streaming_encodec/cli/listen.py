@@ -20,9 +20,10 @@ from streaming_encodec.cli.calling import (
     read_token,
     tls_of,
 )
-from streaming_encodec.cli.console import minutes, note, print_facts, print_json
+from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.errors import CallError
 
 
 def listen_command(
@@ -68,17 +69,19 @@ def listen_command(
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep))
     if as_json:
         print_json(facts)
-        return
-    print_facts(
-        f"{call.room} at {url} → {target}",
-        {
-            "sound": minutes(facts["seconds"]),
-            "speakers": str(facts["speakers"]),
-            "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
-            "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
-            "connection": f"{facts['connects'] - 1} times lost and mended",
-        },
-    )
+    else:
+        print_facts(
+            f"{call.room} at {url} → {target}",
+            {
+                "sound": minutes(facts["seconds"]),
+                "speakers": str(facts["speakers"]),
+                "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
+                "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
+                "connection": f"{facts['connects'] - 1} times lost and mended",
+            },
+        )
+    if facts["failed"]:
+        raise typer.Exit(1)
 
 
 async def _listen(
@@ -90,6 +93,7 @@ async def _listen(
     wanted = None if seconds is None else round(seconds * rate)
     stop = on_interrupt()
     tally = _Tally()
+    failed = False
     async with call:
         note(f"listening in {call.room}; Ctrl-C stops")
         stopped = asyncio.create_task(stop.wait())
@@ -100,19 +104,22 @@ async def _listen(
             heard.result()
         heard.cancel()
         with AudioWriter(target, rate, channels) as writer:
-            if not stop.is_set():
-                async with aclosing(call.receive()) as blocks:
-                    async for block in blocks:
-                        statistics = call.statistics
-                        tally.update(statistics.speakers)
-                        if tally.playing:  # the buffer's first filling is not sound yet
-                            writer.write(block)
-                        if (
-                            stop.is_set()
-                            or (wanted is not None and writer.samples >= wanted)
-                            or (not keep and tally.playing and not call.speakers and not call.present)
-                        ):
-                            break
+            try:
+                if not stop.is_set():
+                    async with aclosing(call.receive()) as blocks:
+                        async for block in blocks:
+                            tally.update(call.statistics.speakers)
+                            if tally.playing:  # the buffer's first filling is not sound yet
+                                writer.write(block)
+                            if (
+                                stop.is_set()
+                                or (wanted is not None and writer.samples >= wanted)
+                                or (not keep and tally.playing and not call.speakers and not call.present)
+                            ):
+                                break
+            except CallError as error:  # what was heard so far is worth keeping
+                complain(str(error))
+                failed = True
             written = writer.samples
         return {
             "output": str(target),
@@ -121,6 +128,7 @@ async def _listen(
             **tally.facts(),
             **link_facts(call.statistics),
             "interrupted": stop.is_set(),
+            "failed": failed,
         }
 
 
@@ -132,7 +140,8 @@ class _Tally:
         self._speakers: dict[int, Any] = {}
 
     def update(self, speakers: dict[int, Any]) -> None:
-        self._speakers |= speakers
+        # By object, not by number: a relay begun anew gives the same numbers to others.
+        self._speakers |= {id(statistics): statistics for statistics in speakers.values()}
         self.playing = self.playing or any(s.total_samples_received for s in speakers.values())
 
     def facts(self) -> dict[str, Any]:

@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import secrets
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import jwt
 import numpy as np
 import numpy.typing as npt
 
@@ -22,14 +21,15 @@ from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.decoding import PooledDecoder
 from streaming_encodec.net.formats import stream_format
-from streaming_encodec.net.link import Link, LinkCounts, TokenSource
+from streaming_encodec.net.link import Link, TokenSource
 from streaming_encodec.net.mixer import Mixer
 from streaming_encodec.net.speaking import OutgoingVoice
+from streaming_encodec.net.statistics import CallStatistics
+from streaming_encodec.net.tokens import role_of, token_claims
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings
-from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.control import ControlMessage, Joined, Layers, Left, Report
+from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
 from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome
 
 FloatArray = npt.NDArray[np.float32]
@@ -41,18 +41,6 @@ _WAITING_EVENTS = 4096
 """Packets that wait for `receive` to be called: some seconds of a full room."""
 _LATE_S = 1.0
 _MOST_REPORTS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class CallStatistics:
-    """What a call has seen so far: the connection, and each speaker under the names of W3C webrtc-stats."""
-
-    link: LinkCounts
-    speakers: dict[int, ReceiverStatistics]
-    playout_target_ms: dict[int, float]
-    bad_packets: int
-    reports: dict[tuple[int, int], Report]
-    """What listeners last said of this client's voice, by (its number, theirs)."""
 
 
 class VoiceClient:
@@ -77,6 +65,7 @@ class VoiceClient:
         adapt: let listeners' reports choose codebooks and redundancy.
         max_codebooks: have the relay cut what is heard to so many.
         playout: habits of the jitter buffers. decoder: in place of its own.
+        clock: seconds, monotonic; what arrivals are timed by, and what `pull` and `read` are told.
         tls: for a relay whose certificate the system does not know, see `client_tls`.
         give_up_s: after an outage of so long the call is over.
 
@@ -101,11 +90,12 @@ class VoiceClient:
         max_codebooks: int | None = None,
         playout: ReceiverSettings | None = None,
         decoder: PooledDecoder | None = None,
+        clock: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
     ) -> None:
-        claims = _claims(token)
-        role = role or _role_of(claims)
+        claims = token_claims(token) if isinstance(token, str) else {}
+        role = role or role_of(claims)
         if role not in ROLES:
             raise CallError(f"a role is one of {', '.join(ROLES)}, not {role!r}")
         self.model = model
@@ -126,10 +116,12 @@ class VoiceClient:
         )
         decoder = decoder or PooledDecoder(model, shared)
         self._mixer = Mixer(self.format, decoder, playout)
+        self._clock = clock
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._reports: dict[tuple[int, int], Report] = {}
         self._heard = asyncio.Event()
         self._present: set[int] = set()
+        self._arrived = 0
         self._link = Link(
             url,
             Hello(self.room, role, self.format, max_codebooks=max_codebooks),
@@ -245,16 +237,15 @@ class VoiceClient:
         if self._receiving:
             raise CallError("this call is being received already: there is one stream of sound")
         count = block_samples or _BLOCK_FRAMES * self.format.frame_samples
-        loop = asyncio.get_running_loop()
         self._receiving = True
         try:
-            due_s = loop.time()
+            due_s = self._clock()
             while not self._link.over:
                 yield await self.pull(count, due_s)
                 due_s += count / self.format.sample_rate
-                late_s = loop.time() - due_s
+                late_s = self._clock() - due_s
                 if late_s > _LATE_S:
-                    due_s = loop.time()
+                    due_s = self._clock()
                 elif late_s < 0:
                     await asyncio.sleep(-late_s)
         finally:
@@ -264,7 +255,7 @@ class VoiceClient:
     async def pull(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] at once, for who keeps time himself, as a sound card does.
 
-        now_s: when the first of them will be heard, on the event loop's clock.
+        now_s: when the first of them will be heard, on this client's clock.
         """
         return await asyncio.get_running_loop().run_in_executor(self._ear, self.read, count, now_s)
 
@@ -304,6 +295,7 @@ class VoiceClient:
             link=self._link.counts,
             speakers=self._mixer.statistics,
             playout_target_ms=self._mixer.target_ms,
+            packets_arrived=self._arrived,
             bad_packets=self._mixer.bad_packets,
             reports=dict(self._reports),
         )
@@ -311,8 +303,9 @@ class VoiceClient:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _on_packet(self, data: bytes) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock()
         self._heard.set()
+        self._arrived += 1
         if len(data) >= 6:  # a shorter one is no packet, and has no sender to count it for
             sender = int.from_bytes(data[4:6], "little")
             self._events.append(lambda: self._mixer.receive(sender, data, now_s))
@@ -337,8 +330,7 @@ class VoiceClient:
     def _take_report(self, report: Report) -> None:
         if len(self._reports) < _MOST_REPORTS or (report.sender, report.listener) in self._reports:
             self._reports[report.sender, report.listener] = report
-        now_s = asyncio.get_running_loop().time()
-        self._mouth.submit(self._voice.report, report, now_s)
+        self._mouth.submit(self._voice.report, report, self._clock())
 
     def _forget_all(self) -> None:
         for sender in self._mixer.speakers:
@@ -348,24 +340,9 @@ class VoiceClient:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_REPORT_S)
-            reports = await loop.run_in_executor(self._ear, self._mixer.reports, loop.time())
+            reports = await loop.run_in_executor(self._ear, self._mixer.reports, self._clock())
             for report in reports:
                 self._link.send_control(report)
 
 
-def _claims(token: TokenSource | None) -> dict[str, Any]:
-    """What a token says of itself, unchecked: the relay checks it."""
-    if not isinstance(token, str):
-        return {}
-    try:
-        return dict(jwt.decode(token, options={"verify_signature": False}))
-    except jwt.PyJWTError as error:
-        raise CallError("the token is no token: copy all of it, without line breaks") from error
-
-
-def _role_of(claims: dict[str, Any]) -> str:
-    publish, subscribe = claims.get("publish", True), claims.get("subscribe", True)
-    return "both" if publish == subscribe else "publish" if publish else "subscribe"
-
-
-__all__ = ["CallStatistics", "Layers", "VoiceClient"]
+__all__ = ["CallStatistics", "VoiceClient"]

@@ -67,14 +67,13 @@ async def measure(
         VoiceClient(relay.url, None, model, role="subscribe", decoder=decoder, **options) as ear,
         VoiceClient(relay.url, None, model, role="publish", sending=sending, **options) as mouth,
     ):
-        loop = asyncio.get_running_loop()
-        begin_s = loop.time() + 0.1
+        begin_s = time.monotonic() + 0.1
         heard: list[float] = []
 
         async def listen() -> None:
             due_s = begin_s
             while due_s < begin_s + len(pcm) / rate + 0.5:
-                await asyncio.sleep(max(0.0, due_s - loop.time()))
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 await ear.pull(hop, due_s)
                 heard.extend([due_s] * (decoder.decoded - len(heard)))
                 due_s += hop / rate
@@ -82,7 +81,7 @@ async def measure(
         listening = asyncio.create_task(listen())
         for number in range(len(pcm) // hop):
             # A frame's last sample is there one frame after its first.
-            await asyncio.sleep(max(0.0, begin_s + (number + 1) * hop / rate - loop.time()))
+            await asyncio.sleep(max(0.0, begin_s + (number + 1) * hop / rate - time.monotonic()))
             await mouth.send(pcm[number * hop : (number + 1) * hop])
         await mouth.finish()
         await listening

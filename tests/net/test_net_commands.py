@@ -93,7 +93,8 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     assert sent["connects"] == heard["connects"] == 2
     ends = [json.loads(line)["event"] for line in errors.splitlines()]
     assert ends[-2:] == ["draining", "stopped"]
-    assert heard["packets_received"] > 100
+    assert heard["packets_received"] > 30
+    assert heard["speakers"] == 2  # the same one twice: the new relay cannot know
     pcm, rate = soundfile.read(tmp_path / "out.wav")
     assert rate == RATE
     assert 1.5 < len(pcm) / RATE == heard["seconds"]
