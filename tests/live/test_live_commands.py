@@ -1,0 +1,196 @@
+"""demo, talk, devices and doctor, as a newcomer without sound devices meets them, and on made-up ones."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from cli_kit import Result, save_random
+from device_kit import FakeBackend
+from typer.testing import CliRunner
+
+from streaming_encodec.audio import portaudio
+from streaming_encodec.cli.app import app
+from streaming_encodec.cli.demo import bundled_clip
+from streaming_encodec.errors import DeviceError
+from streaming_encodec.live.background import BackgroundLoop
+from streaming_encodec.live.call_line import CallLine
+from streaming_encodec.live.file_card import FileCard
+from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.client import VoiceClient
+from streaming_encodec.net.config import RelayConfig
+from streaming_encodec.net.relay import Relay
+
+Run = Callable[..., Result]
+
+
+class NoSound(FakeBackend):
+    """A machine without PortAudio."""
+
+    def devices(self) -> list:
+        raise DeviceError(f"PortAudio is not on this machine: {portaudio.HOW_TO_GET_PORTAUDIO}")
+
+    version = devices
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(tmp_path_factory.mktemp("live") / "small", target_bandwidths=(1.5, 3.0, 6.0))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Result(result.exit_code, result.stdout, result.stderr, result.exception)
+
+    return run
+
+
+@pytest.fixture
+def relay() -> Iterator[str]:
+    background = BackgroundLoop()
+    running = Relay(RelayConfig(port=0))
+    background.run(running.start())
+    yield running.url
+    background.run(running.stop())
+    background.close()
+
+
+def test_the_first_run_needs_no_flag_and_no_device(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "PortAudio", NoSound)
+    result = run("demo", "--json", "-m", model, "--engine", "fused", "--seconds", 1)
+    assert result.code == 0, result.err
+    assert "PortAudio is not on this machine: install it with" in result.err
+    facts = result.json
+    sound, rate = soundfile.read(tmp_path / "demo.wav")
+    assert rate == 24_000
+    assert len(sound) >= 1.4 * rate
+    assert np.abs(sound).max() > 0
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert facts["packets_sent"] >= 74
+    assert facts["packets_lost"] < 20  # none but where the machine is too busy to read its own sockets
+    assert facts["wire_kbps"] > facts["payload_kbps"] > 3
+    assert sum(facts["delay_ms"].values()) > 20
+
+
+def test_a_bad_network_is_heard_and_counted(run: Run, model: Path, tmp_path: Path) -> None:
+    arguments = (
+        "--clip",
+        bundled_clip(),
+        "--seconds",
+        2,
+        "--loss",
+        30,
+        "--jitter",
+        5,
+        "--record",
+        "bad.flac",
+    )
+    result = run("demo", "-m", model, "--engine", "fused", "--json", *arguments)
+    assert result.code == 0, result.err
+    assert result.json["packets_lost"] > 10
+    assert result.json["concealed_share"] > 0.05
+    assert soundfile.info(tmp_path / "bad.flac").samplerate == 24_000
+    assert (tmp_path / "bad.png").exists()
+
+
+def test_a_summary_in_words(run: Run, model: Path) -> None:
+    result = run("demo", "-m", model, "--engine", "fused", "--clip", bundled_clip(), "--seconds", 0.5)
+    assert result.code == 0
+    for word in ("mouth to ear", "frame time", "bitrate", "losses", "demo.wav"):
+        assert word in result.out
+
+
+def test_a_device_that_was_named_must_be_there(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "PortAudio", FakeBackend)
+    run("demo", "-m", model, "--engine", "fused", "--input", "bluetooth").fails_with("there are 0: Built-in")
+
+
+def test_talk_without_a_relay_says_how_to_get_one(run: Run, model: Path) -> None:
+    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", "ws://127.0.0.1:9")
+    result = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
+    assert result.code == 1
+    assert "no relay at ws://127.0.0.1:9" in result.err.replace("\n", " ")
+    assert "streaming-encodec serve" in result.err
+
+
+def test_talk_says_a_clip_and_records_the_room(run: Run, model: Path, relay: str, tmp_path: Path) -> None:
+    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--seconds", 1, "--json")
+    result = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
+    assert result.code == 0, result.err
+    assert result.json["failure"] is None
+    assert result.json["packets_sent"] > 30
+    assert soundfile.info(tmp_path / "out.wav").frames > 12_000
+    usage = run("talk", "room", "--clip", bundled_clip())
+    assert usage.code == 2
+    assert "--record" in usage.err
+
+
+def test_two_people_hear_each_other(model: Path, relay: str) -> None:
+    loaded = EncodecModel.from_pretrained(model)
+    sound, rate = soundfile.read(bundled_clip(), dtype="float32", stop=48_000)
+    cards = [FileCard(sound[None], rate), FileCard(sound[None], rate)]
+    calls = [VoiceClient(relay, None, loaded, room="two", engine="fused") for _ in cards]
+    lines = [CallLine(call) for call in calls]
+    try:
+        loops = [LiveLoop(card, line) for card, line in zip(cards, lines, strict=True)]
+        while not all(card.done for card in cards):
+            for loop in loops:
+                loop.step()
+        for line, card in zip(lines, cards, strict=True):
+            figures = line.figures()
+            assert figures.speakers == 1
+            assert figures.connected
+            assert figures.packets_sent > 100
+            assert np.abs(card.heard).max() > 0
+        assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
+        lines[0].bandwidth = 1.5
+        assert calls[0].bandwidth == 1.5
+    finally:
+        for line in lines:
+            line.close()
+
+
+def test_devices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portaudio, "PortAudio", FakeBackend)
+    result = run("devices")
+    assert result.code == 0
+    assert "USB Headset" in result.out
+    listed = run("devices", "--json").json["devices"]
+    assert [device["name"] for device in listed][:2] == ["Built-in Microphone", "Built-in Speaker"]
+    assert listed[0]["rates"] == [24_000, 48_000]
+    monkeypatch.setattr(portaudio, "PortAudio", NoSound)
+    run("devices").fails_with("apt install libportaudio2")
+
+
+def test_doctor_finds_what_is_wrong_and_says_what_to_do(
+    run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "PortAudio", NoSound)
+    sick = run("doctor", "-m", model, "--engine", "fused", "--url", "ws://127.0.0.1:9", "--json")
+    assert sick.code == 1
+    verdicts = {finding["subject"]: finding for finding in sick.json["findings"]}
+    assert verdicts["PortAudio"]["verdict"] == verdicts["relay"]["verdict"] == "bad"
+    assert "apt install" in verdicts["PortAudio"]["details"]
+    assert "streaming-encodec serve" in verdicts["relay"]["cure"]
+    monkeypatch.setattr(
+        portaudio, "PortAudio", type("Works", (FakeBackend,), {"version": lambda self: "V19, x"})
+    )
+    well = {
+        f["subject"]: f
+        for f in run("doctor", "-m", model, "--engine", "fused", "--url", relay, "--json").json["findings"]
+    }
+    assert {well[name]["verdict"] for name in ("PortAudio", "microphone", "speaker")} == {"ok"}
+    assert well["relay"]["verdict"] in ("ok", "poor")
+    assert "ms takes" in well["speed"]["details"]
