@@ -72,6 +72,8 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
 
         for peer, case in peer_cases(config, kbps, plan.offline_seconds or 1.0).items():
             cases["peer", peer] = case
+        if not any(key[1].startswith("encodec") for key in cases if key[0] == "peer"):
+            missing.append("encodec: not installed (it needs torchaudio too), or without this architecture")
 
     timings = dict(zip(cases, measure(list(cases.values()), clock, plan.rounds, plan.seconds), strict=True))
     result: dict[str, Any] = {
