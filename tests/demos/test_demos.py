@@ -99,3 +99,12 @@ async def test_websocket_sender_and_receiver(
     assert "% concealed" in said
     sound, rate = heard(target)
     assert (rate, len(sound)) == (24_000, 24_000)
+
+
+def test_aiortc_bridge(run: Run, model: Path, speech: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiortc", reason="aiortc is not installed: pip install aiortc")
+    said = run("aiortc_bridge.py", "--wav", speech, tmp_path / "out.wav", "--model", model)
+    assert int(said.split()[0]) in (74, 75)
+    sound, rate = heard(tmp_path / "out.wav")
+    assert rate == 48_000
+    assert len(sound) > rate

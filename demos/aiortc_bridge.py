@@ -1,0 +1,116 @@
+"""A voice in a real WebRTC call, as codes: an aiortc track in, an aiortc track out, packets on a data
+channel.
+
+    pip install aiortc
+    python demos/aiortc_bridge.py --wav in.wav out.wav
+
+The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program,
+and the
+offer goes from hand to hand; in your call it goes through your signalling.
+"""
+
+import argparse
+import asyncio
+import fractions
+import time
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
+from aiortc.mediastreams import MediaStreamError
+
+from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
+from streaming_encodec.audio.files import AudioReader, AudioWriter, rechunk
+
+RATE = 48_000  # WebRTC's
+TICK = RATE // 50
+
+
+class FileTrack(MediaStreamTrack):
+    """A file as a microphone's track: 20 ms every 20 ms."""
+
+    kind = "audio"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._blocks = rechunk(iter(AudioReader(path, RATE, channels=1)), TICK)
+        self._begin, self._sent = time.monotonic(), 0
+
+    async def recv(self) -> av.AudioFrame:
+        block = next(self._blocks, None)
+        if block is None or block.shape[1] < TICK:
+            raise MediaStreamError
+        await asyncio.sleep(max(0.0, self._begin + self._sent / RATE - time.monotonic()))
+        return as_frame((block * 32767).astype(np.int16), self.sent(TICK))
+
+    def sent(self, count: int) -> int:
+        self._sent += count
+        return self._sent - count
+
+
+class DecodedTrack(MediaStreamTrack):
+    """What the other end says, as a track for your call: 20 ms every 20 ms, whatever has come."""
+
+    kind = "audio"
+
+    def __init__(self, channel: RTCDataChannel, model: EncodecModel) -> None:
+        super().__init__()
+        self.decoder = VoiceDecoder(RATE, model=model, jitter_buffer=True, engine="fused")
+        channel.on("message", self.decoder.push)
+        self._begin, self._made = time.monotonic(), 0
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.sleep(max(0.0, self._begin + self._made / RATE - time.monotonic()))
+        sound = await asyncio.to_thread(self.decoder.pull, TICK)
+        self._made += TICK
+        return as_frame(sound[None], self._made - TICK)
+
+
+def as_frame(sound: np.ndarray, at: int) -> av.AudioFrame:
+    """int16 [1, n] as PyAV has it."""
+    frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = RATE, at, fractions.Fraction(1, RATE)
+    return frame
+
+
+async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: EncodecModel) -> int:
+    """Encode a track of int16 mono into the channel until it ends. Returns the packets sent."""
+    encoder, packets = VoiceEncoder(RATE, model=model, engine="fused"), 0
+    try:
+        while True:
+            sound = (await track.recv()).to_ndarray()[0]
+            for packet in await asyncio.to_thread(encoder.encode, sound):
+                channel.send(packet)
+                packets += 1
+    except MediaStreamError:
+        return packets
+
+
+async def call(source: str, target: str, model: EncodecModel) -> None:
+    here, there = RTCPeerConnection(), RTCPeerConnection()
+    channel = here.createDataChannel("voice", ordered=False, maxRetransmits=0)
+    opened, arrived = asyncio.Event(), asyncio.get_running_loop().create_future()
+    channel.on("open", opened.set)
+    there.on("datachannel", arrived.set_result)
+    await here.setLocalDescription(await here.createOffer())
+    await there.setRemoteDescription(here.localDescription)
+    await there.setLocalDescription(await there.createAnswer())
+    await here.setRemoteDescription(there.localDescription)
+    await opened.wait()
+    heard = DecodedTrack(await arrived, model)
+    speaking = asyncio.create_task(bridge(FileTrack(source), channel, model))
+    with AudioWriter(target, RATE) as writer:
+        while not speaking.done():
+            writer.write((await heard.recv()).to_ndarray().astype(np.float32) / 32768)
+    share = 100 * heard.decoder.statistics.concealed_share
+    print(f"{await speaking} packets, {share:.1f} % concealed")
+    await here.close()
+    await there.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
+    parser.add_argument("--model", default="voice-24khz")
+    options = parser.parse_args()
+    asyncio.run(call(*options.wav, EncodecModel.from_pretrained(options.model)))
