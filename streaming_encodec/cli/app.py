@@ -12,6 +12,7 @@ _FILES = "Files"
 _ENGINES = "Speed and export"
 _CALLS = "Calls"
 _LIVE = "Live"
+_QUALITY = "Training and quality"
 
 COMMANDS = (
     Entry(
@@ -34,6 +35,8 @@ COMMANDS = (
     Entry("export", "Write a model as ONNX step graphs, for programs without torch.", _ENGINES),
     Entry("bench", "Measure engines, steps, streams, start-up; against peers.", _ENGINES),
     Entry("corpus", "Turn many sound files into .ecdc files, in parallel.", _ENGINES),
+    Entry("train", "Train a codec on a folder of sound, on CPU or GPU.", _QUALITY),
+    Entry("evaluate", "Measure a model on a folder of speech, beside Opus.", _QUALITY),
 )
 
 app = build_app(
