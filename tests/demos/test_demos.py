@@ -108,3 +108,12 @@ def test_aiortc_bridge(run: Run, model: Path, speech: Path, tmp_path: Path) -> N
     sound, rate = heard(tmp_path / "out.wav")
     assert rate == 48_000
     assert len(sound) > rate
+
+
+def test_pipecat_serializer(run: Run, model: Path, speech: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pipecat", reason="Pipecat is not installed: pip install pipecat-ai")
+    said = run("pipecat_serializer.py", "--wav", speech, tmp_path / "out.wav", "--model", model)
+    sound, rate = heard(tmp_path / "out.wav")
+    assert rate == 16_000
+    assert len(sound) == 112 * 320 * 16_000 // 24_000
+    assert int(said.split()[0]) < 2500  # 1.5 s at 6 kbps and 38 headers
