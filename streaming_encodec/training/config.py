@@ -55,7 +55,7 @@ class QuantizerConfig:
     even use is replaced.
     """
 
-    start_step: int = 250
+    start_step: int = 20
     counts: tuple[int, ...] = (2, 4, 8, 8, 16)
     decay: float = 0.985
     dead_share: float = 0.12
@@ -73,7 +73,7 @@ class LossConfig:
 
     waveform: float = 1.0
     shaped: float = 1.5
-    mel: float = 1.0
+    mel: float = 2.0
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -99,7 +99,7 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int = 8
     segment_seconds: float = 0.5
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
     warmup_steps: int = 50
