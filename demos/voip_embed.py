@@ -46,9 +46,7 @@ def main() -> None:
     seconds = len(said) / 2 / options.rate
     made_up = decoder.statistics.concealed_samples / decoder.stream_format.sample_rate
     print(f"{packets} packets, {8 * payload / max(seconds, 1e-9) / 1000:.1f} kbps with their headers")
-    print(
-        f"{1000 * made_up:.0f} ms made up; the codec's delay is {encoder.delay_ms + decoder.delay_ms:.1f} ms"
-    )
+    print(f"{1000 * made_up:.0f} ms made up; the codec's delay is {encoder.delay_ms + decoder.delay_ms:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -46,9 +46,7 @@ async def into_speaker(call: VoiceClient, seconds: float) -> None:
 
 async def hear(options: argparse.Namespace) -> None:
     model = EncodecModel.from_pretrained(options.model)
-    client = VoiceClient(
-        options.url, options.token, model, room=options.room, role="subscribe", engine="fused"
-    )
+    client = VoiceClient(options.url, options.token, model, room=options.room, role="subscribe", engine="fused")
     async with client as call:
         print(f"listening in {call.room}", flush=True)
         if options.wav:

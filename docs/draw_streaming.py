@@ -78,9 +78,7 @@ def conv(canvas: Canvas, x0: float, y0: float) -> None:
 def transposed(canvas: Canvas, x0: float, y0: float) -> None:
     """Kernel 4, stride 2: each input paints four outputs, two of which the next input paints too."""
     canvas.text(x0, y0, "Transposed convolution: remember unfinished outputs", size=18, weight=700)
-    canvas.text(
-        x0, y0 + 24, "kernel 4, stride 2: overlap = k − stride = 2, kept without the bias", colour=PALE
-    )
+    canvas.text(x0, y0 + 24, "kernel 4, stride 2: overlap = k − stride = 2, kept without the bias", colour=PALE)
     top, bottom = y0 + 84, y0 + 224
     for number, name in enumerate(("p", "q", "r")):
         left = x0 + 2 * number * PITCH

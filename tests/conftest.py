@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,6 +56,14 @@ def _one_thread() -> None:
     except ImportError:  # the rooms without torch are tested without it
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _denormals_as_found() -> Iterator[None]:
+    """Sessions of ONNX Runtime leave their thread with denormals as zero, which hypothesis rightly refuses."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -52,9 +52,7 @@ class FakeBackend:
     def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
         return None if sample_rate in self.rates else "Invalid sample rate"
 
-    def open(
-        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
-    ) -> DeviceStream:
+    def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
         if device not in self.all:
             raise DeviceError("it is gone")
         stream = FakeStream(kind, sample_rate, channels, callback)

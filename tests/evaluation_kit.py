@@ -18,9 +18,7 @@ RATE = 24_000
 
 def speech(seconds: float = 5.6) -> Clip:
     """The bundled sentence, or its beginning."""
-    samples, rate = soundfile.read(
-        str(files("streaming_encodec") / "assets" / "speech.flac"), dtype="float32"
-    )
+    samples, rate = soundfile.read(str(files("streaming_encodec") / "assets" / "speech.flac"), dtype="float32")
     assert rate == RATE
     return Clip("speech", samples[: round(seconds * RATE)], RATE, language="en")
 

@@ -186,9 +186,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     options = parser.parse_args()
     with dummy_card():
-        facts, delay_ms, like = hear_demo(
-            options.seconds, "--model", Path(options.model), "--engine", options.engine
-        )
+        facts, delay_ms, like = hear_demo(options.seconds, "--model", Path(options.model), "--engine", options.engine)
     print(json.dumps({**facts, "measured_delay_ms": delay_ms, "likeness": like}, indent=1))
 
 

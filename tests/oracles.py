@@ -51,9 +51,7 @@ def tiny_segment_config(**fields: Any) -> EncodecConfig:
 def configs(draw: st.DrawFn, segments: bool = False) -> EncodecConfig:
     """Any small EnCodec; with ``segments``, one that cuts its input."""
     # A hop of 1 is left out: torch refuses the group norm of a single number.
-    ratios = tuple(
-        draw(st.lists(st.integers(1, 5), min_size=1, max_size=3).filter(lambda r: math.prod(r) > 1))
-    )
+    ratios = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3).filter(lambda r: math.prod(r) > 1)))
     sampling_rate = draw(st.integers(50, 2000))
     bits = draw(st.integers(4, 6))
     codebook_rate = bits * math.ceil(sampling_rate / math.prod(ratios)) / 1000
@@ -99,9 +97,7 @@ def shortest_input(config: EncodecConfig) -> int:
     return config.hop_length * (widest + 1)
 
 
-def hf_model(
-    config: EncodecConfig, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> transformers.EncodecModel:
+def hf_model(config: EncodecConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> transformers.EncodecModel:
     """``transformers.EncodecModel`` with random weights."""
     model = transformers.EncodecModel(transformers.EncodecConfig(**config.to_dict()))
     randomise(model, seed)
@@ -189,9 +185,7 @@ def original_model(which: str, seed: int = 0) -> Any:
     model = package.EncodecModel(
         package.modules.SEANetEncoder(**common),
         package.modules.SEANetDecoder(**common),
-        package.quantization.ResidualVectorQuantizer(
-            dimension=8, n_q=32 if which == "24khz" else 16, bins=1024
-        ),
+        package.quantization.ResidualVectorQuantizer(dimension=8, n_q=32 if which == "24khz" else 16, bins=1024),
         bandwidths,
         recipe.get("sample_rate", 24_000),
         channels,

@@ -67,9 +67,7 @@ class Margin:
 class Side:
     """One direction of a sound card, open or lost."""
 
-    def __init__(
-        self, backend: Backend, kind: Kind, wanted: str | int | None, rate: int, counts: CardCounts
-    ) -> None:
+    def __init__(self, backend: Backend, kind: Kind, wanted: str | int | None, rate: int, counts: CardCounts) -> None:
         self._backend, self.kind, self._wanted, self._rate, self._counts = backend, kind, wanted, rate, counts
         self.device: Device | None = None
         self.device_rate = rate
@@ -163,12 +161,8 @@ class SoundCard:
     ) -> None:
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self.counts = CardCounts()
-        self._microphone = (
-            Side(backend, "input", input_device, sample_rate, self.counts) if use_input else None
-        )
-        self._speaker = (
-            Side(backend, "output", output_device, sample_rate, self.counts) if use_output else None
-        )
+        self._microphone = Side(backend, "input", input_device, sample_rate, self.counts) if use_input else None
+        self._speaker = Side(backend, "output", output_device, sample_rate, self.counts) if use_output else None
         self._margin = Margin(self.counts)
         self._retry_at = 0.0
         self._retry_s = _RETRY_S

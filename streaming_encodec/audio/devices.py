@@ -21,8 +21,7 @@ _INSTEAD_HZ = (48_000, 44_100, 32_000, 16_000)
 """Tried in turn where a device has neither the model's rate nor a rate of its own that works."""
 
 HOW_TO_GET_ONE = {
-    "input": "plug in a microphone or headset, allow this program to use it, "
-    "and look at `streaming-encodec devices`",
+    "input": "plug in a microphone or headset, allow this program to use it, and look at `streaming-encodec devices`",
     "output": "plug in headphones or a speaker and look at `streaming-encodec devices`",
 }
 
@@ -73,9 +72,7 @@ class Backend(Protocol):
         """Why the device cannot be opened so; None if it can."""
         ...
 
-    def open(
-        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
-    ) -> DeviceStream:
+    def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
         """Open it and let it call back from now on. Raises DeviceError."""
         ...
 

@@ -35,9 +35,7 @@ class EcdcWriter:
     and is a valid file.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], model: str, num_codebooks: int, layout: EcdcLayout
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], model: str, num_codebooks: int, layout: EcdcLayout) -> None:
         self._model = model
         self._num_codebooks = num_codebooks
         self._layout = layout
@@ -117,9 +115,7 @@ def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
     return parsed[0]
 
 
-def read_ecdc(
-    path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], EcdcLayout]
-) -> Iterator[EcdcBlock]:
+def read_ecdc(path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], EcdcLayout]) -> Iterator[EcdcBlock]:
     """Read a `.ecdc` file by blocks, in constant memory.
 
     Raises:

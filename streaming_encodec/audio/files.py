@@ -120,8 +120,7 @@ class AudioReader:
             yield resampler.push(mix_channels(block, self.channels))
         if self.info.samples is not None and position < self.info.samples:
             raise FileFormatError(
-                f"{self._path}: cut off: {position} of {self.info.samples} samples are there; "
-                "copy or record it again"
+                f"{self._path}: cut off: {position} of {self.info.samples} samples are there; copy or record it again"
             )
         yield resampler.flush()
 
@@ -133,8 +132,7 @@ class AudioReader:
         if not np.isfinite(frames).all():
             at = position + int(np.argmin(np.isfinite(frames).all(axis=1)))
             raise FileFormatError(
-                f"{self._path}: sample {at} is not a finite number; repair the file "
-                "(NaN and infinity are not sound)"
+                f"{self._path}: sample {at} is not a finite number; repair the file (NaN and infinity are not sound)"
             )
         return frames.T
 

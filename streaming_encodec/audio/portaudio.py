@@ -57,9 +57,7 @@ class PortAudio:
             return _reason(error)
         return None
 
-    def open(
-        self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback
-    ) -> DeviceStream:
+    def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
         """Open it and let it call back. Raises DeviceError: busy, gone, or refuses."""
         sd = self._load()
 

@@ -23,9 +23,7 @@ def mix_channels(pcm: Pcm, channels: int) -> Pcm:
         return mono
     if have == 1:
         return np.repeat(pcm, channels, axis=0)
-    raise StreamError(
-        f"{have} channels cannot be made {channels}; mix the sound down to {channels} or 1 first"
-    )
+    raise StreamError(f"{have} channels cannot be made {channels}; mix the sound down to {channels} or 1 first")
 
 
 class StreamResampler:

@@ -41,9 +41,7 @@ def command(
     bandwidth: Annotated[float, typer.Option("--bandwidth", "-b", metavar="KBPS")] = 6.0,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of all cases; the median is over all.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of each case in a turn.")] = 0.4,
-    offline_seconds: Annotated[
-        float, typer.Option(min=0.0, help="Length of the long file; 0 for none.")
-    ] = 10.0,
+    offline_seconds: Annotated[float, typer.Option(min=0.0, help="Length of the long file; 0 for none.")] = 10.0,
     start_up: Annotated[bool, typer.Option(help="Measure fresh processes to their first frame.")] = True,
     peers: Annotated[
         bool, typer.Option("--peers", help="Measure transformers, and encodec where installed, too.")

@@ -23,9 +23,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     models = result["models"]
     figure = Figure(figsize=(9, 0.9 + 2.9 * len(models)), layout="constrained")
-    figure.suptitle(
-        f"One frame through the live codec, {result['machine']['processor']}, one thread", fontsize=11
-    )
+    figure.suptitle(f"One frame through the live codec, {result['machine']['processor']}, one thread", fontsize=11)
     panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
     for axes, (name, model) in zip(panels, models.items(), strict=True):
         bars = [

@@ -92,9 +92,7 @@ def write_report(path: Path, result: Result) -> None:
 def tables(result: Result) -> Iterator[Table]:
     """The tables of each model."""
     for name, model in result["models"].items():
-        stock = next(
-            (p["p50_ms"] for p in model["peers"] if p["name"] == "transformers, one frame a call"), None
-        )
+        stock = next((p["p50_ms"] for p in model["peers"] if p["name"] == "transformers, one frame a call"), None)
         title = f"{name}, {model['kbps']:g} kbps, {model['frame_ms']:.1f} ms a frame"
         yield Table(
             f"{title}: one stream, encode + quantise + decode",
@@ -127,10 +125,7 @@ def tables(result: Result) -> Iterator[Table]:
             yield Table(
                 f"{title}: a long file, times real time",
                 ["engine", "encode ×", "decode ×"],
-                [
-                    [row["engine"], f"{row['encode_x']:.1f}", f"{row['decode_x']:.1f}"]
-                    for row in model["offline"]
-                ]
+                [[row["engine"], f"{row['encode_x']:.1f}", f"{row['decode_x']:.1f}"] for row in model["offline"]]
                 + whole,
             )
         weights = "" if model["trained"] else ", weights untrained"
@@ -219,9 +214,7 @@ def _line(cells: list[str]) -> str:
 def _machine_line(result: Result) -> str:
     machine = result["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
-    clock = (
-        "" if result["settings"]["clock"] == "wall" else ", the thread's own time on a machine that was busy"
-    )
+    clock = "" if result["settings"]["clock"] == "wall" else ", the thread's own time on a machine that was busy"
     return f"{machine['processor']}, {machine['cores']} cores, one thread{clock}; {packages}."
 
 

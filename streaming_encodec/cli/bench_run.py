@@ -64,9 +64,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
         for streams in plan.streams:
             cases["pool", engine.name, streams] = PoolCase(model, engine, kbps, streams)
         if plan.offline_seconds and engine.name != "onnx-int8":
-            cases["offline", engine.name] = OfflineCase(
-                model, engine, kbps, plan.offline_seconds, OFFLINE_FRAMES
-            )
+            cases["offline", engine.name] = OfflineCase(model, engine, kbps, plan.offline_seconds, OFFLINE_FRAMES)
     if plan.peers:
         from streaming_encodec.engines.peers import peer_cases
 

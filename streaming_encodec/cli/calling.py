@@ -19,18 +19,14 @@ DEFAULT_URL = f"ws://127.0.0.1:{DEFAULT_PORT}"
 
 UrlOption = Annotated[str, typer.Option("--url", "-u", help="The relay: ws://host:port or wss://host.")]
 
-RoomOption = Annotated[
-    str | None, typer.Option("--room", "-r", help="The room.", show_default="the token's, or lobby")
-]
+RoomOption = Annotated[str | None, typer.Option("--room", "-r", help="The room.", show_default="the token's, or lobby")]
 
 TokenOption = Annotated[
     str | None,
     typer.Option(help="Token, or @FILE to read it from a file: others can see what a command line says."),
 ]
 
-CaOption = Annotated[
-    Path | None, typer.Option(help="Certificate, PEM, of a relay that the system does not know.")
-]
+CaOption = Annotated[Path | None, typer.Option(help="Certificate, PEM, of a relay that the system does not know.")]
 
 
 def read_token(token: str | None) -> str | None:

@@ -54,9 +54,7 @@ class SampleCodec:
         self.start = start
         self.num_codebooks = self._encoder.num_codebooks
         # A frame's first sample waits for the frame to be full; the rest is lookahead and trimming.
-        self.delay_samples = (
-            loaded.config.hop_length + self._encoder.delay_samples + self._decoder.delay_samples
-        )
+        self.delay_samples = loaded.config.hop_length + self._encoder.delay_samples + self._decoder.delay_samples
 
     def push(self, pcm: Pcm) -> tuple[Pcm, int]:
         codes = self._encoder.push(pcm)

@@ -51,9 +51,7 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     engine: Annotated[str, typer.Option("--engine", "-e", help="How the network is run.")] = "auto",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="Processes, a thread each; 0 for one a core.")
-    ] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes, a thread each; 0 for one a core.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Also files that have been encoded.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,9 +111,7 @@ def find_jobs(source: Path, target: Path) -> Iterator[Job]:
     """
     if not source.is_dir():
         raise ConfigError(f"{source} is no folder: give one that holds sound files")
-    files = sorted(
-        path for path in source.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file()
-    )
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
     if not files:
         raise ConfigError(f"{source} holds no sound files ({', '.join(SOUND_SUFFIXES)})")
     taken: dict[Path, Path] = {}

@@ -91,10 +91,8 @@ def command(
             f"{source} → {target}",
             {
                 "model": loaded.name + trained,
-                "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz, "
-                f"{config.audio_channels} channel(s)",
-                "bitrate": f"{config.bandwidth_for(header.num_codebooks):g} kbps "
-                f"({header.num_codebooks} codebooks)",
+                "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz, {config.audio_channels} channel(s)",
+                "bitrate": f"{config.bandwidth_for(header.num_codebooks):g} kbps ({header.num_codebooks} codebooks)",
             },
         )
     if interrupt.requested:

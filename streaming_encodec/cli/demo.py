@@ -25,17 +25,13 @@ if TYPE_CHECKING:
 
 InputOption = Annotated[
     str | None,
-    typer.Option(
-        "--input", "-i", help="Microphone: number or part of its name.", show_default="the system's"
-    ),
+    typer.Option("--input", "-i", help="Microphone: number or part of its name.", show_default="the system's"),
 ]
 OutputOption = Annotated[
     str | None,
     typer.Option("--output", "-o", help="Speaker: number or part of its name.", show_default="the system's"),
 ]
-RecordOption = Annotated[
-    Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")
-]
+RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
 _LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
 _JITTERS_MS = (0.0, 5.0, 20.0, 50.0)
@@ -43,9 +39,7 @@ _KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
 
 
 def demo_command(
-    clip: Annotated[
-        Path | None, typer.Option("--clip", help="Send this sound file instead of the microphone.")
-    ] = None,
+    clip: Annotated[Path | None, typer.Option("--clip", help="Send this sound file instead of the microphone.")] = None,
     loss: Annotated[float, typer.Option(min=0, max=50, help="Per cent of packets lost on the way.")] = 0.0,
     jitter: Annotated[float, typer.Option(min=0, max=500, help="Mean jitter on the way, in ms.")] = 0.0,
     bandwidth: BandwidthOption = None,

@@ -29,9 +29,7 @@ def devices_command(as_json: JsonOption = False) -> None:
         print_json({"devices": found})
         return
     if not found:
-        out().print(
-            "There are no sound devices: plug in a headset. `streaming-encodec demo` runs without, too."
-        )
+        out().print("There are no sound devices: plug in a headset. `streaming-encodec demo` runs without, too.")
         return
     table = Table()
     for column in ("number", "name", "interface", "in", "out", "rates"):

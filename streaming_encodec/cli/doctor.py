@@ -30,9 +30,7 @@ class Finding:
 
 
 def doctor_command(
-    url: Annotated[
-        str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")
-    ] = None,
+    url: Annotated[str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")] = None,
     model: ModelOption = DEFAULT_MODEL,
     engine: EngineOption = "auto",
     threads: ThreadsOption = 1,

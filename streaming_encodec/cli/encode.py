@@ -88,9 +88,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _encode(
-    loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt
-) -> int:
+def _encode(loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt) -> int:
     """Encode all that the reader has, or until an interrupt; return the number of samples."""
     from streaming_encodec.cli.codec import no_sound
     from streaming_encodec.streaming import Segment, SegmentEncoder, StreamingEncoder

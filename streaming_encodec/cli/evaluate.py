@@ -38,9 +38,9 @@ def evaluate_command(
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
-    to: Annotated[
-        Path, typer.Option("--out", "-o", help="Where results.json, results.md and the plots go.")
-    ] = Path("evaluation"),
+    to: Annotated[Path, typer.Option("--out", "-o", help="Where results.json, results.md and the plots go.")] = Path(
+        "evaluation"
+    ),
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -53,9 +53,7 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="KBPS,KBPS", help="Rates without loss.", show_default="all of the model"),
     ] = None,
-    loss: Annotated[
-        str, typer.Option(metavar="%,%", help="Shares of packets lost, in percent.")
-    ] = "1,5,10,20",
+    loss: Annotated[str, typer.Option(metavar="%,%", help="Shares of packets lost, in percent.")] = "1,5,10,20",
     loss_bandwidths: Annotated[
         str | None,
         typer.Option(metavar="KBPS,KBPS", help="Rates with loss.", show_default="all of the model"),
@@ -70,28 +68,18 @@ def evaluate_command(
             help="Six clips, the cheap metrics, loss at 6 kbps only: a look while training goes on.",
         ),
     ] = False,
-    clips: Annotated[
-        int | None, typer.Option(min=1, help="Take only so many clips.", show_default="all")
-    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Take only so many clips.", show_default="all")] = None,
     build_set: Annotated[
         bool,
-        typer.Option(
-            "--build-set", help="First make FOLDER from Debian packages (apt-get): the listening set."
-        ),
+        typer.Option("--build-set", help="First make FOLDER from Debian packages (apt-get): the listening set."),
     ] = False,
-    save_audio: Annotated[
-        bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")
-    ] = False,
+    save_audio: Annotated[bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")] = False,
     whisper: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL", help="A faster-whisper model for the word error rate.", show_default="packaged"
-        ),
+        typer.Option(metavar="MODEL", help="A faster-whisper model for the word error rate.", show_default="packaged"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the losses.")] = 0,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Processes that apply the metrics; as many as cores are free.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that apply the metrics; as many as cores are free.")] = 1,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,9 +131,7 @@ def evaluate_command(
         result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
 
     report = report_json(loaded.name, chosen, metric_set, plan, result)
-    (to / "results.json").write_text(
-        json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (to / "results.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (to / "results.md").write_text(as_markdown(loaded.name, chosen, metric_set, result), encoding="utf-8")
     if plots:
         _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
@@ -168,9 +154,7 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError as error:
-        raise typer.BadParameter(
-            f"give numbers with commas between, not {text!r}", param_hint=option
-        ) from error
+        raise typer.BadParameter(f"give numbers with commas between, not {text!r}", param_hint=option) from error
 
 
 def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
@@ -227,9 +211,7 @@ class _Progress:
                 writer.write(samples[None])
 
 
-def _draw(
-    to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Samples]
-) -> None:
+def _draw(to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Samples]) -> None:
     from streaming_encodec.evaluation.plots import loss_plot, rate_plot, spectrogram_plot
 
     # Every rate without loss, Opus beside the model's middle one, and the worst loss.
@@ -240,8 +222,6 @@ def _draw(
     try:
         rate_plot(to / "rate.png", metrics.metrics, result, name)
         loss_plot(to / "loss.png", metrics.metrics, result, name)
-        spectrogram_plot(
-            to / "spectrograms.png", clip, {label: sounds[label] for label in ours + theirs + worst}
-        )
+        spectrogram_plot(to / "spectrograms.png", clip, {label: sounds[label] for label in ours + theirs + worst})
     except MissingExtraError as error:
         note(f"no plots: {error}")

@@ -13,13 +13,9 @@ from streaming_encodec.cli.options import JsonOption
 
 
 def command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A bundled model, a hub id, a folder, or a .th file.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, a hub id, a folder, or a .th file.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
-    frames_per_step: Annotated[
-        int, typer.Option(min=1, help="Frames that go through the graphs at once.")
-    ] = 1,
+    frames_per_step: Annotated[int, typer.Option(min=1, help="Frames that go through the graphs at once.")] = 1,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights in the large matrices.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -36,9 +36,7 @@ def command(
     if as_json:
         print_json({"file": str(file), **facts})
     else:
-        print_facts(
-            str(file), {name.replace("_", " "): _readable(name, value) for name, value in facts.items()}
-        )
+        print_facts(str(file), {name.replace("_", " "): _readable(name, value) for name, value in facts.items()})
 
 
 def _begins_as_ecdc(file: Path) -> bool:

@@ -84,9 +84,7 @@ def listen_command(
         raise typer.Exit(1)
 
 
-async def _listen(
-    target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool
-) -> dict[str, Any]:
+async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool) -> dict[str, Any]:
     from streaming_encodec.audio.files import AudioWriter
 
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels

@@ -85,9 +85,7 @@ def panel(loop: LiveLoop, facts: dict[str, Any], settings: str, keys: str) -> Re
     table.add_row("you", Text.assemble(level_bar(loop.input_level.peak_db), muted))
     table.add_row("heard", level_bar(loop.output_level.peak_db))
     table.add_row("settings", settings)
-    table.add_row(
-        "bitrate", f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} on the wire"
-    )
+    table.add_row("bitrate", f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} on the wire")
     table.add_row(
         "frame time",
         Text(
@@ -127,12 +125,10 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
     parts = " + ".join(f"{name} {ms:.0f}" for name, ms in facts["delay_ms"].items())
     return {
         "bitrate": f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} kbps on the wire",
-        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, "
-        f"p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
+        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
         "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
         f"of {facts['frame_deadline_ms']:.1f} ms",
-        "losses": f"{facts['packets_lost']} packets, "
-        f"{100 * facts['concealed_share']:.2f} % of the sound concealed",
+        "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed",
         "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
         f"{facts['reported_by_card']} reported by it",
     }

@@ -73,9 +73,7 @@ def load_model(name: str) -> LoadedModel:
             "is noise; for sound that can be listened to use --model facebook/encodec_24khz"
         )
         return LoadedModel(_untrained(), name, trained=False)
-    return LoadedModel(
-        EncodecModel.from_pretrained(PUBLISHED.get(name, name)), short_name(name), trained=True
-    )
+    return LoadedModel(EncodecModel.from_pretrained(PUBLISHED.get(name, name)), short_name(name), trained=True)
 
 
 def _untrained() -> EncodecModel:
@@ -84,9 +82,7 @@ def _untrained() -> EncodecModel:
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
 
-    config = EncodecConfig(
-        target_bandwidths=(1.5, 3.0, 6.0, 12.0), upsampling_ratios=(8, 5, 8), num_lstm_layers=1
-    )
+    config = EncodecConfig(target_bandwidths=(1.5, 3.0, 6.0, 12.0), upsampling_ratios=(8, 5, 8), num_lstm_layers=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return EncodecModel(config)

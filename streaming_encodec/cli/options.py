@@ -24,9 +24,7 @@ BandwidthOption = Annotated[
 
 EngineOption = Annotated[
     str,
-    typer.Option(
-        metavar="NAME", help="What computes: auto, eager (the reference), fused, onnx or onnx-int8."
-    ),
+    typer.Option(metavar="NAME", help="What computes: auto, eager (the reference), fused, onnx or onnx-int8."),
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

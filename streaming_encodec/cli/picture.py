@@ -35,9 +35,7 @@ def draw_call(path: Path, said: Pcm, heard: Pcm, sample_rate: int, history: Hist
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError(
-            "the picture needs matplotlib: pip install 'streaming-encodec[plot]'"
-        ) from error
+        raise MissingExtraError("the picture needs matplotlib: pip install 'streaming-encodec[plot]'") from error
     figure = Figure(figsize=(10, 8), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     for axes, title, sound in ((top, "said", said), (middle, "heard", heard)):

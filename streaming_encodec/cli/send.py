@@ -48,9 +48,7 @@ def send_command(
         typer.Option(min=0, max=32, help="Past frames repeated coarsely in each packet, for lossy links."),
     ] = 0,
     dtx: Annotated[bool, typer.Option("--dtx", help="Send little while nobody speaks.")] = False,
-    adapt: Annotated[
-        bool, typer.Option("--adapt/--no-adapt", help="Let listeners' reports choose the rate.")
-    ] = True,
+    adapt: Annotated[bool, typer.Option("--adapt/--no-adapt", help="Let listeners' reports choose the rate.")] = True,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:

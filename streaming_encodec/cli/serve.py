@@ -33,9 +33,7 @@ def serve_command(
             rich_help_panel=_WHO,
         ),
     ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate chain, PEM.", rich_help_panel=_WHO)
-    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.", rich_help_panel=_WHO)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_WHO)] = None,
     origin: Annotated[
         list[str] | None,
@@ -59,9 +57,7 @@ def serve_command(
     public_metrics: Annotated[
         bool, typer.Option("--public-metrics", help="Answer /metrics to other machines too.")
     ] = False,
-    drain_s: Annotated[
-        float, typer.Option(min=0.0, help="Seconds that calls may go on after SIGTERM.")
-    ] = 3.0,
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Seconds that calls may go on after SIGTERM.")] = 3.0,
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections in all.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_connections,
@@ -69,15 +65,11 @@ def serve_command(
         int, typer.Option(min=1, help="Connections of one address.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_connections_per_address,
     max_rooms: Annotated[int, typer.Option(min=1, help="Rooms.", rich_help_panel=_LIMIT)] = _LIMITS.max_rooms,
-    max_peers: Annotated[
-        int, typer.Option(min=1, help="Seats in a room.", rich_help_panel=_LIMIT)
-    ] = _LIMITS.max_peers,
+    max_peers: Annotated[int, typer.Option(min=1, help="Seats in a room.", rich_help_panel=_LIMIT)] = _LIMITS.max_peers,
     max_speakers: Annotated[
         int, typer.Option(min=1, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log what the WebSocket layer does, too.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the WebSocket layer does, too.")] = False,
 ) -> None:
     """Run a relay: rooms in which everybody hears everybody. It moves packets and needs no model.
 
@@ -137,9 +129,7 @@ def _log_json(verbose: bool) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     # What strangers' broken handshakes look like is of interest to those who ask for it.
-    logging.getLogger("streaming_encodec.net.websockets").setLevel(
-        logging.DEBUG if verbose else logging.CRITICAL
-    )
+    logging.getLogger("streaming_encodec.net.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
 
 command = serve_command

@@ -110,9 +110,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _facts(
-    loaded: LoadedModel, codec: Codec, samples: int, frames: int, times: TimeHistogram
-) -> dict[str, Any]:
+def _facts(loaded: LoadedModel, codec: Codec, samples: int, frames: int, times: TimeHistogram) -> dict[str, Any]:
     config = loaded.config
     seconds = samples / config.sampling_rate
     return {

@@ -112,9 +112,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
         if wishes.clip is not None:
             card = FileCard(_read(wishes.clip, rate), rate, tail_s=1.0)
         else:
-            card = SoundCard(
-                PortAudio(), rate, input_device=wishes.input_device, output_device=wishes.output_device
-            )
+            card = SoundCard(PortAudio(), rate, input_device=wishes.input_device, output_device=wishes.output_device)
             stack.callback(card.close)
             for kind, name in card.names.items():
                 err().print(f"[dim]{kind}:[/] {name}")
@@ -142,9 +140,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
         )
         failure = None
         try:
-            facts = session.run(
-                wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None
-            )
+            facts = session.run(wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None)
         except CallError as error:
             failure = str(error)
             facts = session.history.facts(session.loop, 0.0)

@@ -17,9 +17,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 def token_command(
     room: Annotated[str | None, typer.Argument(help="The room it opens.")] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Key file, the one `serve --key` has (or its private half).")
-    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Key file, the one `serve --key` has (or its private half).")] = None,
     new_key: Annotated[Path | None, typer.Option(help="Make such a key file first.", metavar="FILE")] = None,
     publish: Annotated[bool, typer.Option("--publish/--no-publish", help="May speak.")] = True,
     subscribe: Annotated[bool, typer.Option("--subscribe/--no-subscribe", help="May listen.")] = True,

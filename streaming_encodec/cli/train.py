@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[Path, typer.Option("--data", help="Data set: 24 kHz FLAC with manifest.jsonl.")] = Path(
-        "data"
+    data: Annotated[Path, typer.Option("--data", help="Data set: 24 kHz FLAC with manifest.jsonl.")] = Path("data"),
+    run_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; one that is there is resumed.")] = Path(
+        "runs/voice-24khz"
     ),
-    run_folder: Annotated[
-        Path, typer.Option("--out", help="Folder of the run; one that is there is resumed.")
-    ] = Path("runs/voice-24khz"),
     build_data: Annotated[
         bool, typer.Option("--build-data", help="Fetch the recipe's packages into --data, then stop.")
     ] = False,
@@ -41,12 +39,8 @@ def command(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fit the run to so many steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Segments a step.")] = None,
-    segment_seconds: Annotated[
-        float | None, typer.Option("--segment-seconds", help="Length of a segment.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak; a cosine follows.")
-    ] = None,
+    segment_seconds: Annotated[float | None, typer.Option("--segment-seconds", help="Length of a segment.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak; a cosine follows.")] = None,
     adversarial_start: Annotated[
         int | None,
         typer.Option("--adversarial-start", help="Step at which the discriminator joins; without: never."),
@@ -54,9 +48,7 @@ def command(
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")] = None,
 ) -> None:
     """Train the voice model, or build its data set first.
 
@@ -106,9 +98,7 @@ def _configured(
 def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
     from streaming_encodec.training.recipe import SOURCES, Clip, Source, build_dataset
 
-    own = tuple(
-        Source(path.resolve().name, "folder", str(path), "user-supplied", "train") for path in folders
-    )
+    own = tuple(Source(path.resolve().name, "folder", str(path), "user-supplied", "train") for path in folders)
     seconds: dict[str, float] = {}
 
     def count(clip: Clip) -> None:

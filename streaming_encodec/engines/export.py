@@ -119,8 +119,7 @@ def _describe(
         "bits_per_codebook": config.bits_per_codebook,
         "num_codebooks": config.num_quantizers,
         "bandwidths": [
-            {"kbps": kbps, "num_codebooks": config.num_codebooks_for(kbps)}
-            for kbps in config.target_bandwidths
+            {"kbps": kbps, "num_codebooks": config.num_codebooks_for(kbps)} for kbps in config.target_bandwidths
         ],
         "silence_frames": silence_frames(model),
         "tensors": TENSORS_NAME,

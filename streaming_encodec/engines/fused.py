@@ -85,9 +85,7 @@ class _Matrix:
         # A product with one row reads the weight once: along its longer axis that is one stream through
         # memory.
         tall = weight.shape[0] >= weight.shape[1]
-        self._weight = (
-            weight.t().clone(memory_format=torch.contiguous_format).t() if tall else weight.contiguous()
-        )
+        self._weight = weight.t().clone(memory_format=torch.contiguous_format).t() if tall else weight.contiguous()
 
     def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """``x`` [rows, in] → [rows, out]; or onto ``add_to`` in the bias' place."""
@@ -148,9 +146,7 @@ class _Lstm:
         self.size = lstm.hidden_size
         self.layers = []
         for i in range(lstm.num_layers):
-            w_in, w_rec = (
-                cast(Tensor, getattr(lstm, f"weight_{name}_l{i}")).detach() for name in ("ih", "hh")
-            )
+            w_in, w_rec = (cast(Tensor, getattr(lstm, f"weight_{name}_l{i}")).detach() for name in ("ih", "hh"))
             b_in, b_rec = (cast(Tensor, getattr(lstm, f"bias_{name}_l{i}")).detach() for name in ("ih", "hh"))
             self.layers.append((_Matrix(w_in.t(), b_in + b_rec), _Matrix(w_rec.t(), None)))
 

@@ -130,9 +130,7 @@ class _StepGraph(Nodes):
             x = self.op("Gather", x, self.constant(indices), axis=1)
         return self._rows(x, kernel * channels)
 
-    def _conv_transpose(
-        self, layer: StreamableConvTranspose1d, x: str, n: int, overlap: str
-    ) -> tuple[str, int]:
+    def _conv_transpose(self, layer: StreamableConvTranspose1d, x: str, n: int, overlap: str) -> tuple[str, int]:
         conv, stride, outputs = layer.conv, layer.stride, layer.conv.out_channels
         if conv.kernel_size[0] != 2 * stride:
             raise TypeError("a transposed convolution must have kernel = 2 * stride")
@@ -178,8 +176,7 @@ class _StepGraph(Nodes):
         y, hiddens, cells = x, [], []
         for i in range(layers):
             weights = [
-                _array(getattr(layer.lstm, f"{name}_l{i}"))
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                _array(getattr(layer.lstm, f"{name}_l{i}")) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             ]
             hidden, cell = (self._layer_of(f"{state}.{name}", i, layers, size) for name in ("hidden", "cell"))
             y, hidden, cell = run(y, n, size, hidden, cell, *weights)
@@ -190,9 +187,7 @@ class _StepGraph(Nodes):
             self._next[f"{state}.{name}"] = after
         return self.op("Add", y, x)
 
-    def _lstm_whole(
-        self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array
-    ) -> tuple[str, str, str]:
+    def _lstm_whole(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array) -> tuple[str, str, str]:
         w_in, w_rec, b_in, b_rec = (_gates(array, size, "iofc") for array in weights)
         constants = [self.constant(array[None]) for array in (w_in, w_rec, np.concatenate((b_in, b_rec)))]
         by_time = self.op("Transpose", self._blocks(x, n, size), perm=[1, 0, 2])  # [n, batch, size]
@@ -202,9 +197,7 @@ class _StepGraph(Nodes):
         y = self.op("Transpose", outputs[0], perm=[2, 0, 1, 3])  # [n, 1, batch, size] → [batch, n, 1, size]
         return self._rows(y, size), self._rows(outputs[1], size), self._rows(outputs[2], size)
 
-    def _lstm_frames(
-        self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array
-    ) -> tuple[str, str, str]:
+    def _lstm_frames(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array) -> tuple[str, str, str]:
         w_in, w_rec, b_in, b_rec = (_gates(array, size, "ifoc") for array in weights)
         gates_in = self._product(x, n, w_in.T, b_in + b_rec)  # [batch * n, 4 * size]
         if n == 1:

@@ -154,9 +154,7 @@ class OrtDecoder:
         """The latent frames [D, f] that codes [K, f] stand for."""
         books, size, _ = self._codebooks.shape
         if codes.ndim != 2 or not 1 <= len(codes) <= books or codes.dtype.kind not in "iu":
-            raise StreamError(
-                f"codes must be whole numbers [1 to {books}, f], got {codes.dtype} {list(codes.shape)}"
-            )
+            raise StreamError(f"codes must be whole numbers [1 to {books}, f], got {codes.dtype} {list(codes.shape)}")
         if codes.size and (codes.min() < 0 or codes.max() >= size):
             raise StreamError(f"codes go from 0 to {size - 1}, got {codes.min()} to {codes.max()}")
         latent: Floats = self._codebooks[0][codes[0]]  # [f, D]

@@ -22,9 +22,7 @@ def peer_cases(config: EncodecConfig, kbps: float, seconds: float) -> dict[str, 
     transformers = _transformers(config)
     cases: dict[str, Case] = {
         "transformers, one frame a call": _TransformersCase(transformers, config, kbps, config.hop_length),
-        "transformers, whole file": _TransformersCase(
-            transformers, config, kbps, int(seconds * config.sampling_rate)
-        ),
+        "transformers, whole file": _TransformersCase(transformers, config, kbps, int(seconds * config.sampling_rate)),
     }
     original = _original(config, kbps)
     if original is not None:

@@ -16,9 +16,7 @@ RESIDUAL, CODES, REST = "residual", "codes", "rest"
 
 def codebook_groups(config: EncodecConfig) -> list[range]:
     """The codebooks in groups that end where a target bandwidth's do."""
-    ends = sorted(
-        {config.num_codebooks_for(kbps) for kbps in config.target_bandwidths} | {config.num_quantizers}
-    )
+    ends = sorted({config.num_codebooks_for(kbps) for kbps in config.target_bandwidths} | {config.num_quantizers})
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 

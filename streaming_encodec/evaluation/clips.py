@@ -59,9 +59,7 @@ def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list
         raise FileFormatError(f"{folder} is not a folder; give one that holds audio files")
     rows = _rows(folder)
     if not rows:
-        raise FileFormatError(
-            f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some"
-        )
+        raise FileFormatError(f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some")
     return [_load(folder, row, sample_rate) for row in _spread(rows, limit)]
 
 
@@ -71,9 +69,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         return [{"file": path.relative_to(folder).as_posix()} for path in found]
     try:
-        rows = [
-            json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
         return [{key: str(value) for key, value in row.items()} | {"file": str(row["file"])} for row in rows]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(

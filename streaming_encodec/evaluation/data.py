@@ -72,9 +72,7 @@ def _austen(number: str) -> Item:
 def _potato(language: str, *words: str) -> Item:
     """KTuberling's single words, 44.1 or 48 kHz, joined; too short for a recogniser."""
     files = tuple(f"{_POTATO}/{language}/{word}" for word in words)
-    return Item(
-        f"ktuberling-{language}", "ktuberling-data", f"ktuberling-{language}", language, "GPL-2.0", files
-    )
+    return Item(f"ktuberling-{language}", "ktuberling-data", f"ktuberling-{language}", language, "GPL-2.0", files)
 
 
 _WORDS = ("egypt_pyramid", "moon_astronaut", "moon_satellite", "pizzeria_pineapple", "tv_bicycle")

@@ -45,9 +45,7 @@ class PoolJudge:
         ConfigError: fewer than two workers.
     """
 
-    def __init__(
-        self, clips: Sequence[Clip], metrics: MetricSet, workers: int, whisper: str | None = None
-    ) -> None:
+    def __init__(self, clips: Sequence[Clip], metrics: MetricSet, workers: int, whisper: str | None = None) -> None:
         if workers < 2:
             raise ConfigError(f"a pool needs two workers or more, not {workers}; one is SerialJudge's work")
         # A forked process would inherit torch's locks.

@@ -66,14 +66,10 @@ class Opus:
     def encode(self, samples: Samples, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
         """[T] in −1 … 1 → packets at about ``kbps``; the encoder's voice mode, highest complexity."""
         if sample_rate not in _RATES:
-            raise StreamError(
-                f"Opus takes {', '.join(map(str, _RATES))} Hz, not {sample_rate}: resample first"
-            )
+            raise StreamError(f"Opus takes {', '.join(map(str, _RATES))} Hz, not {sample_rate}: resample first")
         size = sample_rate * (PACKET_MS if kbps >= 6 else LONG_PACKET_MS) // 1000
         error = ctypes.c_int()
-        encoder = ctypes.c_void_p(
-            self._lib.opus_encoder_create(sample_rate, 1, _APPLICATION_VOIP, ctypes.byref(error))
-        )
+        encoder = ctypes.c_void_p(self._lib.opus_encoder_create(sample_rate, 1, _APPLICATION_VOIP, ctypes.byref(error)))
         _check(error.value, "opus_encoder_create")
         try:
             for request, value in (
@@ -84,9 +80,7 @@ class Opus:
             ):
                 _check(self._lib.opus_encoder_ctl(encoder, request, ctypes.c_int(value)), "opus_encoder_ctl")
             delay = ctypes.c_int()
-            _check(
-                self._lib.opus_encoder_ctl(encoder, _GET_LOOKAHEAD, ctypes.byref(delay)), "opus_encoder_ctl"
-            )
+            _check(self._lib.opus_encoder_ctl(encoder, _GET_LOOKAHEAD, ctypes.byref(delay)), "opus_encoder_ctl")
             count = -(-(len(samples) + delay.value) // size)
             padded = np.zeros(count * size, np.float32)
             padded[: len(samples)] = samples
@@ -135,9 +129,7 @@ def _library() -> ctypes.CDLL:
             for path in sorted(folder.glob("*opus*"))
         ]
         if not found:
-            raise MissingExtraError(
-                "the Opus baseline needs libopus: install it (Debian: apt install libopus0)"
-            )
+            raise MissingExtraError("the Opus baseline needs libopus: install it (Debian: apt install libopus0)")
         name = str(found[0])
     return ctypes.CDLL(name)
 

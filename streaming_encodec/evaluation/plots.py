@@ -100,9 +100,7 @@ def _line(
 ) -> None:
     points = [(place(row), value) for row in rows if (value := row.scores.get(metric.name)) is not None]
     if points:
-        axes.plot(
-            *zip(*sorted(points), strict=True), style, marker="o", markersize=4, color=colour, label=label
-        )
+        axes.plot(*zip(*sorted(points), strict=True), style, marker="o", markersize=4, color=colour, label=label)
 
 
 def _finish(axes: Any, metric: Metric, label: str) -> None:

@@ -40,9 +40,7 @@ class WordErrorRate:
         faster_whisper = need("faster_whisper", "the word error rate")
         with tempfile.TemporaryDirectory() as folder:
             weights = whisper or str(_assemble(Path(folder)))
-            self._model: Any = faster_whisper.WhisperModel(
-                weights, device="cpu", compute_type="int8", cpu_threads=1
-            )
+            self._model: Any = faster_whisper.WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=1)
         self._heard: dict[Clip, list[str]] = {}
 
     def __call__(self, clip: Clip, degraded: Samples) -> Score | None:

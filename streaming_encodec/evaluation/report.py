@@ -45,9 +45,7 @@ class Mark:
     detail: str
 
 
-def as_json(
-    name: str, clips: Sequence[Clip], metrics: MetricSet, plan: Plan, result: Evaluation
-) -> dict[str, Any]:
+def as_json(name: str, clips: Sequence[Clip], metrics: MetricSet, plan: Plan, result: Evaluation) -> dict[str, Any]:
     """Everything, ready for ``json.dumps``."""
     return {
         "format": FORMAT,
@@ -101,9 +99,7 @@ def marks(metrics: MetricSet, result: Evaluation) -> list[Mark]:
         smooth = worst.model <= STREAMED_LIMIT * worst.offline
         found.append(Mark("streaming adds no clicks at frame borders", smooth, detail))
         worst = max(result.borders, key=lambda border: border.model)
-        detail = (
-            f"{worst.model:.2f} at {worst.kbps:g} kbps, limit {CLICK_RATIO:g}, original {worst.original:.2f}"
-        )
+        detail = f"{worst.model:.2f} at {worst.kbps:g} kbps, limit {CLICK_RATIO:g}, original {worst.original:.2f}"
         found.append(Mark("no roughness at frame borders", worst.model <= CLICK_RATIO, detail))
     return found
 
@@ -133,16 +129,12 @@ def rows_table(metrics: MetricSet, result: Evaluation, name: str) -> Table:
     """Conditions down, metrics across; what could not be measured is named below."""
     title = f"{name} through the streaming path"
     # Narrow enough for 80 columns with all six metrics.
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     if metrics.missing:
         table.caption = f"not measured: {', '.join(metrics.missing)}"
     heads, lines = rows_of_text(metrics, result)
     for head in heads:
-        table.add_column(
-            "\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True
-        )
+        table.add_column("\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True)
     last = lines[0][0] if lines else ""
     for line in lines:
         if line[0] != last:

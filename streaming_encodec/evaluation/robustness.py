@@ -50,9 +50,7 @@ def hostile_signals(sample_rate: int, seconds: float = 1.0, seed: int = 0) -> li
     return [Clip(name, signal, sample_rate) for name, signal in signals.items()]
 
 
-def check_signals(
-    model: EncodecModel, bandwidths: Sequence[float], seconds: float = 1.0
-) -> list[SignalResult]:
+def check_signals(model: EncodecModel, bandwidths: Sequence[float], seconds: float = 1.0) -> list[SignalResult]:
     """Hostile signals through the streaming path at each bandwidth."""
     clips = hostile_signals(model.config.sampling_rate, seconds)
     results = []

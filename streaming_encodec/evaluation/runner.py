@@ -164,12 +164,7 @@ def evaluate(
 def _conditions(plan: Plan) -> list[Condition]:
     codecs = [MODEL, OPUS] if plan.opus else [MODEL]
     clean = [Condition(codec, kbps, 0.0) for codec in codecs for kbps in plan.bandwidths]
-    lossy = [
-        Condition(codec, kbps, loss)
-        for codec in codecs
-        for kbps in plan.loss_bandwidths
-        for loss in plan.losses
-    ]
+    lossy = [Condition(codec, kbps, loss) for codec in codecs for kbps in plan.loss_bandwidths for loss in plan.losses]
     return [Condition(ORIGINAL, 0.0, 0.0), *clean, *lossy]
 
 

@@ -49,13 +49,9 @@ def encode_clips(
     batch = torch.zeros(len(clips), config.audio_channels, max(frames) * config.hop_length)
     for row, clip in enumerate(clips):
         batch[row, :, : lengths[row]] = torch.from_numpy(clip.samples)
-    encoder = StreamingEncoder(
-        model, bandwidth=bandwidth, batch_size=len(clips), frames_per_step=FRAMES_PER_STEP
-    )
+    encoder = StreamingEncoder(model, bandwidth=bandwidth, batch_size=len(clips), frames_per_step=FRAMES_PER_STEP)
     dtype = next(model.parameters()).dtype
-    pieces = [
-        torch.as_tensor(encoder.push(block)) for block in torch.split(batch.to(dtype), block_samples, dim=-1)
-    ]
+    pieces = [torch.as_tensor(encoder.push(block)) for block in torch.split(batch.to(dtype), block_samples, dim=-1)]
     codes = torch.cat([*pieces, torch.as_tensor(encoder.flush())], dim=-1)
     kbps = codes.shape[1] * config.bits_per_codebook * config.sampling_rate / config.hop_length / 1000
     return CodedClips(codes, frames, lengths, kbps)

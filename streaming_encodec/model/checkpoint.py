@@ -63,9 +63,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}): fetch it again"
-        ) from error
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
 
 
 def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor], source: str) -> EncodecModel:
@@ -90,9 +88,7 @@ def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor], source: st
         raise CheckpointError(f"{source} does not fit its configuration: it lacks {_listed(missing)}")
     unexpected = sorted(weights.keys() - expected.keys())
     if unexpected:
-        raise CheckpointError(
-            f"{source} does not fit its configuration: it has {_listed(unexpected)} too many"
-        )
+        raise CheckpointError(f"{source} does not fit its configuration: it has {_listed(unexpected)} too many")
     for name, weight in weights.items():
         if weight.shape != expected[name].shape:
             shapes = f"{list(weight.shape)}, but its configuration wants {list(expected[name].shape)}"
@@ -126,26 +122,20 @@ def _fold_all(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         if f"{base}.weight" in plain:
             raise CheckpointError(f"{source} holds {base}.weight both with and without weight norm")
         if len(pair) == 1:
-            raise CheckpointError(
-                f"{source}: tensor {next(iter(pair.values()))[0]} has no counterpart (g and v)"
-            )
+            raise CheckpointError(f"{source}: tensor {next(iter(pair.values()))[0]} has no counterpart (g and v)")
         plain[f"{base}.weight"] = _fold_pair(*pair["g"], *pair["v"], source)
     return plain
 
 
 def _fold_pair(g_name: str, g: Tensor, v_name: str, v: Tensor, source: str) -> Tensor:
     if v.dim() < 2 or v.numel() == 0:
-        raise CheckpointError(
-            f"{source}: tensor {v_name} is {list(v.shape)}, which is no convolution's weight"
-        )
+        raise CheckpointError(f"{source}: tensor {v_name} is {list(v.shape)}, which is no convolution's weight")
     one_a_row = [v.shape[0]] + [1] * (v.dim() - 1)
     if list(g.shape) != one_a_row:
         raise CheckpointError(f"{source}: tensor {g_name} is {list(g.shape)}, but {v_name} wants {one_a_row}")
     weight = fold(g, v)
     if not bool(weight.isfinite().all()):
-        raise CheckpointError(
-            f"{source}: tensor {v_name} has a row of zeros, to which {g_name} gives a length"
-        )
+        raise CheckpointError(f"{source}: tensor {v_name} has a row of zeros, to which {g_name} gives a length")
     return weight
 
 
@@ -159,9 +149,7 @@ def _split(name: str) -> tuple[str | None, str]:
 
 def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
     if tensor.layout != torch.strided or tensor.dtype not in _FLOATS:
-        raise CheckpointError(
-            f"{source}: tensor {name} is {tensor.dtype}, {tensor.layout}: no plain float tensor"
-        )
+        raise CheckpointError(f"{source}: tensor {name} is {tensor.dtype}, {tensor.layout}: no plain float tensor")
     if not bool(tensor.isfinite().all()):
         raise CheckpointError(f"{source}: tensor {name} holds NaN or infinite values: the file is damaged")
 
@@ -206,9 +194,7 @@ def save_folder(model: EncodecModel, folder: str | Path, dtype: torch.dtype | No
         else:
             part.rename(folder)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error}): choose a folder on a disk with space"
-        ) from error
+        raise CheckpointError(f"{folder} cannot be written ({error}): choose a folder on a disk with space") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)  # gone already where all went well
 
@@ -220,16 +206,12 @@ def export_tensors(model: EncodecModel, dtype: torch.dtype | None = None) -> dic
         CheckpointError: a weight is not finite in ``dtype``, or ``dtype`` is none that a checkpoint may have.
     """
     if dtype is not None and dtype not in _FLOATS:
-        raise CheckpointError(
-            f"weights cannot be saved as {dtype}: choose float16, bfloat16, float32 or float64"
-        )
+        raise CheckpointError(f"weights cannot be saved as {dtype}: choose float16, bfloat16, float32 or float64")
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         weight = value.detach().cpu().to(dtype or value.dtype)
         if not bool(weight.isfinite().all()):
-            raise CheckpointError(
-                f"tensor {name} is not finite in {weight.dtype}: this model cannot be saved so"
-            )
+            raise CheckpointError(f"tensor {name} is not finite in {weight.dtype}: this model cannot be saved so")
         if name.endswith(".conv.weight") and model.config.norm_type == "weight_norm":
             g, v = unfold(weight, weight.dtype)
             tensors[f"{name}_g"], tensors[f"{name}_v"] = g.contiguous(), v.contiguous()

@@ -54,9 +54,7 @@ class EncodecModel(nn.Module):
 
     # -- codec ----------------------------------------------------------------------------------------------
 
-    def encode(
-        self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None
-    ) -> Encoded:
+    def encode(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> Encoded:
         """Samples to codes.
 
         Args:
@@ -114,9 +112,7 @@ class EncodecModel(nn.Module):
         if scales is None:
             scales = [None] * len(codes)
         if len(scales) != len(codes) or (self.config.normalize and any(s is None for s in scales)):
-            raise StreamError(
-                f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales"
-            )
+            raise StreamError(f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales")
         if self.config.chunk_length is None and len(codes) != 1:
             raise StreamError(f"this model takes one segment, got {len(codes)}: decode them one by one")
 
@@ -129,9 +125,7 @@ class EncodecModel(nn.Module):
             values = values[..., : padding_mask.shape[-1]]
         return values
 
-    def forward(
-        self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None
-    ) -> EncodecOutput:
+    def forward(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> EncodecOutput:
         """Encode and decode; the samples are cut to the input's length. Shapes as in ``encode`` and ``decode``."""
         encoded = self.encode(x, bandwidth, padding_mask)
         return EncodecOutput(encoded.audio_codes, self.decode(encoded)[..., : x.shape[-1]])
@@ -188,9 +182,7 @@ def check_codes(codes: Tensor, config: EncodecConfig) -> None:
     if codes.dtype != torch.int64 or codes.dim() < 3:
         raise StreamError(f"codes must be int64 [B, K, F], got {codes.dtype} {list(codes.shape)}")
     if not 1 <= codes.shape[-2] <= config.num_quantizers:
-        raise StreamError(
-            f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}"
-        )
+        raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}")
     if codes.numel():
         lowest, highest = int(codes.min()), int(codes.max())
         if lowest < 0 or highest >= config.codebook_size:

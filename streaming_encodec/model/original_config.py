@@ -47,9 +47,7 @@ def infer_config(tensors: Mapping[str, Tensor]) -> EncodecConfig:
     recipe = _RECIPES.get((audio_channels, over_time))
     if recipe is None:
         norm = "time group norm" if over_time else "weight norm"
-        raise CheckpointError(
-            f"{audio_channels} audio channels with {norm} are neither the 24 nor the 48 kHz recipe"
-        )
+        raise CheckpointError(f"{audio_channels} audio channels with {norm} are neither the 24 nor the 48 kHz recipe")
 
     blocks = [layer for layer in layers if _has(tensors, f"{layer}.block.")]
     recurrent = [layer for layer in layers if _has(tensors, f"{layer}.lstm.")]

@@ -86,16 +86,13 @@ def _from_hub(repo: str) -> Path:
         folder = Path(snapshot_download(repo, allow_patterns=list(_FILES)))
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"the hub has no public model {repo!r}: check the spelling, or log in (hf auth login) if it is"
-            " private"
+            f"the hub has no public model {repo!r}: check the spelling, or log in (hf auth login) if it is private"
         ) from error
     except LocalEntryNotFoundError as error:
         raise _not_cached(repo, error) from error
     except Exception as error:
         # The hub's own errors, the disk's, and those of the HTTP library that this version of the hub uses.
-        raise CheckpointError(
-            f"{repo} could not be downloaded: {error}; run the command again to go on"
-        ) from error
+        raise CheckpointError(f"{repo} could not be downloaded: {error}; run the command again to go on") from error
     missing = [f for f in _FILES if not (folder / f).is_file()]
     if missing == list(_FILES):
         raise _not_cached(repo, None)

@@ -155,9 +155,7 @@ async def churn_once(port: int, room: str, stream_format: StreamFormat, *, clean
     client = await BareSpeaker._join(port, Hello(room, "publish" if clean else "subscribe", stream_format))
     if clean:
         for sequence in range(3):
-            client.write(
-                Opcode.BINARY, serialize_packet(Packet(sequence, sequence, codes=np.zeros((2, 1), np.int64)))
-            )
+            client.write(Opcode.BINARY, serialize_packet(Packet(sequence, sequence, codes=np.zeros((2, 1), np.int64))))
         client.write(Opcode.TEXT, serialize_control(Bye("done")).encode())
         await asyncio.sleep(0.01)
     client.close()

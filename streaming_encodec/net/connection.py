@@ -138,10 +138,6 @@ def limit_below_tls(transport: asyncio.BaseTransport) -> None:
 
 def limit_unsent(sock: socket.socket | None) -> None:
     """Let the kernel take no more bytes than it can send soon, where the system can do that."""
-    if (
-        sock is not None
-        and _TCP_NOTSENT_LOWAT is not None
-        and sock.family != getattr(socket, "AF_UNIX", None)
-    ):
+    if sock is not None and _TCP_NOTSENT_LOWAT is not None and sock.family != getattr(socket, "AF_UNIX", None):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)

@@ -74,9 +74,7 @@ class ChurnResult:
 
 def _relay_process(pipe: Connection, port: int) -> None:
     async def serve() -> None:
-        limits = RelayLimits(
-            max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000
-        )
+        limits = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000)
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
@@ -211,10 +209,7 @@ async def churn(relay: RelayProcess, *, connections: int, seconds: float) -> Chu
     while time.perf_counter() - begin_s < seconds or len(results) < 3:
         for at in range(0, connections, 50):
             await asyncio.gather(
-                *(
-                    churn_once(relay.port, f"churn {i % 20}", FORMAT, clean=i % 2 == 0)
-                    for i in range(at, at + 50)
-                )
+                *(churn_once(relay.port, f"churn {i % 20}", FORMAT, clean=i % 2 == 0) for i in range(at, at + 50))
             )
         await asyncio.sleep(0.2)
         results.append(relay.resources())
@@ -262,9 +257,7 @@ async def resume(rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Measure a relay on this machine.")
-    parser.add_argument(
-        "run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume")
-    )
+    parser.add_argument("run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume"))
     parser.add_argument("--listeners", type=int, default=200, help="of one-to-many and stalled")
     parser.add_argument("--speakers", type=int, default=10, help="of many-rooms and one-room")
     parser.add_argument("--each", type=int, default=20, help="listeners of each of these")
@@ -288,9 +281,7 @@ async def _run(relay: RelayProcess, options: argparse.Namespace) -> Any:
         return asdict(await churn(relay, connections=options.connections, seconds=options.seconds))
     if options.run in ("one-to-many", "stalled"):
         results = [
-            await fan_out(
-                relay, speakers=1, listeners_each=options.listeners, one_room=True, stalled=stalled, **common
-            )
+            await fan_out(relay, speakers=1, listeners_each=options.listeners, one_room=True, stalled=stalled, **common)
             for stalled in ((0, 1) if options.run == "stalled" else (0,))
         ]
         return [asdict(result) for result in results]

@@ -94,9 +94,7 @@ class Relay:
                 ssl=config.tls,
             )
         except OSError as error:
-            raise CallError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror or error}"
-            ) from error
+            raise CallError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
         self._ticker = asyncio.create_task(self._tick())
         event("listening", url=self.url, tokens=config.token_key is not None)
 

@@ -118,9 +118,7 @@ class RoomTable(Generic[Peer]):
 
     # -- coming and going -----------------------------------------------------------------------------------
 
-    def resume(
-        self, hello: Hello, peer: Peer, now_s: float
-    ) -> tuple[Seat[Peer], Welcome, Effects[Peer]] | None:
+    def resume(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]] | None:
         """Give a client its seat back for its ticket; None where the ticket is unknown or another's."""
         seat = self._by_ticket.get(hello.resume or "")
         if seat is None or (seat.room.name, seat.role, seat.format) != (hello.room, hello.role, hello.format):
@@ -182,9 +180,7 @@ class RoomTable(Generic[Peer]):
             room.format = hello.format
             wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
             effects.closes += [
-                (s.peer, wrong)
-                for s in room.seats.values()
-                if s.peer is not None and s.format != hello.format
+                (s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != hello.format
             ]
         room.seats[seat.number] = seat
         self._by_ticket[seat.ticket] = seat

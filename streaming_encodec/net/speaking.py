@@ -51,13 +51,9 @@ class OutgoingVoice:
     ) -> None:
         self._format = stream_format
         self._encoder = StreamingEncoder(model, bandwidth, engine=engine)
-        self._sender = Sender(
-            stream_format, settings, first_sequence=first_sequence, first_timestamp=first_timestamp
-        )
+        self._sender = Sender(stream_format, settings, first_sequence=first_sequence, first_timestamp=first_timestamp)
         self._adapt = adapt
-        self._ladder = tuple(
-            sorted({model.config.num_codebooks_for(b) for b in model.config.target_bandwidths})
-        )
+        self._ladder = tuple(sorted({model.config.num_codebooks_for(b) for b in model.config.target_bandwidths}))
         self._detector = SilenceDetector(stream_format.frame_seconds) if dtx else None
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._heard: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
@@ -98,9 +94,7 @@ class OutgoingVoice:
         self._heard = np.concatenate([self._heard, pcm.astype(np.float32, copy=False)], axis=1)
         packets = []
         for at in range(codes.shape[1]):
-            frame, self._heard = (
-                part for part in np.split(self._heard, [self._format.frame_samples], axis=1)
-            )
+            frame, self._heard = (part for part in np.split(self._heard, [self._format.frame_samples], axis=1))
             silent = self._detector.is_silent(frame)
             noise = self._meter.measure(frame) if silent else None
             packets += self._sender.push(codes[:, at : at + 1], noise=noise)

@@ -40,8 +40,7 @@ def explain(url: str, error: Exception) -> CallError:
         return CallError(f"{url} is no relay that takes this client (HTTP {status})")
     if isinstance(error, OSError | TimeoutError):
         return CallError(
-            f"no relay at {url} ({str(error) or 'no answer'}): is it running? "
-            "`streaming-encodec serve` starts one"
+            f"no relay at {url} ({str(error) or 'no answer'}): is it running? `streaming-encodec serve` starts one"
         )
     return CallError(f"no connection to {url}: {error}")
 

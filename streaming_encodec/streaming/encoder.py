@@ -96,9 +96,7 @@ class StreamingEncoder:
 
     def state(self) -> StreamState:
         """A snapshot, which later pushes do not change."""
-        return snapshot(
-            self._half, self._state, "encoder", self._fingerprint, self.start, self._num_codebooks
-        )
+        return snapshot(self._half, self._state, "encoder", self._fingerprint, self.start, self._num_codebooks)
 
     @torch.no_grad()
     def load_state(self, state: StreamState) -> None:
@@ -163,9 +161,7 @@ class StreamingEncoder:
     def _quantise(self, latents: list[Tensor]) -> Tensor:
         # One piece at a time: equal shapes make equal bits.
         codes = [self.engine.quantizer.encode(latent, self._num_codebooks) for latent in latents]
-        empty = torch.empty(
-            self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device
-        )
+        empty = torch.empty(self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device)
         return torch.cat([empty, *codes], dim=-1)
 
     @cached_property

@@ -198,9 +198,7 @@ class StreamPool:
         """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
         held = self._slot(slot)
         if state.start != self.start:
-            raise StreamError(
-                f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}"
-            )
+            raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
         working = restore(self._half, state, self.kind, self._fingerprint, 1)
         held.num_codebooks = state.num_codebooks
         self._enter(slot, working)

@@ -7,9 +7,7 @@ from streaming_encodec.streaming.half import Half, HalfState
 from streaming_encodec.streaming.state import StreamState, named_tensors, unflatten
 
 
-def snapshot(
-    half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int
-) -> StreamState:
+def snapshot(half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int) -> StreamState:
     """The value of a working state, sharing no memory with it."""
     tensors = {"pending": state.pending.clone()}
     if state.layers is not None:

@@ -116,4 +116,3 @@ class StreamState:
             return cls(**json.loads(metadata["settings"]), tensors=tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise StreamError(f"{path} is damaged: its settings cannot be read ({error})") from error
-

@@ -22,9 +22,7 @@ class Adversary:
 
     def __init__(self, config: TrainConfig) -> None:
         self._every = config.loss.discriminator_every
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the codec's start doesn't depend on whether there is an adversary
+        with torch.random.fork_rng(devices=[]):  # the codec's start doesn't depend on whether there is an adversary
             torch.manual_seed(config.seed + 1)
             self.discriminator = MultiScaleStftDiscriminator(
                 config.loss.discriminator_windows, config.loss.discriminator_filters

@@ -119,9 +119,7 @@ class TrainConfig:
     cache_mb: int = 1024
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every"
-        )
+        _check_positive(self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every")
         _check_positive(self, "grad_clip threads validation_clips")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")

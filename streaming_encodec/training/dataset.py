@@ -52,9 +52,7 @@ class ClipStore:
                 f"{path} of the manifest can't be read ({error}); build the data set again"
             ) from error
         if rate != self.sample_rate or samples.ndim != 1:
-            raise FileFormatError(
-                f"{path} is not mono at {self.sample_rate} Hz; build the data set again at that rate"
-            )
+            raise FileFormatError(f"{path} is not mono at {self.sample_rate} Hz; build the data set again at that rate")
         return np.ascontiguousarray(samples)
 
 
@@ -71,9 +69,7 @@ class SegmentSource:
         seed: int,
     ) -> None:
         if not clips:
-            raise FileFormatError(
-                "the data set has no clips of split 'train'; build it with at least one source"
-            )
+            raise FileFormatError("the data set has no clips of split 'train'; build it with at least one source")
         self._store = store
         self._clips = list(clips)
         self._length = segment_samples

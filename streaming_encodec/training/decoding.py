@@ -28,9 +28,7 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
         try:
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise FileFormatError(
-                f"{path} can't be read as audio ({error}); convert it to WAV or FLAC"
-            ) from error
+            raise FileFormatError(f"{path} can't be read as audio ({error}); convert it to WAV or FLAC") from error
         samples = samples.mean(axis=1)
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
@@ -47,9 +45,7 @@ def _read_g722(path: Path) -> Samples:
     try:
         import av
     except ImportError as error:
-        raise MissingExtraError(
-            f"reading {path} (G.722) needs PyAV: pip install 'streaming-encodec[train]'"
-        ) from error
+        raise MissingExtraError(f"reading {path} (G.722) needs PyAV: pip install 'streaming-encodec[train]'") from error
     with av.open(str(path), format="g722") as container:
         blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     samples = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])

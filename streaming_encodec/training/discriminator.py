@@ -67,9 +67,7 @@ class MultiScaleStftDiscriminator(nn.Module):
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """Hinge loss, averaged over the scales."""
-    losses = [
-        F.relu(1 - r.logits).mean() + F.relu(1 + f.logits).mean() for r, f in zip(real, fake, strict=True)
-    ]
+    losses = [F.relu(1 - r.logits).mean() + F.relu(1 + f.logits).mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).mean()
 
 
@@ -92,7 +90,5 @@ def _conv(
     in_channels: int, out_channels: int, kernel: tuple[int, int], stride: tuple[int, int], dilation: int
 ) -> nn.Module:
     padding = (dilation * (kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
-    convolution: nn.Module = weight_norm(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, (dilation, 1))
-    )
+    convolution: nn.Module = weight_norm(nn.Conv2d(in_channels, out_channels, kernel, stride, padding, (dilation, 1)))
     return convolution

@@ -46,8 +46,7 @@ def codec_gradients(
 def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str, float]:
     """The parameter whose two gradients agree least, and their cosine."""
     cosines = {
-        name: float(F.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0, eps=1e-30))
-        for name in one
+        name: float(F.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0, eps=1e-30)) for name in one
     }
     worst = min(cosines, key=lambda name: cosines[name])
     return worst, cosines[worst]

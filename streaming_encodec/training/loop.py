@@ -75,9 +75,7 @@ class TrainingRun:
         """How many held-out clips the run is scored on."""
         return len(self._validation)
 
-    def run(
-        self, until_step: int | None = None, stop_requested: Callable[[], bool] = lambda: False
-    ) -> Iterator[Row]:
+    def run(self, until_step: int | None = None, stop_requested: Callable[[], bool] = lambda: False) -> Iterator[Row]:
         """Train to the end of the budget, to ``until_step`` or until asked to stop; yield each step's row.
 
         The state is saved at the end in any case, so the next run goes on from there.
@@ -126,9 +124,7 @@ class TrainingRun:
     def _resume(self) -> None:
         held = TrainConfig.from_json(self.out / "config.json")
         if held.model != self.config.model:
-            raise ConfigError(
-                f"{self.out} holds a run of another architecture: give its own config, or another folder"
-            )
+            raise ConfigError(f"{self.out} holds a run of another architecture: give its own config, or another folder")
         tensors, values = state.load_state(self._state_path)
         self.trainer.load_state(tensors)
         self.trainer.balancer.load_state(values["balancer"])
@@ -141,6 +137,4 @@ class TrainingRun:
     def _start_quantizer(self) -> None:
         # Steps that the run itself never reaches, so that these draws are fresh ones.
         first = self.config.steps + 1
-        self.trainer.start_quantizer(
-            [self._batch(first + i) for i in range(self.config.quantizer.kmeans_batches)]
-        )
+        self.trainer.start_quantizer([self._batch(first + i) for i in range(self.config.quantizer.kmeans_batches)])

@@ -26,9 +26,7 @@ from streaming_encodec.training.decoding import SUFFIXES, read_audio, write_flac
 Split = Literal["train", "valid", "eval"]
 Kind = Literal["debian", "npm", "folder"]
 
-PERMISSIVE = frozenset(
-    {"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "user-supplied"}
-)
+PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "user-supplied"})
 """Licences under which a clip may be learned from: they ask for a credit at most."""
 
 RESERVED_VOICES = frozenset(
@@ -124,9 +122,7 @@ def fetch_folder(source: Source, into: Path) -> Path:
     """A folder is already there."""
     folder = Path(source.location)
     if not folder.is_dir():
-        raise FileFormatError(
-            f"source {source.name!r}: {folder} is not a folder; give one that holds audio files"
-        )
+        raise FileFormatError(f"source {source.name!r}: {folder} is not a folder; give one that holds audio files")
     return folder
 
 
@@ -175,9 +171,7 @@ def _convert(source: Source, folder: Path, out: Path, sample_rate: int, min_seco
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     files = [p for p in files if not any(part in source.skip for part in p.relative_to(folder).parts)]
     if not files:
-        raise FileFormatError(
-            f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})"
-        )
+        raise FileFormatError(f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})")
     (out / source.name).mkdir(exist_ok=True)
     for number, path in enumerate(files):
         samples = read_audio(path, sample_rate)
@@ -225,9 +219,7 @@ def read_manifest(path: Path) -> list[Clip]:
     try:
         return [Clip(**json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
     except (TypeError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} is not a manifest of this recipe ({error}); build the data set again"
-        ) from error
+        raise FileFormatError(f"{path} is not a manifest of this recipe ({error}); build the data set again") from error
 
 
 def _need_tool(tool: str, source: Source) -> None:

@@ -195,7 +195,5 @@ class PcmPlayout:
 
     def _checked(self, pcm: FloatArray) -> FloatArray:
         if pcm.ndim != 2 or pcm.shape[0] != self._channels:
-            raise StreamError(
-                f"the decoder gives [{self._channels} channels, samples], not {list(pcm.shape)}"
-            )
+            raise StreamError(f"the decoder gives [{self._channels} channels, samples], not {list(pcm.shape)}")
         return pcm

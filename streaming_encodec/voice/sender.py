@@ -35,11 +35,7 @@ class SenderSettings:
     noise_every_frames: int = 30
 
     def __post_init__(self) -> None:
-        if (
-            self.num_codebooks < 1
-            or not 1 <= self.frames_per_packet <= MAX_FRAMES
-            or self.noise_every_frames < 1
-        ):
+        if self.num_codebooks < 1 or not 1 <= self.frames_per_packet <= MAX_FRAMES or self.noise_every_frames < 1:
             raise StreamError(f"a packet has at least one codebook and 1..{MAX_FRAMES} frames")
         if not (
             0 <= self.redundant_codebooks <= MAX_REDUNDANT_CODEBOOKS

@@ -89,9 +89,7 @@ class Stretcher:
 
     def _best_lag(self, sound: FloatArray, longest: int) -> tuple[int, bool]:
         mono = sound.mean(axis=0)
-        return self._search(
-            mono[: self._overlap], mono[self._shortest : longest + self._overlap], self._shortest
-        )
+        return self._search(mono[: self._overlap], mono[self._shortest : longest + self._overlap], self._shortest)
 
     def _best_lag_back(self, joined: FloatArray, border: int) -> tuple[int, bool]:
         mono = joined.mean(axis=0)

@@ -145,9 +145,7 @@ class VoiceDecoder:
         of it."""
         with self._lock:
             buffer_ms = 0.0 if self._in_order is not None else self._receiver.target_ms
-        return (
-            self._resampler.delay_ms + 1000 * self._late_samples / self.stream_format.sample_rate + buffer_ms
-        )
+        return self._resampler.delay_ms + 1000 * self._late_samples / self.stream_format.sample_rate + buffer_ms
 
     @property
     def statistics(self) -> ReceiverStatistics:

@@ -65,10 +65,7 @@ class VoiceEncoder:
             raise StreamError(f"frame_ms must be positive, not {frame_ms}")
         if frames_per_packet is not None and not 1 <= frames_per_packet <= MAX_FRAMES:
             raise StreamError(f"a packet holds 1 to {MAX_FRAMES} frames, not {frames_per_packet}")
-        if not (
-            0 <= redundant_frames <= MAX_REDUNDANT_FRAMES
-            and 1 <= redundant_codebooks <= MAX_REDUNDANT_CODEBOOKS
-        ):
+        if not (0 <= redundant_frames <= MAX_REDUNDANT_FRAMES and 1 <= redundant_codebooks <= MAX_REDUNDANT_CODEBOOKS):
             raise StreamError(
                 f"redundancy has up to {MAX_REDUNDANT_FRAMES} frames of 1 to {MAX_REDUNDANT_CODEBOOKS} "
                 f"codebooks, not {redundant_frames} of {redundant_codebooks}"
@@ -179,7 +176,5 @@ class VoiceEncoder:
     def _redundancy(self) -> IntArray | None:
         if not self._past:
             return None
-        count = min(
-            self._redundant_codebooks, *(codes.shape[0] for codes in self._past), MAX_REDUNDANT_CODEBOOKS
-        )
+        count = min(self._redundant_codebooks, *(codes.shape[0] for codes in self._past), MAX_REDUNDANT_CODEBOOKS)
         return np.concatenate([codes[:count] for codes in self._past], axis=1)

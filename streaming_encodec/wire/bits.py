@@ -44,9 +44,7 @@ def pack_bits(values: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
     return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
 
 
-def unpack_bits(
-    data: bytes | bytearray | memoryview, count: int, bits: int, *, strict: bool = False
-) -> IntArray:
+def unpack_bits(data: bytes | bytearray | memoryview, count: int, bits: int, *, strict: bool = False) -> IntArray:
     """Read the first ``count`` numbers of ``bits`` bits: int64 ``[count]``.
 
     With ``strict`` the data must end with the last number and its spare bits must be zero, so that each
@@ -64,9 +62,7 @@ def unpack_bits(
     if strict and spare and raw[size - 1] >> (8 - spare):
         raise PacketError("the spare bits after the last code must be zero")
     planes = np.unpackbits(raw[:size], count=count * bits, bitorder="little").reshape(count, bits)
-    return planes.astype(np.int64) @ (
-        np.int64(1) << _shifts(bits).astype(np.int64)
-    )  # [count, bits] -> [count]
+    return planes.astype(np.int64) @ (np.int64(1) << _shifts(bits).astype(np.int64))  # [count, bits] -> [count]
 
 
 def cut_bits(data: bytes | bytearray | memoryview, count: int, bits: int) -> bytes:

@@ -150,9 +150,7 @@ def serialize_control(message: ControlMessage) -> str:
         what = "a number that is not finite or text that is not Unicode"
         raise StreamError(f"a {message.TYPE} message holds {what}") from error
     if size > MAX_CONTROL_BYTES:
-        raise StreamError(
-            f"a {message.TYPE} message of {size} bytes is too long; at most {MAX_CONTROL_BYTES}"
-        )
+        raise StreamError(f"a {message.TYPE} message of {size} bytes is too long; at most {MAX_CONTROL_BYTES}")
     return text
 
 

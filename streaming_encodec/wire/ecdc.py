@@ -77,9 +77,7 @@ class EcdcHeader:
             return None
         _, version, size = _FIXED.unpack_from(data)
         if version != _VERSION:
-            raise FileFormatError(
-                f".ecdc version {version} is not known; this program reads version {_VERSION}"
-            )
+            raise FileFormatError(f".ecdc version {version} is not known; this program reads version {_VERSION}")
         if size > _MAX_JSON_BYTES:
             raise FileFormatError(f"damaged .ecdc header: it claims to be {size} bytes long")
         end = _FIXED.size + size
@@ -264,9 +262,7 @@ class EcdcParser:
         while (block := self._next_block()) is not None:
             blocks.append(block)
         if self._done and self._buffer:
-            raise FileFormatError(
-                f"{len(self._buffer)} bytes too many at the end of the .ecdc file, or a wrong length"
-            )
+            raise FileFormatError(f"{len(self._buffer)} bytes too many at the end of the .ecdc file, or a wrong length")
         return blocks
 
     def finish(self) -> None:

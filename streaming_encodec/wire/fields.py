@@ -25,16 +25,12 @@ class Fields:
     def read(cls, text: str | bytes) -> Fields:
         """Parse one JSON object of at most `MAX_CONTROL_BYTES`, without repeated names, NaN or infinities."""
         if len(text) > MAX_CONTROL_BYTES:
-            raise PacketError(
-                f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {len(text)}"
-            )
+            raise PacketError(f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {len(text)}")
         try:
             if isinstance(text, str):
                 size = len(text.encode("utf-8"))  # lone surrogates fail here
                 if size > MAX_CONTROL_BYTES:
-                    raise PacketError(
-                        f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {size}"
-                    )
+                    raise PacketError(f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {size}")
             else:
                 text = text.decode("utf-8")
             values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)

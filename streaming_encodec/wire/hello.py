@@ -74,13 +74,8 @@ class StreamFormat:
         """Raises PacketError if the packet can't belong to the stream, code values included: for a
         receiver."""
         redundant = 0 if packet.redundancy is None else packet.redundancy.shape[0]
-        if (
-            packet.bits_per_code != self.bits_per_code
-            or max(packet.num_codebooks, redundant) > self.max_codebooks
-        ):
-            raise PacketError(
-                f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits"
-            )
+        if packet.bits_per_code != self.bits_per_code or max(packet.num_codebooks, redundant) > self.max_codebooks:
+            raise PacketError(f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits")
         for codes in (packet.codes, packet.redundancy):
             if codes is not None and int(codes.max()) >= self.codebook_size:
                 raise PacketError(f"a code lies past the codebook's {self.codebook_size} entries")
@@ -148,9 +143,7 @@ class Hello:
             role=role,
             format=StreamFormat.from_fields(fields.object("format")),
             token=fields.text("token", MAX_TOKEN_CHARACTERS) if fields.has("token") else None,
-            max_codebooks=fields.whole("max_codebooks", 1, MAX_CODEBOOKS)
-            if fields.has("max_codebooks")
-            else None,
+            max_codebooks=fields.whole("max_codebooks", 1, MAX_CODEBOOKS) if fields.has("max_codebooks") else None,
             resume=fields.text("resume", 64) if fields.has("resume") else None,
             protocol=fields.whole("protocol", PROTOCOL_VERSION, PROTOCOL_VERSION),
         )

@@ -50,9 +50,7 @@ def test_the_models_rate_is_taken_if_it_can_be_had(backend: FakeBackend, rates: 
 
 def test_a_device_that_refuses_every_rate_says_so(backend: FakeBackend) -> None:
     backend.rates = ()
-    with pytest.raises(
-        DeviceError, match=r"refuses 24000, 48000, .*Invalid sample rate.*close other programs"
-    ):
+    with pytest.raises(DeviceError, match=r"refuses 24000, 48000, .*Invalid sample rate.*close other programs"):
         SoundCard(backend, 24_000)
 
 
@@ -68,9 +66,7 @@ def test_sound_passes_at_any_rate(backend: FakeBackend, rate: int) -> None:
     heard = card.read()[0]
     assert len(heard) == pytest.approx(12_000, abs=2)
     delay = round(card._microphone.resampler.delay_ms * 24)  # type: ignore[union-attr]
-    np.testing.assert_allclose(
-        heard[delay + 100 :], tone(12_000, 24_000)[100 : len(heard) - delay, 0], atol=0.07
-    )
+    np.testing.assert_allclose(heard[delay + 100 :], tone(12_000, 24_000)[100 : len(heard) - delay, 0], atol=0.07)
     card.write(tone(4_800, 24_000).T)
     assert card.queued_s == pytest.approx(0.2, abs=0.001)
     speaker = backend.stream("output")

@@ -25,9 +25,7 @@ from streaming_encodec.errors import FileFormatError, StreamError
 def tone(samples: int, rate: int, channels: int = 1) -> np.ndarray:
     """[C, n]: another frequency in each channel."""
     time = np.arange(samples) / rate
-    return np.stack([0.5 * np.sin(2 * np.pi * 220 * (c + 1) * time) for c in range(channels)]).astype(
-        np.float32
-    )
+    return np.stack([0.5 * np.sin(2 * np.pi * 220 * (c + 1) * time) for c in range(channels)]).astype(np.float32)
 
 
 def read_all(path: Path, rate: int | None = None, channels: int | None = None) -> np.ndarray:

@@ -15,9 +15,7 @@ def noise(samples: int, channels: int) -> np.ndarray:
 
 
 @given(
-    rates=st.sampled_from(
-        [(44_100, 24_000), (48_000, 24_000), (16_000, 24_000), (24_000, 24_000), (8000, 48_000)]
-    ),
+    rates=st.sampled_from([(44_100, 24_000), (48_000, 24_000), (16_000, 24_000), (24_000, 24_000), (8000, 48_000)]),
     channels=st.integers(1, 2),
     sizes=st.lists(st.integers(0, 3000), max_size=6),
 )

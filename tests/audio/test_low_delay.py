@@ -32,9 +32,7 @@ def test_output_does_not_depend_on_cuts(source: int, target: int, cuts: list[int
 
 
 @given(RATES, RATES, st.integers(0, 500), st.integers(1, 900))
-def test_inputs_for_is_the_least_that_gives_so_many_outputs(
-    source: int, target: int, first: int, wanted: int
-) -> None:
+def test_inputs_for_is_the_least_that_gives_so_many_outputs(source: int, target: int, first: int, wanted: int) -> None:
     def after(more: int) -> int:
         resampler = LowDelayResampler(source, target)
         resampler.push(np.zeros((1, first), np.float32))
@@ -45,9 +43,7 @@ def test_inputs_for_is_the_least_that_gives_so_many_outputs(
     assert after(-1) < wanted
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [(48_000, 24_000), (24_000, 48_000), (44_100, 24_000), (16_000, 24_000)]
-)
+@pytest.mark.parametrize(("source", "target"), [(48_000, 24_000), (24_000, 48_000), (44_100, 24_000), (16_000, 24_000)])
 def test_a_tone_comes_out_as_it_went_in_but_for_the_reported_delay(source: int, target: int) -> None:
     resampler = LowDelayResampler(source, target)
     out = resampler.push(tone(3000, source, source // 2))

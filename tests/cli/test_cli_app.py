@@ -53,9 +53,7 @@ def test_a_slip_is_corrected(run: Run) -> None:
     assert "'stream'" in run("strem").err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["stream", "--help"], ["encode", "--help"], ["models", "--json"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["stream", "--help"], ["encode", "--help"], ["models", "--json"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     program = (
         "import sys\n"

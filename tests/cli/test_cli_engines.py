@@ -49,9 +49,7 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
         assert row["rtf"] == pytest.approx(row["p50_ms"] / row["audio_ms"], rel=0.01)
     assert {row["streams"] for row in model["pool"]} == {2}
     assert all(row["encode_x"] > 0 and row["decode_x"] > 0 for row in model["offline"])
-    assert {"transformers, one frame a call", "transformers, whole file"} <= {
-        p["name"] for p in model["peers"]
-    }
+    assert {"transformers, one frame a call", "transformers, whole file"} <= {p["name"] for p in model["peers"]}
     assert all(row["codes_equal"] > 0.9 for row in model["agreement"])
     text = report.read_text()
     assert text.startswith("# Mine\n")

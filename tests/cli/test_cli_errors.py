@@ -63,9 +63,7 @@ def test_samples_that_are_no_numbers(
     from_sound(path, mono_model, "sample 20000 is not a finite number")
 
 
-def test_six_channels_for_a_stereo_model(
-    from_sound: Callable[..., None], segment_model: Path, tmp_path: Path
-) -> None:
+def test_six_channels_for_a_stereo_model(from_sound: Callable[..., None], segment_model: Path, tmp_path: Path) -> None:
     from_sound(noise(tmp_path / "six.wav", 5000, 48_000, 6), segment_model, "6 channels")
 
 
@@ -73,9 +71,7 @@ def test_no_such_model(from_sound: Callable[..., None], speech: Path, tmp_path: 
     from_sound(speech, tmp_path / "nix", "nix")
 
 
-def test_damaged_model(
-    from_sound: Callable[..., None], speech: Path, mono_model: Path, tmp_path: Path
-) -> None:
+def test_damaged_model(from_sound: Callable[..., None], speech: Path, mono_model: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((mono_model / "config.json").read_bytes())

@@ -17,18 +17,14 @@ def sound_of(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("start", ["silence", "exact"])
-def test_block_sizes_give_the_same_file(
-    run: Run, mono_model: Path, speech: Path, tmp_path: Path, start: str
-) -> None:
+def test_block_sizes_give_the_same_file(run: Run, mono_model: Path, speech: Path, tmp_path: Path, start: str) -> None:
     short = tmp_path / "short.wav"
     sound, rate = soundfile.read(speech, start=12_000, stop=17_001)
     soundfile.write(short, sound, rate)
     files = []
     for block in (1, 160, 480, 4096):
         out = tmp_path / f"{block}.wav"
-        assert (
-            run("stream", short, out, "-m", mono_model, "--block-samples", block, "--start", start).code == 0
-        )
+        assert run("stream", short, out, "-m", mono_model, "--block-samples", block, "--start", start).code == 0
         files.append(out.read_bytes())
     assert len(set(files)) == 1
     assert np.abs(sound_of(out)).max() > 0.01  # and not silence
@@ -127,9 +123,7 @@ def test_default_model_runs_on_the_bundled_clip(run: Run, tmp_path: Path) -> Non
     assert result.json["trained"] == ("UNTRAINED" not in result.err)
 
 
-def test_input_and_output_may_be_the_same_file(
-    run: Run, mono_model: Path, speech: Path, tmp_path: Path
-) -> None:
+def test_input_and_output_may_be_the_same_file(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(speech.read_bytes())
     assert run("stream", path, path, "-m", mono_model).code == 0

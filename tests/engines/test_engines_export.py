@@ -68,9 +68,7 @@ def test_graphs_alone_give_the_streams_output(tmp_path: Path, name: str, frames_
     sizes = [1, 0, 160, 7, 7, total - 175]
     pcm = random_samples(config, 1, total, 3)[0].float().numpy()
     np.savez(tmp_path / "codec.npz", pcm=pcm, kbps=kbps)
-    subprocess.run(
-        [sys.executable, "-c", _ALONE, str(folder), ",".join(map(str, sizes))], check=True, timeout=120
-    )
+    subprocess.run([sys.executable, "-c", _ALONE, str(folder), ",".join(map(str, sizes))], check=True, timeout=120)
 
     got = np.load(tmp_path / "codec.out.npz")
     encoder = se.StreamingEncoder(model, kbps, frames_per_step=frames_per_step)

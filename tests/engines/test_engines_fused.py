@@ -106,9 +106,7 @@ def test_fused_pool_rows_equal_single_streams() -> None:
     for row, slot in enumerate(slots):
         alone = se.StreamingEncoder(model, config.target_bandwidths[-1])
         heard = [x[row, :, at * hop : (at + 1) * hop] for at in range(5) if (at + row) % 3]
-        assert np.array_equal(
-            np.concatenate(codes[slot], axis=-1), alone.push(np.concatenate(heard, axis=-1))
-        )
+        assert np.array_equal(np.concatenate(codes[slot], axis=-1), alone.push(np.concatenate(heard, axis=-1)))
 
 
 def test_unknown_engine_names_the_ones_there_are() -> None:

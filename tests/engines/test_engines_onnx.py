@@ -60,9 +60,7 @@ def test_onnx_step_is_the_layers_step(
     model = random_model(config, seed, torch.float32)
     engine = make_engine("onnx", model)
     x = random_samples(config, batch, 4 * frames * config.hop_length, seed).float()
-    latents = torch.randn(
-        batch, config.hidden_size, 4 * frames, generator=torch.Generator().manual_seed(seed)
-    )
+    latents = torch.randn(batch, config.hidden_size, 4 * frames, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         verify_step(model.encoder, engine.encoder, list(x.chunk(4, dim=-1)), 1e-4)
         verify_step(model.decoder, engine.decoder, list(latents.chunk(4, dim=-1)), 1e-4)
@@ -96,9 +94,7 @@ def test_onnx_streams_and_hands_over(
         there.load_state(here.state())
     last = encoders[(i + 1) % 3]
     codes.append(last.flush())
-    ledger.agreement(
-        "codes, engines in turn against the layers (float32)", *_same(codes[-1], reference.flush())
-    )
+    ledger.agreement("codes, engines in turn against the layers (float32)", *_same(codes[-1], reference.flush()))
     together = torch.cat(codes, dim=-1)
     for i, block in enumerate(together.split(2, dim=-1)):
         here, there = decoders[i % 3], decoders[(i + 1) % 3]

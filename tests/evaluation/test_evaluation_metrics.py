@@ -137,9 +137,7 @@ def test_words_are_compared_as_they_sound() -> None:
 @needs("wer")
 def test_word_error_rate() -> None:
     metric = WordErrorRate()
-    said = (
-        "Could you tell me whether Peter shipped the bicycle pump near the old library at a quarter past six?"
-    )
+    said = "Could you tell me whether Peter shipped the bicycle pump near the old library at a quarter past six?"
     clip = speech()
     known = Clip("known", clip.samples, RATE, language="en", text=said)
     clean = metric(known, clip.samples)

@@ -110,9 +110,7 @@ def test_a_summary_in_words(run: Run, model: Path) -> None:
         assert word in result.out
 
 
-def test_a_device_that_was_named_must_be_there(
-    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_was_named_must_be_there(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portaudio, "PortAudio", FakeBackend)
     run("demo", "-m", model, "--engine", "fused", "--input", "bluetooth").fails_with("there are 0: Built-in")
 
@@ -184,9 +182,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert verdicts["PortAudio"]["verdict"] == verdicts["relay"]["verdict"] == "bad"
     assert "apt install" in verdicts["PortAudio"]["details"]
     assert "streaming-encodec serve" in verdicts["relay"]["cure"]
-    monkeypatch.setattr(
-        portaudio, "PortAudio", type("Works", (FakeBackend,), {"version": lambda self: "V19, x"})
-    )
+    monkeypatch.setattr(portaudio, "PortAudio", type("Works", (FakeBackend,), {"version": lambda self: "V19, x"}))
     well = {
         f["subject"]: f
         for f in run("doctor", "-m", model, "--engine", "fused", "--url", relay, "--json").json["findings"]

@@ -61,9 +61,7 @@ class EchoLine:
         self.said += pcm.shape[1]
         self.loudest = max(self.loudest, float(np.abs(pcm).max()))
         while self.said >= (self.frames + 1) * FRAME:
-            packet = Packet(
-                self.frames & 0xFFFF, self.frames, spell_number(self.frames, 8), start=self.frames == 0
-            )
+            packet = Packet(self.frames & 0xFFFF, self.frames, spell_number(self.frames, 8), start=self.frames == 0)
             self.mixer.receive(1, serialize_packet(packet), self._clock())
             self.frames += 1
 
@@ -185,9 +183,7 @@ def test_the_loop_stops_when_told_and_gives_the_interpreter_back() -> None:
     import sys
 
     clock, before, turns = Clock(), sys.getswitchinterval(), []
-    loop = LiveLoop(
-        SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock, sleep=lambda s: None
-    )
+    loop = LiveLoop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock, sleep=lambda s: None)
     loop.run(lambda: len(turns) == 3, lambda: turns.append(sys.getswitchinterval()))
     assert max(turns) <= 0.0011
     assert sys.getswitchinterval() == before

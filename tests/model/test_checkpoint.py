@@ -56,9 +56,7 @@ def same_codec(model: EncodecModel, oracle: transformers.EncodecModel, tolerance
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sound folder to spoil."""
-    model = oracles.ours_from(
-        oracles.hf_model(CONFIGS["weight_norm"], 5, torch.float32), CONFIGS["weight_norm"]
-    )
+    model = oracles.ours_from(oracles.hf_model(CONFIGS["weight_norm"], 5, torch.float32), CONFIGS["weight_norm"])
     save_folder(model, tmp_path / "model")
     return tmp_path / "model"
 
@@ -86,9 +84,7 @@ def test_a_checkpoint_of_transformers_matches(
     oracle = oracles.hf_model(config, 2, dtype)
     oracle.save_pretrained(tmp_path)
     written = spelling(load_file(tmp_path / "model.safetensors"))
-    assert any(
-        ".embed_avg" in name for name in written
-    )  # training's buffers are really there to be passed over
+    assert any(".embed_avg" in name for name in written)  # training's buffers are really there to be passed over
     save_file(written, tmp_path / "model.safetensors")
     model = EncodecModel.from_pretrained(tmp_path)
     assert model.config == config
@@ -199,9 +195,7 @@ def test_missing_files_are_named(folder: Path) -> None:
         load_folder(folder)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"model_type": "dac"}', '{"num_filters": "many"}', "\udcff"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"model_type": "dac"}', '{"num_filters": "many"}', "\udcff"])
 def test_a_wrong_config_is_one_clear_error(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match="holds no EnCodec model"):
@@ -218,9 +212,7 @@ def test_what_is_saved_loads_in_transformers_and_matches(
 ) -> None:
     model = oracles.ours_from(oracles.hf_model(config, 9, torch.float32), config)
     save_folder(model, tmp_path / "deep" / "model", dtype=dtype)
-    oracle, info = transformers.EncodecModel.from_pretrained(
-        tmp_path / "deep" / "model", output_loading_info=True
-    )
+    oracle, info = transformers.EncodecModel.from_pretrained(tmp_path / "deep" / "model", output_loading_info=True)
     assert not any(info.values()), info
     assert oracle.dtype == torch.float32  # computed in float32 whatever the file stores
     loaded = load_folder(tmp_path / "deep" / "model").float()

@@ -134,7 +134,5 @@ def test_another_model_type_is_refused() -> None:
 
 
 def test_fields_of_others_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        json.dumps({**EncodecConfig().to_dict(), "transformers_version": "5"})
-    )
+    (tmp_path / "config.json").write_text(json.dumps({**EncodecConfig().to_dict(), "transformers_version": "5"}))
     assert EncodecConfig.from_json(tmp_path / "config.json") == EncodecConfig()

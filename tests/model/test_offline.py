@@ -161,9 +161,7 @@ def test_float32_is_close_and_codes_agree(ledger: Any) -> None:
 @pytest.mark.parametrize("length", [1, 5, 54, 55, 59, 60, 61, 66, 108, 109, 110, 113, 114, 115, 120, 162])
 @pytest.mark.parametrize("overlap", [0.1, 0.75])
 def test_every_way_to_end_a_segment(length: int, overlap: float) -> None:
-    check_against_transformers(
-        oracles.tiny_segment_config(overlap=overlap), length, 2, 1.6, length % 2 == 0, length
-    )
+    check_against_transformers(oracles.tiny_segment_config(overlap=overlap), length, 2, 1.6, length % 2 == 0, length)
 
 
 def test_one_second_at_48_khz_makes_two_segments() -> None:

@@ -84,9 +84,7 @@ def test_a_pickle_by_another_name_is_not_opened(tmp_path: Path, model: EncodecMo
         load_pretrained(tmp_path / "pytorch_model.bin")
 
 
-@pytest.mark.parametrize(
-    "name", ["nowhere", "/no/such/folder", "a/b/c", "../up", "", "a/model.th", "-a/b", "a/../b"]
-)
+@pytest.mark.parametrize("name", ["nowhere", "/no/such/folder", "a/b/c", "../up", "", "a/model.th", "-a/b", "a/../b"])
 def test_a_name_that_is_nothing_lists_what_it_may_be(name: str, cache: Path) -> None:
     if name == "":
         pytest.importorskip("pathlib")
@@ -98,9 +96,7 @@ def test_a_name_that_is_nothing_lists_what_it_may_be(name: str, cache: Path) -> 
     assert not cache.exists()
 
 
-def test_bundled_models_load_by_name(
-    tmp_path: Path, model: EncodecModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundled_models_load_by_name(tmp_path: Path, model: EncodecModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.save_pretrained(tmp_path / "assets" / "voice-test")
     (tmp_path / "assets" / "notes").mkdir()
     monkeypatch.setattr(pretrained, "_assets", lambda: tmp_path / "assets")
@@ -170,9 +166,7 @@ def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
 # -- fingerprints --------------------------------------------------------------------------------------------
 
 
-def test_fingerprint_is_the_same_in_another_process_and_precision(
-    tmp_path: Path, model: EncodecModel
-) -> None:
+def test_fingerprint_is_the_same_in_another_process_and_precision(tmp_path: Path, model: EncodecModel) -> None:
     model.save_pretrained(tmp_path / "m")
     code = "import sys; from streaming_encodec.model.pretrained import load_pretrained as l;"
     code += "from streaming_encodec.model.fingerprint import fingerprint as f; print(f(l(sys.argv[1])))"

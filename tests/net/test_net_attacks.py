@@ -268,9 +268,7 @@ async def test_a_token_is_good_once() -> None:
         (True, False, "both", False),
     ],
 )
-async def test_seats_that_a_token_does_not_allow(
-    publish: bool, subscribe: bool, role: str, fine: bool
-) -> None:
+async def test_seats_that_a_token_does_not_allow(publish: bool, subscribe: bool, role: str, fine: bool) -> None:
     token = KEY.sign("r", now_s=1000, publish=publish, subscribe=subscribe)
     async with running(clock=FakeClock(), token_key=KEY) as relay, guest(relay) as socket:
         if fine:

@@ -31,9 +31,7 @@ AT_ONCE = ReceiverSettings(DelaySettings(minimum_frames=2, initial_frames=2))
 
 
 @pytest.mark.parametrize("frames_per_packet", [1, 3])
-async def test_a_clean_network_plays_what_was_sent_code_for_code(
-    model: EncodecModel, frames_per_packet: int
-) -> None:
+async def test_a_clean_network_plays_what_was_sent_code_for_code(model: EncodecModel, frames_per_packet: int) -> None:
     """The clock stands still while packets travel: the machine running this may be as slow as it likes."""
     pcm = sound(2.0)
     sent = offline_codes(model, pcm)

@@ -87,9 +87,7 @@ async def test_a_listener_gets_as_many_codebooks_as_it_asked_for() -> None:
         assert cut.codes is not None
         assert np.array_equal(cut.codes, full.codes[:2])
         await narrow.send('{"type":"layers","max_codebooks":5}')
-        await until(
-            lambda: any(s.max_codebooks == 5 for s in relay._rooms.rooms["r"].listeners), "new layers"
-        )
+        await until(lambda: any(s.max_codebooks == 5 for s in relay._rooms.rooms["r"].listeners), "new layers")
         await mouth.send(voice(2, codebooks=8))
         assert parse_packet(await heard(narrow)).num_codebooks == 5
 
@@ -114,9 +112,7 @@ def narrow(relay: Relay) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(
-    secure: bool, tmp_path: Path
-) -> None:
+async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(secure: bool, tmp_path: Path) -> None:
     limits = RelayLimits(stall_s=1.0)
     options = {"tls": server_tls(*certificate(tmp_path))} if secure else {}
     secured = {"ssl": client_tls(tmp_path / "cert.pem")} if secure else {}
@@ -285,10 +281,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
             for at in range(0, 100, 25):
                 rooms = [f"room {i % 7}" for i in range(at, at + 25)]
                 await asyncio.gather(
-                    *(
-                        churn_once(relay.port, room, _format(), clean=i % 2 == 0)
-                        for i, room in enumerate(rooms)
-                    )
+                    *(churn_once(relay.port, room, _format(), clean=i % 2 == 0) for i, room in enumerate(rooms))
                 )
             await until(lambda: not relay._connections and not relay._rooms.seats, "all gone")
             await asyncio.sleep(0.1)
@@ -323,9 +316,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .sign(key, None)
     )
     (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))

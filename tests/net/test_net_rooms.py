@@ -39,9 +39,7 @@ def table(limits: RelayLimits = LIMITS) -> RoomTable[str]:
     return RoomTable(limits, new_ticket=lambda: f"ticket {next(numbers)}")
 
 
-def sit(
-    rooms: RoomTable[str], peer: str, room: str = "r", role: str = "both", now_s: float = 0.0
-) -> Seat[str]:
+def sit(rooms: RoomTable[str], peer: str, room: str = "r", role: str = "both", now_s: float = 0.0) -> Seat[str]:
     hello = Hello(room, role, FORMAT)
     rooms.admit(hello)
     return rooms.join(hello, peer, now_s)[0]
@@ -348,11 +346,7 @@ def test_reconnecting_never_waits_longer_than_two_seconds_allow() -> None:
 def test_one_customer_is_one_address() -> None:
     assert address_group("192.0.2.7") == "192.0.2.7"
     assert address_group("::ffff:192.0.2.7") == "192.0.2.7"
-    assert (
-        address_group("2001:db8::1")
-        == address_group("2001:db8::ffff:1%eth0")
-        != address_group("2001:db8:0:1::1")
-    )
+    assert address_group("2001:db8::1") == address_group("2001:db8::ffff:1%eth0") != address_group("2001:db8:0:1::1")
     assert address_group("local") == "local"
 
 

@@ -78,7 +78,7 @@ def test_odd_but_good_arrays() -> None:
 
 def test_bad_settings() -> None:
     model = random_model(CONFIG, 0)
-    with pytest.raises(se.ConfigError, match="bandwidth 5.5 kbps is not one of this model's: choose"):
+    with pytest.raises(se.ConfigError, match=r"bandwidth 5\.5 kbps is not one of this model's: choose"):
         se.StreamingEncoder(model, 5.5)
     encoder = se.StreamingEncoder(model, KBPS)
     with pytest.raises(se.ConfigError, match="choose"):

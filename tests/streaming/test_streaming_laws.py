@@ -18,9 +18,7 @@ SEEDS = st.integers(0, 2**16)
 
 @settings(max_examples=300)
 @given(data=st.data(), config=streaming_configs(), seed=SEEDS)
-def test_exact_start_equals_offline(
-    data: st.DataObject, config: se.EncodecConfig, seed: int, ledger: Ledger
-) -> None:
+def test_exact_start_equals_offline(data: st.DataObject, config: se.EncodecConfig, seed: int, ledger: Ledger) -> None:
     model = random_model(config, seed)
     x = random_samples(config, data.draw(st.sampled_from([1, 1, 3])), data.draw(lengths(config)), seed)
     sizes = data.draw(partitions(x.shape[-1], config.hop_length))
@@ -130,9 +128,7 @@ def test_codebooks_may_change_at_any_frame(data: st.DataObject, config: se.Encod
     model = random_model(config, seed)
     counts = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=12))
     codes = torch.randint(0, 16, (1, 4, len(counts)), generator=torch.Generator().manual_seed(seed))
-    latent = torch.cat(
-        [model.quantizer.decode(codes[:, :k, i : i + 1]) for i, k in enumerate(counts)], dim=-1
-    )
+    latent = torch.cat([model.quantizer.decode(codes[:, :k, i : i + 1]) for i, k in enumerate(counts)], dim=-1)
     with torch.no_grad():
         wanted = model.decoder(latent)
     decoder = se.StreamingDecoder(model, "exact")

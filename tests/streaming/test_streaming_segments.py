@@ -31,9 +31,7 @@ def segment_configs(draw: st.DrawFn) -> se.EncodecConfig:
 
 @settings(max_examples=100)
 @given(data=st.data(), config=segment_configs(), seed=st.integers(0, 2**16), length=st.integers(1, 900))
-def test_segments_equal_offline(
-    data: st.DataObject, config: se.EncodecConfig, seed: int, length: int
-) -> None:
+def test_segments_equal_offline(data: st.DataObject, config: se.EncodecConfig, seed: int, length: int) -> None:
     model = random_model(config, seed)
     batch = data.draw(st.sampled_from([1, 2]))
     x = random_samples(config, batch, length, seed)

@@ -152,9 +152,7 @@ def test_state_of_another_stream_is_refused() -> None:
         ).load_state(state),
         "holds 1 streams": lambda: se.StreamingEncoder(model, bandwidth, batch_size=2).load_state(state),
         "start must be": lambda: encoder.load_state(replace(state, start="middle")),
-        "is missing": lambda: encoder.load_state(
-            replace(state, tensors={"pending": state.tensors["pending"]})
-        ),
+        "is missing": lambda: encoder.load_state(replace(state, tensors={"pending": state.tensors["pending"]})),
     }
     for message, attempt in refusals.items():
         with pytest.raises(se.StreamError, match=message):

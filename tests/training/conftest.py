@@ -23,9 +23,7 @@ TINY_MODEL = EncodecConfig(
 )
 
 
-def voice_like(
-    seconds: float, seed: int, sample_rate: int = 24000
-) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def voice_like(seconds: float, seed: int, sample_rate: int = 24000) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """A gliding harmonic tone with a syllable-like envelope and a little noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * sample_rate)) / sample_rate

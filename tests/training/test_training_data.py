@@ -17,9 +17,7 @@ from .conftest import voice_like
 PLAIN = AugmentConfig(gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0)
 
 
-def source_of(
-    root: Path, samples: int = 4800, weights: dict[str, float] | None = None, seed: int = 1
-) -> SegmentSource:
+def source_of(root: Path, samples: int = 4800, weights: dict[str, float] | None = None, seed: int = 1) -> SegmentSource:
     store = ClipStore(root, 24000, cache_mb=8)
     return SegmentSource(store, load_split(root, "train"), samples, weights or {}, AugmentConfig(), seed)
 
@@ -49,9 +47,7 @@ def test_segments_longer_than_a_clip_are_padded_with_silence(tiny_data: Path) ->
 def test_source_weights_decide_how_often_a_source_is_drawn(tiny_data: Path) -> None:
     clips = load_split(tiny_data, "train")
     store = ClipStore(tiny_data, 24000, cache_mb=8)
-    source = SegmentSource(
-        store, clips, 60000, {"a": 1.0, "b": 3.0}, PLAIN, 1
-    )  # whole clips, so that they are known
+    source = SegmentSource(store, clips, 60000, {"a": 1.0, "b": 3.0}, PLAIN, 1)  # whole clips, so that they are known
     known = {round(float(np.abs(store.read(clip)).sum()), 1): clip.source for clip in clips}
     drawn = [known[round(float(np.abs(row).sum()), 1)] for step in range(40) for row in source.batch(step, 5)]
     assert 0.65 < drawn.count("b") / len(drawn) < 0.85

@@ -81,9 +81,7 @@ def test_an_output_of_silence_still_has_a_gradient() -> None:
 
 def test_mel_loss_hears_level_and_pitch_but_not_polarity() -> None:
     mel, x = MelLoss(24000, (1024,)), voice()
-    assert (
-        float(mel(-x, x)) < 1e-4 < float(mel(torch.roll(x, 200, -1), x)) < float(mel(torch.randn_like(x), x))
-    )
+    assert float(mel(-x, x)) < 1e-4 < float(mel(torch.roll(x, 200, -1), x)) < float(mel(torch.randn_like(x), x))
 
 
 def test_balanced_gradients_have_their_shares_whatever_the_losses_scale() -> None:
@@ -108,9 +106,7 @@ def test_balancer_limits_a_sudden_gradient_row_by_row_and_resumes_from_its_state
     sudden = balancer.gradient({"a": (x * torch.tensor([1.0, 100.0])[:, None, None]).sum()}, x)
     assert torch.allclose(sudden[0], calm[0], rtol=0.05)
     assert torch.allclose(sudden[1], ROW_LIMIT * calm[1], rtol=0.05)
-    assert torch.equal(
-        sudden, other.gradient({"a": (x * torch.tensor([1.0, 100.0])[:, None, None]).sum()}, x)
-    )
+    assert torch.equal(sudden, other.gradient({"a": (x * torch.tensor([1.0, 100.0])[:, None, None]).sum()}, x))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.floats(0.1, 1.0))

@@ -62,9 +62,7 @@ def test_voices_decide_the_split(tmp_path: Path) -> None:
     rows = [{"file": f"{i}.wav", "voice": voice} for i, voice in enumerate(voices)]
     (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     clips = build_dataset(tmp_path / "out", [Source("k", "folder", str(audio), "Apache-2.0", "train")])
-    assert [(c.speaker, c.split) for c in clips] == list(
-        zip(voices, ["train", "eval", "valid", "train"], strict=True)
-    )
+    assert [(c.speaker, c.split) for c in clips] == list(zip(voices, ["train", "eval", "valid", "train"], strict=True))
 
 
 @pytest.mark.parametrize("voice", ["pm_santa", "pm_santa*0.10+af_sky", "af_sky*0.90+pm_santa"])
@@ -145,9 +143,7 @@ def test_g722_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "1.g722"
     with av.open(str(path), "w", format="g722") as container:
         stream = container.add_stream("g722", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            (samples * 32767).astype(np.int16)[None], format="s16", layout="mono"
-        )
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
         frame.sample_rate = 16000
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)

@@ -46,9 +46,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tiny_config: TrainConfig, tmp_pa
     keep = ("waveform", "mel", "commitment", "grad_norm", "learning_rate")
     assert [[r.get(k) for k in keep] for r in rows] == [[r.get(k) for k in keep] for r in first + rest]
     logs = [read_rows(Path(c.out, "log.csv")) for c in (config, halves)]
-    assert (
-        [row["step"] for row in logs[1]] == [row["step"] for row in logs[0]] == [str(n) for n in range(1, 13)]
-    )
+    assert [row["step"] for row in logs[1]] == [row["step"] for row in logs[0]] == [str(n) for n in range(1, 13)]
 
 
 def test_a_crash_after_the_last_save_repeats_those_steps_exactly(tiny_config: TrainConfig) -> None:
@@ -99,9 +97,7 @@ def test_a_run_leaves_curves_samples_and_a_model_that_loads(tiny_config: TrainCo
     assert torch.allclose(got, expected, atol=1e-4)
 
 
-def test_seed_decides_the_run_and_the_global_generator_is_left_alone(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
+def test_seed_decides_the_run_and_the_global_generator_is_left_alone(tiny_config: TrainConfig, tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

@@ -104,10 +104,13 @@ def test_stalls_that_come_again_are_waited_for() -> None:
 
 
 def test_reordered_and_doubled_packets_are_played_once_and_in_order() -> None:
-    result = call(PRESETS["reordering"])
+    result = call(PRESETS["reordering"], 60.0)
     played = result.frame[result.frame >= 0]
     assert (np.diff(played) > 0).all()
-    assert result.concealed_share < 0.002
+    # A few frames are late until the buffer has learned how late packets may be; then none.
+    learned = result.time_s > 30
+    assert (result.frame[~learned] < 0).sum() <= 8
+    assert (result.frame[learned] < 0).sum() <= 2
 
 
 @pytest.mark.parametrize("ppm", [4000.0, -4000.0])
@@ -119,10 +122,7 @@ def test_drifting_clocks_move_delay_by_less_than_a_frame(ppm: float) -> None:
     last = np.nanmedian(result.delay_ms[result.time_s > 100])
     assert abs(first - last) < FRAME_MS
     assert 120 * abs(ppm) * 1e-6 * 24_000 == pytest.approx(
-        abs(
-            result.statistics.removed_samples_for_acceleration
-            - result.statistics.inserted_samples_for_deceleration
-        ),
+        abs(result.statistics.removed_samples_for_acceleration - result.statistics.inserted_samples_for_deceleration),
         abs=3 * 320,
     )
 

@@ -128,9 +128,7 @@ def test_noise_comes_back_as_it_was_measured(rate: int) -> None:
     levels = (50, 55, 60, 62, 70, 75) if rate > 16_000 else (50, 55, 60, 62, 70, 127)
     sound = ComfortNoise(rate, seed=1).make(rate * 4, levels)
     meter = NoiseMeter(rate, 320)
-    powers = np.mean(
-        [meter.band_powers(f) for f in sound[: len(sound) // 320 * 320].reshape(-1, 320)], axis=0
-    )
+    powers = np.mean([meter.band_powers(f) for f in sound[: len(sound) // 320 * 320].reshape(-1, 320)], axis=0)
     decibels = -10 * np.log10(np.maximum(powers, 1e-13))
     for sent, found in zip(levels, decibels, strict=True):
         assert found == pytest.approx(sent, abs=2.0) or (sent == 127 and found > 85)

@@ -125,9 +125,7 @@ def test_speech_whose_first_packet_is_lost_after_silence_is_repaired() -> None:
     arrivals[20.0] = noise_packet(20, 20)
     for i in range(1, 20):
         red = codes_of(range(64 + i, 70 + i), 2)
-        arrivals[70.0 + i] = serialize_packet(
-            Packet(21 + i, 70 + i, codes=codes_of([70 + i]), redundancy=red)
-        )
+        arrivals[70.0 + i] = serialize_packet(Packet(21 + i, 70 + i, codes=codes_of([70 + i]), redundancy=red))
     made = drive(receiver(), arrivals, 90)
     assert [s for s in spell(made) if isinstance(s, int)][20:22] == [70, 71]
 
@@ -258,9 +256,7 @@ def histories(draw: st.DrawFn) -> list[Arrival | Pull]:
             history.append(
                 Arrival(
                     now,
-                    noise_packet(
-                        draw(st.integers(0, 300)), draw(st.integers(0, 900)), end=draw(st.booleans())
-                    ),
+                    noise_packet(draw(st.integers(0, 300)), draw(st.integers(0, 900)), end=draw(st.booleans())),
                 )
             )
         else:

@@ -15,9 +15,7 @@ from streaming_encodec.voice.record import Arrival, Pull, RecordReader, record_e
 
 ENTRIES = [Arrival(0.1, packet(0)), Pull(0.1 + 0.2, 1 / 3), Arrival(1e9, b""), Pull(2.0)]
 WHOLE = record_head(FORMAT) + b"".join(record_entry(e) for e in ENTRIES)
-BORDERS = {
-    len(record_head(FORMAT)) + sum(len(record_entry(e)) for e in ENTRIES[:n]) for n in range(len(ENTRIES) + 1)
-}
+BORDERS = {len(record_head(FORMAT)) + sum(len(record_entry(e)) for e in ENTRIES[:n]) for n in range(len(ENTRIES) + 1)}
 
 
 def read(*pieces: bytes) -> RecordReader:

@@ -31,9 +31,7 @@ def test_whatever_the_blocks_the_packets_are_the_same(blocks: list[int], per_pac
     expected = whole.push(codes_of(range(total))) if total else []
     assert made == expected
     assert len(made) == total // per_packet
-    assert {len(data) for data in made} <= {
-        packet_size(per_packet, 4, redundant_codebooks=2, redundant_frames=red)
-    }
+    assert {len(data) for data in made} <= {packet_size(per_packet, 4, redundant_codebooks=2, redundant_frames=red)}
 
 
 def test_what_is_pushed_is_what_is_played() -> None:
@@ -133,9 +131,7 @@ def test_speech_is_told_from_a_room_and_keeps_its_ends() -> None:
     voice = (10 ** (-25 / 20) * rng.standard_normal((900, 320))).astype(np.float32)
     talking = np.zeros(900, dtype=bool)
     talking[300:400] = talking[600:620] = True
-    silent = np.array(
-        [detector.is_silent(v if t else r) for r, v, t in zip(room, voice, talking, strict=True)]
-    )
+    silent = np.array([detector.is_silent(v if t else r) for r, v, t in zip(room, voice, talking, strict=True)])
     assert not silent[talking].any()
     assert not silent[400:420].any()  # the hangover
     assert silent[100:300].all()

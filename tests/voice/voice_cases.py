@@ -55,14 +55,10 @@ def receiver(minimum: int = 2, initial: int = 2, reliable: bool = True, **more: 
     return Receiver(FORMAT, ReceiverSettings(delay=delay, **more))  # type: ignore[arg-type]
 
 
-def drive(
-    target: Receiver, arrivals: dict[float, bytes | list[bytes]], frames: int
-) -> list[PlayoutInstruction]:
+def drive(target: Receiver, arrivals: dict[float, bytes | list[bytes]], frames: int) -> list[PlayoutInstruction]:
     """Pull once a frame period; arrivals are in frame periods and come before the pull of their time."""
     waiting = sorted(
-        (time, data)
-        for time, many in arrivals.items()
-        for data in ([many] if isinstance(many, bytes) else many)
+        (time, data) for time, many in arrivals.items() for data in ([many] if isinstance(many, bytes) else many)
     )
     made: list[PlayoutInstruction] = []
     debt = 0

@@ -24,9 +24,7 @@ TICK = 480  # 20 ms at 24 kHz
 
 def voice(seconds: float, rate: int = RATE) -> np.ndarray:
     time = np.arange(round(seconds * rate)) / rate
-    return (0.3 * np.sin(2 * np.pi * 180 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))).astype(
-        np.float32
-    )
+    return (0.3 * np.sin(2 * np.pi * 180 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))).astype(np.float32)
 
 
 def ticks(sound: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -35,9 +33,7 @@ def ticks(sound: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def offline(model: EncodecModel, sound: np.ndarray) -> np.ndarray:
-    return StreamingDecoder(model, engine="fused").push(
-        StreamingEncoder(model, 6.0, engine="fused").push(sound)
-    )[0]
+    return StreamingDecoder(model, engine="fused").push(StreamingEncoder(model, 6.0, engine="fused").push(sound))[0]
 
 
 def call(encoder: voip.VoiceEncoder, decoder: voip.VoiceDecoder, sound: np.ndarray) -> np.ndarray:
@@ -250,9 +246,7 @@ def test_restart_is_heard_as_a_beginning(model: EncodecModel) -> None:
         ([0.0, 1.0], "not list"),
     ],
 )
-def test_what_is_no_sound_is_refused_and_changes_nothing(
-    model: EncodecModel, wrong: object, says: str
-) -> None:
+def test_what_is_no_sound_is_refused_and_changes_nothing(model: EncodecModel, wrong: object, says: str) -> None:
     encoder, other = VoiceEncoder(RATE, model=model), VoiceEncoder(RATE, model=model)
     with pytest.raises(StreamError, match=says):
         encoder.encode(wrong)  # type: ignore[arg-type]

@@ -89,9 +89,7 @@ def test_ours_writes_what_the_original_writes(pair: Pair, samples: int, kbps: fl
     want = oracle.compress(pair.original, sound)
     assert pair.write(sound, kbps, tmp_path / "ours.ecdc") == want
     # The codes are not all alike, or the comparison would be empty.
-    codes = np.concatenate(
-        [b.codes for b in read_ecdc(tmp_path / "ours.ecdc", lambda _: pair.layout)], axis=1
-    )
+    codes = np.concatenate([b.codes for b in read_ecdc(tmp_path / "ours.ecdc", lambda _: pair.layout)], axis=1)
     assert samples < 1000 or len(np.unique(codes)) > 40
 
 
