@@ -90,6 +90,6 @@ def test_hostile_sounds_stay_finite_and_bounded_through_the_stream(model: Encode
     codes = np.concatenate([encoder.push(x), encoder.flush()], axis=-1)
     y = np.concatenate([decoder.push(codes), decoder.flush()], axis=-1)
     assert np.isfinite(y).all()
-    assert np.abs(y).max() < 8.0
+    assert np.abs(y).max() < 12.0
     if kind == "silence":
         assert np.sqrt(np.mean(y[:, 4800:] ** 2)) < 0.003
