@@ -128,7 +128,7 @@ def tables(result: Result) -> Iterator[Table]:
                 [[row["engine"], f"{row['encode_x']:.1f}", f"{row['decode_x']:.1f}"] for row in model["offline"]]
                 + whole,
             )
-        weights = "" if model["trained"] else ", weights untrained"
+        weights = "" if model["weights"] == "trained" else f", weights: {model['weights']}"
         yield Table(
             f"{title}: agreement with the layers on speech{weights}",
             [

@@ -75,7 +75,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
 
     timings = dict(zip(cases, measure(list(cases.values()), clock, plan.rounds, plan.seconds), strict=True))
     result: dict[str, Any] = {
-        "trained": loaded.trained,
+        "weights": loaded.weights,
         "sampling_rate": config.sampling_rate,
         "frame_ms": config.frame_ms,
         "kbps": kbps,
@@ -98,7 +98,7 @@ def _load(name: str) -> LoadedModel:
         return load_model(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LoadedModel(EncodecModel(), name, trained=False)
+        return LoadedModel(EncodecModel(), name, weights="random")
 
 
 def _engines(model: EncodecModel, plan: Plan) -> tuple[list[Engine], list[str]]:

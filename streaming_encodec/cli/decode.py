@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.interrupt import Interrupt
-from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED, LoadedModel, layout_of, load_model
+from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED, LoadedModel, caveat, layout_of, load_model
 from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import FileFormatError
 
@@ -75,7 +75,7 @@ def command(
                 "input": str(source),
                 "output": str(target),
                 "model": loaded.name,
-                "trained": loaded.trained,
+                "weights": loaded.weights,
                 "sample_rate": config.sampling_rate,
                 "channels": config.audio_channels,
                 "samples": samples,
@@ -86,11 +86,10 @@ def command(
             }
         )
     else:
-        trained = "" if loaded.trained else " (UNTRAINED: random weights)"
         print_facts(
             f"{source} → {target}",
             {
-                "model": loaded.name + trained,
+                "model": loaded.name + caveat(loaded.weights),
                 "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz, {config.audio_channels} channel(s)",
                 "bitrate": f"{config.bandwidth_for(header.num_codebooks):g} kbps ({header.num_codebooks} codebooks)",
             },

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.console import err, note, print_facts, print_json
-from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
     EngineOption,
@@ -88,7 +88,7 @@ def demo_command(
         line.close()
         if card is not None:
             card.close()
-    facts = {"model": loaded.name, "trained": loaded.trained, "engine": fast.name, **facts}
+    facts = {"model": loaded.name, "weights": loaded.weights, "engine": fast.name, **facts}
     if as_json:
         print_json(facts)
     else:
@@ -208,8 +208,7 @@ def _after(choices: tuple[float, ...], now: float) -> float:
 def _print(facts: dict[str, Any]) -> None:
     from streaming_encodec.cli.live_view import summary
 
-    trained = "" if facts["trained"] else " (UNTRAINED: random weights)"
-    rows = {"model": f"{facts['model']}{trained}, engine {facts['engine']}", **summary(facts)}
+    rows = {"model": f"{facts['model']}{caveat(facts['weights'])}, engine {facts['engine']}", **summary(facts)}
     if facts["howls"]:
         rows["howling"] = f"caught {facts['howls']} times: use headphones"
     for name in ("output", "picture"):

@@ -9,7 +9,7 @@ import typer
 
 from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
 from streaming_encodec.cli.interrupt import Interrupt
-from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, layout_of, load_model
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, layout_of, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
     JsonOption,
@@ -61,7 +61,7 @@ def command(
         "input": str(source),
         "output": str(target),
         "model": loaded.name,
-        "trained": loaded.trained,
+        "weights": loaded.weights,
         "sample_rate": config.sampling_rate,
         "samples": samples,
         "seconds": seconds,
@@ -73,11 +73,10 @@ def command(
     if as_json:
         print_json(facts)
     else:
-        trained = "" if loaded.trained else " (UNTRAINED: random weights)"
         print_facts(
             f"{source} → {target}",
             {
-                "model": loaded.name + trained,
+                "model": loaded.name + caveat(loaded.weights),
                 "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz",
                 "bitrate": f"{config.bandwidth_for(books):g} kbps ({books} codebooks)",
                 "size": f"{size} bytes",

@@ -33,7 +33,6 @@ def command(
     facts = {
         "model": loaded.name,
         "fingerprint": fingerprint(loaded.model),
-        "trained": loaded.trained,
         "frames_per_step": frames_per_step,
         "weights": "int8" if int8 else "float32",
         "files": sizes,

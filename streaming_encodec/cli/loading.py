@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,55 +36,48 @@ ModelOption = Annotated[
 ]
 
 
+# How far weights can be relied on, and what the commands say of it. An evaluation is needed to leave "preview".
+_CAVEATS = {
+    "trained": "",
+    "preview": " (PREVIEW: barely trained, hard to understand)",
+    "random": " (UNTRAINED: random weights)",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model and what the commands say of it."""
 
     model: EncodecModel
     name: str  # short, as written into `.ecdc` files
-    trained: bool
+    weights: str  # "trained", "preview" or "random"
 
     @property
     def config(self) -> EncodecConfig:
         return self.model.config
 
 
-def bundled_folder(name: str) -> Path | None:
-    """The folder of a model that ships with the package, `None` when there is no such."""
-    folder = Path(str(files("streaming_encodec"))) / "assets" / name
-    return folder if (folder / "config.json").is_file() else None
+def caveat(weights: str) -> str:
+    """What to put behind a model's name: nothing where its weights are trained."""
+    return _CAVEATS[weights]
 
 
 def load_model(name: str) -> LoadedModel:
-    """Load what `--model` names.
-
-    Without bundled weights the default is a random model of the bundled one's architecture, and stderr says
-    so: it shows speed, delay and exactness, not quality.
+    """Load what `--model` names. Of the bundled model, stderr says that it is a preview.
 
     Raises:
         CheckpointError: there is no such model, or its files are damaged, or there is no network to fetch it.
     """
     from streaming_encodec.model.encodec import EncodecModel
 
-    if name == DEFAULT_MODEL and bundled_folder(name) is None:
-        note(
-            f"{name} has no trained weights yet: this model is UNTRAINED (random weights), its output "
-            "is noise; for sound that can be listened to use --model facebook/encodec_24khz"
-        )
-        return LoadedModel(_untrained(), name, trained=False)
-    return LoadedModel(EncodecModel.from_pretrained(PUBLISHED.get(name, name)), short_name(name), trained=True)
-
-
-def _untrained() -> EncodecModel:
-    import torch
-
-    from streaming_encodec.model.config import EncodecConfig
-    from streaming_encodec.model.encodec import EncodecModel
-
-    config = EncodecConfig(target_bandwidths=(1.5, 3.0, 6.0, 12.0), upsampling_ratios=(8, 5, 8), num_lstm_layers=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return EncodecModel(config)
+    model = EncodecModel.from_pretrained(PUBLISHED.get(name, name))
+    if name != DEFAULT_MODEL:
+        return LoadedModel(model, short_name(name), "trained")
+    note(
+        f"{name} is a PREVIEW: barely trained, it shows speed, delay and exactness, but speech is hard to "
+        "understand; --model facebook/encodec_24khz sounds as published"
+    )
+    return LoadedModel(model, name, "preview")
 
 
 def short_name(name: str) -> str:

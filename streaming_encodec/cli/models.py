@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from streaming_encodec.cli.console import out, print_json
-from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED, bundled_folder
+from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED
 from streaming_encodec.cli.options import JsonOption
 
 _ABOUT = {
@@ -18,7 +18,7 @@ _ABOUT = {
 
 def command(as_json: JsonOption = False) -> None:
     """List the models that --model takes by name. A folder or an original .th file is as good."""
-    models = [{"name": DEFAULT_MODEL, "where": _where_bundled(), "about": _ABOUT[DEFAULT_MODEL]}]
+    models = [{"name": DEFAULT_MODEL, "where": "bundled (preview)", "about": _ABOUT[DEFAULT_MODEL]}]
     for name in PUBLISHED.values():
         models.append({"name": name, "where": _where_hub(name), "about": _ABOUT[name]})
     if as_json:
@@ -30,10 +30,6 @@ def command(as_json: JsonOption = False) -> None:
     for model in models:
         table.add_row(model["name"], model["where"], model["about"])
     out().print(table)
-
-
-def _where_bundled() -> str:
-    return "not trained yet (random weights)" if bundled_folder(DEFAULT_MODEL) is None else "bundled"
 
 
 def _where_hub(name: str) -> str:

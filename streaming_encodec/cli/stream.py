@@ -11,7 +11,7 @@ import typer
 
 from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
 from streaming_encodec.cli.interrupt import Interrupt
-from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
     EngineOption,
@@ -115,7 +115,7 @@ def _facts(loaded: LoadedModel, codec: Codec, samples: int, frames: int, times: 
     seconds = samples / config.sampling_rate
     return {
         "model": loaded.name,
-        "trained": loaded.trained,
+        "weights": loaded.weights,
         "sample_rate": config.sampling_rate,
         "samples": samples,
         "seconds": seconds,
@@ -139,12 +139,11 @@ def report(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    trained = "" if facts["trained"] else " (UNTRAINED: random weights)"
     factor = facts["real_time_factor"]
     print_facts(
         f"{facts['input']} → {facts['output']}",
         {
-            "model": facts["model"] + trained,
+            "model": facts["model"] + caveat(facts["weights"]),
             "sound": f"{minutes(facts['seconds'])} at {facts['sample_rate']} Hz, "
             f"in blocks of {facts['block_samples']} samples",
             "frames": f"{facts['frames']} of {facts['frame_ms']:.2f} ms",

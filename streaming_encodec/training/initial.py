@@ -47,8 +47,8 @@ def initialise(model: EncodecModel) -> None:
     for module in model.modules():
         if isinstance(module, ResnetBlock):
             _main_convolutions(module.block)[-1].weight.mul_(NOISE)
-            if isinstance(module.shortcut, nn.Module) and not isinstance(module.shortcut, nn.Identity):
-                _identity(cast(nn.Conv1d, _main_convolutions(module.shortcut)[0]))
+            if not isinstance(module.shortcut, nn.Identity):
+                _identity(_main_convolutions(module.shortcut)[0])
         elif isinstance(module, ResidualLstm):
             for weight in module.lstm.parameters():
                 weight.mul_(0.0 if weight.dim() == 1 else LSTM_GAIN)
@@ -110,7 +110,7 @@ def _merge(block: int, held: int, ratio: int, channels: int) -> tuple[Matrix, in
 def cosine_transform(size: int) -> Matrix:
     """The orthonormal DCT-II as a matrix: row k is the cosine of k half-periods a block."""
     k, n = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    matrix = np.cos(np.pi * k * (2 * n + 1) / (2 * size)) * np.sqrt(2.0 / size)
+    matrix: Matrix = np.cos(np.pi * k * (2 * n + 1) / (2 * size)) * np.sqrt(2.0 / size)
     matrix[0] /= np.sqrt(2.0)
     return matrix
 

@@ -42,7 +42,7 @@ def test_exact_start_is_the_offline_model(run: Run, mono_model: Path, speech: Pa
     assert facts["samples"] == 40_001
     assert facts["frames"] == 126
     assert (facts["num_codebooks"], facts["bandwidth_kbps"]) == (4, 3.0)
-    assert facts["trained"] is True
+    assert facts["weights"] == "trained"
     assert facts["interrupted"] is False
     assert 0 < facts["compute_ms_p50"] <= facts["compute_ms_p99"] <= facts["compute_ms_max"]
     assert facts["real_time_factor"] > 0
@@ -119,8 +119,9 @@ def test_default_model_runs_on_the_bundled_clip(run: Run, tmp_path: Path) -> Non
     soundfile.write(short, sound, rate)
     result = run("stream", short, tmp_path / "out.wav", "--json")
     assert result.json["model"] == "voice-24khz"
-    # Either the weights are trained, or the command says that they are not.
-    assert result.json["trained"] == ("UNTRAINED" not in result.err)
+    # Weights that cannot be relied on are called so.
+    assert result.json["weights"] == "preview"
+    assert "PREVIEW" in result.err
 
 
 def test_input_and_output_may_be_the_same_file(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:

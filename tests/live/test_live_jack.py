@@ -11,7 +11,7 @@ import pytest
 
 from streaming_encodec.audio.card import SoundCard
 from streaming_encodec.audio.portaudio import PortAudio
-from streaming_encodec.cli.loading import DEFAULT_MODEL, bundled_folder
+from streaming_encodec.cli.loading import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
 
@@ -30,13 +30,6 @@ def card() -> Iterator[None]:
         cannot(missing)
     with jack_kit.dummy_card():
         yield
-
-
-@pytest.fixture
-def voice_model() -> str:
-    if bundled_folder(DEFAULT_MODEL) is None:
-        cannot(f"{DEFAULT_MODEL} is not bundled yet: it is what makes speech that can be recognised")
-    return DEFAULT_MODEL
 
 
 def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
@@ -60,16 +53,16 @@ def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
         open_card.close()
 
 
-def test_the_demo_is_heard(card: None, voice_model: str) -> None:
-    facts, delay_ms, like = jack_kit.hear_demo(8, "--model", voice_model, "--engine", "fused")
+def test_the_demo_is_heard(card: None) -> None:
+    facts, delay_ms, like = jack_kit.hear_demo(8, "--model", DEFAULT_MODEL, "--engine", "fused")
     assert like > 0.4
     assert 20 < delay_ms < 2000
     assert facts["devices"]["input"].startswith("system")
     assert facts["packets_sent"] > 400
 
 
-def test_the_demo_is_heard_through_loss_and_jitter(card: None, voice_model: str) -> None:
-    arguments = ("--model", voice_model, "--engine", "fused", "--loss", 5, "--jitter", 10)
+def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
+    arguments = ("--model", DEFAULT_MODEL, "--engine", "fused", "--loss", 5, "--jitter", 10)
     facts, _, like = jack_kit.hear_demo(8, *arguments)
     assert facts["packets_lost"] > 0
     assert facts["concealed_share"] > 0
