@@ -49,10 +49,26 @@ def dummy_card() -> Iterator[None]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _until(lambda: _answers(jack), "jackd did not start")
+        # A library that looked for cards earlier has to look again.
+        with _without_portaudio():
+            pass
         yield
     finally:
-        server.terminate()
-        server.wait(10)
+        # PortAudio aborts the process if its server is gone when it says goodbye.
+        with _without_portaudio():
+            server.terminate()
+            server.wait(10)
+
+
+@contextlib.contextmanager
+def _without_portaudio() -> Iterator[None]:
+    """PortAudio shut down while the block runs, if this process has it at all."""
+    portaudio = sys.modules.get("sounddevice")
+    if portaudio is not None:
+        portaudio._terminate()
+    yield
+    if portaudio is not None:
+        portaudio._initialize()
 
 
 def _answers(jack: Any) -> bool:
