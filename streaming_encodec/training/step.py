@@ -36,7 +36,7 @@ class CodecTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = EncodecModel(config.model)
-            initialise(self.model)
+            initialise(self.model, config.start)
         self.model = self.model.to(self.device).train()
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
