@@ -23,12 +23,14 @@ from streaming_encodec.errors import (
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.streaming import (
         SegmentDecoder,
         SegmentEncoder,
         StreamingDecoder,
         StreamingEncoder,
         StreamPool,
+        StreamState,
     )
     from streaming_encodec.voip import VoiceDecoder, VoiceEncoder
 
@@ -38,8 +40,10 @@ _MODULE_OF = {
     "SegmentDecoder": "streaming_encodec.streaming",
     "SegmentEncoder": "streaming_encodec.streaming",
     "StreamPool": "streaming_encodec.streaming",
+    "StreamState": "streaming_encodec.streaming",
     "StreamingDecoder": "streaming_encodec.streaming",
     "StreamingEncoder": "streaming_encodec.streaming",
+    "VoiceClient": "streaming_encodec.net.client",
     "VoiceDecoder": "streaming_encodec.voip",
     "VoiceEncoder": "streaming_encodec.voip",
 }
@@ -58,9 +62,11 @@ __all__ = [
     "SegmentEncoder",
     "StreamError",
     "StreamPool",
+    "StreamState",
     "StreamingDecoder",
     "StreamingEncodecError",
     "StreamingEncoder",
+    "VoiceClient",
     "VoiceDecoder",
     "VoiceEncoder",
     "__version__",

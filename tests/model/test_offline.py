@@ -86,7 +86,7 @@ def check_against_transformers(
 
 
 @given(data=st.data(), config=oracles.configs(), seed=seeds)
-@settings(law, max_examples=120)
+@settings(law, max_examples=170)
 def test_any_configuration_equals_transformers(
     ledger: Any, data: st.DataObject, config: EncodecConfig, seed: int
 ) -> None:
