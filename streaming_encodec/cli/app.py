@@ -30,7 +30,7 @@ COMMANDS = (
     Entry("models", "List the models that --model takes by name.", _FILES),
     Entry("serve", "Run a relay: rooms in which everybody hears everybody.", _CALLS),
     Entry("token", "Make a token that lets one person into a room once.", _CALLS),
-    Entry("send", "Send a sound file into a room as live speech.", _CALLS),
+    Entry("send", "Send a sound file, or the microphone, into a room as live speech.", _CALLS),
     Entry("listen", "Write what is said in a room to a sound file.", _CALLS),
     Entry("export", "Write a model as ONNX step graphs, for programs without torch.", _ENGINES),
     Entry("bench", "Measure engines, steps, streams, start-up; against peers.", _ENGINES),

@@ -1,10 +1,12 @@
-"""`streaming-encodec send`: a file into a room, at the pace of speech."""
+"""`streaming-encodec send`: a file at the pace of speech, or the microphone, into a room."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +21,8 @@ from streaming_encodec.cli.calling import (
     read_token,
     tls_of,
 )
-from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
+from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json, progress
+from streaming_encodec.cli.demo import InputOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
@@ -29,11 +32,19 @@ from streaming_encodec.cli.options import (
     use_threads,
 )
 
+if TYPE_CHECKING:
+    from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.files import Pcm
+
 _BLOCK_MS = 20
+_MICROPHONE_POLL_S = 0.005
 
 
 def send_command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Any sound file that libsndfile reads.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="IN", help="Any sound file that libsndfile reads; without one, the microphone."),
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     room: RoomOption = None,
     token: TokenOption = None,
@@ -49,16 +60,18 @@ def send_command(
     ] = 0,
     dtx: Annotated[bool, typer.Option("--dtx", help="Send little while nobody speaks.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt/--no-adapt", help="Let listeners' reports choose the rate.")] = True,
+    input_device: InputOption = None,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sound file into a room as live speech, through a relay; others hear it with `listen`."""
+    """Send a sound file into a room as live speech, or the microphone until Ctrl-C; others hear it with `listen`."""
     from streaming_encodec.audio.files import AudioReader
     from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.voice.sender import SenderSettings
 
-    with AudioReader(source):
-        pass  # a wrong file is told before a model is loaded
+    if source is not None:
+        with AudioReader(source):
+            pass  # a wrong file is told before a model is loaded
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
@@ -77,12 +90,14 @@ def send_command(
         adapt=adapt,
         tls=tls_of(ca),
     )
-    facts = asyncio.run(_send(source, call, loaded))
+    # A missing microphone is told before anybody is called.
+    speaks = source if source is not None else _open_microphone(input_device, loaded.config.sampling_rate)
+    facts = asyncio.run(_send(speaks, call, loaded))
     if as_json:
         print_json(facts)
     else:
         print_facts(
-            f"{source} → {call.room} at {url}",
+            f"{facts['input']} → {call.room} at {url}",
             {
                 "sent": minutes(facts["seconds"]),
                 "packets": f"{facts['packets_sent']} ({facts['wire_kbps']:.1f} kbps with their headers)",
@@ -90,38 +105,71 @@ def send_command(
                 "connection": f"{facts['connects'] - 1} times lost and mended",
             },
         )
-    if facts["interrupted"]:
+    if facts["interrupted"] and source is not None:
         complain(f"interrupted after {minutes(facts['seconds'])}")
         raise typer.Exit(1)
 
 
-async def _send(source: Path, call: Any, loaded: LoadedModel) -> dict[str, Any]:
-    from streaming_encodec.audio.files import AudioReader, rechunk
-
+async def _send(source: Path | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
     stop = on_interrupt()
-    loop = asyncio.get_running_loop()
     samples = 0
-    with AudioReader(source, rate, channels) as reader, progress("sending", reader.samples) as advance:
-        async with call:
-            begin_s = loop.time()
-            for block in rechunk(iter(reader), rate * _BLOCK_MS // 1000):
-                await asyncio.sleep(max(0.0, begin_s + samples / rate - loop.time()))
-                if stop.is_set():
-                    break
+    with ExitStack() as cleanup:
+        if isinstance(source, Path):
+            blocks = _from_file(source, rate, channels, stop)
+        else:
+            cleanup.callback(source.close)
+            blocks = microphone(source, channels, stop)
+        async with aclosing(blocks), call:
+            async for block in blocks:
                 await call.send(block)
                 samples += block.shape[1]
-                advance(block.shape[1])
     seconds = samples / rate
     facts = link_facts(call.statistics)
     return {
-        "input": str(source),
+        "input": str(source) if isinstance(source, Path) else "microphone",
         "room": call.room,
         "seconds": seconds,
         **facts,
         "wire_kbps": 8 * facts["bytes_sent"] / seconds / 1000 if seconds else 0.0,
         "interrupted": stop.is_set(),
     }
+
+
+async def _from_file(source: Path, rate: int, channels: int, stop: asyncio.Event) -> AsyncGenerator[Pcm]:
+    """A file's sound, 20 ms every 20 ms."""
+    from streaming_encodec.audio.files import AudioReader, rechunk
+
+    loop = asyncio.get_running_loop()
+    samples = 0
+    with AudioReader(source, rate, channels) as reader, progress("sending", reader.samples) as advance:
+        begin_s = loop.time()
+        for block in rechunk(iter(reader), rate * _BLOCK_MS // 1000):
+            await asyncio.sleep(max(0.0, begin_s + samples / rate - loop.time()))
+            if stop.is_set():
+                return
+            yield block
+            samples += block.shape[1]
+            advance(block.shape[1])
+
+
+def _open_microphone(device: str | None, rate: int) -> SoundCard:
+    from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.portaudio import PortAudio
+
+    card = SoundCard(PortAudio(), rate, input_device=device, use_output=False)
+    note("sending the microphone; Ctrl-C stops")
+    return card
+
+
+async def microphone(card: SoundCard, channels: int, stop: asyncio.Event) -> AsyncGenerator[Pcm]:
+    """The card's microphone [channels, n], a few milliseconds at a time, until ``stop``."""
+    while not stop.is_set():
+        card.maintain()  # opens a lost device again
+        block = card.read()
+        if block.shape[1]:
+            yield block.repeat(channels, axis=0)
+        await asyncio.sleep(_MICROPHONE_POLL_S)
 
 
 command = send_command
