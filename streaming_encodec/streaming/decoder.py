@@ -102,7 +102,7 @@ class StreamingDecoder:
     def load_state(self, state: StreamState) -> None:
         """Go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
         self._state = restore(self._half, state, "decoder", self._fingerprint, self.batch_size)
-        self.start = check_start(state.start)
+        self.start = state.start
 
     # -- figures --------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class StreamingEncoder:
         """Go on from a snapshot, with its bandwidth. Raises ``StreamError`` where it is not of such a stream."""
         self._state = restore(self._half, state, "encoder", self._fingerprint, self.batch_size)
         self._num_codebooks = state.num_codebooks
-        self.start = check_start(state.start)
+        self.start = state.start
 
     # -- settings and figures -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.streaming.checks import check_start
 from streaming_encodec.streaming.half import Half, HalfState
 from streaming_encodec.streaming.state import StreamState, named_tensors, unflatten
 
@@ -29,6 +30,7 @@ def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -
     """The working state of a snapshot. Raises ``StreamError`` where it belongs to another kind of stream."""
     if state.kind != kind:
         raise StreamError(f"this is the state of a streaming {state.kind}, not of a streaming {kind}")
+    check_start(state.start)
     if state.model != model:
         raise StreamError(f"the state belongs to another model ({state.model}, this one is {model})")
     if state.frames_per_step != half.frames_per_step:

@@ -112,6 +112,8 @@ class StreamState:
             raise StreamError(f"{path} cannot be read as a saved stream state: {error}") from error
         if metadata.get("format") != _FORMAT:
             raise StreamError(f"{path} is no stream state of this version ({_FORMAT})")
+        if "pending" not in tensors:
+            raise StreamError(f"{path} is damaged: its pending inputs are missing")
         try:
             return cls(**json.loads(metadata["settings"]), tensors=tensors)
         except (KeyError, TypeError, ValueError) as error:

@@ -144,6 +144,9 @@ def test_state_of_another_stream_is_refused() -> None:
     state = encoder.state()
     x = random_samples(config, 1, 3 * config.hop_length, 0)
     wanted = se.StreamingEncoder(model, bandwidth).push(x)
+    other = se.StreamingEncoder(model, bandwidth)
+    other.push(x)
+    elsewhere = other.state()
     refusals = {
         "not of a streaming decoder": lambda: se.StreamingDecoder(model).load_state(state),
         "another model": lambda: se.StreamingEncoder(random_model(config, 1), bandwidth).load_state(state),
@@ -151,7 +154,7 @@ def test_state_of_another_stream_is_refused() -> None:
             model, bandwidth, frames_per_step=2
         ).load_state(state),
         "holds 1 streams": lambda: se.StreamingEncoder(model, bandwidth, batch_size=2).load_state(state),
-        "start must be": lambda: encoder.load_state(replace(state, start="middle")),
+        "start must be": lambda: encoder.load_state(replace(elsewhere, start="middle")),
         "is missing": lambda: encoder.load_state(replace(state, tensors={"pending": state.tensors["pending"]})),
     }
     for message, attempt in refusals.items():
@@ -176,6 +179,9 @@ def test_damaged_state_files_are_refused(tmp_path: Path) -> None:
 
     save_file({"pending": torch.zeros(1)}, path)
     with pytest.raises(se.StreamError, match="no stream state"):
+        StreamState.load(path)
+    save_file({"other": torch.zeros(1)}, path, {"format": "streaming-encodec-state-1", "settings": "{}"})
+    with pytest.raises(se.StreamError, match="damaged: its pending inputs are missing"):
         StreamState.load(path)
     save_file({"pending": torch.zeros(1)}, path, {"format": "streaming-encodec-state-1", "settings": "{"})
     with pytest.raises(se.StreamError, match="damaged"):
