@@ -1,5 +1,6 @@
 """demo, talk, devices and doctor, as a newcomer without sound devices meets them, and on made-up ones."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from device_kit import FakeBackend
 from typer.testing import CliRunner
 
 from streaming_encodec.audio import portaudio
+from streaming_encodec.cli import live_run
 from streaming_encodec.cli.app import app
 from streaming_encodec.cli.demo import bundled_clip
 from streaming_encodec.errors import DeviceError
@@ -43,6 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
+    # What a command refuses on a slow machine has its own test; the others must pass on one.
+    monkeypatch.setattr(live_run, "measure_frame_ms", lambda *_: (1.0, 1.5))
 
     def run(*arguments: object) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -115,6 +119,16 @@ def test_a_device_that_was_named_must_be_there(run: Run, model: Path, monkeypatc
     run("demo", "-m", model, "--engine", "fused", "--input", "bluetooth").fails_with("there are 0: Built-in")
 
 
+def test_a_machine_that_is_too_slow_is_told_before_the_call(
+    run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_run, "measure_frame_ms", lambda *_: (20.0, 25.0))
+    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay)
+    talk = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
+    talk.fails_with("needs 20.0 ms for a frame of 13.3 ms")
+    talk.fails_with("--model voice-24khz is much lighter")
+
+
 def test_talk_without_a_relay_says_how_to_get_one(run: Run, model: Path) -> None:
     arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", "ws://127.0.0.1:9")
     result = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
@@ -124,7 +138,7 @@ def test_talk_without_a_relay_says_how_to_get_one(run: Run, model: Path) -> None
 
 
 def test_talk_says_a_clip_and_records_the_room(run: Run, model: Path, relay: str, tmp_path: Path) -> None:
-    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--seconds", 1, "--json")
+    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--seconds", 3, "--json")
     result = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
     assert result.code == 0, result.err
     assert result.json["failure"] is None
@@ -137,16 +151,21 @@ def test_talk_says_a_clip_and_records_the_room(run: Run, model: Path, relay: str
 
 def test_two_people_hear_each_other(model: Path, relay: str) -> None:
     loaded = EncodecModel.from_pretrained(model)
-    sound, rate = soundfile.read(bundled_clip(), dtype="float32", stop=48_000)
-    cards = [FileCard(sound[None], rate), FileCard(sound[None], rate)]
+    sound, rate = soundfile.read(bundled_clip(), dtype="float32")
+    cards = [FileCard(np.tile(sound, (1, 8)), rate) for _ in range(2)]
     calls = [VoiceClient(relay, None, loaded, room="two", engine="fused") for _ in cards]
     lines = [CallLine(call) for call in calls]
+    ends = list(zip(lines, cards, strict=True))
     try:
         loops = [LiveLoop(card, line) for card, line in zip(cards, lines, strict=True)]
+        # Until both have said and heard enough: a busy machine takes its time, and the sound lasts long enough.
         while not all(card.done for card in cards):
             for loop in loops:
                 loop.step()
-        for line, card in zip(lines, cards, strict=True):
+            if all(line.figures().packets_sent > 100 and np.abs(card.heard).max() > 0 for line, card in ends):
+                break
+            time.sleep(0.003)
+        for line, card in ends:
             figures = line.figures()
             assert figures.speakers == 1
             assert figures.connected

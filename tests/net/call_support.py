@@ -102,3 +102,7 @@ class Ear:
         """Codes [K, frames] of one speaker in the order in which they were played."""
         codes = [c for c in self.codes.get(speaker, []) if c is not None]
         return np.concatenate(codes, axis=1)
+
+    def frames(self, speaker: int) -> int:
+        """How many frames of one speaker were played so far."""
+        return sum(c.shape[1] for c in self.codes.get(speaker, []) if c is not None)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import jwt
 import numpy as np
@@ -53,6 +54,19 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def wait_for_packets(url: str, wanted: int) -> None:
+    """Until the relay has handed out so many voice packets, however long this machine takes for that."""
+    name = "streaming_encodec_relay_packets_out_total"
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        with urlopen(url.replace("ws:", "http:") + "/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        if any(line.startswith(name) and float(line.split()[1]) >= wanted for line in lines):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the relay at {url} handed out fewer than {wanted} packets in a minute")
+
+
 def run(*arguments: object) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, [*map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
@@ -75,18 +89,18 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
             assert first_event(relay)["role"] == "subscribe"
             with started("send", tmp_path / "in.wav", "--token", speak, "--no-adapt", *call) as mouth:
                 assert first_event(relay)["role"] == "publish"
-                asyncio.run(asyncio.sleep(1.0))
+                wait_for_packets(url, 60)
                 relay.send_signal(signal.SIGKILL)
                 relay.wait(10)
                 with started("serve", "--port", port, "--key", key) as again:
                     events = [first_event(again) for _ in range(3)]
                     assert {event.get("role") for event in events} == {None, "publish", "subscribe"}
-                    asyncio.run(asyncio.sleep(1.0))
+                    wait_for_packets(url, 60)
                     mouth.send_signal(signal.SIGINT)
-                    sent = json.loads(mouth.communicate(timeout=60)[0])
-                    heard = json.loads(ear.communicate(timeout=60)[0])
+                    sent = json.loads(mouth.communicate(timeout=180)[0])
+                    heard = json.loads(ear.communicate(timeout=180)[0])
                     again.send_signal(signal.SIGTERM)
-                    errors = again.communicate(timeout=20)[1]
+                    errors = again.communicate(timeout=120)[1]
                     assert again.returncode == 0
     assert (mouth.returncode, ear.returncode) == (1, 0)
     assert sent["interrupted"]
