@@ -1,13 +1,14 @@
 """A microphone and a speaker at the model's rate, whatever the devices' own: rings, resampling, counting,
 revival.
 
-The callbacks only copy between the card's block and a ring that was made before, and note three numbers. All
-else
-happens in the thread that calls `read`, `write` and `maintain`.
+The callbacks only copy between the card's block and a ring that was made before, note four numbers and wake
+whoever is in `wait`. All else happens in the thread that calls `read`, `write` and `maintain`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ _SILENT_S = 1.0
 _RETRY_S = 1.0
 _LONGEST_RETRY_S = 8.0
 """Looking for a lost device interrupts the other one, so it is done less and less often."""
-_FIRST_MARGIN_S = 0.012
+_FIRST_MARGIN_S = 0.008
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
-"""How far beyond the card's own blocks sound is made ahead: at first, at most, and more after each
-underrun."""
+_LESS_MARGIN_S = 0.001
+_CALM_S = 60.0
+"""How much earlier than a block is taken the next frame is begun: at first, at most, and more after each underrun.
+What one bad moment has taught is unlearned, a millisecond for each minute without another."""
 
 
 @dataclass(slots=True)
@@ -50,29 +53,46 @@ class CardCounts:
 
 
 class Margin:
-    """How far beyond the card's own blocks sound is made ahead: little, and more after each underrun."""
+    """How much earlier than needed sound is made: little, more after each underrun, slowly less in calm."""
 
     def __init__(self, counts: CardCounts) -> None:
         self._counts = counts
         self._seen = counts.underruns
+        self._changed_at: float | None = None
         self.seconds = _FIRST_MARGIN_S
 
-    def update(self) -> None:
+    def update(self, now: float) -> None:
         """Learn from the underruns since the last time."""
         if self._counts.underruns > self._seen:
             self._seen = self._counts.underruns
+            self._changed_at = now
             self.seconds = min(_LONGEST_MARGIN_S, self.seconds + _MORE_MARGIN_S)
+        elif self._changed_at is not None and now - self._changed_at > _CALM_S:
+            self._changed_at = now
+            self.seconds = max(_FIRST_MARGIN_S, self.seconds - _LESS_MARGIN_S)
 
 
 class Side:
     """One direction of a sound card, open or lost."""
 
-    def __init__(self, backend: Backend, kind: Kind, wanted: str | int | None, rate: int, counts: CardCounts) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        kind: Kind,
+        wanted: str | int | None,
+        rate: int,
+        counts: CardCounts,
+        *,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
         self._backend, self.kind, self._wanted, self._rate, self._counts = backend, kind, wanted, rate, counts
+        self._clock, self._wake = clock, wake
         self.device: Device | None = None
         self.device_rate = rate
         self.latency_s = 0.0
         self.block_s = 0.0
+        self._called_at = 0.0
         self._stream: DeviceStream | None = None
         self._calls = 0
         self._seen_calls = -1
@@ -103,6 +123,11 @@ class Side:
             self._stream.close()
             self._stream = None
 
+    @property
+    def next_block_s(self) -> float:
+        """Seconds until the card calls back, if it keeps its pace; 0 when it is late."""
+        return min(self.block_s, max(0.0, self.block_s - (self._clock() - self._called_at)))
+
     def is_gone(self, now: float) -> bool:
         """Whether an open device has stopped calling back."""
         if self._stream is None:
@@ -128,8 +153,10 @@ class Side:
     def _note(self, block: Block, latency_s: float, lost: bool) -> None:
         self._counts.reported += lost
         self.latency_s = latency_s
+        self._called_at = self._clock()
         self.block_s = max(self.block_s, len(block) / self.device_rate)
         self._calls += 1
+        self._wake()
 
 
 class SoundCard:
@@ -161,14 +188,19 @@ class SoundCard:
     ) -> None:
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self.counts = CardCounts()
-        self._microphone = Side(backend, "input", input_device, sample_rate, self.counts) if use_input else None
-        self._speaker = Side(backend, "output", output_device, sample_rate, self.counts) if use_output else None
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # its `put` neither waits nor takes a lock
+
+        def side(kind: Kind, wanted: str | int | None) -> Side:
+            return Side(backend, kind, wanted, sample_rate, self.counts, clock=clock, wake=self._ring_bell)
+
+        self._microphone = side("input", input_device) if use_input else None
+        self._speaker = side("output", output_device) if use_output else None
         self._margin = Margin(self.counts)
         self._retry_at = 0.0
         self._retry_s = _RETRY_S
         try:
-            for side in self._sides():
-                side.open(clock())
+            for each in self._sides():
+                each.open(clock())
         except BaseException:
             self.close()
             raise
@@ -203,20 +235,36 @@ class SoundCard:
         return len(self._speaker.ring) / self._speaker.device_rate
 
     @property
+    def ahead_s(self) -> float | None:
+        """In how many seconds the card takes what is handed over now: after all that waits, with its next block.
+
+        This falls with the clock, not in steps of a block. None where there is no speaker (now).
+        """
+        queued = self.queued_s
+        if queued is None or self._speaker is None:
+            return None
+        return queued + self._speaker.next_block_s
+
+    @property
     def target_s(self) -> float:
-        """How much should wait: the card's largest block, and a margin that underruns have taught."""
+        """What `ahead_s` should not fall below: the card's largest block, and a margin that underruns have taught."""
         return self._margin.seconds + (self._speaker.block_s if self._speaker is not None else 0.0)
 
     # -- figures --------------------------------------------------------------------------------------------
 
     @property
     def input_latency_ms(self) -> float:
-        """From the air to `read`, the wait for the card's next block and resampling included."""
-        return _latency_ms(self._microphone)
+        """From the air to `read` for the last sample of a block, resampling included.
+
+        The samples before it have waited for the block to be full; that is not latency of the device: who waits for a
+        frame waits for both at once, and sees the rest as jitter.
+        """
+        side = self._microphone
+        return _latency_ms(side, 0.0 if side is None else side.block_s)
 
     @property
     def output_latency_ms(self) -> float:
-        """From the ring to the air, what waits in the ring (`queued_s`) apart."""
+        """From the moment at which the card takes a block (`ahead_s`) to the air."""
         return _latency_ms(self._speaker)
 
     @property
@@ -235,13 +283,24 @@ class SoundCard:
 
     # -- upkeep ---------------------------------------------------------------------------------------------
 
+    def wait(self, seconds: float) -> None:
+        """Sleep until the card has called back, or for so long."""
+        with contextlib.suppress(queue.Empty):
+            self._bell.get(timeout=max(0.0, seconds))
+            while True:
+                self._bell.get_nowait()
+
+    def _ring_bell(self) -> None:
+        if self._bell.empty():  # nobody may be waiting
+            self._bell.put(None)
+
     def maintain(self) -> None:
         """Widen the margin after underruns, notice devices that went, and open them again when they are back.
 
         Costs nothing while all is well; call it every few milliseconds.
         """
         now = self._clock()
-        self._margin.update()
+        self._margin.update(now)
         for side in self._sides():
             if side.is_gone(now):
                 side.close()
@@ -272,7 +331,7 @@ class SoundCard:
         return [side for side in (self._microphone, self._speaker) if side is not None]
 
 
-def _latency_ms(side: Side | None) -> float:
+def _latency_ms(side: Side | None, less_s: float = 0.0) -> float:
     if side is None or not side.is_open:
         return 0.0
-    return 1000 * max(0.0, side.latency_s) + side.resampler.delay_ms
+    return 1000 * max(0.0, side.latency_s - less_s) + side.resampler.delay_ms

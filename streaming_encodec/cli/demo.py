@@ -66,6 +66,7 @@ def demo_command(
     from streaming_encodec.cli.live_run import check_speed
     from streaming_encodec.engines import make_engine
     from streaming_encodec.live.loop_line import LoopLine
+    from streaming_encodec.live.ready import ready_for_a_call
 
     if record is not None:
         output_format(record)
@@ -76,18 +77,21 @@ def demo_command(
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
     fast = make_engine(engine, loaded.model)
-    card = None if clip is not None else _open_card(loaded, input_device, output_device)
-    check_speed(loaded, fast, kbps, must=card is not None)
-    line = LoopLine(loaded.model, kbps, engine=fast, loss=loss / 100, jitter_ms=jitter)
-    try:
-        if card is None:
-            facts = _run_clip(loaded, line, clip, record or Path("demo.wav"), seconds)
-        else:
-            facts = _run_live(loaded, line, card, record, seconds)
-    finally:
-        line.close()
-        if card is not None:
-            card.close()
+    with ready_for_a_call():
+        card = None if clip is not None else _open_card(loaded, input_device, output_device)
+        try:
+            check_speed(loaded, fast, kbps, must=card is not None)
+            line = LoopLine(loaded.model, kbps, engine=fast, loss=loss / 100, jitter_ms=jitter)
+            try:
+                if card is None:
+                    facts = _run_clip(loaded, line, clip, record or Path("demo.wav"), seconds)
+                else:
+                    facts = _run_live(loaded, line, card, record, seconds)
+            finally:
+                line.close()
+        finally:
+            if card is not None:
+                card.close()
     facts = {"model": loaded.name, "weights": loaded.weights, "engine": fast.name, **facts}
     if as_json:
         print_json(facts)

@@ -100,6 +100,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.live.call_line import CallLine
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.loop import LiveLoop
+    from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.net.client import VoiceClient
 
     use_threads(threads)
@@ -108,6 +109,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     fast = make_engine(engine, loaded.model)
     check_speed(loaded, fast, kbps)
     with ExitStack() as stack:
+        stack.enter_context(ready_for_a_call())
         card: SoundCard | FileCard
         if wishes.clip is not None:
             card = FileCard(_read(wishes.clip, rate), rate, tail_s=1.0)

@@ -12,6 +12,8 @@ from streaming_encodec.audio.low_delay import Pcm
 
 _BLOCK_S = 0.012
 """A good card's."""
+_TURN_S = 0.003
+"""The microphone is looked at so often."""
 
 
 class FileCard:
@@ -28,9 +30,10 @@ class FileCard:
         *,
         tail_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._sound = np.concatenate([sound, np.zeros((1, round(tail_s * sample_rate)), np.float32)], axis=1)
-        self._rate, self._clock = sample_rate, clock
+        self._rate, self._clock, self._sleep = sample_rate, clock, sleep
         self.counts = CardCounts()
         self._margin = Margin(self.counts)
         self._began: float | None = None
@@ -70,6 +73,11 @@ class FileCard:
         return (self._given - self._position()) / self._rate
 
     @property
+    def ahead_s(self) -> float | None:
+        """The same: a file takes sample by sample."""
+        return self.queued_s
+
+    @property
     def target_s(self) -> float:
         """A block and a margin that underruns have taught."""
         return _BLOCK_S + self._margin.seconds
@@ -84,9 +92,13 @@ class FileCard:
         """And played at once."""
         return 0.0
 
+    def wait(self, seconds: float) -> None:
+        """Sleep; new sound is always there."""
+        self._sleep(min(seconds, _TURN_S))
+
     def maintain(self) -> None:
         """Learn from underruns."""
-        self._margin.update()
+        self._margin.update(self._clock())
 
     def _position(self) -> int:
         now = self._clock()

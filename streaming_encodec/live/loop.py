@@ -19,7 +19,8 @@ from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import Line
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
-_TURN_S = 0.003
+_LONGEST_REST_S = 0.010
+_SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
 _LATE_S = 0.25
@@ -41,13 +42,13 @@ class Card(Protocol):
         ...
 
     @property
-    def queued_s(self) -> float | None:
-        """What waits for the speaker; None without one."""
+    def ahead_s(self) -> float | None:
+        """How long until the speaker takes what it is given now; None without one."""
         ...
 
     @property
     def target_s(self) -> float:
-        """How much should wait."""
+        """What `ahead_s` should not fall below."""
         ...
 
     @property
@@ -58,6 +59,10 @@ class Card(Protocol):
     @property
     def output_latency_ms(self) -> float:
         """From the ring to the air."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until the microphone has more, or for so long."""
         ...
 
     def maintain(self) -> None:
@@ -71,7 +76,7 @@ class LiveLoop:
     Args:
         guard: silences howls; None for headphones and files.
         on_heard: gets every block that goes to the speaker, for recording.
-        clock, sleep: seconds.
+        clock: seconds.
     """
 
     def __init__(
@@ -82,34 +87,34 @@ class LiveLoop:
         guard: HowlGuard | None = None,
         on_heard: Callable[[Pcm], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.card, self.line, self.guard = card, line, guard
         self.muted = False
         self.input_level, self.output_level = LevelMeter(line.sample_rate), LevelMeter(line.sample_rate)
-        self._on_heard, self._clock, self._sleep = on_heard, clock, sleep
+        self._on_heard, self._clock = on_heard, clock
         self._frame_s = line.frame_samples / line.sample_rate
         self._encode_ms: deque[float] = deque(maxlen=_RECENT)
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
-        self._queued_ms: deque[float] = deque(maxlen=_RECENT)
+        self._wait_ms: deque[float] = deque(maxlen=_RECENT)
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
-        """One turn: say what was heard, make what is to be heard."""
+        """One turn: make what is to be heard, which is urgent, and say what was heard."""
         self.card.maintain()
-        self._speak()
         self._listen()
+        self._speak()
 
     def run(self, stop: Callable[[], bool], every_turn: Callable[[], None] | None = None) -> None:
         """Turn until `stop` says so. Raises what the line raises when the call is over."""
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
+        self.card.read()  # what was said before the call began would be heard late
         try:
             while not stop():
                 self.step()
                 if every_turn is not None:
                     every_turn()
-                self._sleep(_TURN_S)
+                self.card.wait(self._rest_s())
         finally:
             sys.setswitchinterval(before)
 
@@ -135,10 +140,16 @@ class LiveLoop:
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
             decode_ms=percentile(self._decode_ms, 50),
-            speaker_ms=percentile(self._queued_ms, 50) + self.card.output_latency_ms,
+            speaker_ms=max(0.0, percentile(self._wait_ms, 50)) + self.card.output_latency_ms,
         )
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    def _rest_s(self) -> float:
+        """Until the next frame has to be begun; the card wakes us earlier when the microphone has something."""
+        ahead = self.card.ahead_s
+        spare = _LONGEST_REST_S if ahead is None else ahead - self.card.target_s
+        return min(max(spare, _SHORTEST_REST_S), _LONGEST_REST_S)
 
     def _speak(self) -> None:
         pcm = self.card.read()
@@ -153,21 +164,21 @@ class LiveLoop:
         self._encode_ms.append(1000 * (self._clock() - begin) / frames)
 
     def _listen(self) -> None:
-        queued = self.card.queued_s
-        if queued is None:
+        ahead = self.card.ahead_s
+        if ahead is None:
             self._listen_without_speaker()
             return
         self._due = None
         target = self.card.target_s
-        while queued < target:
-            # The moment at which a ring that is always full to its target would ask: it moves with the card's
-            # clock, not with this thread's luck, and so the jitter buffer also sees the two cards' drift.
-            self._queued_ms.append(1000 * queued)
-            self._make(self._clock() + queued - target)
-            now_queued = self.card.queued_s
-            if now_queued is None or now_queued <= queued - self._frame_s:
+        while ahead < target:
+            # The moment at which exactly the target was left: it moves with the card's clock, not with this thread's
+            # luck, and so the jitter buffer also sees the two cards' drift.
+            self._make(self._clock() + ahead - target)
+            self._wait_ms.append(1000 * target - self._decode_ms[-1])
+            now_ahead = self.card.ahead_s
+            if now_ahead is None or now_ahead <= ahead - self._frame_s:
                 break  # the speaker went away, or takes more than can be made: the next turn will see
-            queued = now_queued
+            ahead = now_ahead
 
     def _listen_without_speaker(self) -> None:
         """The call goes on while the speaker is away; what is said then is lost."""

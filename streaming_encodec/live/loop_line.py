@@ -74,9 +74,9 @@ class LoopLine:
         self.format = self._encoder.stream_format
         decoder = PooledDecoder(model, shared)
         decoder.warm_up(self._encoder.num_codebooks)
-        # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched
-        # on.
-        delays = DelaySettings(minimum_frames=1, initial_frames=2, reliable=False)
+        # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
+        # The short window is for a sound card that has slept: all that it hears from then on is later by as much.
+        delays = DelaySettings(minimum_frames=1, initial_frames=2, reliable=False, window_s=0.5, memory_buckets=40)
         settings = ReceiverSettings(delay=delays, capacity_frames=_CAPACITY_FRAMES)
         self._mixer = Mixer(self.format, decoder, settings)
         self._arrived: deque[tuple[float, bytes]] = deque(maxlen=1024)  # from the network's thread

@@ -36,15 +36,16 @@ def percentile(values: Collection[float], percent: float) -> float:
     """The value that ``percent`` of all do not exceed; 0 of none."""
     if not values:
         return 0.0
-    return float(np.percentile(list(values), percent, method="higher"))
+    ordered = sorted(values)
+    return float(ordered[math.ceil(percent / 100 * (len(ordered) - 1))])
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
     """From mouth to ear, each part in milliseconds.
 
-    frame_ms: the wait until a frame is full, for its first sample. buffer_ms: the jitter buffer.
-    speaker_ms: what waits for the card, and the card itself.
+    frame_ms: the wait until a frame is full, for its first sample. buffer_ms: the jitter buffer, the wait of a full
+    frame for the card's block to end included. speaker_ms: the wait for the card to take it, and the card itself.
     """
 
     microphone_ms: float

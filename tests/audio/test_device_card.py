@@ -1,10 +1,12 @@
 """Sound cards: choosing, rates and channels, counting what goes wrong, and devices that come and go."""
 
+import time
+
 import numpy as np
 import pytest
 from device_kit import FakeBackend, FakeStream
 
-from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.card import CardCounts, Margin, SoundCard
 from streaming_encodec.audio.devices import choose_shape, find_device
 from streaming_encodec.errors import DeviceError
 
@@ -95,6 +97,54 @@ def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(ba
         speaker.turn(256)
         card.maintain()
     assert card.target_s < 0.08
+
+
+def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:
+    counts = CardCounts()
+    margin = Margin(counts)
+    first = margin.seconds
+    counts.underruns = 1
+    margin.update(100.0)
+    taught = margin.seconds
+    margin.update(159.0)
+    assert margin.seconds == taught > first
+    for minute in range(1, 20):
+        margin.update(100.0 + 61.0 * minute)
+    assert margin.seconds == first
+
+
+def test_how_far_ahead_falls_with_the_clock_and_not_in_steps(backend: FakeBackend) -> None:
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+    speaker = backend.stream("output")
+    card.write(np.ones((1, 720), np.float32))
+    speaker.turn(240)
+    assert card.queued_s == pytest.approx(0.020)
+    assert card.ahead_s == pytest.approx(0.030)  # the next block is taken in 10 ms
+    clock.now += 0.004
+    assert card.ahead_s == pytest.approx(0.026)
+    clock.now += 0.050  # the card is late: what waits still waits
+    assert card.ahead_s == pytest.approx(0.020)
+    speaker.turn(240)
+    assert card.ahead_s == pytest.approx(0.020)
+
+
+def test_waiting_ends_when_the_card_calls_back(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    for _ in range(5):  # nobody waits yet: one bell is enough
+        backend.stream("input").turn(np.zeros((240, 1), np.float32))
+    begin = time.monotonic()
+    card.wait(60.0)
+    assert time.monotonic() - begin < 50.0
+    begin = time.monotonic()
+    card.wait(0.05)  # nothing new
+    assert time.monotonic() - begin >= 0.04
+
+
+def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    backend.stream("input").turn(np.zeros((240, 1), np.float32), latency_s=0.015)
+    assert card.input_latency_ms == pytest.approx(5.0)
 
 
 def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:

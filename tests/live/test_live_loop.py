@@ -105,7 +105,7 @@ def call(
     clock, backend = Clock(), FakeBackend()
     card = SoundCard(backend, RATE, clock=clock)
     line = EchoLine(clock)
-    loop = LiveLoop(card, line, clock=clock, sleep=lambda s: None)
+    loop = LiveLoop(card, line, clock=clock)
     cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
     begin, delays, look = clock.now, [], 0.0
     while (passed := clock.now - begin) < seconds:
@@ -147,7 +147,7 @@ def test_while_the_speaker_is_away_the_call_goes_on() -> None:
     clock, backend = Clock(), FakeBackend()
     card = SoundCard(backend, RATE, clock=clock)
     line = EchoLine(clock)
-    loop = LiveLoop(card, line, clock=clock, sleep=lambda s: None)
+    loop = LiveLoop(card, line, clock=clock)
     cards = Cards(backend, clock, 0, 0)
     speaker = backend.all.pop(1)
     backend.all.pop(1)
@@ -170,7 +170,7 @@ def test_while_the_speaker_is_away_the_call_goes_on() -> None:
 def test_muted_the_stream_goes_on_in_silence() -> None:
     clock, backend = Clock(), FakeBackend()
     line = EchoLine(clock)
-    loop = LiveLoop(SoundCard(backend, RATE, clock=clock), line, clock=clock, sleep=lambda s: None)
+    loop = LiveLoop(SoundCard(backend, RATE, clock=clock), line, clock=clock)
     loop.muted = True
     backend.stream("input").turn(np.ones((480, 1), np.float32))
     loop.step()
@@ -183,7 +183,7 @@ def test_the_loop_stops_when_told_and_gives_the_interpreter_back() -> None:
     import sys
 
     clock, before, turns = Clock(), sys.getswitchinterval(), []
-    loop = LiveLoop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock, sleep=lambda s: None)
+    loop = LiveLoop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock)
     loop.run(lambda: len(turns) == 3, lambda: turns.append(sys.getswitchinterval()))
     assert max(turns) <= 0.0011
     assert sys.getswitchinterval() == before
