@@ -20,9 +20,10 @@ except ImportError as error:
         "this engine, and the export, need onnx: pip install 'streaming-encodec[onnx]', or use engine='fused'"
     ) from error
 
-__all__ = ["Array", "Nodes", "TensorProto", "helper", "onnx"]
+__all__ = ["Array", "IntArray", "Nodes", "TensorProto", "helper", "onnx"]
 
 Array: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int64]
 
 OPSET, IR_VERSION = 17, 9  # old enough for the runtimes of recent years
 _RUNTIME_OPS = "com.microsoft"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streaming_encodec.engines.graph import INPUT, state_shapes, step_graph
 from streaming_encodec.engines.layout import turn
-from streaming_encodec.engines.quantizer import FusedQuantizer
+from streaming_encodec.engines.ort_single import SingleRunner, States
 from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, quantizer_graph
 from streaming_encodec.engines.session import Session, open_session, runtime
 from streaming_encodec.errors import StreamError
@@ -21,58 +22,81 @@ from streaming_encodec.streaming.state import map_tensors
 
 
 class OrtStepper:
-    """A ``Stepper`` (see ``streaming/half.py``). Its state is the tuple of those tensors that hold anything.
+    """A ``Stepper`` (see ``streaming/half.py``). Its state is the sequence of those tensors that hold anything.
 
-    A graph is for so many frames: made at the first step with them, which takes a moment (``warm_up``).
+    A graph is for so many frames: made at the first step with them, which takes a moment (``warm_up``). One
+    stream alone has its own kind of graph.
     """
 
     def __init__(self, stack: StreamableStack, int8: bool = False) -> None:
         self._stack, self._int8 = stack, int8
-        self._names = list(state_shapes(stack))
+        self._shapes = state_shapes(stack)
         self._sessions: dict[int, Session] = {}
+        self._single: dict[int, SingleRunner] = {}
 
     def enter(self, layers: State) -> tuple[Tensor, ...]:
         """The layers' tensors in the graph's order, channels last."""
         return tuple(tensor for tensor in _leaves(turn(layers)) if tensor.numel())
 
-    def leave(self, state: tuple[Tensor, ...]) -> State:
+    def leave(self, state: States) -> State:
         """The layers' state for the graph's."""
-        batch = state[0].shape[0] if state else 1
-        tensors = iter(state)
+        tensors = tuple(state)
+        batch = tensors[0].shape[0] if tensors else 1
+        rest = iter(tensors)
         like = turn(self._stack.init_state(batch))
-        return cast(State, turn(map_tensors(lambda t: next(tensors) if t.numel() else t, like)))
+        return cast(State, turn(map_tensors(lambda t: next(rest) if t.numel() else t, like)))
 
-    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``x`` [B, C, n] → [B, C', n']. Tensors of ``state`` stay as they are."""
-        feeds = {name: tensor.numpy() for name, tensor in zip(self._names, state, strict=True)}
+    def step(self, x: Tensor, state: States) -> tuple[Tensor, States]:
+        """``x`` [B, C, n] → [B, C', n']. ``state`` stays as it is."""
+        batch, _, inputs = x.shape
+        if batch == 1:
+            runner = self._single.get(inputs) or self._open_single(inputs)
+            rows, after = runner.step(x.numpy()[0].T, state)
+            return torch.from_numpy(rows.T[None]), after
+        feeds = {name: tensor.numpy() for name, tensor in zip(self._shapes, state, strict=True)}
         feeds[INPUT] = x.transpose(1, 2).numpy()
-        session = self._sessions.get(x.shape[-1]) or self._open(x.shape[-1])
-        y, *after = session.run(None, feeds)
-        return torch.from_numpy(y).transpose(1, 2), tuple(torch.from_numpy(array) for array in after)
+        session = self._sessions.get(inputs) or self._open(inputs)
+        y, *arrays = session.run(None, feeds)
+        return torch.from_numpy(y).transpose(1, 2), tuple(torch.from_numpy(array) for array in arrays)
 
     def _open(self, inputs: int) -> Session:
         graph = step_graph(self._stack, inputs, self._int8)
         self._sessions[inputs] = open_session(graph.SerializeToString())
         return self._sessions[inputs]
 
+    def _open_single(self, inputs: int) -> SingleRunner:
+        graph = step_graph(self._stack, inputs, self._int8, single=True)
+        self._single[inputs] = SingleRunner(open_session(graph.SerializeToString()), list(self._shapes.values()))
+        return self._single[inputs]
+
 
 class OrtQuantizer:
     """``ResidualVectorQuantizer``, its search in ONNX Runtime; a graph for each number of codebooks used."""
 
     def __init__(self, model: EncodecModel) -> None:
-        self._codebooks = model.quantizer.codebooks
+        self._tables = np.stack([codebook.embed.numpy() for codebook in model.quantizer.codebooks])  # [K, size, D]
         self._sessions: dict[int, Session] = {}
-        self.decode = FusedQuantizer(model.quantizer).decode
+        self._flat = self._tables.reshape(-1, self._tables.shape[-1])
+        self._offsets = np.arange(len(self._tables))[:, None] * self._tables.shape[1]  # [K, 1]
 
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
-        if num_codebooks not in self._sessions:
-            tables = [codebook.embed.numpy() for codebook in self._codebooks[:num_codebooks]]
-            self._sessions[num_codebooks] = open_session(quantizer_graph(tables).SerializeToString())
-        rows = latent.transpose(1, 2).reshape(-1, dim).numpy()
-        codes: Any = self._sessions[num_codebooks].run([CODES], {RESIDUAL: rows})[0]  # [B * F, K]
-        return torch.from_numpy(codes).view(batch, frames, num_codebooks).transpose(1, 2)
+        session = self._sessions.get(num_codebooks) or self._open(num_codebooks)
+        rows = latent.numpy().transpose(0, 2, 1).reshape(-1, dim)
+        codes: Any = session.run([CODES], {RESIDUAL: rows})[0]  # [B * F, K]
+        return torch.from_numpy(codes.reshape(batch, frames, num_codebooks).transpose(0, 2, 1))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
+        rows = codes.numpy() + self._offsets[: codes.shape[1]]
+        vectors = self._flat[rows]  # [B, K, F, D]
+        return torch.from_numpy(vectors.sum(axis=1).transpose(0, 2, 1))
+
+    def _open(self, num_codebooks: int) -> Session:
+        graph = quantizer_graph(list(self._tables[:num_codebooks]))
+        self._sessions[num_codebooks] = open_session(graph.SerializeToString())
+        return self._sessions[num_codebooks]
 
 
 def check_runs(model: EncodecModel) -> None:

@@ -184,7 +184,8 @@ def check_codes(codes: Tensor, config: EncodecConfig) -> None:
     if not 1 <= codes.shape[-2] <= config.num_quantizers:
         raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}")
     if codes.numel():
-        lowest, highest = int(codes.min()), int(codes.max())
+        values = codes.cpu().numpy()  # for a frame's few codes a fraction of what torch's reductions take
+        lowest, highest = int(values.min()), int(values.max())
         if lowest < 0 or highest >= config.codebook_size:
             worst = lowest if lowest < 0 else highest
             raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")

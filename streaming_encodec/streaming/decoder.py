@@ -144,6 +144,8 @@ class StreamingDecoder:
         return self._join(pieces)
 
     def _join(self, pieces: list[Tensor]) -> Tensor:
+        if len(pieces) == 1:
+            return pieces[0].contiguous()
         empty = self._like.new_empty(self.batch_size, self.model.config.audio_channels, 0)
         return torch.cat([empty, *pieces], dim=-1)
 

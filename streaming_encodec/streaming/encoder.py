@@ -161,6 +161,8 @@ class StreamingEncoder:
     def _quantise(self, latents: list[Tensor]) -> Tensor:
         # One piece at a time: equal shapes make equal bits.
         codes = [self.engine.quantizer.encode(latent, self._num_codebooks) for latent in latents]
+        if len(codes) == 1:
+            return codes[0].contiguous()
         empty = torch.empty(self.batch_size, self._num_codebooks, 0, dtype=torch.int64, device=self._like.device)
         return torch.cat([empty, *codes], dim=-1)
 

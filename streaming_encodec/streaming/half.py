@@ -92,8 +92,12 @@ class Half:
 
     def advance(self, state: HalfState, x: Tensor) -> tuple[list[Tensor], HalfState]:
         """Take inputs [B, C, n], any n ≥ 0; give the outputs that became complete, a piece for each step."""
-        pending = torch.cat((state.pending, x), dim=-1)
         layers, pieces, used = state.layers, [], 0
+        if layers is not None and x.shape[-1] == self.step_inputs and not state.pending.shape[-1] and not state.skip:
+            # A live stream in step with its source: what follows, without its copies.
+            y, layers = self.stepper.step(x, layers)
+            return [y], HalfState(state.pending, layers)
+        pending = torch.cat((state.pending, x), dim=-1)
         if layers is None and pending.shape[-1] >= self.start_inputs:
             used = self.start_inputs
             y, reference = self.stack.start(pending[..., :used])

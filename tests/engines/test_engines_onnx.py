@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,7 @@ sys.modules[{package!r}] = None  # as if it were not installed
 import streaming_encodec as se
 model = se.EncodecModel(se.EncodecConfig(num_filters=2, hidden_size=4))
 assert se.StreamingEncoder(model, engine="auto").engine.name == "fused"
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 def export():
     from streaming_encodec.engines.export import export
@@ -196,3 +198,40 @@ for attempt in (lambda: se.StreamingEncoder(model, engine="onnx"), export):
         raise AssertionError("nothing was missed")
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+
+
+def test_a_state_that_is_still_held_is_not_written_to() -> None:
+    config = small_config(upsampling_ratios=(4, 3))
+    model = random_model(config, 4, torch.float32)
+    stepper = make_engine("onnx", model).encoder
+    blocks = random_samples(config, 1, 8 * config.hop_length, 4).float().split(config.hop_length, dim=-1)
+    state = stepper.enter(model.encoder.init_state(1))
+    states, outputs = [state], []
+    with torch.no_grad():
+        for block in blocks:  # all states held: every one needs memory of its own
+            y, state = stepper.step(block, state)
+            states.append(state)
+            outputs.append(y)
+        kept = [[tensor.clone() for tensor in state] for state in states]
+        for i in (3, 1, 7, 0, 3):  # back to any of them, also more than once
+            y, after = stepper.step(blocks[i], states[i])
+            assert torch.equal(y, outputs[i])
+            assert all(torch.equal(a, b) for a, b in zip(after, kept[i + 1], strict=True))
+        for state, tensors in zip(states, kept, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(state, tensors, strict=True))
+
+
+def test_many_streams_share_an_engine_across_threads() -> None:
+    config = small_config(upsampling_ratios=(4, 3))
+    model = random_model(config, 5, torch.float32)
+    engine = make_engine("onnx", model)
+    sounds = [random_samples(config, 1, 40 * config.hop_length, seed)[0].float().numpy() for seed in range(8)]
+
+    def run(pcm: np.ndarray) -> np.ndarray:
+        encoder = se.StreamingEncoder(model, None, engine=engine)
+        return np.concatenate([encoder.push(block) for block in np.array_split(pcm, 40, axis=1)], axis=1)
+
+    wanted = [se.StreamingEncoder(model, None, engine="onnx").push(pcm) for pcm in sounds]
+    with ThreadPoolExecutor(8) as pool:
+        for got, codes in zip(pool.map(run, sounds), wanted, strict=True):
+            assert np.array_equal(got, codes)
