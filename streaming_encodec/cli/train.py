@@ -34,6 +34,9 @@ def command(
     config: Annotated[
         Path | None, typer.Option("--config", help="A run's config.json to start from; options override it.")
     ] = None,
+    start_model: Annotated[
+        Path | None, typer.Option("--start-model", help="Folder of a model to go on from; without: random weights.")
+    ] = None,
     time_budget: Annotated[
         float | None, typer.Option("--minutes", min=0.01, help="Fit the run to so many minutes of training.")
     ] = None,
@@ -63,6 +66,7 @@ def command(
     if folder or only_folders:
         raise typer.BadParameter("belongs to --build-data", param_hint="--folder")
     changes: dict[str, object] = {
+        "start_model": None if start_model is None else str(start_model),
         "minutes": time_budget,
         "steps": steps,
         "batch_size": batch_size,

@@ -15,7 +15,7 @@ VOICE_24KHZ = EncodecConfig(
     target_bandwidths=(1.5, 3.0, 6.0, 12.0),
     num_filters=16,
     upsampling_ratios=(2, 4, 5, 8),
-    hidden_size=88,
+    hidden_size=64,
     num_lstm_layers=1,
     use_conv_shortcut=False,
 )
@@ -40,43 +40,44 @@ class LostFramesConfig:
     """Frames taken from the decoder in training; ``decay`` a frame is that of the receiver's concealment."""
 
     chance: float = 0.15
-    start_step: int = 2000
+    start_step: int = 8000
     rate: tuple[float, float] = (0.02, 0.25)
     burst_frames: tuple[float, float] = (1.0, 6.0)
     decay: float = 0.8
 
 
 @dataclass(frozen=True)
-class StartConfig:
-    """The transform codec that training starts from (see ``initial``).
+class ChannelConfig:
+    """The noise that stands for the quantiser until there is one (see ``channel``).
 
-    ``level`` is the gain of the first layer, which the last one undoes: the lower, the more linear ELU is, but the
-    more a step of the optimiser shakes the output (0.1: the first steps at 6e-4 cost 3 dB that 1,000 steps didn't
-    bring back). ``noise``: random weights beside the transform, 1 would keep the variance (arXiv 1502.01852).
-    ``carried_share`` of the latent starts as cosine coefficients, the rest is free for what lies above them.
+    ``start_step``: before it the latent passes untouched; ``efficiency``: which share of its bits a codebook is
+    worth beside the ideal; the noise of a frame follows its power to ``loudness_exponent``, both as measured with
+    k-means codebooks; ``decay`` of the covariance.
     """
 
-    level: float = 0.02
-    noise: float = 0.02
-    lstm_gain: float = 0.05
-    carried_share: float = 0.97
+    start_step: int = 150
+    efficiency: float = 0.85
+    loudness_exponent: float = 1.2
+    decay: float = 0.98
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Training of the codebooks.
+    """Training of the codebooks, from ``start_step`` on.
 
-    ``counts`` are drawn for every clip, so that each bandwidth works; ``commitment_share``: how strongly the
-    latent is pulled to its codes, relative to the decoder's gradient; a code used less than ``dead_share`` of
-    even use is replaced.
+    ``counts`` are drawn for every clip, so that each bandwidth works. ``freeze_encoder``: from then on only the
+    decoder learns, from codes that stay what they are; else the codebooks follow the encoder by moving averages
+    of ``decay``, a code used less than ``dead_share`` of even use is replaced, and ``commitment_share`` says how
+    strongly the latent is pulled to its codes, relative to the decoder's gradient.
     """
 
-    start_step: int = 0
+    start_step: int = 8000
     counts: tuple[int, ...] = (2, 4, 8, 8, 16)
+    freeze_encoder: bool = True
     decay: float = 0.985
     dead_share: float = 0.12
-    kmeans_batches: int = 260
-    kmeans_rounds: int = 5
+    kmeans_batches: int = 600
+    kmeans_rounds: int = 6
     commitment_share: float = 0.1
 
 
@@ -84,6 +85,7 @@ class QuantizerConfig:
 class LossConfig:
     """Shares of the losses in the decoder's gradient (see ``balancer``), and the discriminator's start.
 
+    Of the ``mel_windows``, ``mel_windows_a_step`` are taken in turn: all of them cost as much as the encoder.
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
@@ -93,6 +95,7 @@ class LossConfig:
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
+    mel_windows_a_step: int = 2
     adversarial_start: int | None = None
     discriminator_filters: int = 16
     discriminator_windows: tuple[int, ...] = (2048, 1024, 512)
@@ -103,6 +106,7 @@ class LossConfig:
 class TrainConfig:
     """A run. With ``minutes`` the learning rate fits a wall-clock budget, else it fits ``steps``.
 
+    ``start_model``: the folder of a model to go on from, such as an earlier run's; None begins with random weights.
     ``source_weights``: how often a source is drawn, by its name; the others share by their duration.
     ``precision``: ``float32``, or ``bfloat16`` by autocast (compare gradients first: see ``gradients``).
     """
@@ -110,12 +114,13 @@ class TrainConfig:
     data: str = "data"
     out: str = "runs/voice-24khz"
     model: EncodecConfig = VOICE_24KHZ
+    start_model: str | None = None
     seed: int = 1
-    steps: int = 200_000
+    steps: int = 16_000
     minutes: float | None = None
     batch_size: int = 8
     segment_seconds: float = 0.5
-    learning_rate: float = 3e-5
+    learning_rate: float = 1.5e-3
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
     warmup_steps: int = 50
@@ -123,7 +128,7 @@ class TrainConfig:
     source_weights: Mapping[str, float] = field(default_factory=dict)
     augment: AugmentConfig = AugmentConfig()
     lost_frames: LostFramesConfig = LostFramesConfig()
-    start: StartConfig = StartConfig()
+    channel: ChannelConfig = ChannelConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     loss: LossConfig = LossConfig()
     device: str = "cpu"
@@ -145,6 +150,11 @@ class TrainConfig:
         most = self.model.num_quantizers
         if not self.quantizer.counts or any(not 1 <= k <= most for k in self.quantizer.counts):
             raise ConfigError(f"quantizer.counts must be within 1 to {most}, got {self.quantizer.counts!r}")
+        if not 1 <= self.loss.mel_windows_a_step <= len(self.loss.mel_windows):
+            raise ConfigError(
+                f"loss.mel_windows_a_step must be within 1 to {len(self.loss.mel_windows)}, "
+                f"got {self.loss.mel_windows_a_step!r}"
+            )
         if self.segment_samples < 2 * self.model.hop_length:
             raise ConfigError(f"segment_seconds {self.segment_seconds} is shorter than two frames: give more")
 
@@ -173,7 +183,7 @@ class TrainConfig:
         parts: dict[str, Any] = {
             "augment": AugmentConfig,
             "lost_frames": LostFramesConfig,
-            "start": StartConfig,
+            "channel": ChannelConfig,
             "quantizer": QuantizerConfig,
             "loss": LossConfig,
         }

@@ -29,6 +29,10 @@ PANELS = (
 WATCHED = tuple(name for panel in PANELS for name in panel)
 
 
+_LEVELS_STEP = 1_000_000_000
+"""Draws at steps that no run reaches: for the levels of random weights, and the ones after it for k-means."""
+
+
 class TrainingRun:
     """A run in its folder: ``config.json``, ``state.safetensors``, CSV logs, ``samples/``, ``model/``."""
 
@@ -45,7 +49,7 @@ class TrainingRun:
         )
         self._store = store
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
-        self.trainer = CodecTrainer(config)
+        self.trainer = CodecTrainer(config, self._batch(_LEVELS_STEP))
         self.step = 0
         self.elapsed_s = 0.0
         if self._state_path.exists():
@@ -132,9 +136,8 @@ class TrainingRun:
 
     def _batch(self, step: int) -> Tensor:
         samples = self._source.batch(step, self.config.batch_size)
-        return torch.from_numpy(samples)[:, None].to(self.trainer.device)
+        return torch.from_numpy(samples)[:, None].to(self.config.device)
 
     def _start_quantizer(self) -> None:
-        # Steps that the run itself never reaches, so that these draws are fresh ones.
-        first = self.config.steps + 1
+        first = _LEVELS_STEP + 1
         self.trainer.start_quantizer([self._batch(first + i) for i in range(self.config.quantizer.kmeans_batches)])

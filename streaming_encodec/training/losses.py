@@ -64,17 +64,18 @@ class MelLoss(nn.Module):
             bank = torch.from_numpy(mel_filterbank(sample_rate, window, bands))
             self.register_buffer(f"bank_{window}", bank, persistent=False)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """``[B, 1, T]`` both → scalar."""
+    def forward(self, output: Tensor, target: Tensor, windows: Sequence[int] | None = None) -> Tensor:
+        """``[B, 1, T]`` both → scalar; ``windows``: only these of the loss's."""
         total = output.new_zeros(())
-        for window in self.windows:
+        windows = windows or self.windows
+        for window in windows:
             with torch.no_grad():
                 wanted = self.mel(target, window)
             got = self.mel(output, window)
             log_error = ((got + MEL_FLOOR).log() - (wanted + MEL_FLOOR).log()).abs().mean()
             linear_error = (got - wanted).abs().mean() / (wanted.mean() + MEL_FLOOR)
             total = total + log_error + 0.25 * linear_error
-        return total / len(self.windows)
+        return total / len(windows)
 
     def mel(self, x: Tensor, window: int) -> Tensor:
         """Magnitude mel spectrogram ``[B, bands, frames]`` of ``[B, 1, T]``."""

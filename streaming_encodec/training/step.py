@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.errors import ConfigError, StreamingEncodecError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training import state
 from streaming_encodec.training.adversary import Adversary
 from streaming_encodec.training.balancer import LossBalancer
+from streaming_encodec.training.channel import GaussianChannel
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.gradients import require_sane_gradients
 from streaming_encodec.training.initial import initialise
 from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
+from streaming_encodec.training.muon import Muon
 from streaming_encodec.training.quantizer import QuantizerTrainer
 
 
@@ -25,29 +27,30 @@ class DivergedError(StreamingEncodecError):
     """The losses are no longer finite; the message says from where to go on."""
 
 
-class CodecTrainer:
-    """The model with its losses, codebook averages and optimiser: everything that a step changes."""
+_LEVEL_SHARE = 0.2
+"""How strongly the latent is kept at unit power: through the channel, louder would otherwise always be better."""
 
-    def __init__(self, config: TrainConfig) -> None:
+
+class CodecTrainer:
+    """The model with its losses, codebook averages and optimiser: everything that a step changes.
+
+    ``batch`` [B, 1, T] of speech sets the levels of random weights.
+    """
+
+    def __init__(self, config: TrainConfig, batch: Tensor) -> None:
         self.config = config
         self.device = torch.device(config.device)
         if config.precision == "bfloat16":
             require_sane_gradients(config.model, self.device, torch.bfloat16)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = EncodecModel(config.model)
-            initialise(self.model, config.start)
-        self.model = self.model.to(self.device).train()
+        self.model = _starting_model(config, batch.cpu()).to(self.device).train()
+        self.channel = GaussianChannel(config.model.hidden_size, config.channel)
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
         shares = {"waveform": config.loss.waveform, "shaped": config.loss.shaped, "mel": config.loss.mel}
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
+        self.optimizer = Muon(
+            (self.model.encoder, self.model.decoder), config.learning_rate, config.betas, config.weight_decay
         )
         self.adversary = Adversary(config) if config.loss.adversarial_start is not None else None
 
@@ -56,17 +59,32 @@ class CodecTrainer:
         config = self.config
         rng = np.random.default_rng([config.seed, step, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        quantised = step >= config.quantizer.start_step
+        frozen = quantised and config.quantizer.freeze_encoder
+        with (
+            torch.set_grad_enabled(not frozen),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
+        ):
             encoded = self.model.encoder(samples)
         # A leaf, so that the decoder's wish for the latent is known before the encoder runs backward.
-        latent = encoded.detach().float().requires_grad_()
-        passed, commitment = latent, None
+        latent = encoded.detach().float().requires_grad_(not frozen)
+        if not bool(latent.detach().isfinite().all()):
+            raise _diverged("latent", step)
+        passed, pull = latent, None
+        active = torch.from_numpy(rng.choice(config.quantizer.counts, len(samples))).to(self.device)
         report: dict[str, float] = {}
-        if step >= config.quantizer.start_step:
-            active = torch.from_numpy(rng.choice(config.quantizer.counts, len(samples))).to(self.device)
-            passed, commitment, used = self.quantizer(latent, active, generator)
+        if quantised:
+            passed, commitment, used = self.quantizer(latent, active, None if frozen else generator)
             report |= {"perplexity_1": float(used[0]), "perplexity_mean": float(used[:8].mean())}
             report["commitment"] = float(commitment.detach())
+            if not frozen:
+                pull = _share_of(torch.autograd.grad(commitment, latent)[0], config.quantizer.commitment_share)
+        else:
+            self.channel.follow(latent.detach())
+            pull = _LEVEL_SHARE * _towards_unit_power(latent.detach())
+            if step >= config.channel.start_step:
+                bits = [float(count) * config.model.bits_per_codebook for count in active]
+                passed = self.channel(latent, bits, generator)
         if step >= config.lost_frames.start_step:
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
             passed = conceal_latent(passed, lost, config.lost_frames.decay)
@@ -74,7 +92,8 @@ class CodecTrainer:
             output = self.model.decoder(passed)
         self.optimizer.zero_grad(set_to_none=True)
         report |= self._backward_through_decoder(output.float(), samples, learning_rate, step)
-        self._backward_through_encoder(encoded, latent, commitment)
+        if pull is not None:
+            self._backward_through_encoder(encoded, latent, pull)
         return report | self._update(step, learning_rate)
 
     def _backward_through_decoder(
@@ -85,7 +104,7 @@ class CodecTrainer:
         losses = {
             "waveform": waveform_loss(heard, samples),
             "shaped": shaped_loss(heard, samples),
-            "mel": self.mel(heard, samples),
+            "mel": self.mel(heard, samples, self._windows(step)),
         }
         judged: dict[str, float] = {}
         start = self.config.loss.adversarial_start
@@ -95,25 +114,22 @@ class CodecTrainer:
         torch.autograd.backward(output, self.balancer.gradient(losses, heard))
         return {name: float(loss.detach()) for name, loss in losses.items()} | judged
 
-    def _backward_through_encoder(self, encoded: Tensor, latent: Tensor, commitment: Tensor | None) -> None:
+    def _windows(self, step: int) -> tuple[int, ...]:
+        windows = self.config.loss.mel_windows
+        turns = -(-len(windows) // self.config.loss.mel_windows_a_step)
+        return windows[step % turns :: turns]
+
+    def _backward_through_encoder(self, encoded: Tensor, latent: Tensor, pull: Tensor) -> None:
         if latent.grad is None:  # the decoder always uses the latent
             raise DivergedError("no gradient reached the latent: resume from the last saved state")
-        gradient = latent.grad
-        if commitment is not None:
-            # A share of the decoder's gradient: a fixed weight was seen to drown it and collapse the
-            # codebooks.
-            (pull,) = torch.autograd.grad(commitment, latent)
-            share = self.config.quantizer.commitment_share
-            gradient = gradient + pull * (share * gradient.norm() / (pull.norm() + 1e-12))
-        torch.autograd.backward(encoded, gradient.to(encoded.dtype))
+        # A share of the decoder's gradient: a fixed weight was seen to drown it and collapse the codebooks.
+        torch.autograd.backward(encoded, (latent.grad + pull * latent.grad.norm()).to(encoded.dtype))
 
     def _update(self, step: int, learning_rate: float) -> dict[str, float]:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
+        learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(learned, self.config.grad_clip))
         if not np.isfinite(norm):
-            raise DivergedError(
-                f"the gradient of step {step} is not finite: resume from the last saved state with a lower "
-                "learning_rate, or with precision='float32'"
-            )
+            raise _diverged("gradient", step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -123,6 +139,7 @@ class CodecTrainer:
         """Every tensor to resume from, by name."""
         tensors = state.with_prefix("model", self.model.state_dict())
         tensors |= state.with_prefix("quantizer", self.quantizer.state())
+        tensors |= state.with_prefix("channel", self.channel.state())
         tensors |= state.with_prefix("optimizer", state.optimizer_tensors(self.optimizer))
         if self.adversary is not None:
             tensors |= state.with_prefix("adversary", self.adversary.state())
@@ -132,6 +149,7 @@ class CodecTrainer:
         """Take back what :meth:`state` gave. A discriminator that the saved run didn't have starts anew."""
         self.model.load_state_dict(state.without_prefix("model", tensors))
         self.quantizer.load_state(state.without_prefix("quantizer", tensors))
+        self.channel.load_state(state.without_prefix("channel", tensors))
         state.load_optimizer_tensors(self.optimizer, state.without_prefix("optimizer", tensors))
         held = state.without_prefix("adversary", tensors)
         if self.adversary is not None and held:
@@ -143,3 +161,34 @@ class CodecTrainer:
         latents = [self.model.encoder(batch).transpose(1, 2).flatten(0, 1) for batch in batches]
         generator = torch.Generator().manual_seed(self.config.seed)
         self.quantizer.start(torch.cat(latents), generator)
+
+
+def _starting_model(config: TrainConfig, batch: Tensor) -> EncodecModel:
+    if config.start_model is not None:
+        model = EncodecModel.from_pretrained(config.start_model)
+        if model.config != config.model:
+            raise ConfigError(f"start_model {config.start_model} has another architecture than the run's model")
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = EncodecModel(config.model)
+        initialise(model, batch)
+    return model
+
+
+def _diverged(what: str, step: int) -> DivergedError:
+    return DivergedError(
+        f"the {what} of step {step} is not finite: resume from the last saved state with a lower learning_rate, "
+        "or with precision='float32'"
+    )
+
+
+def _share_of(pull: Tensor, share: float) -> Tensor:
+    """``pull``, to be multiplied by the norm of the gradient that it goes with."""
+    return pull.mul(share / (pull.norm() + 1e-12))
+
+
+def _towards_unit_power(latent: Tensor) -> Tensor:
+    """As long as the excess of power over 1."""
+    excess = latent.square().mean() - 1.0
+    return latent.mul(excess.clamp(-1.0, 1.0) / latent.norm())

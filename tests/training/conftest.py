@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.training.config import LossConfig, LostFramesConfig, QuantizerConfig, StartConfig, TrainConfig
+from streaming_encodec.training.config import ChannelConfig, LossConfig, LostFramesConfig, QuantizerConfig, TrainConfig
 from streaming_encodec.training.recipe import Clip, write_manifest
 
 TINY_MODEL = EncodecConfig(
@@ -62,7 +62,7 @@ def tiny_config(tiny_data: Path, tmp_path: Path) -> TrainConfig:
         segment_seconds=0.2,
         warmup_steps=2,
         quantizer=QuantizerConfig(start_step=3, counts=(1, 2, 4), kmeans_batches=3, kmeans_rounds=3),
-        start=StartConfig(level=0.3, noise=0.5),
+        channel=ChannelConfig(start_step=1),
         lost_frames=LostFramesConfig(start_step=5, chance=0.7),
         loss=LossConfig(mel_windows=(512, 256), discriminator_filters=4, discriminator_windows=(256,)),
         log_every=1,

@@ -1,0 +1,121 @@
+"""The optimiser: orthogonal steps for the weight matrices, Adam for everything else.
+
+A codec's convolutions are matrices whose gradients are dominated by a few directions: the low harmonics. Adam
+follows those, and the phase of everything above locks late. Muon (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon/) makes each step of a matrix orthogonal, so that all directions move
+alike; scaled after arXiv 2502.16982, so that one learning rate serves both rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+_MOMENTUM = 0.95
+_SMALLEST_SIDE = 16
+"""A matrix with a shorter side (the first and the last convolution) is left to Adam."""
+_ADAM_SHARE = 0.6
+_ITERATIONS = 5
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Of Newton and Schulz's iteration: singular values go to about 1, from above 0.001 in five rounds."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Adam for what is no matrix.
+
+    A convolution's weight is the matrix of its output channels by all that one output sample sums.
+
+    Args:
+        modules: their parameters are learned.
+        betas: Adam's.
+        weight_decay: of the matrices, relative to the learning rate.
+    """
+
+    def __init__(
+        self, modules: Iterable[nn.Module], learning_rate: float, betas: tuple[float, float], weight_decay: float
+    ) -> None:
+        matrices: list[Tensor] = []
+        transposed: list[Tensor] = []  # input channels come first there
+        others: list[Tensor] = []
+        for module in modules:
+            for part in module.modules():
+                for parameter in part.parameters(recurse=False):
+                    if not _is_matrix(parameter):
+                        others.append(parameter)
+                    elif isinstance(part, nn.ConvTranspose1d):
+                        transposed.append(parameter)
+                    else:
+                        matrices.append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "kind": "matrix", "weight_decay": weight_decay},
+            {"params": transposed, "kind": "transposed", "weight_decay": weight_decay},
+            {"params": others, "kind": "adam", "betas": betas},
+        ]
+        super().__init__([group for group in groups if group["params"]], {"lr": learning_rate})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move all parameters that have a gradient."""
+        if closure is not None:
+            raise TypeError("this optimiser evaluates no closure: call backward, then step()")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if group["kind"] == "adam":
+                    self._adam(parameter, parameter.grad, group)
+                else:
+                    self._orthogonal(parameter, parameter.grad, group)
+        return None
+
+    def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        momentum.lerp_(gradient, 1.0 - _MOMENTUM)
+        wanted = gradient.lerp(momentum, _MOMENTUM)  # Nesterov's
+        if group["kind"] == "transposed":
+            wanted = wanted.transpose(0, 1)
+        flat = wanted.flatten(1)
+        step = orthogonalised(flat).mul_(0.2 * max(flat.shape) ** 0.5).view_as(wanted)
+        if group["kind"] == "transposed":
+            step = step.transpose(0, 1)
+        parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"])
+
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["steps"] = torch.zeros(())
+        state["steps"] += 1
+        fast, slow = group["betas"]
+        state["first"].lerp_(gradient, 1.0 - fast)
+        state["second"].lerp_(gradient.square(), 1.0 - slow)
+        count = float(state["steps"])
+        scale = (state["second"] / (1.0 - slow**count)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(state["first"], scale, value=-_ADAM_SHARE * group["lr"] / (1.0 - fast**count))
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """The nearest matrix with all singular values about 1 (within 0.7 to 1.2), ``[m, n]`` → same shape."""
+    a, b, c = _QUINTIC
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x.div(x.norm() + 1e-9)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    return parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= _SMALLEST_SIDE
