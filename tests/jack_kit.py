@@ -1,13 +1,14 @@
 """A sound card made by JACK's dummy driver, and somebody who speaks into its microphone and hears its
 speaker.
 
-Run as a program it measures: `python tests/jack_kit.py --seconds 60 [--model …]`.
+Run as a program it measures: `python tests/jack_kit.py --seconds 60 [--talk] [--model …]`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -16,11 +17,11 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from process_kit import Usage
 
 RATE, BLOCK = 24_000, 256
 _PATIENCE_S = 60.0
@@ -125,7 +126,7 @@ class Person:
         self._client = jack.Client(name, no_start_server=True)
         self._mouth = self._client.outports.register("mouth")
         self._ear = self._client.inports.register("ear")
-        self._sound, self._at, self._heard = sound, -1, []
+        self.sound, self._at, self._heard = sound, -1, []
         self._client.set_process_callback(self._process)
         self._client.activate()
 
@@ -133,8 +134,8 @@ class Person:
         out = self._mouth.get_array()
         out[:] = 0
         if self._at >= 0:
-            index = (self._at + np.arange(count)) % len(self._sound)
-            out[:] = self._sound[index]
+            index = (self._at + np.arange(count)) % len(self.sound)
+            out[:] = self.sound[index]
             self._at += count
             self._heard.append(self._ear.get_array().copy())
 
@@ -142,10 +143,11 @@ class Person:
         """Ports of PortAudio programs."""
         return {port.name for port in self._client.get_ports("PortAudio")}
 
-    def put_on(self, ports: set[str]) -> None:
-        """Take these ports (of one program) off the dummy hardware, and between mouth and ear."""
-        for name in ports:
-            port = self._client.get_port_by_name(name)
+    def put_on(self, microphones: set[str], speakers: set[str]) -> None:
+        """Take these programs' ports off the dummy hardware: speak into the microphone of the ones, hear the others."""
+        ports = [self._client.get_port_by_name(name) for name in microphones | speakers]
+        wanted = [port for port in ports if port.name in (microphones if port.is_input else speakers)]
+        for port in wanted:
             for other in self._client.get_all_connections(port):
                 if port.is_input:
                     self._client.disconnect(other, port)
@@ -206,21 +208,82 @@ def end(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
     return facts
 
 
+def delays_over_time(said: np.ndarray, heard: np.ndarray, window_s: float = 20.0) -> list[float]:
+    """Delay in ms at the start, in the middle and at the end, each over so many seconds."""
+    size = min(round(window_s * RATE), len(heard) // 3)
+    begins = (RATE, (len(heard) - size) // 2, len(heard) - size)
+    return [likeness(said[at : at + size], heard[at : at + size])[0] for at in begins]
+
+
 def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float, float]:
     """Speak into a demo for so long: its JSON, the delay in ms between mouth and ear, and the likeness."""
     sound = clip()
     person = Person("person", sound)
     demo = start("demo", "--json", "--seconds", seconds, *arguments)
     try:
-        _until(lambda: len(person.ports()) == 2 or demo.poll() is not None, "the demo opened no device")
-        person.put_on(person.ports())
+        ports = _ports_of(demo, person, set())
+        usage = Usage(demo)
+        person.put_on(ports, ports)
         person.speak()
         facts = end(demo, seconds)
         said = np.tile(sound, 1 + len(person.heard) // len(sound))[: len(person.heard)]
-        return facts, *likeness(said, person.heard)
+        facts |= usage.facts() | {"measured_delay_ms_over_time": delays_over_time(said, person.heard)}
+        return facts, *_beginning(said, person.heard)
     finally:
         demo.kill()
         person.close()
+
+
+def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], float, float]]:
+    """Two people in two programs, joined by a relay in a third: for each what the program at his ear says, and the
+    delay and the likeness of what he has heard of the other."""
+    sound = clip()
+    people = [Person("anna", sound), Person("bert", np.roll(sound, len(sound) // 2))]
+    relay = start("serve", "--port", "0")
+    talks: list[subprocess.Popen[str]] = []
+    try:
+        assert relay.stderr is not None
+        url = json.loads(relay.stderr.readline())["url"]
+        ports: list[set[str]] = []
+        for person in people:
+            talks.append(start("talk", "room", "--url", url, "--json", "--seconds", seconds, *arguments))
+            ports.append(_ports_of(talks[-1], person, set().union(*ports)))
+        usages = [Usage(process) for process in talks]
+        for person, mine in zip(people, ports, strict=True):
+            person.put_on(mine, mine)
+        for person in people:
+            person.speak()
+        every = [end(talk, seconds) for talk in talks]
+        heard = []
+        for person, other, facts, usage in zip(people, reversed(people), every, usages, strict=True):
+            count = len(person.heard)
+            said = np.tile(other.sound, 1 + count // len(sound))[:count]
+            over_time = {"measured_delay_ms_over_time": delays_over_time(said, person.heard)}
+            heard.append((facts | usage.facts() | over_time, *_beginning(said, person.heard)))
+        return heard
+    finally:
+        for process in (*talks, relay):
+            process.kill()
+            process.communicate()
+        for person in people:
+            person.close()
+
+
+def _ports_of(process: subprocess.Popen[str], person: Person, others: set[str]) -> set[str]:
+    """The microphone and the speaker of a program that has just been started."""
+    _until(
+        lambda: len(person.ports() - others) == 2 or process.poll() is not None,
+        "the program opened no devices",
+    )
+    if process.poll() is not None:
+        raise RuntimeError(f"the program has ended: {process.communicate()[1]}")
+    return person.ports() - others
+
+
+def _beginning(said: np.ndarray, heard: np.ndarray, most_s: float = 60.0) -> tuple[float, float]:
+    """Delay and likeness over the first minute."""
+    size = round(most_s * RATE)
+    return likeness(said[:size], heard[:size])
 
 
 _WATCHER = """
@@ -253,22 +316,28 @@ def machine_watched(seconds: float) -> Iterator[dict[str, float]]:
 
 
 def main() -> None:
-    """Measure a demo on the dummy card."""
+    """Measure a demo, or a call, on the dummy card."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--model", default="voice-24khz")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--talk", action="store_true", help="two people in a call instead of the demo")
     parser.add_argument(
         "--real-time", action="store_true", help="as on a calm machine, for a busy one: real-time priority, takes root"
     )
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()  # the rest is for the program: --bandwidth, --loss …
     if options.real_time:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_CARD_PRIORITY))
     else:
         hurry()
+    arguments = ("--model", options.model, "--engine", options.engine, *more)
+    # What is here stays, and a collection of garbage would make the person late.
+    gc.collect()
+    gc.freeze()
     with dummy_card(options.real_time), machine_watched(options.seconds) as machine:
-        facts, delay_ms, like = hear_demo(options.seconds, "--model", Path(options.model), "--engine", options.engine)
-    print(json.dumps({**facts, **machine, "measured_delay_ms": delay_ms, "likeness": like}, indent=1))
+        heard = [hear_demo(options.seconds, *arguments)] if not options.talk else hear_talk(options.seconds, *arguments)
+    for facts, delay_ms, like in heard:
+        print(json.dumps({**facts, **machine, "measured_delay_ms": delay_ms, "likeness": like}, indent=1))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Side:
         self.device_rate = rate
         self.latency_s = 0.0
         self.block_s = 0.0
+        self.is_heard = False
         self._called_at = 0.0
         self._stream: DeviceStream | None = None
         self._calls = 0
@@ -139,7 +140,9 @@ class Side:
     # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
 
     def _on_input(self, block: Block, latency_s: float, lost: bool) -> None:
-        self._counts.overruns += self.ring.write(block) < len(block)
+        fitted = self.ring.write(block)
+        # Before somebody has begun to listen nothing is missed.
+        self._counts.overruns += self.is_heard and fitted < len(block)
         self._note(block, latency_s, lost)
 
     def _on_output(self, block: Block, latency_s: float, lost: bool) -> None:
@@ -216,6 +219,7 @@ class SoundCard:
         """What the microphone has heard since the last call, [1, n]."""
         if self._microphone is None or not self._microphone.is_open:
             return np.zeros((1, 0), np.float32)
+        self._microphone.is_heard = True
         block = self._microphone.ring.read_all()
         return self._microphone.resampler.push(mix_channels(block.T, 1))
 

@@ -123,12 +123,15 @@ def _run_live(
 ) -> dict[str, Any]:
     from contextlib import ExitStack
 
+    from streaming_encodec.audio.devices import likely_loudspeaker
     from streaming_encodec.audio.files import AudioWriter
     from streaming_encodec.cli.live_run import LiveSession
     from streaming_encodec.live.howl import HowlGuard
     from streaming_encodec.live.loop import LiveLoop
 
     note("wear headphones: what the speaker plays, the microphone hears again, and it howls")
+    if likely_loudspeaker(card.names["output"]):
+        note(f"{card.names['output']} looks like a loudspeaker: a howl is silenced, but headphones are the cure")
     for kind, name in card.names.items():
         err().print(f"[dim]{kind}:[/] {name}")
     with ExitStack() as stack:
@@ -213,8 +216,6 @@ def _print(facts: dict[str, Any]) -> None:
     from streaming_encodec.cli.live_view import summary
 
     rows = {"model": f"{facts['model']}{caveat(facts['weights'])}, engine {facts['engine']}", **summary(facts)}
-    if facts["howls"]:
-        rows["howling"] = f"caught {facts['howls']} times: use headphones"
     for name in ("output", "picture"):
         if facts.get(name):
             rows[name] = facts[name]

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 from rich.live import Live
 
 from streaming_encodec.cli.console import err, note
 from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.keyboard import Keyboard
-from streaming_encodec.cli.live_view import History, panel
+from streaming_encodec.cli.live_view import History, Look, panel
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel
 from streaming_encodec.errors import CallError
 from streaming_encodec.live.loop import LiveLoop
@@ -80,6 +81,7 @@ class LiveSession:
         self._clock = clock
         self._quit = False
         self._looked = -_LOOK_S
+        self._look: Look | None = None
 
     def run(self, seconds: float | None = None, done: Callable[[], bool] | None = None) -> dict[str, Any]:
         """Until the end. Returns the call in numbers."""
@@ -88,9 +90,11 @@ class LiveSession:
         with ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
             stack.enter_context(self._keyboard)
-            live = None
             if console.is_terminal:
-                live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True))
+                # It paints in a thread of its own: a picture takes longer than a frame may wait.
+                stack.enter_context(
+                    Live(console=console, get_renderable=self._picture, refresh_per_second=1 / _LOOK_S, transient=True)
+                )
 
             def stop() -> bool:
                 passed = self._clock() - begin
@@ -101,10 +105,10 @@ class LiveSession:
                     or (done is not None and done())
                 )
 
-            self.loop.run(stop, lambda: self._look(self._clock() - begin, live))
+            self.loop.run(stop, lambda: self._attend(self._clock() - begin))
         return self.history.facts(self.loop, self._clock() - begin)
 
-    def _look(self, passed: float, live: Live | None) -> None:
+    def _attend(self, passed: float) -> None:
         if passed - self._looked < _LOOK_S:
             return
         self._looked = passed
@@ -115,10 +119,11 @@ class LiveSession:
                 self.loop.muted = not self.loop.muted
             else:
                 self._on_key(key)
-        self.history.add(passed, self.loop)
-        if live is not None:
-            facts = self.history.facts(self.loop, passed)
-            live.update(panel(self.loop, facts, self._settings(), self._keys), refresh=True)
+        self._look = self.history.look(passed, self.loop)
+
+    def _picture(self) -> RenderableType:
+        look = self._look
+        return "" if look is None else panel(look, self._settings(), self._keys)
 
 
 def next_bandwidth(known: tuple[float, ...], now: float, up: bool) -> float:

@@ -17,6 +17,7 @@ from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
 _BAR = 30
 _BAR_FLOOR_DB = -60.0
 _MOST_LOOKS = 100_000  # three hours of them
+_BITRATE_LOOKS = 20  # two seconds
 
 
 def level_bar(level_db: float) -> Text:
@@ -28,30 +29,62 @@ def level_bar(level_db: float) -> Text:
     return Text.assemble(("█" * filled, colour), ("░" * (_BAR - filled), "dim"), f"  {number}")
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A call at one moment. Taken by the loop's thread and painted by another, so that painting costs no sound."""
+
+    seconds: float
+    figures: LineFigures
+    delays: Delays
+    frame_ms: tuple[float, float]
+    deadline_ms: float
+    levels_db: tuple[float, float]
+    muted: bool
+    counts: dict[str, int]
+    warnings: tuple[str, ...]
+    payload_kbps: float = 0.0
+    wire_kbps: float = 0.0
+
+
 @dataclass(slots=True)
 class History:
     """Looks at a call, taken a few times a second."""
 
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
     delays: deque[Delays] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
-    first: LineFigures = field(default_factory=LineFigures)
+    _sent: deque[tuple[float, int, int]] = field(default_factory=lambda: deque([(0.0, 0, 0)], maxlen=_BITRATE_LOOKS))
 
-    def add(self, seconds: float, loop: LiveLoop) -> None:
-        """Look once; before anything is played there is no delay to be seen."""
-        delays = loop.delays()
+    def look(self, seconds: float, loop: LiveLoop) -> Look:
+        """Look once; before anything is played there is no delay to be remembered."""
+        figures = loop.line.figures()
+        delays = loop.delays(figures)
         if delays.buffer_ms > 0:
             self.seconds.append(seconds)
             self.delays.append(delays)
+        begin, payload, wire = self._sent[0]
+        self._sent.append((seconds, figures.payload_bits, figures.wire_bits))
+        lately = 1000 * max(0.001, seconds - begin)
+        return Look(
+            seconds=seconds,
+            figures=figures,
+            delays=delays,
+            frame_ms=loop.frame_ms(figures),
+            deadline_ms=loop.deadline_ms,
+            levels_db=(loop.input_level.peak_db, loop.output_level.peak_db),
+            muted=loop.muted,
+            counts=_counts(loop),
+            warnings=tuple(_warnings(loop, figures)),
+            payload_kbps=(figures.payload_bits - payload) / lately,
+            wire_kbps=(figures.wire_bits - wire) / lately,
+        )
 
     def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
-        """The call in numbers, for `--json` and the summary."""
-        figures, counts = loop.line.figures(), loop.card.counts
-        encode, decode = loop.frame_ms
-        totals = [delays.total_ms for delays in self.delays]
-        parts = {
-            name: percentile([delays.parts()[name] for delays in self.delays], 50)
-            for name in Delays(*[0.0] * 7).parts()
-        }
+        """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
+        figures = loop.line.figures()
+        encode, decode = loop.frame_ms(figures)
+        every = [delays.parts() for delays in self.delays]
+        totals = [sum(parts.values()) for parts in every]
+        third = max(1, len(totals) // 3)
         return {
             "seconds": seconds,
             "payload_kbps": figures.payload_bits / 1000 / max(seconds, 0.001),
@@ -59,50 +92,61 @@ class History:
             "packets_sent": figures.packets_sent,
             "packets_lost": figures.packets_lost,
             "concealed_share": figures.concealed_share,
+            "skipped_frames": figures.skipped_frames,
             "mouth_to_ear_ms_p50": percentile(totals, 50),
             "mouth_to_ear_ms_p95": percentile(totals, 95),
-            "delay_ms": parts,
+            "mouth_to_ear_ms_by_third": [
+                percentile(part, 50) for part in (totals[:third], totals[third : 2 * third], totals[2 * third :])
+            ],
+            "delay_ms": {name: percentile([parts[name] for parts in every], 50) for name in Delays(*[0.0] * 7).parts()},
             "frame_deadline_ms": loop.deadline_ms,
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,
-            "underruns": counts.underruns,
-            "overruns": counts.overruns,
-            "reported_by_card": counts.reported,
-            "lost_devices": counts.lost_devices,
+            **_counts(loop),
             "howls": 0 if loop.guard is None else loop.guard.caught,
         }
 
 
-def panel(loop: LiveLoop, facts: dict[str, Any], settings: str, keys: str) -> RenderableType:
-    """The picture of this moment."""
+def _counts(loop: LiveLoop) -> dict[str, int]:
+    counts = loop.card.counts
+    return {
+        "underruns": counts.underruns,
+        "overruns": counts.overruns,
+        "reported_by_card": counts.reported,
+        "lost_devices": counts.lost_devices,
+    }
+
+
+def panel(look: Look, settings: str, keys: str) -> RenderableType:
+    """The picture of one moment."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    figures, delays = loop.line.figures(), loop.delays()
-    encode, decode = loop.frame_ms
-    busy = encode + decode
-    muted = Text("  muted", style="bold yellow") if loop.muted else Text()
-    table.add_row("you", Text.assemble(level_bar(loop.input_level.peak_db), muted))
-    table.add_row("heard", level_bar(loop.output_level.peak_db))
+    figures, delays = look.figures, look.delays
+    encode, decode = look.frame_ms
+    you, heard = look.levels_db
+    table.add_row("you", Text.assemble(level_bar(you), Text("  muted" if look.muted else "", style="bold yellow")))
+    table.add_row("heard", level_bar(heard))
     table.add_row("settings", settings)
-    table.add_row("bitrate", f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} on the wire")
+    table.add_row("bitrate", f"{look.payload_kbps:.1f} kbps of codes, {look.wire_kbps:.1f} on the wire")
     table.add_row(
         "frame time",
         Text(
-            f"{encode:.1f} + {decode:.1f} ms of {loop.deadline_ms:.1f} ms",
-            style="bold red" if busy > loop.deadline_ms else "",
+            f"{encode:.1f} + {decode:.1f} ms of {look.deadline_ms:.1f} ms",
+            style="bold red" if encode + decode > look.deadline_ms else "",
         ),
     )
     table.add_row("buffer", f"{figures.buffer_ms:.0f} ms, aims at {figures.target_ms:.0f} ms")
     parts = " + ".join(f"{name} {ms:.0f}" for name, ms in delays.parts().items())
     table.add_row("mouth to ear", f"[bold]{delays.total_ms:.0f} ms[/] = {parts}")
+    counts = look.counts
     table.add_row(
         "losses",
         f"{100 * figures.concealed_share:.2f} % concealed, {figures.packets_lost} packets lost, "
-        f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
-        f"{facts['reported_by_card']} by the card",
+        f"{figures.skipped_frames} frames left out, {counts['underruns']} underruns, {counts['overruns']} overruns, "
+        f"{counts['reported_by_card']} by the card",
     )
-    for warning in _warnings(loop, figures):
+    for warning in look.warnings:
         table.add_row("", Text(warning, style="bold red"))
     table.add_row("keys", keys)
     return table
@@ -123,12 +167,16 @@ def _warnings(loop: LiveLoop, figures: LineFigures) -> list[str]:
 def summary(facts: dict[str, Any]) -> dict[str, str]:
     """The facts in words."""
     parts = " + ".join(f"{name} {ms:.0f}" for name, ms in facts["delay_ms"].items())
-    return {
+    rows = {
         "bitrate": f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} kbps on the wire",
         "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
         "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
         f"of {facts['frame_deadline_ms']:.1f} ms",
-        "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed",
+        "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed, "
+        f"{facts['skipped_frames']} frames left out",
         "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
         f"{facts['reported_by_card']} reported by it",
     }
+    if facts["howls"]:
+        rows["howling"] = f"caught {facts['howls']} times: use headphones"
+    return rows

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from streaming_encodec.live.call_line import CallLine
 
 _KEYS = "+/- bandwidth   m mute   q hang up"
+_FAR_BEHIND_S = 0.8
+"""Twice the most that the jitter buffer aims at. What lies further back is left out: on a machine too slow for the
+model delay would grow to all that the buffer holds."""
 
 
 def talk_command(
@@ -92,6 +95,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from contextlib import ExitStack
 
     from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.devices import likely_loudspeaker
     from streaming_encodec.audio.files import AudioWriter
     from streaming_encodec.audio.portaudio import PortAudio
     from streaming_encodec.cli.live_run import LiveSession, check_speed
@@ -99,9 +103,11 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.errors import CallError
     from streaming_encodec.live.call_line import CallLine
     from streaming_encodec.live.file_card import FileCard
+    from streaming_encodec.live.howl import HowlGuard
     from streaming_encodec.live.loop import LiveLoop
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.net.client import VoiceClient
+    from streaming_encodec.voice.receiver import ReceiverSettings
 
     use_threads(threads)
     kbps = bandwidth_of(loaded, wishes.bandwidth)
@@ -130,12 +136,21 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             bandwidth=kbps,
             engine=fast,
             tls=tls_of(wishes.ca),
+            playout=ReceiverSettings(capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
         )
         line = CallLine(call)
         stack.callback(line.close)
         note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
+        guard = None
+        if isinstance(card, SoundCard):
+            guard = HowlGuard(rate)
+            if likely_loudspeaker(card.names["output"]):
+                note(
+                    f"{card.names['output']} looks like a loudspeaker: if another has one too it will howl, and is "
+                    "silenced when it does; press m while you listen, or wear headphones"
+                )
         session = LiveSession(
-            LiveLoop(card, line, on_heard=on_heard),
+            LiveLoop(card, line, guard=guard, on_heard=on_heard),
             settings=lambda: f"{line.bandwidth:g} kbps, {len(call.present)} others in {wishes.room}",
             keys=_KEYS,
             on_key=lambda key: _on_key(key, loaded, line),
@@ -178,6 +193,8 @@ def _print(room: str, facts: dict[str, Any]) -> None:
     from streaming_encodec.cli.live_view import summary
 
     rows = summary(facts)
+    if facts["dropped_blocks"]:
+        rows["unsaid"] = f"{facts['dropped_blocks']} blocks of the microphone: this machine is too slow for the model"
     rows["connection"] = f"{facts['connects'] - 1} times lost and mended"
     if facts["output"]:
         rows["output"] = facts["output"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from concurrent.futures import Future
 
@@ -10,15 +11,21 @@ from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import CallError
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.meters import percentile
 from streaming_encodec.net.client import VoiceClient
 from streaming_encodec.wire.header import HEADER_BYTES
 
 _UNSENT_BLOCKS = 32
 """Blocks that wait for the encoder, a third of a second: more means that the machine is too slow."""
+_RECENT_BLOCKS = 512
 
 
 class CallLine:
     """A call, entered when made. The event loop has a thread of its own.
+
+    Of the delay it knows this end: what it gives for the network is a round trip to the relay, which is the way of a
+    packet to and from it for a speaker as far away as this end is. The speaker's own microphone and encoder are taken
+    to be like the ones here.
 
     dropped_blocks: microphone blocks for which the encoder had no time.
 
@@ -30,6 +37,7 @@ class CallLine:
         self.call = call
         self.dropped_blocks = 0
         self._unsent: deque[Future[None]] = deque()
+        self._encode_ms: deque[float] = deque(maxlen=_RECENT_BLOCKS)
         self._meter = BufferMeter()
         self._background = BackgroundLoop()
         try:
@@ -67,7 +75,10 @@ class CallLine:
             self.dropped_blocks += 1
             return
         sound = mix_channels(pcm, self.call.format.channels)
-        self._unsent.append(self._background.start(self.call.send(sound)))
+        begin = time.monotonic()
+        sending = self._background.start(self.call.send(sound))
+        sending.add_done_callback(lambda _: self._encode_ms.append(1000 * (time.monotonic() - begin)))
+        self._unsent.append(sending)
 
     def read(self, count: int, now: float) -> Pcm:
         """The next samples [1, count] of everybody."""
@@ -82,11 +93,14 @@ class CallLine:
         return LineFigures(
             packets_sent=link.packets_sent,
             bytes_sent=link.bytes_sent,
+            network_ms=1000 * self.call.round_trip_s,
+            encode_ms=(percentile(self._encode_ms, 50), percentile(self._encode_ms, 95)),
             payload_bits=8 * (link.bytes_sent - HEADER_BYTES * link.packets_sent),
             buffer_ms=self._meter.look(speakers),
             target_ms=max(statistics.playout_target_ms.values(), default=0.0),
             concealed_share=sum(s.concealed_samples for s in speakers) / max(1, played),
             packets_lost=sum(s.packets_lost for s in speakers),
+            skipped_frames=sum(s.skipped_frames for s in speakers),
             speakers=len(self.call.present),
             connected=self.call.connected,
         )

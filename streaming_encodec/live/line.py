@@ -26,12 +26,16 @@ class LineFigures:
     payload_bits: int = 0
     """Codes alone."""
     network_ms: float = 0.0
-    """A packet's way from one end to the other, lately; 0 where it cannot be known."""
+    """A packet's way from one end to the other, lately; see the line for what it knows of that."""
+    encode_ms: tuple[float, float] | None = None
+    """Of one block, the median and the 95th percentile lately, where that is not what `send` takes."""
     buffer_ms: float = 0.0
     """How long frames lately stayed in the jitter buffer."""
     target_ms: float = 0.0
     concealed_share: float = 0.0
     packets_lost: int = 0
+    skipped_frames: int = 0
+    """Left out undecoded because they lay too far back: on a machine too slow, or after a long stall."""
     speakers: int = 0
     connected: bool = True
 

@@ -16,7 +16,7 @@ import numpy as np
 from streaming_encodec.audio.card import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.live.howl import HowlGuard
-from streaming_encodec.live.line import Line
+from streaming_encodec.live.line import Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
 _LONGEST_REST_S = 0.010
@@ -96,6 +96,7 @@ class LiveLoop:
         self._encode_ms: deque[float] = deque(maxlen=_RECENT)
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
+        self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next frame
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
@@ -120,28 +121,30 @@ class LiveLoop:
 
     # -- figures --------------------------------------------------------------------------------------------
 
-    @property
-    def frame_ms(self) -> tuple[float, float]:
+    def frame_ms(self, figures: LineFigures | None = None) -> tuple[float, float]:
         """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
-        return percentile(self._encode_ms, 95), percentile(self._decode_ms, 95)
+        return self._encoding_ms(figures or self.line.figures())[1], percentile(self._decode_ms, 95)
 
     @property
     def deadline_ms(self) -> float:
         """Length of a frame."""
         return 1000 * self._frame_s
 
-    def delays(self) -> Delays:
-        """Mouth to ear, by part, at this moment."""
-        figures = self.line.figures()
+    def delays(self, figures: LineFigures | None = None) -> Delays:
+        """Mouth to ear, by part, at this moment; ``figures`` are the line's, if they are at hand."""
+        figures = figures or self.line.figures()
         return Delays(
             microphone_ms=self.card.input_latency_ms,
             frame_ms=self.deadline_ms,
-            encode_ms=percentile(self._encode_ms, 50),
+            encode_ms=self._encoding_ms(figures)[0],
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
             decode_ms=percentile(self._decode_ms, 50),
             speaker_ms=max(0.0, percentile(self._wait_ms, 50)) + self.card.output_latency_ms,
         )
+
+    def _encoding_ms(self, figures: LineFigures) -> tuple[float, float]:
+        return figures.encode_ms or (percentile(self._encode_ms, 50), percentile(self._encode_ms, 95))
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -158,10 +161,15 @@ class LiveLoop:
         self.input_level.add(pcm)
         if self.muted:
             pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
-        begin = self._clock()
-        self.line.send(pcm)
-        frames = max(1.0, pcm.shape[1] / self.line.frame_samples)
-        self._encode_ms.append(1000 * (self._clock() - begin) / frames)
+        # Whole frames: nothing can be sent of less, and each call costs something.
+        pcm = np.concatenate([self._unsaid, pcm], axis=1)
+        frames = pcm.shape[1] // self.line.frame_samples
+        whole = frames * self.line.frame_samples
+        self._unsaid = pcm[:, whole:]
+        if frames:
+            begin = self._clock()
+            self.line.send(pcm[:, :whole])
+            self._encode_ms.append(1000 * (self._clock() - begin) / frames)
 
     def _listen(self) -> None:
         ahead = self.card.ahead_s

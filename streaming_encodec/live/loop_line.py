@@ -186,6 +186,7 @@ class LoopLine:
             target_ms=max(self._mixer.target_ms.values(), default=0.0),
             concealed_share=statistics.concealed_share,
             packets_lost=statistics.packets_lost,
+            skipped_frames=statistics.skipped_frames,
             speakers=len(every),
         )
 

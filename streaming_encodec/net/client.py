@@ -189,6 +189,11 @@ class VoiceClient:
         return self._link.over
 
     @property
+    def round_trip_s(self) -> float:
+        """To the relay and back, lately; 0 in the first seconds."""
+        return self._link.round_trip_s
+
+    @property
     def present(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
         return frozenset(self._present)

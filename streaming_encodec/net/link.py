@@ -139,6 +139,11 @@ class Link:
         """Whether the call has ended, for whatever cause."""
         return self._over.is_set()
 
+    @property
+    def round_trip_s(self) -> float:
+        """A ping to the relay and back, lately; 0 before the first, some seconds after connecting."""
+        return 0.0 if self._socket is None else self._socket.latency
+
     async def wait_over(self) -> None:
         """Wait until the call has ended."""
         await self._over.wait()

@@ -1,0 +1,48 @@
+"""What a running program takes of the machine, from /proc: memory over time, and its share of a core."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+_PARTING = 4
+"""Last looks that do not count: the program is tidying up by then."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Usage:
+    """Looks at a process once a second, from now until `facts` is asked for."""
+
+    def __init__(self, process: Popen[str], settle_s: float = 5.0) -> None:
+        self._folder = Path(f"/proc/{process.pid}")
+        self._settle_s = settle_s
+        self._looks: list[tuple[float, float, float]] = []  # (time, cpu seconds, MB)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(1.0):
+            try:
+                fields = (self._folder / "stat").read_text().rsplit(")", 1)[1].split()
+                pages = int((self._folder / "statm").read_text().split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                return
+            self._looks.append((time.monotonic(), (int(fields[11]) + int(fields[12])) / _TICKS, pages * _PAGE_MB))
+
+    def facts(self) -> dict[str, Any]:
+        """Resident memory in MB at the start, in the middle and at the end; busy share of one core in between."""
+        self._stop.set()
+        self._thread.join()
+        looks = [look for look in self._looks if look[0] - self._looks[0][0] >= self._settle_s]
+        looks = looks[:-_PARTING]
+        if len(looks) < 2:
+            return {"memory_mb": [], "cpu_share": 0.0}
+        (begin, busy, _), (end, busy_then, _) = looks[0], looks[-1]
+        memory = [round(looks[i][2], 1) for i in (0, len(looks) // 2, len(looks) - 1)]
+        return {"memory_mb": memory, "cpu_share": round((busy_then - busy) / (end - begin), 3)}
