@@ -26,8 +26,9 @@ _RING_S = 0.5
 _SILENT_S = 1.0
 """A device that has not called back for so long is gone."""
 _RETRY_S = 1.0
-_LONGEST_RETRY_S = 8.0
-"""Looking for a lost device interrupts the other one, so it is done less and less often."""
+_LONGEST_SEARCH_S = 32.0
+"""A lost device is tried every second. Looking for others in its place interrupts the one that is left, so that is done
+less and less often."""
 _FIRST_MARGIN_S = 0.008
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
@@ -200,7 +201,8 @@ class SoundCard:
         self._speaker = side("output", output_device) if use_output else None
         self._margin = Margin(self.counts)
         self._retry_at = 0.0
-        self._retry_s = _RETRY_S
+        self._search_at = 0.0
+        self._search_s = _RETRY_S
         try:
             for each in self._sides():
                 each.open(clock())
@@ -309,27 +311,38 @@ class SoundCard:
             if side.is_gone(now):
                 side.close()
                 self.counts.lost_devices += 1
-                self._retry_s = _RETRY_S
-                self._retry_at = now + self._retry_s
+                self._retry_at = now + _RETRY_S
+                self._search_s = 2 * _RETRY_S
+                self._search_at = now + self._search_s
         if self.lost and now >= self._retry_at:
             self._revive(now)
 
     def _revive(self, now: float) -> None:
-        """PortAudio sees new devices only when it begins anew, and for that all streams must be closed."""
+        """A device that is back in its old place can be opened as it is; any other is seen only after a search."""
+        self._retry_at = now + _RETRY_S
         gone = self.lost
+        self._open_all(now)
+        alone = len(self.lost) == len(self._sides())
+        if self.lost and (alone or now >= self._search_at):
+            self._search_s = min(_LONGEST_SEARCH_S, 2 * self._search_s)
+            self._search_at = now + self._search_s
+            self._search(now)
+        self.counts.revived_devices += len(set(gone) - set(self.lost))
+
+    def _search(self, now: float) -> None:
+        """PortAudio sees new devices only when it begins anew, and for that all streams must be closed."""
         self.close()
-        self._retry_s = min(_LONGEST_RETRY_S, 2 * self._retry_s)
-        self._retry_at = now + self._retry_s
         try:
             self._backend.refresh()
         except DeviceError:
             return  # the audio service itself is away: try again later
+        self._open_all(now)
+
+    def _open_all(self, now: float) -> None:
         for side in self._sides():
-            try:
-                side.open(now)
-            except DeviceError:
-                continue  # still away: the other side goes on meanwhile
-            self.counts.revived_devices += side.kind in gone
+            if not side.is_open:
+                with contextlib.suppress(DeviceError):  # still away: the other side goes on meanwhile
+                    side.open(now)
 
     def _sides(self) -> list[Side]:
         return [side for side in (self._microphone, self._speaker) if side is not None]

@@ -61,6 +61,18 @@ def test_the_demo_is_heard(card: None) -> None:
     assert facts["packets_sent"] > 400
 
 
+def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
+    """One says what the other says half the clip later, so that nobody's own voice passes for the other's."""
+    heard = jack_kit.hear_talk(10, "--model", DEFAULT_MODEL, "--engine", "fused")
+    assert len(heard) == 2
+    for facts, delay_ms, like in heard:
+        assert facts["failure"] is None
+        assert facts["connects"] == 1
+        assert facts["packets_sent"] > 400
+        assert like > 0.35
+        assert 20 < delay_ms < 2500
+
+
 def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
     arguments = ("--model", DEFAULT_MODEL, "--engine", "fused", "--loss", 5, "--jitter", 10)
     facts, _, like = jack_kit.hear_demo(8, *arguments)

@@ -49,11 +49,11 @@ class EchoLine:
 
     sample_rate, frame_samples = RATE, FRAME
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, decode_s: float = 0.0) -> None:
         self.format = StreamFormat("0" * 32)
-        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2))
+        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2), capacity_frames=40)
         self.mixer = Mixer(self.format, SpellingDecoder(self.format), settings)
-        self._clock, self._meter = clock, BufferMeter()
+        self._clock, self._meter, self._decode_s = clock, BufferMeter(), decode_s
         self.said = self.frames = 0
         self.loudest = 0.0
 
@@ -66,13 +66,19 @@ class EchoLine:
             self.frames += 1
 
     def read(self, count: int, now: float) -> np.ndarray:
-        return self.mixer.read(count, now)
+        decoded = self.mixer.statistics[1].jitter_buffer_emitted_count if self.mixer.speakers else 0
+        sound = self.mixer.read(count, now)
+        if self.mixer.speakers:
+            decoded = self.mixer.statistics[1].jitter_buffer_emitted_count - decoded
+            self._clock.now += self._decode_s * decoded / FRAME
+        return sound
 
     def figures(self) -> LineFigures:
         every = list(self.mixer.statistics.values())
         return LineFigures(
             buffer_ms=self._meter.look(every),
             concealed_share=every[0].concealed_share if every else 0.0,
+            skipped_frames=every[0].skipped_frames if every else 0,
         )
 
     def close(self) -> None: ...
@@ -165,6 +171,24 @@ def test_while_the_speaker_is_away_the_call_goes_on() -> None:
     assert card.lost == ()
     assert line.mixer.statistics[1].concealed_share < 0.1
     assert line.figures().buffer_ms < 150  # what was said meanwhile is not played late
+
+
+def test_on_a_machine_too_slow_what_is_far_behind_is_left_out_and_delay_stays_bounded() -> None:
+    """Decoding a frame takes half as long again as it lasts."""
+    clock, backend = Clock(), FakeBackend()
+    card = SoundCard(backend, RATE, clock=clock)
+    line = EchoLine(clock, decode_s=0.020)
+    loop = LiveLoop(card, line, clock=clock)
+    cards = Cards(backend, clock, 0, 0)
+    begin, delays = clock.now, []
+    while clock.now - begin < 40:
+        clock.now += 0.004
+        cards.until(clock.now)
+        loop.step()
+        delays.append(loop.delays().buffer_ms)
+    assert line.figures().skipped_frames > 500
+    assert card.counts.underruns > 100
+    assert max(delays) < 700
 
 
 def test_muted_the_stream_goes_on_in_silence() -> None:
