@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streaming_encodec.engines.graph import INPUT, state_shapes, step_graph
@@ -19,6 +20,9 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.layers import State
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.streaming.state import map_tensors
+
+Floats: TypeAlias = NDArray[np.float32]
+Codes: TypeAlias = NDArray[np.int64]
 
 
 class OrtStepper:
@@ -50,14 +54,19 @@ class OrtStepper:
         """``x`` [B, C, n] → [B, C', n']. ``state`` stays as it is."""
         batch, _, inputs = x.shape
         if batch == 1:
-            runner = self._single.get(inputs) or self._open_single(inputs)
-            rows, after = runner.step(x.numpy()[0].T, state)
-            return torch.from_numpy(rows.T[None]), after
+            y, after = self.step_array(x.numpy()[0], state)
+            return torch.from_numpy(y[None]), after
         feeds = {name: tensor.numpy() for name, tensor in zip(self._shapes, state, strict=True)}
         feeds[INPUT] = x.transpose(1, 2).numpy()
         session = self._sessions.get(inputs) or self._open(inputs)
         y, *arrays = session.run(None, feeds)
         return torch.from_numpy(y).transpose(1, 2), tuple(torch.from_numpy(array) for array in arrays)
+
+    def step_array(self, x: Floats, state: States) -> tuple[Floats, States]:
+        """``x`` [C, n] of one stream → [C', n']. ``state`` stays as it is."""
+        runner = self._single.get(x.shape[1]) or self._open_single(x.shape[1])
+        y, after = runner.step(x.T, state)
+        return y.T, after
 
     def _open(self, inputs: int) -> Session:
         graph = step_graph(self._stack, inputs, self._int8)
@@ -82,19 +91,30 @@ class OrtQuantizer:
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
-        session = self._sessions.get(num_codebooks) or self._open(num_codebooks)
-        rows = latent.numpy().transpose(0, 2, 1).reshape(-1, dim)
-        codes: Any = session.run([CODES], {RESIDUAL: rows})[0]  # [B * F, K]
+        codes = self._search(latent.numpy().transpose(0, 2, 1).reshape(-1, dim), num_codebooks)
         return torch.from_numpy(codes.reshape(batch, frames, num_codebooks).transpose(0, 2, 1))
+
+    def encode_array(self, latent: Floats, num_codebooks: int) -> Codes:
+        """``latent`` [D, F] → codes [num_codebooks, F]."""
+        return self._search(latent.T, num_codebooks).T
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
-        rows = codes.numpy() + self._offsets[: codes.shape[1]]
-        vectors = self._flat[rows]  # [B, K, F, D]
+        vectors = self._flat[codes.numpy() + self._offsets[: codes.shape[1]]]  # [B, K, F, D]
         return torch.from_numpy(vectors.sum(axis=1).transpose(0, 2, 1))
 
+    def decode_array(self, codes: Codes) -> Floats:
+        """codes [K, F] → latent [D, F]."""
+        vectors: Floats = self._flat[codes + self._offsets[: len(codes)]].sum(axis=0)  # [F, D]
+        return vectors.T
+
+    def _search(self, rows: Floats, num_codebooks: int) -> Codes:
+        session = self._sessions.get(num_codebooks) or self._open(num_codebooks)
+        codes: Codes = session.run([CODES], {RESIDUAL: rows})[0]  # [rows, K]
+        return codes
+
     def _open(self, num_codebooks: int) -> Session:
-        graph = quantizer_graph(list(self._tables[:num_codebooks]))
+        graph = quantizer_graph(list(self._tables[:num_codebooks]), with_rest=False)
         self._sessions[num_codebooks] = open_session(graph.SerializeToString())
         return self._sessions[num_codebooks]
 

@@ -20,8 +20,8 @@ def codebook_groups(config: EncodecConfig) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def quantizer_graph(codebooks: Sequence[Array]) -> onnx.ModelProto:
-    """``residual`` [rows, D] → ``codes`` [rows, K] int64 and ``rest`` [rows, D]; K codebooks [size, D]."""
+def quantizer_graph(codebooks: Sequence[Array], with_rest: bool = True) -> onnx.ModelProto:
+    """``residual`` [rows, D] → ``codes`` [rows, K] int64 and, if wanted, ``rest`` [rows, D]; K codebooks [size, D]."""
     nodes = Nodes()
     dim, count = codebooks[0].shape[1], len(codebooks)
     residual, codes = RESIDUAL, []
@@ -30,18 +30,14 @@ def quantizer_graph(codebooks: Sequence[Array]) -> onnx.ModelProto:
         # |e|² / 2 - x · e is least where the distance is: see FusedQuantizer.
         half_squares = nodes.constant((table * table).sum(axis=1) / 2)
         distances = nodes.op("Gemm", residual, vectors, half_squares, alpha=-1.0, transB=1)
-        nearest = nodes.op("ArgMin", distances, axis=1, keepdims=1)  # [rows, 1]
+        nearest = nodes.op("ArgMin", distances, axis=1, keepdims=0)  # [rows]
         codes.append(nearest)
-        chosen = nodes.op("Reshape", nodes.op("Gather", vectors, nearest, axis=0), nodes.ints(-1, dim))
-        if k + 1 < count:
-            residual = nodes.op("Sub", residual, chosen)
-        else:
-            nodes.node("Sub", [residual, chosen], [REST])
-    nodes.node("Concat", codes, [CODES], axis=1)
-    return nodes.model(
-        [helper.make_tensor_value_info(RESIDUAL, TensorProto.FLOAT, ["rows", dim])],
-        [
-            helper.make_tensor_value_info(CODES, TensorProto.INT64, ["rows", count]),
-            helper.make_tensor_value_info(REST, TensorProto.FLOAT, ["rows", dim]),
-        ],
-    )
+        if k + 1 < count or with_rest:
+            residual = nodes.op("Sub", residual, nodes.op("Gather", vectors, nearest, axis=0))
+    by_codebook = nodes.op("Reshape", nodes.op("Concat", *codes, axis=0), nodes.ints(count, -1))
+    nodes.node("Transpose", [by_codebook], [CODES], perm=[1, 0])
+    outputs = [helper.make_tensor_value_info(CODES, TensorProto.INT64, ["rows", count])]
+    if with_rest:
+        nodes.node("Identity", [residual], [REST])
+        outputs.append(helper.make_tensor_value_info(REST, TensorProto.FLOAT, ["rows", dim]))
+    return nodes.model([helper.make_tensor_value_info(RESIDUAL, TensorProto.FLOAT, ["rows", dim])], outputs)

@@ -174,6 +174,8 @@ class EncodecModel(nn.Module):
     def _init_codebooks(self) -> None:
         # Spread like a residual that shrinks from codebook to codebook, so that untrained codes use their range.
         for k, codebook in enumerate(self.quantizer.codebooks):
+            if codebook.embed.is_meta:
+                return  # a checkpoint's values are about to come, and torch would import its compiler for this
             codebook.embed.normal_(std=0.1 * 0.8**k)
 
 

@@ -8,9 +8,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_folder
 from streaming_encodec.model.original import load_original
@@ -42,7 +39,10 @@ def load_pretrained(name: str | Path) -> EncodecModel:
         with as_file(_assets().joinpath(str(name))) as folder:
             return load_folder(folder)
     if isinstance(name, str) and _HUB_ID.fullmatch(name) and path.suffix not in (".th", ".safetensors"):
-        return load_folder(_from_hub(name))
+        # The hub's client takes half a second to import, which a bundled model's call should not wait for.
+        from streaming_encodec.model.hub import fetch
+
+        return load_folder(fetch(name, _FILES))
     bundled = ", ".join(bundled_models()) or "none in this installation"
     raise CheckpointError(
         f"there is no model {str(name)!r}: give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, an original"
@@ -68,44 +68,3 @@ def _load_file(path: Path) -> EncodecModel:
     if path.suffix in (".safetensors", ".json"):
         raise CheckpointError(f"{path} is one file of a model: give its folder, {path.parent}")
     raise CheckpointError(f"{path} is no model: give a folder with {WEIGHTS_NAME}, or an original .th file")
-
-
-def _from_hub(repo: str) -> Path:
-    # What is cached is used as it is, without asking the network whether there is a newer one: a call starts
-    # as fast as it can, works on a plane, and both ends keep the model that they agreed on.
-    try:
-        folder = Path(snapshot_download(repo, allow_patterns=list(_FILES), local_files_only=True))
-        if all((folder / f).is_file() for f in _FILES):
-            return folder
-    except LocalEntryNotFoundError:
-        pass  # not in the cache: download it
-    except (OSError, HFValidationError) as error:
-        raise CheckpointError(f"the cache cannot be read for {repo}: {error}") from error
-    try:
-        # Not file by file with hf_hub_download, which tries again for 23 s where there is no network.
-        folder = Path(snapshot_download(repo, allow_patterns=list(_FILES)))
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the hub has no public model {repo!r}: check the spelling, or log in (hf auth login) if it is private"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise _not_cached(repo, error) from error
-    except Exception as error:
-        # The hub's own errors, the disk's, and those of the HTTP library that this version of the hub uses.
-        raise CheckpointError(f"{repo} could not be downloaded: {error}; run the command again to go on") from error
-    missing = [f for f in _FILES if not (folder / f).is_file()]
-    if missing == list(_FILES):
-        raise _not_cached(repo, None)
-    if missing:
-        raise CheckpointError(
-            f"the hub's {repo} has no {missing[0]}: it must hold an EnCodec model in safetensors format"
-        )
-    return folder
-
-
-def _not_cached(repo: str, error: Exception | None) -> CheckpointError:
-    reason = f" ({str(error).splitlines()[0]})" if error is not None and str(error) else ""
-    return CheckpointError(
-        f"{repo} is not in the cache and the hub cannot be reached{reason}: connect to the network once, set"
-        f" HF_HOME to a cache that holds it, or give a local folder with {CONFIG_NAME} and {WEIGHTS_NAME}"
-    )

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.streaming.checks import check_count, check_start
+from streaming_encodec.streaming.direct import (
+    PLAIN,
+    ArrayQuantizer,
+    ArrayStepper,
+    Codes,
+    Floats,
+    advance,
+    plain_codes,
+)
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes
@@ -51,7 +61,6 @@ class StreamingDecoder:
 
     # -- the stream -----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def push(self, codes: Array) -> Array:
         """Take codes, give the samples that they complete.
 
@@ -65,10 +74,12 @@ class StreamingDecoder:
         Raises:
             StreamError: wrong shape or dtype, or a code out of range. The stream is then as it was before.
         """
-        codes, form = take_codes(codes, self.batch_size, self.model.config, self._like)
-        samples = self._advance(self.engine.quantizer.decode(codes), codes.shape[1])
-        self._form = form
-        return form.give(samples)
+        if self._direct is not None and self._state.layers is not None:
+            config = self.model.config
+            plain = plain_codes(codes, config.num_quantizers, config.codebook_size)
+            if plain is not None:
+                return self._push_plain(plain, *self._direct)
+        return self._push(codes)
 
     @torch.no_grad()
     def push_latent(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
@@ -135,6 +146,29 @@ class StreamingDecoder:
         self._state, self._form = before, form
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _push(self, codes: Array) -> Array:
+        codes, form = take_codes(codes, self.batch_size, self.model.config, self._like)
+        samples = self._advance(self.engine.quantizer.decode(codes), codes.shape[1])
+        self._form = form
+        return form.give(samples)
+
+    def _push_plain(self, codes: Codes, stepper: ArrayStepper, quantizer: ArrayQuantizer) -> Floats:
+        latent = quantizer.decode_array(codes)
+        pieces, self._state = advance(stepper.step_array, self._half.step_inputs, self._state, latent)
+        self._form = PLAIN
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate([np.empty((self.model.config.audio_channels, 0), np.float32), *pieces], axis=1)
+
+    @cached_property
+    def _direct(self) -> tuple[ArrayStepper, ArrayQuantizer] | None:
+        """What the engine has for one stream in numpy."""
+        stepper, quantizer = self.engine.decoder, self.engine.quantizer
+        if self.batch_size == 1 and isinstance(stepper, ArrayStepper) and isinstance(quantizer, ArrayQuantizer):
+            return stepper, quantizer
+        return None
 
     def _advance(self, latent: Tensor, num_codebooks: int) -> Tensor:
         state = self._state

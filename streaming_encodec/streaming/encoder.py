@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.streaming.checks import check_count, check_start
+from streaming_encodec.streaming.direct import (
+    PLAIN,
+    ArrayQuantizer,
+    ArrayStepper,
+    Codes,
+    Floats,
+    advance,
+    plain_samples,
+)
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import HalfState, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_samples
@@ -59,7 +69,6 @@ class StreamingEncoder:
 
     # -- the stream -----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def push(self, pcm: Array) -> Array:
         """Take samples, give the codes of the frames they complete.
 
@@ -72,10 +81,11 @@ class StreamingEncoder:
         Raises:
             StreamError: wrong shape or dtype, NaN or infinity. The stream is then as it was before.
         """
-        samples, form = take_samples(pcm, self.batch_size, self.model.config, self._like)
-        latents, self._state = self._half.advance(self._state, samples)
-        self._form = form
-        return form.give(self._quantise(latents))
+        if self._direct is not None and self._state.layers is not None:
+            samples = plain_samples(pcm, self._half.channels)
+            if samples is not None:
+                return self._push_plain(samples, *self._direct)
+        return self._push(pcm)
 
     @torch.no_grad()
     def flush(self) -> Array:
@@ -152,6 +162,29 @@ class StreamingEncoder:
         self._state, self._form = before, Form()
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _push(self, pcm: Array) -> Array:
+        samples, form = take_samples(pcm, self.batch_size, self.model.config, self._like)
+        latents, self._state = self._half.advance(self._state, samples)
+        self._form = form
+        return form.give(self._quantise(latents))
+
+    def _push_plain(self, samples: Floats, stepper: ArrayStepper, quantizer: ArrayQuantizer) -> Codes:
+        latents, self._state = advance(stepper.step_array, self._half.step_inputs, self._state, samples)
+        self._form = PLAIN
+        codes = [quantizer.encode_array(latent, self._num_codebooks) for latent in latents]
+        if len(codes) == 1:
+            return codes[0]
+        return np.concatenate([np.empty((self._num_codebooks, 0), np.int64), *codes], axis=1)
+
+    @cached_property
+    def _direct(self) -> tuple[ArrayStepper, ArrayQuantizer] | None:
+        """What the engine has for one stream in numpy."""
+        stepper, quantizer = self.engine.encoder, self.engine.quantizer
+        if self.batch_size == 1 and isinstance(stepper, ArrayStepper) and isinstance(quantizer, ArrayQuantizer):
+            return stepper, quantizer
+        return None
 
     def _fresh(self) -> HalfState:
         if self.start == "exact":

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from cli_kit import Run, noise
 
-from streaming_encodec.model import pretrained
+from streaming_encodec.model import hub
 from streaming_encodec.streaming import SegmentEncoder, StreamingDecoder, StreamingEncoder
 
 
@@ -81,9 +81,9 @@ def test_damaged_model(from_sound: Callable[..., None], speech: Path, mono_model
 
 def test_no_network(from_sound: Callable[..., None], speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*arguments: object, **options: object) -> None:
-        raise pretrained.LocalEntryNotFoundError("no route to host")
+        raise hub.LocalEntryNotFoundError("no route to host")
 
-    monkeypatch.setattr(pretrained, "snapshot_download", unreachable)
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
     from_sound(speech, "facebook/encodec_24khz", "connect to the network")
 
 

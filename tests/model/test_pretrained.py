@@ -15,7 +15,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from streaming_encodec.errors import CheckpointError
-from streaming_encodec.model import pretrained
+from streaming_encodec.model import hub, pretrained
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.model.pretrained import bundled_models, load_pretrained
@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(pretrained, "snapshot_download", _with_cache(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "snapshot_download", _with_cache(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
@@ -139,7 +139,7 @@ def test_the_hub_is_asked_once_and_for_two_files(
             raise LocalEntryNotFoundError("not cached")
         return str(tmp_path / "m")
 
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert fingerprint(load_pretrained(REPO)) == fingerprint(model)
     wanted = ["config.json", "model.safetensors"]
     assert asked == [(REPO, wanted, True), (REPO, wanted, False)]
@@ -147,7 +147,7 @@ def test_the_hub_is_asked_once_and_for_two_files(
 
 def test_a_hub_model_without_safetensors_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(pretrained, "snapshot_download", lambda repo, **kwargs: str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", lambda repo, **kwargs: str(tmp_path))
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         load_pretrained(REPO)
 
@@ -158,7 +158,7 @@ def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
             raise LocalEntryNotFoundError("not cached")
         raise TimeoutError("read timed out")
 
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(CheckpointError, match="read timed out; run the command again"):
         load_pretrained(REPO)
 
