@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -246,14 +247,17 @@ def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], 
         url = json.loads(relay.stderr.readline())["url"]
         ports: list[set[str]] = []
         for person in people:
-            talks.append(start("talk", "room", "--url", url, "--json", "--seconds", seconds, *arguments))
+            talks.append(start("talk", "room", "--url", url, "--json", *arguments))
             ports.append(_ports_of(talks[-1], person, set().union(*ports)))
         usages = [Usage(process) for process in talks]
         for person, mine in zip(people, ports, strict=True):
             person.put_on(mine, mine)
         for person in people:
             person.speak()
-        every = [end(talk, seconds) for talk in talks]
+        time.sleep(seconds)
+        for talk in talks:
+            talk.send_signal(signal.SIGINT)
+        every = [end(talk, 0) for talk in talks]
         heard = []
         for person, other, facts, usage in zip(people, reversed(people), every, usages, strict=True):
             count = len(person.heard)
