@@ -1,5 +1,6 @@
 """demo, talk, devices and doctor, as a newcomer without sound devices meets them, and on made-up ones."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from streaming_encodec.errors import DeviceError
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.call_line import CallLine
 from streaming_encodec.live.file_card import FileCard
+from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.client import VoiceClient
@@ -35,6 +37,11 @@ class NoSound(FakeBackend):
         raise DeviceError(f"PortAudio is not on this machine: {portaudio.HOW_TO_GET_PORTAUDIO}")
 
     version = devices
+
+
+def _howl(self: HowlGuard, pcm: np.ndarray) -> np.ndarray:
+    self.caught += 1
+    return pcm
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +91,30 @@ def test_the_first_run_needs_no_flag_and_no_device(
     assert facts["packets_lost"] < 20  # none but where the machine is too busy to read its own sockets
     assert facts["wire_kbps"] > facts["payload_kbps"] > 3
     assert sum(facts["delay_ms"].values()) > 20
+
+
+def test_without_matplotlib_there_is_no_picture_and_the_way_to_one_is_told(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("demo", "-m", model, "--engine", "fused", "--clip", bundled_clip(), "--seconds", 0.5)
+    assert result.code == 0, result.err
+    assert "pip install 'streaming-encodec[plot]'" in result.err.replace("\n", " ")
+    assert (tmp_path / "demo.wav").exists()
+    assert not (tmp_path / "demo.png").exists()
+
+
+def test_talk_warns_of_loudspeakers_and_guards_against_howling(
+    run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "PortAudio", FakeBackend)  # its speaker is built in; it never calls back
+    monkeypatch.setattr(HowlGuard, "process", _howl)
+    result = run("talk", "room", "-m", model, "--engine", "fused", "--url", relay, "--seconds", 1.5)
+    assert result.code == 0, result.err
+    said = " ".join(result.err.split())
+    assert "Built-in Speaker (24000 Hz) looks like a loudspeaker" in said
+    assert "howling" in result.out
 
 
 def test_a_bad_network_is_heard_and_counted(run: Run, model: Path, tmp_path: Path) -> None:
@@ -171,6 +202,9 @@ def test_two_people_hear_each_other(model: Path, relay: str) -> None:
             assert figures.connected
             assert figures.packets_sent > 100
             assert np.abs(card.heard).max() > 0
+        median, slow = lines[0].figures().encode_ms or (0.0, 0.0)
+        assert slow >= median > 0
+        assert lines[0].figures().network_ms >= 0  # known once the first ping has come back
         assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
         lines[0].bandwidth = 1.5
         assert calls[0].bandwidth == 1.5
