@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED, LoadedModel, caveat, layout_of, load_model
-from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.cli.options import EngineOption, JsonOption, ThreadsOption, file_engine, use_threads
 from streaming_encodec.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 Pcm = NDArray[np.float32]
 
 # As in encoding: a file is in no hurry.
-FRAMES_PER_STEP = 25
-# What is decoded between two looks at Ctrl-C: about a second of sound.
-_PIECE_FRAMES = 4 * FRAMES_PER_STEP
+FRAMES_PER_STEP = 75
 
 
 def command(
@@ -42,6 +40,7 @@ def command(
             show_default="the one the file names",
         ),
     ] = None,
+    engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,7 +61,7 @@ def command(
         Interrupt() as interrupt,
         progress("decoding", header.samples) as advance,
     ):
-        for pcm in _sound(loaded, read_ecdc(source, lambda _: layout), interrupt):
+        for pcm in _sound(loaded, file_engine(engine, threads), read_ecdc(source, lambda _: layout), interrupt):
             # The last frame is filled up beyond the sound.
             fitting = pcm[:, : header.samples - writer.samples]
             writer.write(fitting)
@@ -105,11 +104,11 @@ def _model_of(source: Path, header: EcdcHeader) -> str:
     raise FileFormatError(f"{source}: was made with the model {header.model!r}; say where it is with --model")
 
 
-def _sound(loaded: LoadedModel, blocks: Iterator[EcdcBlock], interrupt: Interrupt) -> Iterator[Pcm]:
+def _sound(loaded: LoadedModel, engine: str, blocks: Iterator[EcdcBlock], interrupt: Interrupt) -> Iterator[Pcm]:
     from streaming_encodec.streaming import Segment, SegmentDecoder, StreamingDecoder
 
     if loaded.config.streams_by_sample:
-        decoder = StreamingDecoder(loaded.model, start="exact", frames_per_step=FRAMES_PER_STEP)
+        decoder = StreamingDecoder(loaded.model, start="exact", frames_per_step=FRAMES_PER_STEP, engine=engine)
         for codes in _pieces(blocks):
             yield decoder.push(codes)
             if interrupt.requested:
@@ -130,5 +129,5 @@ def _sound(loaded: LoadedModel, blocks: Iterator[EcdcBlock], interrupt: Interrup
 def _pieces(blocks: Iterator[EcdcBlock]) -> Iterator[NDArray[np.int64]]:
     """The codes [K, f] of all blocks, few at a time: a block of the file may be a minute of sound."""
     for block in blocks:
-        for start in range(0, block.codes.shape[1], _PIECE_FRAMES):
-            yield block.codes[:, start : start + _PIECE_FRAMES]
+        for start in range(0, block.codes.shape[1], FRAMES_PER_STEP):
+            yield block.codes[:, start : start + FRAMES_PER_STEP]

@@ -12,9 +12,11 @@ from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, layout_of, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
+    EngineOption,
     JsonOption,
     ThreadsOption,
     bandwidth_of,
+    file_engine,
     use_threads,
 )
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.files import AudioReader
 
 # A file is in no hurry: many frames through the network at once cost a fraction of one at a time.
-FRAMES_PER_STEP = 25
+FRAMES_PER_STEP = 75
 
 
 def command(
@@ -31,6 +33,7 @@ def command(
     target: Annotated[Path, typer.Argument(metavar="OUT.ecdc", help="The file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
+    engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +57,7 @@ def command(
         EcdcWriter(target, loaded.name, books, layout_of(config)) as writer,
         Interrupt() as interrupt,
     ):
-        samples = _encode(loaded, kbps, reader, writer, interrupt)
+        samples = _encode(loaded, kbps, file_engine(engine, threads), reader, writer, interrupt)
         size = writer.close(samples)
     seconds = samples / config.sampling_rate
     facts = {
@@ -87,7 +90,9 @@ def command(
         raise typer.Exit(1)
 
 
-def _encode(loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt) -> int:
+def _encode(
+    loaded: LoadedModel, kbps: float, engine: str, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt
+) -> int:
     """Encode all that the reader has, or until an interrupt; return the number of samples."""
     from streaming_encodec.cli.codec import no_sound
     from streaming_encodec.streaming import Segment, SegmentEncoder, StreamingEncoder
@@ -100,7 +105,7 @@ def _encode(loaded: LoadedModel, kbps: float, reader: AudioReader, writer: EcdcW
 
     with progress("encoding", reader.samples) as advance:
         if loaded.config.streams_by_sample:
-            encoder = StreamingEncoder(loaded.model, kbps, start="exact", frames_per_step=FRAMES_PER_STEP)
+            encoder = StreamingEncoder(loaded.model, kbps, "exact", frames_per_step=FRAMES_PER_STEP, engine=engine)
             encoder.push(no_sound(loaded))  # so that even an empty file's flush gives numpy
             for block in reader:
                 writer.push(encoder.push(block))

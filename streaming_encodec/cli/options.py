@@ -54,3 +54,8 @@ def use_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def file_engine(engine: str, threads: int) -> str:
+    """The engine for a file: of its own accord ONNX Runtime, which has one thread here, only where one is enough."""
+    return "fused" if engine == "auto" and threads > 1 else engine

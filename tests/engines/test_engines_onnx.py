@@ -235,3 +235,29 @@ def test_many_streams_share_an_engine_across_threads() -> None:
     with ThreadPoolExecutor(8) as pool:
         for got, codes in zip(pool.map(run, sounds), wanted, strict=True):
             assert np.array_equal(got, codes)
+
+
+@settings(max_examples=25)
+@given(data=st.data(), config=streaming_configs(), seed=st.integers(0, 2**16), steps=st.integers(1, 3))
+def test_arrays_go_round_torch_to_the_same_bits(
+    data: st.DataObject, config: se.EncodecConfig, seed: int, steps: int
+) -> None:
+    model = random_model(config, seed, torch.float32)
+    engine = make_engine("onnx", model)
+    x = random_samples(config, 1, data.draw(lengths(config, frames=10)), seed).float()
+    bandwidth = config.target_bandwidths[-1]
+    encoders = [se.StreamingEncoder(model, bandwidth, engine=engine, frames_per_step=steps) for _ in range(2)]
+    decoders = [se.StreamingDecoder(model, engine=engine, frames_per_step=steps) for _ in range(2)]
+    for block in x.split(data.draw(partitions(x.shape[-1], config.hop_length)), dim=-1):
+        codes = encoders[0].push(block)
+        arrays = encoders[1].push(block[0].numpy())
+        assert np.array_equal(codes[0].numpy(), arrays)
+        sound = decoders[0].push(codes)
+        assert np.array_equal(sound[0].numpy(), decoders[1].push(arrays))
+    for one, other in (encoders, decoders):
+        here, there = one.state(), other.state()
+        assert here.skip == there.skip
+        assert all(torch.equal(tensor, there.tensors[name]) for name, tensor in here.tensors.items())
+    ends = encoders[0].flush()[0].numpy(), encoders[1].flush()
+    assert np.array_equal(*ends)
+    assert np.array_equal(decoders[0].flush()[0].numpy(), decoders[1].flush())
