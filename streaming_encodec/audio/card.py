@@ -29,7 +29,7 @@ _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
 """A lost device is tried every second. Looking for others in its place interrupts the one that is left, so that is done
 less and less often."""
-_FIRST_MARGIN_S = 0.008
+_FIRST_MARGIN_S = 0.012
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
 _LESS_MARGIN_S = 0.001

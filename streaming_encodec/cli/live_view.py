@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ _BAR = 30
 _BAR_FLOOR_DB = -60.0
 _MOST_LOOKS = 100_000  # three hours of them
 _BITRATE_LOOKS = 20  # two seconds
+_PARTS = tuple(Delays(*[0.0] * 7).parts())
+_ROW = 1 + len(_PARTS)
 
 
 def level_bar(level_db: float) -> Text:
@@ -48,19 +51,27 @@ class Look:
 
 @dataclass(slots=True)
 class History:
-    """Looks at a call, taken a few times a second."""
+    """Looks at a call, taken a few times a second, in 32 bytes each: a call may last for hours."""
 
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
-    delays: deque[Delays] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
+    _rows: array[float] = field(default_factory=lambda: array("f"))  # seconds and the parts of the delay
     _sent: deque[tuple[float, int, int]] = field(default_factory=lambda: deque([(0.0, 0, 0)], maxlen=_BITRATE_LOOKS))
+
+    @property
+    def seconds(self) -> list[float]:
+        """When."""
+        return list(self._rows[::_ROW])
+
+    @property
+    def parts(self) -> dict[str, list[float]]:
+        """What, by part."""
+        return {name: list(self._rows[i::_ROW]) for i, name in enumerate(_PARTS, 1)}
 
     def look(self, seconds: float, loop: LiveLoop) -> Look:
         """Look once; before anything is played there is no delay to be remembered."""
         figures = loop.line.figures()
         delays = loop.delays(figures)
-        if delays.buffer_ms > 0:
-            self.seconds.append(seconds)
-            self.delays.append(delays)
+        if delays.buffer_ms > 0 and len(self._rows) < _MOST_LOOKS * _ROW:
+            self._rows.extend((seconds, *delays.parts().values()))
         begin, payload, wire = self._sent[0]
         self._sent.append((seconds, figures.payload_bits, figures.wire_bits))
         lately = 1000 * max(0.001, seconds - begin)
@@ -82,8 +93,8 @@ class History:
         """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
         figures = loop.line.figures()
         encode, decode = loop.frame_ms(figures)
-        every = [delays.parts() for delays in self.delays]
-        totals = [sum(parts.values()) for parts in every]
+        parts = self.parts
+        totals = [sum(look) for look in zip(*parts.values(), strict=True)]
         third = max(1, len(totals) // 3)
         return {
             "seconds": seconds,
@@ -98,7 +109,7 @@ class History:
             "mouth_to_ear_ms_by_third": [
                 percentile(part, 50) for part in (totals[:third], totals[third : 2 * third], totals[2 * third :])
             ],
-            "delay_ms": {name: percentile([parts[name] for parts in every], 50) for name in Delays(*[0.0] * 7).parts()},
+            "delay_ms": {name: percentile(values, 50) for name, values in parts.items()},
             "frame_deadline_ms": loop.deadline_ms,
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,

@@ -43,9 +43,8 @@ def draw_call(path: Path, said: Pcm, heard: Pcm, sample_rate: int, history: Hist
         axes.imshow(spectrogram_db(sound), origin="lower", aspect="auto", extent=extent, cmap="magma")
         axes.set_title(title)
         axes.set_ylabel("kHz")
-    if history.delays:
-        parts = {name: [d.parts()[name] for d in history.delays] for name in history.delays[0].parts()}
-        bottom.stackplot(list(history.seconds), *parts.values(), labels=list(parts))
+    if history.seconds:
+        bottom.stackplot(history.seconds, *history.parts.values(), labels=list(history.parts))
         bottom.legend(loc="upper left", ncols=4, fontsize="small")
     bottom.set_title("mouth to ear")
     bottom.set_ylabel("ms")

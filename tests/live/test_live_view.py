@@ -1,0 +1,56 @@
+"""What a live command remembers of a call, and what it says of it at the end."""
+
+import numpy as np
+import pytest
+from device_kit import FakeBackend
+
+from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.cli.live_view import History, panel, summary
+from streaming_encodec.live.line import LineFigures
+from streaming_encodec.live.loop import LiveLoop
+
+
+class Line:
+    """A line whose figures are what the test says."""
+
+    sample_rate, frame_samples = 24_000, 320
+
+    def __init__(self) -> None:
+        self.now = LineFigures()
+
+    def send(self, pcm: np.ndarray) -> None: ...
+
+    def read(self, count: int, now: float) -> np.ndarray:
+        return np.zeros((1, count), np.float32)
+
+    def figures(self) -> LineFigures:
+        return self.now
+
+    def close(self) -> None: ...
+
+
+def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() -> None:
+    line = Line()
+    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line)
+    history = History()
+    history.look(0.1, loop)
+    assert history.seconds == []  # nothing was played yet
+    for i in range(1, 101):
+        bits = 6_000 * i // 10 if i <= 50 else 30_000  # 6 kbps for five seconds, and then nothing
+        line.now = LineFigures(payload_bits=bits, buffer_ms=float(i), encode_ms=(2.0, 3.0), skipped_frames=7)
+        look = history.look(0.1 + i / 10, loop)
+        if i == 50:
+            assert look.payload_kbps == pytest.approx(6.0, abs=0.1)
+    assert look.payload_kbps == pytest.approx(0.0, abs=0.01)
+    assert history.seconds == pytest.approx([0.1 + i / 10 for i in range(1, 101)])
+    assert history.parts["buffer"] == list(range(1, 101))
+    facts = history.facts(loop, 10.0)
+    assert facts["delay_ms"]["buffer"] == pytest.approx(50, abs=1)
+    rest = loop.deadline_ms + 2.0
+    assert facts["mouth_to_ear_ms_p95"] == pytest.approx(96 + rest, abs=1.5)
+    first, middle, last = facts["mouth_to_ear_ms_by_third"]
+    assert first < middle < last
+    assert last == pytest.approx(83 + rest, abs=2)
+    assert facts["encode_ms_p95"] == 3.0
+    assert "7 frames left out" in summary(facts)["losses"]
+    assert panel(look, "6 kbps", "q quit") is not None
