@@ -37,10 +37,13 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LostFramesConfig:
-    """Frames taken from the decoder in training; ``decay`` a frame is that of the receiver's concealment."""
+    """Frames taken from the decoder in training; ``decay`` a frame is that of the receiver's concealment.
+
+    ``start_step`` of None: together with the codebooks.
+    """
 
     chance: float = 0.15
-    start_step: int = 8000
+    start_step: int | None = None
     rate: tuple[float, float] = (0.02, 0.25)
     burst_frames: tuple[float, float] = (1.0, 6.0)
     decay: float = 0.8
@@ -63,7 +66,7 @@ class ChannelConfig:
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Training of the codebooks, from ``start_step`` on.
+    """Training of the codebooks: from ``start_step`` on, or if None, when ``start_share`` of the budget is used.
 
     ``counts`` are drawn for every clip, so that each bandwidth works. ``freeze_encoder``: from then on only the
     decoder learns, from codes that stay what they are; else the codebooks follow the encoder by moving averages
@@ -71,7 +74,8 @@ class QuantizerConfig:
     strongly the latent is pulled to its codes, relative to the decoder's gradient.
     """
 
-    start_step: int = 8000
+    start_step: int | None = None
+    start_share: float = 0.6
     counts: tuple[int, ...] = (2, 4, 8, 8, 16)
     freeze_encoder: bool = True
     decay: float = 0.985
@@ -150,6 +154,11 @@ class TrainConfig:
         most = self.model.num_quantizers
         if not self.quantizer.counts or any(not 1 <= k <= most for k in self.quantizer.counts):
             raise ConfigError(f"quantizer.counts must be within 1 to {most}, got {self.quantizer.counts!r}")
+        if not 0.0 <= self.quantizer.start_share < 1.0:
+            raise ConfigError(
+                f"quantizer.start_share must be from 0 to below 1, got {self.quantizer.start_share!r}: "
+                "a model without trained codebooks codes nothing"
+            )
         if not 1 <= self.loss.mel_windows_a_step <= len(self.loss.mel_windows):
             raise ConfigError(
                 f"loss.mel_windows_a_step must be within 1 to {len(self.loss.mel_windows)}, "

@@ -89,7 +89,7 @@ class TrainingRun:
         averages: Row = {}
         while self.step < stop and self.progress() < 1.0 and not stop_requested():
             before = self._clock()
-            if self.step == self.config.quantizer.start_step:
+            if not self.trainer.quantised and self._time_for_codebooks():
                 self._start_quantizer()
             rate = self.learning_rate()
             row = self.trainer.step(self.step, self._batch(self.step), rate)
@@ -109,7 +109,7 @@ class TrainingRun:
 
     def validate(self) -> Row:
         """Score the held-out clips, log it, write samples, redraw the curves."""
-        if not self._validation or self.step <= self.config.quantizer.start_step:
+        if not self._validation or not self.trainer.quantised:
             return {}
         folder = self.out / "samples" / f"{self.step:07d}"
         self.trainer.model.eval()
@@ -121,7 +121,12 @@ class TrainingRun:
 
     def save(self) -> None:
         """Write the state to resume from, and the model as a user loads it."""
-        values = {"step": self.step, "elapsed_s": self.elapsed_s, "balancer": self.trainer.balancer.state()}
+        values = {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "quantised": self.trainer.quantised,
+            "balancer": self.trainer.balancer.state(),
+        }
         state.save_state(self._state_path, self.trainer.state(), values)
         self.trainer.model.save_pretrained(self.out / "model")
 
@@ -132,11 +137,18 @@ class TrainingRun:
         tensors, values = state.load_state(self._state_path)
         self.trainer.load_state(tensors)
         self.trainer.balancer.load_state(values["balancer"])
+        self.trainer.quantised = bool(values.get("quantised", False))
         self.step, self.elapsed_s = int(values["step"]), float(values["elapsed_s"])
 
     def _batch(self, step: int) -> Tensor:
         samples = self._source.batch(step, self.config.batch_size)
         return torch.from_numpy(samples)[:, None].to(self.config.device)
+
+    def _time_for_codebooks(self) -> bool:
+        settings = self.config.quantizer
+        if settings.start_step is not None:
+            return self.step >= settings.start_step
+        return self.progress() >= settings.start_share
 
     def _start_quantizer(self) -> None:
         first = _LEVELS_STEP + 1

@@ -34,7 +34,8 @@ _LEVEL_SHARE = 0.2
 class CodecTrainer:
     """The model with its losses, codebook averages and optimiser: everything that a step changes.
 
-    ``batch`` [B, 1, T] of speech sets the levels of random weights.
+    ``batch`` [B, 1, T] of speech sets the levels of random weights. ``quantised``: whether there are codebooks yet;
+    before, the channel stands for them.
     """
 
     def __init__(self, config: TrainConfig, batch: Tensor) -> None:
@@ -43,6 +44,7 @@ class CodecTrainer:
         if config.precision == "bfloat16":
             require_sane_gradients(config.model, self.device, torch.bfloat16)
         self.model = _starting_model(config, batch.cpu()).to(self.device).train()
+        self.quantised = False
         self.channel = GaussianChannel(config.model.hidden_size, config.channel)
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
@@ -59,8 +61,7 @@ class CodecTrainer:
         config = self.config
         rng = np.random.default_rng([config.seed, step, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        quantised = step >= config.quantizer.start_step
-        frozen = quantised and config.quantizer.freeze_encoder
+        frozen = self.quantised and config.quantizer.freeze_encoder
         with (
             torch.set_grad_enabled(not frozen),
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
@@ -73,7 +74,7 @@ class CodecTrainer:
         passed, pull = latent, None
         active = torch.from_numpy(rng.choice(config.quantizer.counts, len(samples))).to(self.device)
         report: dict[str, float] = {}
-        if quantised:
+        if self.quantised:
             passed, commitment, used = self.quantizer(latent, active, None if frozen else generator)
             report |= {"perplexity_1": float(used[0]), "perplexity_mean": float(used[:8].mean())}
             report["commitment"] = float(commitment.detach())
@@ -85,7 +86,7 @@ class CodecTrainer:
             if step >= config.channel.start_step:
                 bits = [float(count) * config.model.bits_per_codebook for count in active]
                 passed = self.channel(latent, bits, generator)
-        if step >= config.lost_frames.start_step:
+        if self._frames_get_lost(step):
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
             passed = conceal_latent(passed, lost, config.lost_frames.decay)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -113,6 +114,10 @@ class CodecTrainer:
             losses |= self.adversary.losses(heard, samples)
         torch.autograd.backward(output, self.balancer.gradient(losses, heard))
         return {name: float(loss.detach()) for name, loss in losses.items()} | judged
+
+    def _frames_get_lost(self, step: int) -> bool:
+        start = self.config.lost_frames.start_step
+        return self.quantised if start is None else step >= start
 
     def _windows(self, step: int) -> tuple[int, ...]:
         windows = self.config.loss.mel_windows
@@ -161,6 +166,7 @@ class CodecTrainer:
         latents = [self.model.encoder(batch).transpose(1, 2).flatten(0, 1) for batch in batches]
         generator = torch.Generator().manual_seed(self.config.seed)
         self.quantizer.start(torch.cat(latents), generator)
+        self.quantised = True
 
 
 def _starting_model(config: TrainConfig, batch: Tensor) -> EncodecModel:

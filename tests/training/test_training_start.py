@@ -128,6 +128,23 @@ def test_a_run_begins_with_a_model_that_is_there(tiny_config: TrainConfig, tmp_p
         TrainingRun(dataclasses.replace(again, out=str(tmp_path / "none"), start_model=str(tmp_path / "nothing")))
 
 
+def test_a_budget_by_the_clock_leaves_time_for_the_codebooks(tiny_config: TrainConfig) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 3.0
+        return now[0]
+
+    quantizer = dataclasses.replace(tiny_config.quantizer, start_step=None, start_share=0.5)
+    config = dataclasses.replace(tiny_config, minutes=1.0, steps=10_000, quantizer=quantizer)
+    run = TrainingRun(config, clock)
+    rows = list(run.run())
+    assert ["commitment" in row for row in rows] == [False] * 10 + [True] * 10
+    assert TrainingRun(config).trainer.quantised
+    with pytest.raises(ConfigError, match="start_share"):
+        dataclasses.replace(config, quantizer=dataclasses.replace(quantizer, start_share=1.0))
+
+
 def test_with_the_codebooks_the_encoder_stands_still(tiny_config: TrainConfig) -> None:
     run = TrainingRun(tiny_config)
     list(run.run(until_step=tiny_config.quantizer.start_step + 1))
