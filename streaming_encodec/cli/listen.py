@@ -112,7 +112,13 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
                             if (
                                 stop.is_set()
                                 or (wanted is not None and writer.samples >= wanted)
-                                or (not keep and tally.playing and not call.speakers and not call.present)
+                                or (
+                                    not keep
+                                    and tally.playing
+                                    and not call.speakers
+                                    and not call.present
+                                    and not call.others_returning
+                                )
                             ):
                                 break
             except CallError as error:  # what was heard so far is worth keeping

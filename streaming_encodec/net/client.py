@@ -40,6 +40,8 @@ _BLOCK_FRAMES = 1
 _WAITING_EVENTS = 4096
 """Packets that wait for `receive` to be called: some seconds of a full room."""
 _LATE_S = 1.0
+_RETURN_S = 15.0
+"""How long the others may take to find a relay that was begun anew, well above the longest pause between attempts."""
 _MOST_REPORTS = 1000
 
 
@@ -121,6 +123,7 @@ class VoiceClient:
         self._reports: dict[tuple[int, int], Report] = {}
         self._heard = asyncio.Event()
         self._present: set[int] = set()
+        self._missing_since_s: float | None = None
         self._arrived = 0
         self._link = Link(
             url,
@@ -197,6 +200,12 @@ class VoiceClient:
     def present(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
         return frozenset(self._present)
+
+    @property
+    def others_returning(self) -> bool:
+        """Whether the relay was begun anew and whoever was there before may still be on the way back."""
+        since = self._missing_since_s
+        return since is not None and self._clock() - since < _RETURN_S
 
     # -- speaking -------------------------------------------------------------------------------------------
 
@@ -318,12 +327,14 @@ class VoiceClient:
     def _on_control(self, message: ControlMessage) -> None:
         match message:
             case Welcome():
-                self._present = set(message.speakers)
+                before, self._present = self._present, set(message.speakers)
                 if not message.resumed:
+                    self._missing_since_s = self._clock() if before and not self._present else None
                     # Another relay, or the same one begun anew: its numbers mean other people.
                     self._events.append(self._forget_all)
             case Joined(sender):
                 self._present.add(sender)
+                self._missing_since_s = None
             case Left(sender):
                 self._present.discard(sender)
                 self._events.append(lambda: self._mixer.leave(sender))

@@ -15,6 +15,8 @@ from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings
+from streaming_encodec.wire.control import Joined, Left
+from streaming_encodec.wire.hello import Welcome
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,27 @@ async def test_a_killed_relay_comes_back_and_both_sides_resume(model: EncodecMod
         assert listener.statistics.link.connects == 2
         await speaker.__aexit__(None, None, None)
         await listener.__aexit__(None, None, None)
+
+
+async def test_after_a_relays_restart_the_others_are_awaited(model: EncodecModel) -> None:
+    """Whoever is back first meets an empty room, and must not take that for the end of the call."""
+    now_s = [100.0]
+    listener = VoiceClient("ws://127.0.0.1:1", None, model, role="subscribe", clock=lambda: now_s[0])
+    for message, expected in (
+        (Welcome(0), False),  # nobody was there yet
+        (Welcome(0, speakers=(3,)), False),
+        (Welcome(0), True),
+        (Joined(1), False),
+        (Welcome(0), True),
+        (Welcome(0, speakers=(2,)), False),
+        (Left(2), False),
+        (Joined(2), False),
+        (Welcome(0), True),
+    ):
+        listener._on_control(message)
+        assert listener.others_returning is expected, message
+    now_s[0] += 20.0
+    assert not listener.others_returning
 
 
 async def test_a_lost_connection_keeps_its_seat(model: EncodecModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -167,3 +168,16 @@ def test_a_file_that_is_no_audio_is_named(tmp_path: Path) -> None:
     (tmp_path / "in" / "1.wav").write_bytes(b"RIFF but no")
     with pytest.raises(FileFormatError, match=r"1\.wav"):
         build_dataset(tmp_path / "out", [Source("mine", "folder", str(tmp_path / "in"), "MIT", "train")])
+
+
+def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "made.tgz"
+    with tarfile.open(archive, "w:gz") as file:
+        content = tarfile.TarInfo("../outside.wav")
+        content.size = 1
+        file.addfile(content, io.BytesIO(b"x"))
+    (tmp_path / "npm").write_text(f'#!/bin/sh\ncp {archive} "$3-1.0.tgz"\n')
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(FileFormatError, match="outside"):
+        build_dataset(tmp_path / "out", [Source("js", "npm", "bad", "MIT", "train")])
