@@ -18,6 +18,8 @@ from streaming_encodec.streaming.direct import (
     Codes,
     Floats,
     advance,
+    array_parts,
+    joined,
     plain_codes,
 )
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
@@ -158,17 +160,11 @@ class StreamingDecoder:
         latent = quantizer.decode_array(codes)
         pieces, self._state = advance(stepper.step_array, self._half.step_inputs, self._state, latent)
         self._form = PLAIN
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate([np.empty((self.model.config.audio_channels, 0), np.float32), *pieces], axis=1)
+        return joined(pieces, self.model.config.audio_channels, np.float32)
 
     @cached_property
     def _direct(self) -> tuple[ArrayStepper, ArrayQuantizer] | None:
-        """What the engine has for one stream in numpy."""
-        stepper, quantizer = self.engine.decoder, self.engine.quantizer
-        if self.batch_size == 1 and isinstance(stepper, ArrayStepper) and isinstance(quantizer, ArrayQuantizer):
-            return stepper, quantizer
-        return None
+        return array_parts(self.engine.decoder, self.engine.quantizer, self.batch_size)
 
     def _advance(self, latent: Tensor, num_codebooks: int) -> Tensor:
         state = self._state

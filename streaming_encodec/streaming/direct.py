@@ -8,7 +8,7 @@ whose steppers and quantisers take arrays do without them; values and states are
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from streaming_encodec.streaming.io import Form
 
 Floats: TypeAlias = NDArray[np.float32]
 Codes: TypeAlias = NDArray[np.int64]
+
+Piece = TypeVar("Piece", Floats, Codes)
 
 PLAIN = Form(is_numpy=True, batched=False)
 
@@ -43,6 +45,20 @@ class ArrayQuantizer(Protocol):
     def decode_array(self, codes: Codes) -> Floats:
         """codes [K, F] → latent [D, F]."""
         ...
+
+
+def array_parts(stepper: Any, quantizer: Any, batch_size: int) -> tuple[ArrayStepper, ArrayQuantizer] | None:
+    """What an engine has for one stream in numpy; None where it computes otherwise, or the streams are many."""
+    if batch_size == 1 and isinstance(stepper, ArrayStepper) and isinstance(quantizer, ArrayQuantizer):
+        return stepper, quantizer
+    return None
+
+
+def joined(pieces: list[Piece], rows: int, dtype: type) -> Piece:
+    """Arrays [rows, n] one after the other; a lone one as it is, without a copy."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return cast(Piece, np.concatenate([np.empty((rows, 0), dtype), *pieces], axis=1))
 
 
 def advance(

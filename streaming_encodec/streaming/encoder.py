@@ -19,6 +19,8 @@ from streaming_encodec.streaming.direct import (
     Codes,
     Floats,
     advance,
+    array_parts,
+    joined,
     plain_samples,
 )
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
@@ -174,17 +176,11 @@ class StreamingEncoder:
         latents, self._state = advance(stepper.step_array, self._half.step_inputs, self._state, samples)
         self._form = PLAIN
         codes = [quantizer.encode_array(latent, self._num_codebooks) for latent in latents]
-        if len(codes) == 1:
-            return codes[0]
-        return np.concatenate([np.empty((self._num_codebooks, 0), np.int64), *codes], axis=1)
+        return joined(codes, self._num_codebooks, np.int64)
 
     @cached_property
     def _direct(self) -> tuple[ArrayStepper, ArrayQuantizer] | None:
-        """What the engine has for one stream in numpy."""
-        stepper, quantizer = self.engine.encoder, self.engine.quantizer
-        if self.batch_size == 1 and isinstance(stepper, ArrayStepper) and isinstance(quantizer, ArrayQuantizer):
-            return stepper, quantizer
-        return None
+        return array_parts(self.engine.encoder, self.engine.quantizer, self.batch_size)
 
     def _fresh(self) -> HalfState:
         if self.start == "exact":

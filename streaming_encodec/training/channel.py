@@ -46,7 +46,8 @@ class GaussianChannel:
         device = latent.device
         variances, axes, mean = self._variances.to(device), self._axes.to(device), self._mean.to(device)
         along = (latent.transpose(1, 2) - mean) @ axes  # [B, F, D]
-        level = latent.new_tensor([self.water_level(self._config.efficiency * count) for count in bits])
+        levels = {count: self.water_level(self._config.efficiency * count) for count in set(bits)}
+        level = latent.new_tensor([levels[count] for count in bits])
         lost = torch.minimum(variances, level[:, None])[:, None]  # [B, 1, D]
         kept = 1.0 - lost / variances
         # Codebooks are finer where the latent is usually found: quiet frames get less than the mean noise.
