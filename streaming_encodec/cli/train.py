@@ -51,6 +51,9 @@ def command(
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, help="Cores that share each batch: twice as fast with two.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")] = None,
 ) -> None:
     """Train the voice model, or build its data set first.
@@ -75,6 +78,7 @@ def command(
         "device": device,
         "precision": precision,
         "threads": threads,
+        "replicas": replicas,
         "seed": seed,
     }
     given = {name: value for name, value in changes.items() if value is not None}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 from streaming_encodec.training.config import AugmentConfig
 
@@ -25,6 +26,12 @@ def augment(samples: Samples, sample_rate: int, config: AugmentConfig, rng: np.r
     gain = 10.0 ** (rng.uniform(*config.gain_db) / 20.0) * (1.0 if rng.random() < 0.5 else -1.0)
     peak = abs(gain) * float(np.abs(x).max())
     return np.asarray(x * (gain if peak <= 1.0 else gain / peak), dtype=np.float32)
+
+
+def at_speed(samples: Samples, speed: float, length: int) -> Samples:
+    """``samples`` played ``speed`` times as fast, as a tape would: exactly ``length`` of them."""
+    played = soxr.resample(samples, speed, 1.0, quality="MQ")[:length]
+    return np.asarray(np.pad(played, (0, length - len(played))), dtype=np.float32)
 
 
 def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:

@@ -29,11 +29,16 @@ class LossBalancer:
 
     def gradient(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """The gradient to run backward from ``output``; ``losses`` are scalars that depend on it."""
-        active = {name: loss for name, loss in losses.items() if self._shares.get(name, 0.0) > 0.0}
+        return self.balance(
+            {name: torch.autograd.grad(loss, output, retain_graph=True)[0] for name, loss in losses.items()}
+        )
+
+    def balance(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """The sum of the losses' gradients at the output [B, C, T], each with its share."""
+        active = {name: value for name, value in gradients.items() if self._shares.get(name, 0.0) > 0.0}
         total_share = sum(self._shares[name] for name in active)
-        total = torch.zeros_like(output)
-        for name, loss in active.items():
-            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
+        total = torch.zeros_like(next(iter(active.values())))
+        for name, gradient in active.items():
             norms = gradient.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1]
             if name in self._norms:
                 # A nearly silent segment has a log-mel gradient a hundred times the usual one: limit each

@@ -13,19 +13,25 @@ from streaming_encodec.model.config import EncodecConfig
 
 VOICE_24KHZ = EncodecConfig(
     target_bandwidths=(1.5, 3.0, 6.0, 12.0),
-    num_filters=16,
+    num_filters=24,
     upsampling_ratios=(2, 4, 5, 8),
     hidden_size=64,
     num_lstm_layers=1,
     use_conv_shortcut=False,
+    pad_mode="constant",
 )
 """The shipped model: large strides, little work at the sample rate: a laptop trains and runs it."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a segment is roughened before it is coded; a field with ``_chance`` is a probability a clip."""
+    """How a segment is roughened before it is coded; a field with ``_chance`` is a probability a clip.
 
+    ``speed`` plays a clip slower or faster, pitch and formants with it: a few voices become many.
+    """
+
+    speed_chance: float = 0.5
+    speed: tuple[float, float] = (0.8, 1.25)
     gain_db: tuple[float, float] = (-14.0, 4.0)
     noise_chance: float = 0.12
     noise_snr_db: tuple[float, float] = (8.0, 35.0)
@@ -90,12 +96,15 @@ class LossConfig:
     """Shares of the losses in the decoder's gradient (see ``balancer``), and the discriminator's start.
 
     Of the ``mel_windows``, ``mel_windows_a_step`` are taken in turn: all of them cost as much as the encoder.
+    ``loudness`` and ``envelope`` are models of hearing (see ``perceptual``).
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
     waveform: float = 1.0
     shaped: float = 1.5
     mel: float = 2.0
+    loudness: float = 0.0
+    envelope: float = 0.0
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -112,6 +121,8 @@ class TrainConfig:
 
     ``start_model``: the folder of a model to go on from, such as an earlier run's; None begins with random weights.
     ``source_weights``: how often a source is drawn, by its name; the others share by their duration.
+    ``replicas``: parts of a batch that are worked on at the same time, each on one core (see ``replicas``);
+    ``threads``: of torch, for what remains between them.
     ``precision``: ``float32``, or ``bfloat16`` by autocast (compare gradients first: see ``gradients``).
     """
 
@@ -138,6 +149,7 @@ class TrainConfig:
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
+    replicas: int = 1
     log_every: int = 20
     save_every: int = 500
     validate_every: int = 1000
@@ -146,7 +158,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every")
-        _check_positive(self, "grad_clip threads validation_clips")
+        _check_positive(self, "grad_clip threads replicas validation_clips")
+        if self.replicas > self.batch_size:
+            raise ConfigError(f"{self.replicas} replicas can't share a batch of {self.batch_size}: give fewer")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
         if self.minutes is not None and self.minutes <= 0:

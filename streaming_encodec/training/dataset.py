@@ -5,6 +5,7 @@ The draw depends on (seed, step) alone. There is no sampler state to save: a res
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import soundfile
 
 from streaming_encodec.errors import FileFormatError
-from streaming_encodec.training.augment import augment
+from streaming_encodec.training.augment import at_speed, augment
 from streaming_encodec.training.config import AugmentConfig
 from streaming_encodec.training.recipe import Clip, Split, read_manifest
 
@@ -83,19 +84,23 @@ class SegmentSource:
         return np.stack([self._segment(rng) for _ in range(size)])
 
     def _segment(self, rng: np.random.Generator) -> Samples:
+        settings = self._augmenting
+        speed = float(np.exp(rng.uniform(*np.log(settings.speed)))) if rng.random() < settings.speed_chance else 1.0
         for _ in range(4):  # a stretch of silence teaches little: most of the time, draw again
-            segment = self._cut(rng)
+            segment = self._cut(rng, math.ceil(self._length * speed))
             if float(np.abs(segment).max()) > 0.01 or rng.random() < 0.1:
                 break
+        if len(segment) != self._length:
+            segment = at_speed(segment, speed, self._length)
         return augment(segment, self._store.sample_rate, self._augmenting, rng)
 
-    def _cut(self, rng: np.random.Generator) -> Samples:
+    def _cut(self, rng: np.random.Generator, length: int) -> Samples:
         index = int(np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right"))
         samples = self._store.read(self._clips[min(index, len(self._clips) - 1)])
-        spare = len(samples) - self._length
+        spare = len(samples) - length
         if spare >= 0:
             start = int(rng.integers(0, spare + 1))
-            return samples[start : start + self._length]
+            return samples[start : start + length]
         before = int(rng.integers(0, -spare + 1))
         return np.pad(samples, (before, -spare - before))
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training import products
 
 LEAST_COSINE = 0.9
 """bfloat16 keeps 8 bits: its gradients stay above 0.99 to float32's where the kernels are right."""
@@ -22,10 +23,13 @@ def codec_gradients(
     config: EncodecConfig,
     device: torch.device,
     dtype: torch.dtype,
-    autocast: torch.dtype | None = None,
+    low: torch.dtype | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Gradients of encoder and decoder (float64, on the CPU) of one fixed draw, by parameter name."""
+    """Gradients of encoder and decoder (float64, on the CPU) of one fixed draw, by parameter name.
+
+    ``low``: products in this precision, in the form that a run has on the device.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -33,8 +37,7 @@ def codec_gradients(
     model = model.to(device, dtype).train()
     x = torch.randn(2, config.audio_channels, 6 * config.hop_length, generator=generator) * 0.3
     x = x.to(device, dtype)
-    with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-        y = model.decoder(model.encoder(x))
+    y = products.forward(model.decoder, config, products.forward(model.encoder, config, x, low), low)
     torch.autograd.backward(F.mse_loss(y.to(x.dtype), x))
     return {
         name: parameter.grad.detach().cpu().double()
@@ -52,14 +55,14 @@ def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str,
     return worst, cosines[worst]
 
 
-def require_sane_gradients(config: EncodecConfig, device: torch.device, autocast: torch.dtype) -> float:
-    """The least cosine of ``autocast`` gradients to float32's; `ConfigError` where it is too low."""
+def require_sane_gradients(config: EncodecConfig, device: torch.device, low: torch.dtype) -> float:
+    """The least cosine of gradients in ``low`` to float32's; `ConfigError` where it is too low."""
     exact = codec_gradients(config, device, torch.float32)
-    rough = codec_gradients(config, device, torch.float32, autocast)
+    rough = codec_gradients(config, device, torch.float32, low)
     worst, cosine = least_cosine(exact, rough)
     if cosine < LEAST_COSINE:
         raise ConfigError(
-            f"{autocast} gives {worst} a gradient with cosine {cosine:.2f} to float32's on this machine: "
+            f"{low} gives {worst} a gradient with cosine {cosine:.2f} to float32's on this machine: "
             "train with precision='float32', or change upsampling_ratios or num_filters"
         )
     return cosine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.curves import CsvLog, plot_curves
-from streaming_encodec.training.dataset import ClipStore, SegmentSource, load_split
+from streaming_encodec.training.dataset import ClipStore, Samples, SegmentSource, load_split
 from streaming_encodec.training.step import CodecTrainer
 from streaming_encodec.training.validation import pick_clips, validate
 
@@ -22,6 +23,7 @@ Row = dict[str, float]
 
 PANELS = (
     ("waveform", "shaped", "mel"),
+    ("loudness", "envelope"),
     ("commitment", "grad_norm"),
     ("perplexity_1", "perplexity_mean"),
     ("discriminator", "adversarial", "feature"),
@@ -48,6 +50,8 @@ class TrainingRun:
             store, clips, config.segment_samples, config.source_weights, config.augment, config.seed
         )
         self._store = store
+        self._drawing = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self._drawn: dict[int, Future[Samples]] = {}
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
         self.trainer = CodecTrainer(config, self._batch(_LEVELS_STEP))
         self.step = 0
@@ -141,8 +145,13 @@ class TrainingRun:
         self.step, self.elapsed_s = int(values["step"]), float(values["elapsed_s"])
 
     def _batch(self, step: int) -> Tensor:
-        samples = self._source.batch(step, self.config.batch_size)
-        return torch.from_numpy(samples)[:, None].to(self.config.device)
+        """The batch of a step; the next one is drawn meanwhile, as the draw depends on the step's number alone."""
+        drawn = self._drawn.pop(step, None) or self._draw(step)
+        self._drawn = {step + 1: self._draw(step + 1)}
+        return torch.from_numpy(drawn.result())[:, None].to(self.config.device)
+
+    def _draw(self, step: int) -> Future[Samples]:
+        return self._drawing.submit(self._source.batch, step, self.config.batch_size)
 
     def _time_for_codebooks(self) -> bool:
         settings = self.config.quantizer

@@ -67,15 +67,20 @@ class Muon(torch.optim.Optimizer):
         """Move all parameters that have a gradient."""
         if closure is not None:
             raise TypeError("this optimiser evaluates no closure: call backward, then step()")
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if group["kind"] == "adam":
-                    self._adam(parameter, parameter.grad, group)
-                else:
-                    self._orthogonal(parameter, parameter.grad, group)
+        self.step_part(0, 1)
         return None
+
+    @torch.no_grad()
+    def step_part(self, part: int, parts: int) -> None:
+        """Move every ``parts``-th parameter: parts can be done at the same time."""
+        learned = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+        for parameter, group in learned[part::parts]:
+            if parameter.grad is None:
+                continue
+            if group["kind"] == "adam":
+                self._adam(parameter, parameter.grad, group)
+            else:
+                self._orthogonal(parameter, parameter.grad, group)
 
     def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -110,10 +115,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix with all singular values about 1 (within 0.7 to 1.2), ``[m, n]`` → same shape."""
     a, b, c = _QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x.div(x.norm() + 1e-9)
+    # Five rounds end within 0.7 to 1.2 in any precision, and bfloat16 takes a third of the time.
+    x = x.div(x.norm() + 1e-9).bfloat16()
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.to(matrix.dtype)
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from streaming_encodec.errors import ConfigError, StreamingEncodecError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.training import state
+from streaming_encodec.model.seanet import StreamableStack
+from streaming_encodec.training import products, state
 from streaming_encodec.training.adversary import Adversary
 from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.channel import GaussianChannel
@@ -20,7 +22,9 @@ from streaming_encodec.training.initial import initialise
 from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 from streaming_encodec.training.muon import Muon
+from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss
 from streaming_encodec.training.quantizer import QuantizerTrainer
+from streaming_encodec.training.replicas import Replicas
 
 
 class DivergedError(StreamingEncodecError):
@@ -29,6 +33,14 @@ class DivergedError(StreamingEncodecError):
 
 _LEVEL_SHARE = 0.2
 """How strongly the latent is kept at unit power: through the channel, louder would otherwise always be better."""
+
+
+class _Decoded(NamedTuple):
+    """What a replica made of its share."""
+
+    output: Tensor  # [b, C, T]
+    losses: dict[str, float]
+    gradients: dict[str, Tensor]  # at the output
 
 
 class CodecTrainer:
@@ -44,11 +56,21 @@ class CodecTrainer:
         if config.precision == "bfloat16":
             require_sane_gradients(config.model, self.device, torch.bfloat16)
         self.model = _starting_model(config, batch.cpu()).to(self.device).train()
+        self.replicas = Replicas(self.model, config.replicas)
         self.quantised = False
         self.channel = GaussianChannel(config.model.hidden_size, config.channel)
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
+        self.loudness = LoudnessLoss(config.model.sampling_rate).to(self.device)
+        self.envelope = EnvelopeLoss(config.model.sampling_rate).to(self.device)
         shares = {"waveform": config.loss.waveform, "shaped": config.loss.shaped, "mel": config.loss.mel}
+        shares |= {"loudness": config.loss.loudness, "envelope": config.loss.envelope}
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "waveform": waveform_loss, "shaped": shaped_loss, "mel": self.mel,
+            "loudness": self.loudness, "envelope": self.envelope,
+        }  # fmt: skip
+        # The waveform's is always needed: it is what the others are scaled by.
+        self._losses = {name: loss for name, loss in losses.items() if shares[name] > 0.0 or name == "waveform"}
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
         self.optimizer = Muon(
@@ -62,13 +84,9 @@ class CodecTrainer:
         rng = np.random.default_rng([config.seed, step, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         frozen = self.quantised and config.quantizer.freeze_encoder
-        with (
-            torch.set_grad_enabled(not frozen),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"),
-        ):
-            encoded = self.model.encoder(samples)
+        encoded = self._encode(samples, learning=not frozen)
         # A leaf, so that the decoder's wish for the latent is known before the encoder runs backward.
-        latent = encoded.detach().float().requires_grad_(not frozen)
+        latent = torch.cat([part.detach().float() for part in encoded]).requires_grad_(not frozen)
         if not bool(latent.detach().isfinite().all()):
             raise _diverged("latent", step)
         passed, pull = latent, None
@@ -89,31 +107,66 @@ class CodecTrainer:
         if self._frames_get_lost(step):
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
             passed = conceal_latent(passed, lost, config.lost_frames.decay)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            output = self.model.decoder(passed)
         self.optimizer.zero_grad(set_to_none=True)
-        report |= self._backward_through_decoder(output.float(), samples, learning_rate, step)
+        report |= self._through_decoder(passed, samples, learning_rate, step)
         if pull is not None:
             self._backward_through_encoder(encoded, latent, pull)
+        self.replicas.gather_gradients()
         return report | self._update(step, learning_rate)
 
-    def _backward_through_decoder(
-        self, output: Tensor, samples: Tensor, learning_rate: float, step: int
-    ) -> dict[str, float]:
-        # A leaf again: each loss's gradient at the output is known before the decoder runs backward.
-        heard = output.detach().requires_grad_()
+    def _encode(self, samples: Tensor, learning: bool) -> list[Tensor]:
+        shares = self.replicas.shares(samples)
+
+        def work(i: int, model: EncodecModel) -> Tensor:
+            with torch.set_grad_enabled(learning):
+                return self.run(model.encoder, shares[i])
+
+        return self.replicas.each(work)
+
+    def _through_decoder(self, passed: Tensor, samples: Tensor, learning_rate: float, step: int) -> dict[str, float]:
+        """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses."""
+        shares = self.replicas.shares(samples)
+        latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
+
+        def decode(i: int, model: EncodecModel) -> _Decoded:
+            output = self.run(model.decoder, latents[i]).float()
+            return _Decoded(output, *self._judge(output.detach(), shares[i], step))
+
+        decoded = self.replicas.each(decode)
+        weights = [len(share) / len(samples) for share in shares]
         losses = {
-            "waveform": waveform_loss(heard, samples),
-            "shaped": shaped_loss(heard, samples),
-            "mel": self.mel(heard, samples, self._windows(step)),
+            name: sum(w * d.losses[name] for w, d in zip(weights, decoded, strict=True)) for name in decoded[0].losses
         }
-        judged: dict[str, float] = {}
+        gradients = {
+            name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)]) for name in losses
+        }
         start = self.config.loss.adversarial_start
         if self.adversary is not None and start is not None and step >= start:
-            judged["discriminator"] = self.adversary.learn(step, heard, samples, learning_rate)
-            losses |= self.adversary.losses(heard, samples)
-        torch.autograd.backward(output, self.balancer.gradient(losses, heard))
-        return {name: float(loss.detach()) for name, loss in losses.items()} | judged
+            heard = torch.cat([d.output.detach() for d in decoded]).requires_grad_()
+            losses["discriminator"] = self.adversary.learn(step, heard, samples, learning_rate)
+            for name, loss in self.adversary.losses(heard, samples).items():
+                losses[name] = float(loss.detach())
+                gradients[name] = torch.autograd.grad(loss, heard, retain_graph=True)[0]
+        wanted = self.replicas.shares(self.balancer.balance(gradients))
+        self.replicas.each(lambda i, model: torch.autograd.backward(decoded[i].output, wanted[i]))
+        if passed.requires_grad:
+            torch.autograd.backward(passed, torch.cat([_gradient_of(latent) for latent in latents]))
+        return losses
+
+    def _judge(self, heard: Tensor, samples: Tensor, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The losses of a share and their gradients at its output, each on its own for the balancer."""
+        losses, gradients = {}, {}
+        for name, loss in self._losses.items():
+            # A leaf: each gradient at the output is known before the decoder runs backward.
+            x = heard.detach().requires_grad_()
+            value = self.mel(x, samples, self._windows(step)) if name == "mel" else loss(x, samples)
+            losses[name], gradients[name] = float(value.detach()), torch.autograd.grad(value, x)[0]
+        return losses, gradients
+
+    def run(self, stack: StreamableStack, x: Tensor) -> Tensor:
+        """Encoder or decoder in the run's precision, in the form that is fast on its device."""
+        low = torch.bfloat16 if self.config.precision == "bfloat16" else None
+        return products.forward(stack, self.config.model, x, low)
 
     def _frames_get_lost(self, step: int) -> bool:
         start = self.config.lost_frames.start_step
@@ -124,11 +177,11 @@ class CodecTrainer:
         turns = -(-len(windows) // self.config.loss.mel_windows_a_step)
         return windows[step % turns :: turns]
 
-    def _backward_through_encoder(self, encoded: Tensor, latent: Tensor, pull: Tensor) -> None:
-        if latent.grad is None:  # the decoder always uses the latent
-            raise DivergedError("no gradient reached the latent: resume from the last saved state")
+    def _backward_through_encoder(self, encoded: list[Tensor], latent: Tensor, pull: Tensor) -> None:
+        gradient = _gradient_of(latent)
         # A share of the decoder's gradient: a fixed weight was seen to drown it and collapse the codebooks.
-        torch.autograd.backward(encoded, (latent.grad + pull * latent.grad.norm()).to(encoded.dtype))
+        wanted = self.replicas.shares((gradient + pull * gradient.norm()).to(encoded[0].dtype))
+        self.replicas.each(lambda i, model: torch.autograd.backward(encoded[i], wanted[i]))
 
     def _update(self, step: int, learning_rate: float) -> dict[str, float]:
         learned = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -137,7 +190,7 @@ class CodecTrainer:
             raise _diverged("gradient", step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
+        self.replicas.each(lambda i, model: self.optimizer.step_part(i, self.config.replicas))
         return {"grad_norm": norm}
 
     def state(self) -> dict[str, Tensor]:
@@ -163,7 +216,7 @@ class CodecTrainer:
     @torch.no_grad()
     def start_quantizer(self, batches: list[Tensor]) -> None:
         """Set the codebooks by k-means on the latents of some batches [B, 1, T]."""
-        latents = [self.model.encoder(batch).transpose(1, 2).flatten(0, 1) for batch in batches]
+        latents = [self.run(self.model.encoder, batch).float().transpose(1, 2).flatten(0, 1) for batch in batches]
         generator = torch.Generator().manual_seed(self.config.seed)
         self.quantizer.start(torch.cat(latents), generator)
         self.quantised = True
@@ -187,6 +240,12 @@ def _diverged(what: str, step: int) -> DivergedError:
         f"the {what} of step {step} is not finite: resume from the last saved state with a lower learning_rate, "
         "or with precision='float32'"
     )
+
+
+def _gradient_of(leaf: Tensor) -> Tensor:
+    if leaf.grad is None:  # the decoder always uses the latent
+        raise DivergedError("no gradient reached the latent: resume from the last saved state")
+    return leaf.grad
 
 
 def _share_of(pull: Tensor, share: float) -> Tensor:

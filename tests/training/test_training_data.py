@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streaming_encodec.errors import FileFormatError
-from streaming_encodec.training.augment import add_noise, add_reverb, augment, band_limit
+from streaming_encodec.training.augment import add_noise, add_reverb, at_speed, augment, band_limit
 from streaming_encodec.training.config import AugmentConfig
 from streaming_encodec.training.dataset import ClipStore, SegmentSource, load_split
 
 from .conftest import voice_like
 
-PLAIN = AugmentConfig(gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0)
+PLAIN = AugmentConfig(gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0, speed_chance=0.0)
 
 
 def source_of(root: Path, samples: int = 4800, weights: dict[str, float] | None = None, seed: int = 1) -> SegmentSource:
@@ -71,6 +72,23 @@ def test_the_cache_stays_within_its_budget(tiny_data: Path) -> None:
     first = [store.read(clip) for clip in clips]
     assert all(np.array_equal(one, store.read(clip)) for one, clip in zip(first, clips, strict=True))
     assert len(store._cache) == 1
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
+def test_speed_moves_the_pitch_by_its_factor(speed: float) -> None:
+    tone = np.sin(2 * np.pi * 400 * np.arange(16000) / 24000).astype(np.float32)
+    played = at_speed(tone, speed, 12000)
+    assert played.shape == (12000,)
+    spectrum = np.abs(np.fft.rfft(played * np.hanning(12000)))
+    assert spectrum.argmax() * 2 == pytest.approx(400 * speed, abs=3)
+
+
+def test_a_drawn_speed_is_within_its_range_and_fills_the_segment(tiny_data: Path) -> None:
+    store, clips = ClipStore(tiny_data, 24000, 8), load_split(tiny_data, "train")
+    fast = dataclasses.replace(PLAIN, speed_chance=1.0, speed=(1.2, 1.25))
+    batch = SegmentSource(store, clips, 24000, {}, fast, 1).batch(0, 6)
+    assert batch.shape == (6, 24000)
+    assert all(np.abs(row[-500:]).max() > 1e-3 for row in batch)
 
 
 def test_augmented_sound_is_bounded_and_finite() -> None:

@@ -20,6 +20,8 @@ from streaming_encodec.training.curves import read_rows
 from streaming_encodec.training.loop import TrainingRun
 from streaming_encodec.training.step import DivergedError
 
+from .conftest import TINY_MODEL
+
 
 def tensors_of(run: TrainingRun) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.trainer.state().items()}
@@ -49,6 +51,37 @@ def test_an_interrupted_run_resumes_bit_for_bit(tiny_config: TrainConfig, tmp_pa
     assert [row["step"] for row in logs[1]] == [row["step"] for row in logs[0]] == [str(n) for n in range(1, 13)]
 
 
+def test_replicas_share_a_step_and_change_nothing_but_the_rounding(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    """Of a batch of 3 one takes 2 segments, the other 1; phases as in the tests above."""
+    config = with_adversary(
+        dataclasses.replace(tiny_config, model=dataclasses.replace(TINY_MODEL, pad_mode="constant"))
+    )
+    one = TrainingRun(config)
+    rows = list(one.run())
+    pair = dataclasses.replace(config, replicas=2, out=str(tmp_path / "pair"))
+    got = list(TrainingRun(pair).run())
+    for name, tolerance in (("waveform", 1e-5), ("shaped", 1e-5), ("mel", 0.05), ("grad_norm", 0.05)):
+        # The linear part of the mel loss is relative to the level of a share, not of the batch.
+        assert got[0][name] == pytest.approx(rows[0][name], rel=tolerance), name
+    # Later, rounding decides between codes; it stays the same run all the same.
+    assert got[-1]["mel"] == pytest.approx(rows[-1]["mel"], rel=0.2)
+    again = list(TrainingRun(dataclasses.replace(pair, out=str(tmp_path / "again"))).run())
+    assert [row["grad_norm"] for row in again] == [row["grad_norm"] for row in got]
+
+
+def test_losses_after_models_of_hearing_take_part_where_they_have_a_share(tiny_config: TrainConfig) -> None:
+    loss = dataclasses.replace(tiny_config.loss, loudness=1.0, envelope=1.0)
+    rows = list(TrainingRun(dataclasses.replace(tiny_config, loss=loss, steps=4)).run())
+    assert all(row["loudness"] > 0 and 0 < row["envelope"] < 2 for row in rows)
+    plain = dataclasses.replace(tiny_config, steps=1, out=tiny_config.out + "-plain")
+    assert "loudness" not in next(iter(TrainingRun(plain).run()))
+
+
+def test_more_replicas_than_segments_are_refused(tiny_config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="replicas"):
+        dataclasses.replace(tiny_config, replicas=4)
+
+
 def test_a_crash_after_the_last_save_repeats_those_steps_exactly(tiny_config: TrainConfig) -> None:
     run = TrainingRun(tiny_config)  # saves every 4 steps
     steps = run.run()
@@ -61,7 +94,9 @@ def test_a_crash_after_the_last_save_repeats_those_steps_exactly(tiny_config: Tr
 
 
 def test_a_tiny_run_learns(tiny_config: TrainConfig) -> None:
-    plain = AugmentConfig(gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0)
+    plain = AugmentConfig(
+        gain_db=(0.0, 0.0), noise_chance=0.0, band_limit_chance=0.0, reverb_chance=0.0, speed_chance=0.0
+    )
     config = dataclasses.replace(
         tiny_config,
         steps=60,
