@@ -1,8 +1,9 @@
 """A microphone and a speaker at the model's rate, whatever the devices' own: rings, resampling, counting,
 revival.
 
-The callbacks only copy between the card's block and a ring that was made before, note four numbers and wake
-whoever is in `wait`. All else happens in the thread that calls `read`, `write` and `maintain`.
+The callbacks only copy between the card's block and a ring that was made before and note four numbers; the
+microphone's wakes whoever is in `wait` once what he waits for is there. All else happens in the thread that calls
+`read`, `write` and `maintain`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -89,6 +91,7 @@ class Side:
     ) -> None:
         self._backend, self.kind, self._wanted, self._rate, self._counts = backend, kind, wanted, rate, counts
         self._clock, self._wake = clock, wake
+        self.wake_at: int | None = None
         self.device: Device | None = None
         self.device_rate = rate
         self.latency_s = 0.0
@@ -145,6 +148,9 @@ class Side:
         # Before somebody has begun to listen nothing is missed.
         self._counts.overruns += self.is_heard and fitted < len(block)
         self._note(block, latency_s, lost)
+        if self.wake_at is not None and len(self.ring) >= self.wake_at:
+            self.wake_at = None
+            self._wake()
 
     def _on_output(self, block: Block, latency_s: float, lost: bool) -> None:
         count = self.ring.read_into(block)
@@ -160,7 +166,6 @@ class Side:
         self._called_at = self._clock()
         self.block_s = max(self.block_s, len(block) / self.device_rate)
         self._calls += 1
-        self._wake()
 
 
 class SoundCard:
@@ -193,6 +198,7 @@ class SoundCard:
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self.counts = CardCounts()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # its `put` neither waits nor takes a lock
+        self._ring_bell = partial(self._bell.put, None)
 
         def side(kind: Kind, wanted: str | int | None) -> Side:
             return Side(backend, kind, wanted, sample_rate, self.counts, clock=clock, wake=self._ring_bell)
@@ -289,16 +295,25 @@ class SoundCard:
 
     # -- upkeep ---------------------------------------------------------------------------------------------
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until the card has called back, or for so long."""
+    def has(self, samples: int) -> bool:
+        """Whether the next `read` gives at least so many."""
+        side = self._microphone
+        return side is not None and side.is_open and len(side.ring) >= side.resampler.inputs_for(samples)
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        """Sleep until the microphone has so many, or for so long. The speaker wakes nobody: see `ahead_s`."""
+        side = self._microphone
+        if side is not None and side.is_open:
+            # Set before looking, so that a block that comes in between is not missed.
+            side.wake_at = side.resampler.inputs_for(samples)
+            if len(side.ring) >= side.wake_at:
+                side.wake_at = None
+                return
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=max(0.0, seconds))
-            while True:
-                self._bell.get_nowait()
-
-    def _ring_bell(self) -> None:
-        if self._bell.empty():  # nobody may be waiting
-            self._bell.put(None)
+            return
+        if side is not None:
+            side.wake_at = None
 
     def maintain(self) -> None:
         """Widen the margin after underruns, notice devices that went, and open them again when they are back.

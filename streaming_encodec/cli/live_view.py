@@ -79,7 +79,7 @@ class History:
             seconds=seconds,
             figures=figures,
             delays=delays,
-            frame_ms=loop.frame_ms(figures),
+            frame_ms=loop.frame_ms(),
             deadline_ms=loop.deadline_ms,
             levels_db=(loop.input_level.peak_db, loop.output_level.peak_db),
             muted=loop.muted,
@@ -92,7 +92,7 @@ class History:
     def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
         """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
         figures = loop.line.figures()
-        encode, decode = loop.frame_ms(figures)
+        encode, decode = loop.frame_ms()
         parts = self.parts
         totals = [sum(look) for look in zip(*parts.values(), strict=True)]
         third = max(1, len(totals) // 3)

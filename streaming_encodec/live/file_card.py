@@ -12,8 +12,6 @@ from streaming_encodec.audio.low_delay import Pcm
 
 _BLOCK_S = 0.012
 """A good card's."""
-_TURN_S = 0.003
-"""The microphone is looked at so often."""
 
 
 class FileCard:
@@ -44,7 +42,7 @@ class FileCard:
     @property
     def done(self) -> bool:
         """Whether all was said and the tail has passed."""
-        return bool(self._taken >= self._sound.shape[1])
+        return self._position() >= int(self._sound.shape[1])
 
     @property
     def heard(self) -> Pcm:
@@ -92,9 +90,14 @@ class FileCard:
         """And played at once."""
         return 0.0
 
-    def wait(self, seconds: float) -> None:
-        """Sleep; new sound is always there."""
-        self._sleep(min(seconds, _TURN_S))
+    def has(self, samples: int) -> bool:
+        """Whether so many have been said."""
+        return min(self._position(), int(self._sound.shape[1])) - self._taken >= samples
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        """Sleep until so many are said, or for so long."""
+        lacking = self._taken + samples + 1 - self._position()
+        self._sleep(min(seconds, max(0.0, lacking / self._rate)))
 
     def maintain(self) -> None:
         """Learn from underruns."""

@@ -27,8 +27,6 @@ class LineFigures:
     """Codes alone."""
     network_ms: float = 0.0
     """A packet's way from one end to the other, lately; see the line for what it knows of that."""
-    encode_ms: tuple[float, float] | None = None
-    """Of one block, the median and the 95th percentile lately, where that is not what `send` takes."""
     buffer_ms: float = 0.0
     """How long frames lately stayed in the jitter buffer."""
     target_ms: float = 0.0

@@ -19,13 +19,13 @@ from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
-_LONGEST_REST_S = 0.010
+_LONGEST_REST_S = 0.020
 _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
-_RECENT = 512
+_RECENT = 256
 
 
 class Card(Protocol):
@@ -61,8 +61,12 @@ class Card(Protocol):
         """From the ring to the air."""
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until the microphone has more, or for so long."""
+    def has(self, samples: int) -> bool:
+        """Whether the microphone has so many."""
+        ...
+
+    def wait(self, seconds: float, samples: int) -> None:
+        """Sleep until the microphone has so many, or for so long."""
         ...
 
     def maintain(self) -> None:
@@ -115,15 +119,15 @@ class LiveLoop:
                 self.step()
                 if every_turn is not None:
                     every_turn()
-                self.card.wait(self._rest_s())
+                self.card.wait(self._rest_s(), self._missing)
         finally:
             sys.setswitchinterval(before)
 
     # -- figures --------------------------------------------------------------------------------------------
 
-    def frame_ms(self, figures: LineFigures | None = None) -> tuple[float, float]:
+    def frame_ms(self) -> tuple[float, float]:
         """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
-        return self._encoding_ms(figures or self.line.figures())[1], percentile(self._decode_ms, 95)
+        return percentile(self._encode_ms, 95), percentile(self._decode_ms, 95)
 
     @property
     def deadline_ms(self) -> float:
@@ -136,15 +140,12 @@ class LiveLoop:
         return Delays(
             microphone_ms=self.card.input_latency_ms,
             frame_ms=self.deadline_ms,
-            encode_ms=self._encoding_ms(figures)[0],
+            encode_ms=percentile(self._encode_ms, 50),
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
             decode_ms=percentile(self._decode_ms, 50),
             speaker_ms=max(0.0, percentile(self._wait_ms, 50)) + self.card.output_latency_ms,
         )
-
-    def _encoding_ms(self, figures: LineFigures) -> tuple[float, float]:
-        return figures.encode_ms or (percentile(self._encode_ms, 50), percentile(self._encode_ms, 95))
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -154,22 +155,26 @@ class LiveLoop:
         spare = _LONGEST_REST_S if ahead is None else ahead - self.card.target_s
         return min(max(spare, _SHORTEST_REST_S), _LONGEST_REST_S)
 
+    @property
+    def _missing(self) -> int:
+        """Samples of the microphone that the next frame still wants."""
+        return self.line.frame_samples - int(self._unsaid.shape[1])
+
     def _speak(self) -> None:
-        pcm = self.card.read()
-        if not pcm.shape[1]:
+        # Nothing can be sent of less than a frame, and each call costs something.
+        if not self.card.has(self._missing):
             return
+        pcm = self.card.read()
         self.input_level.add(pcm)
         if self.muted:
             pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
-        # Whole frames: nothing can be sent of less, and each call costs something.
         pcm = np.concatenate([self._unsaid, pcm], axis=1)
         frames = pcm.shape[1] // self.line.frame_samples
         whole = frames * self.line.frame_samples
         self._unsaid = pcm[:, whole:]
-        if frames:
-            begin = self._clock()
-            self.line.send(pcm[:, :whole])
-            self._encode_ms.append(1000 * (self._clock() - begin) / frames)
+        begin = self._clock()
+        self.line.send(pcm[:, :whole])
+        self._encode_ms.append(1000 * (self._clock() - begin) / frames)
 
     def _listen(self) -> None:
         ahead = self.card.ahead_s

@@ -166,6 +166,11 @@ class Link:
             self.counts.packets_dropped += 1
         self._wake.set()
 
+    def send_packets(self, packets: list[bytes]) -> None:
+        """Send or queue these."""
+        for data in packets:
+            self.send_packet(data)
+
     def set_layers(self, max_codebooks: int) -> None:
         """Have the relay cut what is heard to so many codebooks, also after an outage."""
         self._hello = replace(self._hello, max_codebooks=max_codebooks)

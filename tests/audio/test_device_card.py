@@ -1,5 +1,6 @@
 """Sound cards: choosing, rates and channels, counting what goes wrong, and devices that come and go."""
 
+import threading
 import time
 
 import numpy as np
@@ -145,16 +146,33 @@ def test_how_far_ahead_falls_with_the_clock_and_not_in_steps(backend: FakeBacken
     assert card.ahead_s == pytest.approx(0.020)
 
 
-def test_waiting_ends_when_the_card_calls_back(backend: FakeBackend) -> None:
+def test_waiting_ends_when_what_is_waited_for_is_there(backend: FakeBackend) -> None:
     card = SoundCard(backend, 24_000, clock=Clock())
-    for _ in range(5):  # nobody waits yet: one bell is enough
+
+    def waits(seconds: float, samples: int) -> bool:
+        begin = time.monotonic()
+        card.wait(seconds, samples)
+        return time.monotonic() - begin >= 0.9 * seconds
+
+    def block() -> None:
         backend.stream("input").turn(np.zeros((240, 1), np.float32))
-    begin = time.monotonic()
-    card.wait(60.0)
-    assert time.monotonic() - begin < 50.0
-    begin = time.monotonic()
-    card.wait(0.05)  # nothing new
-    assert time.monotonic() - begin >= 0.04
+
+    for _ in range(5):  # nobody waits yet
+        block()
+    assert not waits(60.0, 1200)
+    card.read()
+    assert waits(0.05, 1)
+    timer = threading.Timer(0.05, block)
+    timer.start()
+    assert waits(0.2, 320)  # one block is less than a frame
+    timer = threading.Timer(0.05, block)
+    timer.start()
+    assert not waits(60.0, 320)
+    assert card.has(480)
+    assert not card.has(481)
+    timer = threading.Timer(0.05, lambda: backend.stream("output").turn(240))
+    timer.start()
+    assert waits(0.2, 1000)  # the speaker wakes nobody
 
 
 def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -> None:

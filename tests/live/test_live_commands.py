@@ -202,8 +202,6 @@ def test_two_people_hear_each_other(model: Path, relay: str) -> None:
             assert figures.connected
             assert figures.packets_sent > 100
             assert np.abs(card.heard).max() > 0
-        median, slow = lines[0].figures().encode_ms or (0.0, 0.0)
-        assert slow >= median > 0
         assert lines[0].figures().network_ms >= 0  # known once the first ping has come back
         assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
         lines[0].bandwidth = 1.5
