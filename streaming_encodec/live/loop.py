@@ -23,6 +23,7 @@ _LONGEST_REST_S = 0.020
 _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
+_MAINTAIN_S = 0.03
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
 _RECENT = 256
@@ -101,11 +102,15 @@ class LiveLoop:
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
         self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next frame
+        self._maintained = -_MAINTAIN_S
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
         """One turn: make what is to be heard, which is urgent, and say what was heard."""
-        self.card.maintain()
+        now = self._clock()
+        if now - self._maintained >= _MAINTAIN_S:
+            self._maintained = now
+            self.card.maintain()
         self._listen()
         self._speak()
 
