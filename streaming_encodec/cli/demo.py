@@ -70,7 +70,7 @@ def demo_command(
     """
     from streaming_encodec.audio.files import AudioReader, output_format
     from streaming_encodec.cli.live_run import check_speed
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
     from streaming_encodec.live.loop_line import LoopLine
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.voice.detour import Detour
@@ -83,7 +83,7 @@ def demo_command(
     use_threads(threads)
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     with ready_for_a_call():
         card = None if clip is not None else _open_card(loaded, input_device, output_device)
         try:

@@ -91,10 +91,10 @@ def look_at_sound() -> list[Finding]:
 def look_at_speed(model: str, engine: str) -> list[Finding]:
     """A frame's time against its deadline."""
     from streaming_encodec.cli.live_run import measure_frame_ms
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
 
     loaded = load_model(model)
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     usual, slow = measure_frame_ms(loaded, fast, bandwidth_of(loaded, None))
     deadline = loaded.config.frame_ms
     details = (

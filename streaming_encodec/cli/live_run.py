@@ -23,6 +23,7 @@ from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.streaming.engine import Engine
 
 _LOOK_S = 0.1
+_PAINT_HZ = 8
 _TRIAL_FRAMES = 40
 _WARM_UP_FRAMES = 5
 _TIGHT = 0.7
@@ -93,7 +94,7 @@ class LiveSession:
             if console.is_terminal:
                 # It paints in a thread of its own: a picture takes longer than a frame may wait.
                 stack.enter_context(
-                    Live(console=console, get_renderable=self._picture, refresh_per_second=1 / _LOOK_S, transient=True)
+                    Live(console=console, get_renderable=self._picture, refresh_per_second=_PAINT_HZ, transient=True)
                 )
 
             def stop() -> bool:

@@ -103,7 +103,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.audio.files import AudioWriter
     from streaming_encodec.audio.portaudio import PortAudio
     from streaming_encodec.cli.live_run import LiveSession, check_speed
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
     from streaming_encodec.errors import CallError
     from streaming_encodec.live.call_line import CallLine
     from streaming_encodec.live.file_card import FileCard
@@ -117,7 +117,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     use_threads(threads)
     kbps = bandwidth_of(loaded, wishes.bandwidth)
     rate = loaded.config.sampling_rate
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     check_speed(loaded, fast, kbps)
     with ExitStack() as stack:
         stack.enter_context(ready_for_a_call())

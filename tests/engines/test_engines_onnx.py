@@ -17,7 +17,7 @@ from strategies import lengths, partitions, random_model, random_samples, small_
 from torch import Tensor
 
 import streaming_encodec as se
-from streaming_encodec.engines import make_engine
+from streaming_encodec.engines import make_engine, make_live_engine
 from streaming_encodec.errors import StreamError
 from streaming_encodec.streaming.half import ReferenceStepper, Stepper
 from streaming_encodec.streaming.state import named_tensors
@@ -173,7 +173,10 @@ def test_onnx_refuses_float64() -> None:
     with pytest.raises(StreamError, match="float32"):
         se.StreamingEncoder(model, None, engine="onnx")
     assert se.StreamingEncoder(model, None, engine="auto").engine.name == "fused"
+    assert make_live_engine("auto", model).name == "fused"
     assert se.StreamingEncoder(model.float(), None, engine="auto").engine.name == "onnx"
+    assert make_live_engine("auto", model).name == "onnx-int8"
+    assert make_live_engine("onnx", model).name == "onnx"
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

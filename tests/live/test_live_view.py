@@ -1,8 +1,11 @@
 """What a live command remembers of a call, and what it says of it at the end."""
 
+import io
+
 import numpy as np
 import pytest
 from device_kit import FakeBackend
+from rich.console import Console
 
 from streaming_encodec.audio.card import SoundCard
 from streaming_encodec.cli.live_view import History, panel, summary
@@ -52,4 +55,9 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
     assert first < middle < last
     assert last == pytest.approx(83 + rest, abs=2)
     assert "7 frames left out" in summary(facts)["losses"]
-    assert panel(look, "6 kbps", "q quit") is not None
+    console = Console(width=80, file=io.StringIO())
+    console.print(panel(look, "6 kbps", "q quit"))
+    picture = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in picture  # it fits an ordinary terminal
+    for row in ("6 kbps", "100 ms, aims at 0 ms", "mic 0 + frame 13", "7 left out", "0 underruns", "q quit"):
+        assert row in picture
