@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,11 +108,11 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.live.call_line import CallLine
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.howl import HowlGuard
+    from streaming_encodec.live.line import LIVE_PLAYOUT
     from streaming_encodec.live.loop import LiveLoop
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.voice.detour import Detour
-    from streaming_encodec.voice.receiver import ReceiverSettings
 
     use_threads(threads)
     kbps = bandwidth_of(loaded, wishes.bandwidth)
@@ -142,7 +142,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             engine=fast,
             tls=tls_of(wishes.ca),
             detour=Detour(wishes.loss / 100, wishes.jitter) if wishes.loss or wishes.jitter else None,
-            playout=ReceiverSettings(capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
+            playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
         )
         line = CallLine(call)
         stack.callback(line.close)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streaming_encodec.audio.card import CardCounts, Margin
+from streaming_encodec.audio.card import Margin
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.side import CardCounts
 
 _BLOCK_S = 0.012
 """A good card's."""

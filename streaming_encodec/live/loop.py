@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from streaming_encodec.audio.card import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
@@ -24,7 +24,7 @@ _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
 _MAINTAIN_S = 0.03
-_EARLY_S = 0.008
+_EARLY_S = 0.006
 """A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
 are cold after each rest: two frames in one waking cost a third less than in two."""
 _SLOWEST_FORGETS = 0.995

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.line import LIVE_DELAY, LIVE_PLAYOUT, BufferMeter, LineFigures
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.config import RelayConfig
 from streaming_encodec.net.decoding import PooledDecoder
@@ -17,9 +18,7 @@ from streaming_encodec.net.link import Link
 from streaming_encodec.net.mixer import Mixer
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.detour import Detour
-from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voip.encoder import VoiceEncoder
 from streaming_encodec.wire.control import ControlMessage
@@ -74,8 +73,8 @@ class LoopLine:
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
         # The short window is for a sound card that has slept: all that it hears from then on is later by as much.
-        delays = DelaySettings(minimum_frames=1, initial_frames=2, reliable=False, window_s=0.5, memory_buckets=40)
-        settings = ReceiverSettings(delay=delays, capacity_frames=_CAPACITY_FRAMES)
+        delays = replace(LIVE_DELAY, reliable=False, window_s=0.5, memory_buckets=40)
+        settings = replace(LIVE_PLAYOUT, delay=delays, capacity_frames=_CAPACITY_FRAMES)
         self._mixer = Mixer(self.format, decoder, settings)
         self._arrived: deque[tuple[float, bytes]] = deque(maxlen=1024)  # from the network's thread
         self._departed: dict[int, float] = {}

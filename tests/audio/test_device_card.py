@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from device_kit import FakeBackend, FakeStream
 
-from streaming_encodec.audio.card import CardCounts, Margin, SoundCard
+from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.audio.devices import choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
 
 
