@@ -102,6 +102,7 @@ class Link:
         self._controls: deque[str] = deque(maxlen=_QUEUE_CONTROLS)
         self._packets: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        self._pumping = False
         self._task: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
         self._over = asyncio.Event()
@@ -161,7 +162,7 @@ class Link:
         if not self.connected:
             self.counts.packets_dropped += 1
             return
-        if self._socket is not None and not self._packets and not self._controls and self._socket.offer(data):
+        if self._socket is not None and not self._pumping and not self._packets and self._socket.offer(data):
             self._count_sent(data)
             return
         self._packets.append(data)
@@ -245,6 +246,7 @@ class Link:
 
     async def _converse(self, socket: SeatConnection) -> None:
         """Pass messages until the connection ends. Raises CallError if coming again is no use."""
+        self._pumping = False
         sender = asyncio.create_task(self._pump(socket))
         try:
             while True:
@@ -284,6 +286,7 @@ class Link:
                         layers = self._hello.max_codebooks or self._hello.format.max_codebooks
                         await socket.send(serialize_control(Layers(layers)))
                 self._wake.clear()
+                self._pumping = True  # what is being sent goes before what comes meanwhile
                 while self._controls or self._packets:
                     if self._controls:
                         await socket.send(self._controls.popleft())
@@ -291,6 +294,7 @@ class Link:
                         data = self._packets.popleft()
                         await socket.send(data)
                         self._count_sent(data)
+                self._pumping = False
 
     def _count_sent(self, data: bytes) -> None:
         self.counts.packets_sent += 1
