@@ -117,6 +117,37 @@ def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(ba
     assert card.target_s < 0.08
 
 
+@pytest.mark.parametrize(("block", "frame", "less"), [(256, 320, 64), (240, 320, 80), (320, 320, 320), (512, 320, 64)])
+def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
+    backend: FakeBackend, block: int, frame: int, less: int
+) -> None:
+    """Blocks and frames have a length in common; less than a block, less that length, is never waiting by halves."""
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+    speaker = backend.stream("output")
+    margin_s = 0.012
+    card.write(np.ones((1, frame), np.float32))
+    speaker.turn(block)
+    assert card.target_s == pytest.approx(margin_s + (block - less) / 24_000)
+    # Made at the very last moment, without a margin, every block is whole all the same.
+    before = card.counts.underruns
+    for _ in range(200):
+        clock.now += block / 24_000
+        while card.ahead_s is not None and card.ahead_s <= card.target_s - margin_s + 1e-9:
+            card.write(np.ones((1, frame), np.float32))
+        speaker.turn(block)
+    assert card.counts.underruns == before
+    assert all(heard.all() for heard in speaker.heard[-200:])
+
+
+def test_what_was_cut_by_chance_has_nothing_in_common(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    for count in (320, 317):
+        card.write(np.ones((1, count), np.float32))
+        backend.stream("output").turn(256)
+    assert card.target_s == pytest.approx(0.012 + 255 / 24_000)
+
+
 def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:
     counts = CardCounts()
     margin = Margin(counts)
