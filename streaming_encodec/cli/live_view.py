@@ -184,7 +184,9 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
     parts = " + ".join(f"{name} {ms:.0f}" for name, ms in facts["delay_ms"].items())
     rows = {
         "bitrate": f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} kbps on the wire",
-        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
+        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})"
+        if facts["mouth_to_ear_ms_p50"]
+        else "nobody was heard",
         "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
         f"of {facts['frame_deadline_ms']:.1f} ms",
         "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed, "

@@ -146,9 +146,9 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
         )
         line = CallLine(call)
         stack.callback(line.close)
-        note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
         guard = None
         if isinstance(card, SoundCard):
+            note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
             guard = HowlGuard(rate)
             if likely_loudspeaker(card.names["output"]):
                 note(
