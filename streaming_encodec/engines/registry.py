@@ -36,7 +36,7 @@ def _onnx_int8(model: EncodecModel) -> Engine:
     from streaming_encodec.engines.ort import OrtQuantizer, OrtStepper, check_runs
 
     check_runs(model)
-    return Engine("onnx-int8", model, OrtQuantizer, partial(OrtStepper, int8=True))
+    return Engine("onnx-int8", model, partial(OrtQuantizer, int8=True), partial(OrtStepper, int8=True))
 
 
 def _auto(model: EncodecModel) -> Engine:

@@ -57,6 +57,11 @@ class Card(Protocol):
         ...
 
     @property
+    def next_block_s(self) -> float:
+        """How long until the microphone's next block; infinite where it does not come in blocks."""
+        ...
+
+    @property
     def input_latency_ms(self) -> float:
         """From the air to `read`."""
         ...
@@ -129,7 +134,7 @@ class LiveLoop:
                 self.step()
                 if every_turn is not None:
                     every_turn()
-                self.card.wait(self._rest_s(), self._missing)
+                self.card.wait(*self._rest())
         finally:
             sys.setswitchinterval(before)
 
@@ -159,12 +164,19 @@ class LiveLoop:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _rest_s(self) -> float:
-        """Until the next frame has to be begun; the card wakes us earlier when the microphone has something."""
+    def _rest(self) -> tuple[float, int]:
+        """How long to sleep, and how many samples of the microphone end it earlier.
+
+        Until the last moment at which the speaker's next frame can be begun. If it is due by the microphone's next
+        block, and that comes before, then until that block: it may bring a frame to be said as well.
+        """
         ahead = self.card.ahead_s
-        latest = self.card.target_s - max(0.0, _EARLY_S - self._slowest_s)
-        spare = _LONGEST_REST_S if ahead is None else ahead - latest
-        return min(max(spare, _SHORTEST_REST_S), _LONGEST_REST_S)
+        if ahead is None:
+            return _LONGEST_REST_S, self._missing
+        due_s = ahead - self.card.target_s
+        last_s = due_s + max(0.0, _EARLY_S - self._slowest_s)
+        samples = 1 if due_s <= self.card.next_block_s <= last_s else self._missing
+        return min(max(last_s, _SHORTEST_REST_S), _LONGEST_REST_S), samples
 
     @property
     def _missing(self) -> int:

@@ -222,7 +222,10 @@ def test_a_loop_that_is_awake_makes_what_is_due_soon_and_sleeps_until_the_last_m
     loop.step()
     assert line.said == FRAME
     loop.run(lambda: len(card.rests) == 2)
-    assert card.rests[1][1] == FRAME - 80  # the rest of the last block is a part of the next frame
+    assert card.rests[1][1] == 1  # the speaker's next frame is due by the microphone's next block
+    card.write(np.zeros((1, 1000), np.float32))
+    loop.run(lambda: len(card.rests) == 3)
+    assert card.rests[2][1] == FRAME - 80  # the rest of the last block is a part of the next frame
 
 
 def test_muted_the_stream_goes_on_in_silence() -> None:
