@@ -142,7 +142,7 @@ class VoiceClient:
         loop = self._loop = asyncio.get_running_loop()
         await asyncio.gather(
             loop.run_in_executor(self._mouth, self._voice.warm_up),
-            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
+            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks, 2),
         )
         try:
             await self._link.open()

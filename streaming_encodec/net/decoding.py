@@ -73,10 +73,17 @@ class PooledDecoder:
             return self._decode_together(self._pool, requests)
         return {speaker: self._decode_alone(speaker, request) for speaker, request in requests.items()}
 
-    def warm_up(self, num_codebooks: int) -> None:
-        """Decode a frame and forget it, so that the first real one is not the slow one."""
+    def warm_up(self, num_codebooks: int, speakers: int = 1) -> None:
+        """Decode a frame and forget it, so that the first real one is not the slow one.
+
+        speakers: 2 readies the batch as well, so that a second one may come in the middle of a call.
+        """
         self._alone.warm_up(num_codebooks)
         _ = self._engine.fingerprint  # streams are known by it when they move
+        if speakers > 1:
+            pool = self._make(2)
+            pool.push(pool.open(), np.zeros((num_codebooks, 1), np.int64))
+            pool.tick()
 
     def _decode_alone(self, speaker: int, request: DecodeRequest) -> FloatArray:
         if request.reset:
@@ -122,12 +129,15 @@ class PooledDecoder:
         slots = 2 * (1 if self._pool is None else self._pool.slots)
         if slots > self._most:
             raise CallError(f"at most {self._most} speakers are decoded at once")
-        bigger = StreamPool(self._model, slots=slots, kind="decoder", engine=self._engine)
+        bigger = self._make(slots)
         for speaker, slot in self._slots.items():
             state = self._alone.state() if self._pool is None else self._pool.snapshot(slot)
             self._slots[speaker] = bigger.open()
             bigger.restore(self._slots[speaker], state)
         return bigger
+
+    def _make(self, slots: int) -> StreamPool:
+        return StreamPool(self._model, slots=slots, kind="decoder", engine=self._engine)
 
     @property
     def _device(self) -> torch.device:

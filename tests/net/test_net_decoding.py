@@ -76,7 +76,7 @@ def test_warming_up_leaves_no_trace_and_too_many_are_told() -> None:
     model = tiny_model()
     codes = StreamingEncoder(model, 6.0).push(sound(HOP / 24_000))
     warm, cold = PooledDecoder(model, "eager", most=2), PooledDecoder(model, "eager")
-    warm.warm_up(8)
+    warm.warm_up(8, speakers=2)
     for pooled in (warm, cold):
         pooled.open(1)
     request = {1: DecodeRequest(codes)}
