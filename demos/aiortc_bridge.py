@@ -16,6 +16,7 @@ import time
 
 import av
 import numpy as np
+import torch
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
@@ -113,4 +114,5 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     asyncio.run(call(*options.wav, EncodecModel.from_pretrained(options.model)))
