@@ -4,8 +4,7 @@ channel.
     pip install aiortc
     python demos/aiortc_bridge.py --wav in.wav out.wav
 
-The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program,
-and the
+The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program, and the
 offer goes from hand to hand; in your call it goes through your signalling.
 """
 

@@ -3,10 +3,9 @@
     python demos/tokens_to_speech.py --model facebook/encodec_24khz
     python demos/tokens_to_speech.py --wav in.wav out.wav
 
-A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has
-made one. The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins
-with
-the first frame and not after the last. Here the codes are those of a sound file.
+A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has made one.
+The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins with the first frame
+and not after the last. Here the codes are those of a sound file.
 """
 
 import argparse

@@ -62,10 +62,8 @@ def demo_command(
 ) -> None:
     """Speak and hear yourself through encoder, packets, a relay on this machine, jitter buffer and decoder.
 
-    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers
-    a live
-    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the
-    same pace,
+    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers a live
+    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the same pace,
     and writes demo.wav and demo.png.
     """
     from streaming_encodec.audio.files import AudioReader, output_format

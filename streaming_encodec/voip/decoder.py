@@ -33,9 +33,8 @@ _VOICE = 1  # this decoder's only speaker
 class VoiceDecoder:
     """Decodes one voice. One thread may `push` packets while another `pull`s sound.
 
-    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples
-    asked
-    for, always: what has not come is made up (repeated, then faded into the room's noise).
+    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples asked for,
+    always: what has not come is made up (repeated, then faded into the room's noise).
 
     Args:
         sample_rate: of the sound wanted, in Hz.
@@ -115,8 +114,7 @@ class VoiceDecoder:
     def decode_lost(self, count: int) -> bytes | NDArray[np.int16] | NDArray[np.float32]:
         """The next ``count`` samples in place of a packet that is known to be lost.
 
-        ``count`` is what the packet would have held, ``frame_samples`` as a rule. Packets already pushed and
-        not yet
+        ``count`` is what the packet would have held, ``frame_samples`` as a rule. Packets already pushed and not yet
         pulled come first.
 
         Raises:
