@@ -13,7 +13,7 @@ from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.line import LIVE_DELAY, LIVE_PLAYOUT, BufferMeter, LineFigures
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.config import RelayConfig
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import make_decoders
 from streaming_encodec.net.link import Link
 from streaming_encodec.net.mixer import Mixer
 from streaming_encodec.net.relay import Relay
@@ -69,7 +69,7 @@ class LoopLine:
             engine=shared,
         )
         self.format = self._encoder.stream_format
-        decoder = PooledDecoder(model, shared)
+        decoder = make_decoders(model, shared)
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
         # The short window is for a sound card that has slept: all that it hears from then on is later by as much.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import SpeakerDecoders, make_decoders
 from streaming_encodec.net.formats import stream_format
 from streaming_encodec.net.link import Link, TokenSource
 from streaming_encodec.net.listening import IncomingVoices
@@ -86,7 +86,7 @@ class VoiceClient:
         adapt: bool = True,
         max_codebooks: int | None = None,
         playout: ReceiverSettings | None = None,
-        decoder: PooledDecoder | None = None,
+        decoder: SpeakerDecoders | None = None,
         detour: Detour | None = None,
         clock: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
@@ -112,7 +112,7 @@ class VoiceClient:
             first_sequence=secrets.randbelow(1 << 16),
             first_timestamp=secrets.randbelow(1 << 32),
         )
-        self._decoder = decoder or PooledDecoder(model, shared)
+        self._decoder = decoder or make_decoders(model, shared)
         self._voices = IncomingVoices(
             self.format, self._decoder, playout, clock=clock, on_reports=self._send_reports, detour=detour
         )
@@ -142,7 +142,7 @@ class VoiceClient:
         loop = self._loop = asyncio.get_running_loop()
         await asyncio.gather(
             loop.run_in_executor(self._mouth, self._voice.warm_up),
-            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks, 2),
+            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
         )
         try:
             await self._link.open()

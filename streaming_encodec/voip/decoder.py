@@ -15,7 +15,7 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import make_decoders
 from streaming_encodec.net.formats import stream_format
 from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
@@ -75,7 +75,7 @@ class VoiceDecoder:
         self.stream_format: StreamFormat = stream_format(self.model)
         self._clock = clock
         self._resampler = LowDelayResampler(self.stream_format.sample_rate, sample_rate)
-        self._decoder = PooledDecoder(self.model, engine)
+        self._decoder = make_decoders(self.model, engine)
         self._decoder.warm_up(self.model.config.num_quantizers)
         self._decoder.open(_VOICE)
         self._lock = threading.Lock()  # held for moments, never while decoding

@@ -8,7 +8,7 @@ import torch
 from net.call_support import HOP, sound, tiny_model
 
 from streaming_encodec.errors import CallError
-from streaming_encodec.net.decoding import LATENT_DECAY, PooledDecoder
+from streaming_encodec.net.decoding import LATENT_DECAY, PooledDecoder, SeparateDecoders, make_decoders
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.streaming.engine import find_engine
 from streaming_encodec.voice.playout import DecodeRequest
@@ -16,12 +16,28 @@ from streaming_encodec.voice.playout import DecodeRequest
 FRAMES = 40
 
 
-def test_who_comes_and_goes_changes_nobody_elses_sound() -> None:
-    """One alone, a second, a third, then down to the last: the streams move between decoders with their states."""
+Kind = type[PooledDecoder] | type[SeparateDecoders]
+both = pytest.mark.parametrize("kind", [PooledDecoder, SeparateDecoders])
+
+
+def test_engines_get_what_suits_them() -> None:
+    model = tiny_model()
+    kinds = {name: type(make_decoders(model, name)) for name in ("eager", "fused", "onnx", "onnx-int8")}
+    assert kinds == {
+        "eager": PooledDecoder,
+        "fused": PooledDecoder,
+        "onnx": SeparateDecoders,
+        "onnx-int8": SeparateDecoders,
+    }
+
+
+@both
+def test_who_comes_and_goes_changes_nobody_elses_sound(kind: Kind) -> None:
+    """One alone, a second, a third, then down to the last; a batch that grows takes the streams along."""
     model = tiny_model()
     codes = {who: StreamingEncoder(model, 6.0).push(sound(FRAMES * HOP / 24_000, who)) for who in (1, 2, 3)}
     present = {1: range(40), 2: range(8, 30), 3: range(16, 24)}
-    pooled = PooledDecoder(model, "eager")
+    pooled = kind(model, "eager")
     heard: dict[int, list[np.ndarray]] = {1: [], 2: [], 3: []}
     for frame in range(FRAMES):
         for who, when in present.items():
@@ -41,14 +57,14 @@ def test_who_comes_and_goes_changes_nobody_elses_sound() -> None:
         assert np.abs(wanted).max() > 1e-3
 
 
-def test_alone_and_in_a_room_lost_frames_fade_alike() -> None:
+@both
+def test_lost_frames_fade_alike(kind: Kind) -> None:
     model = tiny_model()
     codes = StreamingEncoder(model, 6.0).push(sound(5 * HOP / 24_000))
     asked = [*(DecodeRequest(codes[:, i : i + 1]) for i in range(5)), *[DecodeRequest(None)] * 3]
-    alone, room = PooledDecoder(model, "eager"), PooledDecoder(model, "eager")
+    room = kind(model, "eager")
     for who in (1, 2):
         room.open(who)
-    alone.open(1)
     decoder = StreamingDecoder(model)
     for number, request in enumerate(asked):
         by_hand: np.ndarray
@@ -57,28 +73,29 @@ def test_alone_and_in_a_room_lost_frames_fade_alike() -> None:
         else:
             latent = find_engine("eager", model).quantizer.decode(torch.from_numpy(codes[None, :, 4:5]))
             by_hand = decoder.push_latent(latent * LATENT_DECAY ** (number - 4), 8)[0].numpy()
-        np.testing.assert_array_equal(alone.decode({1: request})[1], by_hand)
         np.testing.assert_allclose(room.decode({1: request})[1], by_hand, atol=1e-5)
 
 
-def test_a_reset_begins_afresh() -> None:
+@both
+def test_a_reset_begins_afresh(kind: Kind) -> None:
     model = tiny_model()
     codes = StreamingEncoder(model, 6.0).push(sound(4 * HOP / 24_000))
-    pooled = PooledDecoder(model, "eager")
-    pooled.open(7)
-    first = pooled.decode({7: DecodeRequest(codes[:, :1])})[7]
-    pooled.decode({7: DecodeRequest(codes[:, 1:2])})
-    again = pooled.decode({7: DecodeRequest(codes[:, :1], reset=True)})[7]
+    decoders = kind(model, "eager")
+    decoders.open(7)
+    first = decoders.decode({7: DecodeRequest(codes[:, :1])})[7]
+    decoders.decode({7: DecodeRequest(codes[:, 1:2])})
+    again = decoders.decode({7: DecodeRequest(codes[:, :1], reset=True)})[7]
     np.testing.assert_array_equal(again, first)
 
 
-def test_warming_up_leaves_no_trace_and_too_many_are_told() -> None:
+@both
+def test_warming_up_leaves_no_trace_and_too_many_are_told(kind: Kind) -> None:
     model = tiny_model()
     codes = StreamingEncoder(model, 6.0).push(sound(HOP / 24_000))
-    warm, cold = PooledDecoder(model, "eager", most=2), PooledDecoder(model, "eager")
-    warm.warm_up(8, speakers=2)
-    for pooled in (warm, cold):
-        pooled.open(1)
+    warm, cold = kind(model, "eager", most=2), kind(model, "eager")
+    warm.warm_up(8)
+    for decoders in (warm, cold):
+        decoders.open(1)
     request = {1: DecodeRequest(codes)}
     np.testing.assert_array_equal(warm.decode(request)[1], cold.decode(request)[1])
     warm.open(2)
