@@ -200,8 +200,8 @@ class SoundCard:
         side = self._microphone
         if side is not None and side.is_open:
             # Set before looking, so that a block that comes in between is not missed.
-            side.wake_at = side.resampler.inputs_for(samples)
-            if len(side.ring) >= side.wake_at:
+            wanted = side.wake_at = side.resampler.inputs_for(samples)
+            if len(side.ring) >= wanted:
                 side.wake_at = None
                 return
         with contextlib.suppress(queue.Empty):

@@ -120,7 +120,8 @@ class Side:
         # Before somebody has begun to listen nothing is missed.
         self._counts.overruns += self.is_heard and fitted < len(block)
         self._note(block, latency_s, lost)
-        if self.wake_at is not None and len(self.ring) >= self.wake_at:
+        wanted = self.wake_at  # looked at once: the other thread takes it away when it has waited long enough
+        if wanted is not None and len(self.ring) >= wanted:
             self.wake_at = None
             self._wake()
 

@@ -9,6 +9,7 @@ from device_kit import FakeBackend, FakeStream
 
 from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.audio.devices import choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.ring import SampleRing
 from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
 
@@ -205,6 +206,28 @@ def test_waiting_ends_when_what_is_waited_for_is_there(backend: FakeBackend) -> 
     timer = threading.Timer(0.05, lambda: backend.stream("output").turn(240))
     timer.start()
     assert waits(0.2, 1000)  # the speaker wakes nobody
+
+
+def test_the_two_threads_may_change_what_is_waited_for_at_any_moment(backend: FakeBackend) -> None:
+    """The callback takes it away when it has rung, the waiting thread when it has waited long enough."""
+    card = SoundCard(backend, 24_000, clock=Clock())
+    side = card._microphone
+    assert side is not None
+
+    class Meddling(SampleRing):
+        """While one thread looks how much there is, the other one acts."""
+
+        def __len__(self) -> int:
+            side.wake_at = None
+            return super().__len__()
+
+    side.ring = Meddling(12_000)
+    begin = time.monotonic()
+    card.wait(0.05, 320)
+    assert time.monotonic() - begin >= 0.04
+    side.wake_at = 320
+    backend.stream("input").turn(np.zeros((400, 1), np.float32))
+    assert card.has(400)
 
 
 def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -> None:
