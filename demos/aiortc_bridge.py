@@ -4,8 +4,7 @@ channel.
     pip install aiortc
     python demos/aiortc_bridge.py --wav in.wav out.wav
 
-The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program,
-and the
+The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program, and the
 offer goes from hand to hand; in your call it goes through your signalling.
 """
 
@@ -16,6 +15,7 @@ import time
 
 import av
 import numpy as np
+import torch
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
@@ -113,4 +113,5 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     asyncio.run(call(*options.wav, EncodecModel.from_pretrained(options.model)))

@@ -10,6 +10,7 @@ import argparse
 import time
 
 import numpy as np
+import torch
 
 from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
 from streaming_encodec.audio.card import SoundCard
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps")
     options = parser.parse_args()
 
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     encoder = StreamingEncoder(model, options.bandwidth, engine="fused")
     decoder = StreamingDecoder(model, engine="fused")

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 
 import numpy as np
+import torch
 from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.serializers.base_serializer import FrameSerializer
 
@@ -84,4 +85,5 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     asyncio.run(through(*options.wav, EncodecModel.from_pretrained(options.model)))

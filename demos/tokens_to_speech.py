@@ -3,10 +3,9 @@
     python demos/tokens_to_speech.py --model facebook/encodec_24khz
     python demos/tokens_to_speech.py --wav in.wav out.wav
 
-A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has
-made one. The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins
-with
-the first frame and not after the last. Here the codes are those of a sound file.
+A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has made one.
+The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins with the first frame
+and not after the last. Here the codes are those of a sound file.
 """
 
 import argparse
@@ -14,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
 from streaming_encodec.audio.card import SoundCard
@@ -55,22 +55,25 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps: Bark speaks 8 codebooks, 6 kbps")
     options = parser.parse_args()
 
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     rate = model.config.sampling_rate
     decoder = StreamingDecoder(model, engine="fused")
+    decoder.warm_up(model.config.num_codebooks_for(options.bandwidth))
     source = options.wav[0] if options.wav else str(bundled_clip())
     tokens = tokens_of(model, source, options.bandwidth)
     if not options.wav:
         play(tokens, decoder, rate)
         return
-    begin, frames, first_ms = time.perf_counter(), 0, 0.0
+    frames, first_ms = 0, 0.0
     with AudioWriter(options.wav[1], rate) as writer:
         for codes in tokens:
+            begin = time.perf_counter()
             writer.write(decoder.push(codes))
-            frames += codes.shape[1]
             first_ms = first_ms or 1000 * (time.perf_counter() - begin)
+            frames += codes.shape[1]
         writer.write(decoder.flush())
-    print(f"{frames} frames; the first sound after {first_ms:.0f} ms")
+    print(f"{frames} frames; the first sound {first_ms:.1f} ms after the first codes")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import random
 
 import soundfile
 import soxr
+import torch
 
 from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
 
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     encoder = VoiceEncoder(options.rate, frame_ms=20, model=model, engine="fused")
     decoder = VoiceDecoder(options.rate, frame_ms=20, model=model, engine="fused", output="bytes")

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import time
 
+import torch
+
 from streaming_encodec import EncodecModel
 from streaming_encodec.audio.card import SoundCard
 from streaming_encodec.audio.files import AudioWriter
@@ -45,6 +47,7 @@ async def into_speaker(call: VoiceClient, seconds: float) -> None:
 
 
 async def hear(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     client = VoiceClient(options.url, options.token, model, room=options.room, role="subscribe", engine="fused")
     async with client as call:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import numpy as np
+import torch
 
 from streaming_encodec import EncodecModel
 from streaming_encodec.audio.card import SoundCard
@@ -43,6 +44,7 @@ async def from_microphone(rate: int) -> AsyncIterator[np.ndarray]:
 
 
 async def speak(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     rate = model.config.sampling_rate
     sound = from_file(options.wav, rate) if options.wav else from_microphone(rate)

@@ -12,7 +12,6 @@ from typing import Any
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 _PARTING = 4
 """Last looks that do not count: the program is tidying up by then."""
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Usage:
@@ -29,11 +28,11 @@ class Usage:
     def _run(self) -> None:
         while not self._stop.wait(1.0):
             try:
-                fields = (self._folder / "stat").read_text().rsplit(")", 1)[1].split()
                 pages = int((self._folder / "statm").read_text().split()[1])
+                busy_s = sum(_busy_s(task) for task in (self._folder / "task").iterdir())
             except (FileNotFoundError, ProcessLookupError):
                 return
-            self._looks.append((time.monotonic(), (int(fields[11]) + int(fields[12])) / _TICKS, pages * _PAGE_MB))
+            self._looks.append((time.monotonic(), busy_s, pages * _PAGE_MB))
 
     def facts(self) -> dict[str, Any]:
         """Resident memory in MB at the start, in the middle and at the end; busy share of one core in between."""
@@ -46,3 +45,11 @@ class Usage:
         (begin, busy, _), (end, busy_then, _) = looks[0], looks[-1]
         memory = [round(looks[i][2], 1) for i in (0, len(looks) // 2, len(looks) - 1)]
         return {"memory_mb": memory, "cpu_share": round((busy_then - busy) / (end - begin), 3)}
+
+
+def _busy_s(task: Path) -> float:
+    """Seconds that a thread has run, to the nanosecond: the clock's ticks miss what is shorter than they."""
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # it has just ended

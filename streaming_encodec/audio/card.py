@@ -1,30 +1,22 @@
-"""A microphone and a speaker at the model's rate, whatever the devices' own: rings, resampling, counting,
-revival.
-
-The callbacks only copy between the card's block and a ring that was made before, note four numbers and wake
-whoever is in `wait`. All else happens in the thread that calls `read`, `write` and `maintain`.
-"""
+"""A microphone and a speaker at the model's rate, whatever the devices' own: waiting, counting, revival."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from streaming_encodec.audio.devices import Backend, Device, DeviceStream, Kind, choose_shape, find_device
-from streaming_encodec.audio.low_delay import LowDelayResampler, Pcm
+from streaming_encodec.audio.devices import Backend, Kind
+from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.audio.ring import Block, SampleRing
+from streaming_encodec.audio.side import CardCounts, Side
 from streaming_encodec.errors import DeviceError
 
-_RING_S = 0.5
-"""Longer than any pause of the computing thread that can still be called a call."""
-_SILENT_S = 1.0
-"""A device that has not called back for so long is gone."""
 _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
 """A lost device is tried every second. Looking for others in its place interrupts the one that is left, so that is done
@@ -36,21 +28,6 @@ _LESS_MARGIN_S = 0.001
 _CALM_S = 60.0
 """How much earlier than a block is taken the next frame is begun: at first, at most, and more after each underrun.
 What one bad moment has taught is unlearned, a millisecond for each minute without another."""
-
-
-@dataclass(slots=True)
-class CardCounts:
-    """What went wrong so far, each counted where it happened."""
-
-    underruns: int = 0
-    """Blocks that the speaker wanted and did not find whole."""
-    overruns: int = 0
-    """Blocks of the microphone that found no room."""
-    reported: int = 0
-    """Blocks before which the card itself reported lost samples."""
-    lost_devices: int = 0
-    """Times that a device went away."""
-    revived_devices: int = 0
 
 
 class Margin:
@@ -71,96 +48,6 @@ class Margin:
         elif self._changed_at is not None and now - self._changed_at > _CALM_S:
             self._changed_at = now
             self.seconds = max(_FIRST_MARGIN_S, self.seconds - _LESS_MARGIN_S)
-
-
-class Side:
-    """One direction of a sound card, open or lost."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        kind: Kind,
-        wanted: str | int | None,
-        rate: int,
-        counts: CardCounts,
-        *,
-        clock: Callable[[], float],
-        wake: Callable[[], None],
-    ) -> None:
-        self._backend, self.kind, self._wanted, self._rate, self._counts = backend, kind, wanted, rate, counts
-        self._clock, self._wake = clock, wake
-        self.device: Device | None = None
-        self.device_rate = rate
-        self.latency_s = 0.0
-        self.block_s = 0.0
-        self.is_heard = False
-        self._called_at = 0.0
-        self._stream: DeviceStream | None = None
-        self._calls = 0
-        self._seen_calls = -1
-        self._seen_at = 0.0
-        self._channels = 1
-        self.ring = SampleRing(1)
-        self.resampler = LowDelayResampler(rate, rate)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the device is there."""
-        return self._stream is not None
-
-    def open(self, now: float) -> None:
-        """Find the device and open it. Raises DeviceError."""
-        device = find_device(self._backend.devices(), self.kind, self._wanted)
-        self.device_rate, self._channels = choose_shape(self._backend, device, self.kind, self._rate)
-        self.ring = SampleRing(round(_RING_S * self.device_rate), self._channels)
-        rates = (self.device_rate, self._rate) if self.kind == "input" else (self._rate, self.device_rate)
-        self.resampler = LowDelayResampler(*rates)
-        self.device, self._calls, self._seen_calls, self._seen_at = device, 0, -1, now
-        callback = self._on_input if self.kind == "input" else self._on_output
-        self._stream = self._backend.open(device, self.kind, self.device_rate, self._channels, callback)
-
-    def close(self) -> None:
-        """Give the device up."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    @property
-    def next_block_s(self) -> float:
-        """Seconds until the card calls back, if it keeps its pace; 0 when it is late."""
-        return min(self.block_s, max(0.0, self.block_s - (self._clock() - self._called_at)))
-
-    def is_gone(self, now: float) -> bool:
-        """Whether an open device has stopped calling back."""
-        if self._stream is None:
-            return False
-        if self._calls != self._seen_calls:
-            self._seen_calls, self._seen_at = self._calls, now
-        return not self._stream.active or now - self._seen_at > _SILENT_S
-
-    # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
-
-    def _on_input(self, block: Block, latency_s: float, lost: bool) -> None:
-        fitted = self.ring.write(block)
-        # Before somebody has begun to listen nothing is missed.
-        self._counts.overruns += self.is_heard and fitted < len(block)
-        self._note(block, latency_s, lost)
-
-    def _on_output(self, block: Block, latency_s: float, lost: bool) -> None:
-        count = self.ring.read_into(block)
-        if count < len(block):
-            block[count:] = 0
-            # Before the first sample was handed over nothing is missing.
-            self._counts.underruns += self.ring.started
-        self._note(block, latency_s, lost)
-
-    def _note(self, block: Block, latency_s: float, lost: bool) -> None:
-        self._counts.reported += lost
-        self.latency_s = latency_s
-        self._called_at = self._clock()
-        self.block_s = max(self.block_s, len(block) / self.device_rate)
-        self._calls += 1
-        self._wake()
 
 
 class SoundCard:
@@ -193,6 +80,7 @@ class SoundCard:
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self.counts = CardCounts()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # its `put` neither waits nor takes a lock
+        self._ring_bell = partial(self._bell.put, None)
 
         def side(kind: Kind, wanted: str | int | None) -> Side:
             return Side(backend, kind, wanted, sample_rate, self.counts, clock=clock, wake=self._ring_bell)
@@ -231,7 +119,7 @@ class SoundCard:
         if speaker is None or not speaker.is_open:
             return
         sound = mix_channels(speaker.resampler.push(pcm), speaker.ring.channels)
-        speaker.ring.write(np.ascontiguousarray(sound.T))
+        speaker.grain = math.gcd(speaker.grain, speaker.ring.write(np.ascontiguousarray(sound.T)))
 
     @property
     def queued_s(self) -> float | None:
@@ -253,8 +141,21 @@ class SoundCard:
 
     @property
     def target_s(self) -> float:
-        """What `ahead_s` should not fall below: the card's largest block, and a margin that underruns have taught."""
-        return self._margin.seconds + (self._speaker.block_s if self._speaker is not None else 0.0)
+        """What `ahead_s` should not fall below: the card's largest block, and a margin that underruns have taught.
+
+        When the card takes a block, what waits is a multiple of that which divides all blocks and all that was written
+        so far: more than a block less such a grain is a whole block.
+        """
+        speaker = self._speaker
+        if speaker is None:
+            return self._margin.seconds
+        return self._margin.seconds + max(0.0, speaker.block_s - speaker.grain / speaker.device_rate)
+
+    @property
+    def next_block_s(self) -> float:
+        """Seconds until the microphone's next block; infinite where there is no microphone (now)."""
+        side = self._microphone
+        return side.next_block_s if side is not None and side.is_open else math.inf
 
     # -- figures --------------------------------------------------------------------------------------------
 
@@ -266,12 +167,12 @@ class SoundCard:
         frame waits for both at once, and sees the rest as jitter.
         """
         side = self._microphone
-        return _latency_ms(side, 0.0 if side is None else side.block_s)
+        return 0.0 if side is None else side.latency_ms(less_s=side.block_s)
 
     @property
     def output_latency_ms(self) -> float:
         """From the moment at which the card takes a block (`ahead_s`) to the air."""
-        return _latency_ms(self._speaker)
+        return 0.0 if self._speaker is None else self._speaker.latency_ms()
 
     @property
     def names(self) -> dict[str, str]:
@@ -289,16 +190,25 @@ class SoundCard:
 
     # -- upkeep ---------------------------------------------------------------------------------------------
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until the card has called back, or for so long."""
+    def has(self, samples: int) -> bool:
+        """Whether the next `read` gives at least so many."""
+        side = self._microphone
+        return side is not None and side.is_open and len(side.ring) >= side.resampler.inputs_for(samples)
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        """Sleep until the microphone has so many, or for so long. The speaker wakes nobody: see `ahead_s`."""
+        side = self._microphone
+        if side is not None and side.is_open:
+            # Set before looking, so that a block that comes in between is not missed.
+            wanted = side.wake_at = side.resampler.inputs_for(samples)
+            if len(side.ring) >= wanted:
+                side.wake_at = None
+                return
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=max(0.0, seconds))
-            while True:
-                self._bell.get_nowait()
-
-    def _ring_bell(self) -> None:
-        if self._bell.empty():  # nobody may be waiting
-            self._bell.put(None)
+            return
+        if side is not None:
+            side.wake_at = None
 
     def maintain(self) -> None:
         """Widen the margin after underruns, notice devices that went, and open them again when they are back.
@@ -346,9 +256,3 @@ class SoundCard:
 
     def _sides(self) -> list[Side]:
         return [side for side in (self._microphone, self._speaker) if side is not None]
-
-
-def _latency_ms(side: Side | None, less_s: float = 0.0) -> float:
-    if side is None or not side.is_open:
-        return 0.0
-    return 1000 * max(0.0, side.latency_s - less_s) + side.resampler.delay_ms

@@ -1,9 +1,7 @@
 """Change of sample rate for calls: a delay of about a millisecond, and the same output however it is cut.
 
-soxr is better and bursty: at high quality it holds back up to 20 ms. Speech through a codec at 24 kHz needs
-no
-more than a short windowed sinc (Kaiser window, 60 dB), evaluated at the phases that the two rates have in
-common.
+soxr is better and bursty: at high quality it holds back up to 20 ms. Speech through a codec at 24 kHz needs no more
+than a short windowed sinc (Kaiser window, 60 dB), evaluated at the phases that the two rates have in common.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A ring of samples between a sound card's callback and the thread that computes.
 
-One thread writes and one reads; neither waits, and neither allocates where the caller hands the array in.
-Each
-index is moved by one side only, after the samples are in place, so no lock is needed.
+One thread writes and one reads; neither waits, and neither allocates where the caller hands the array in. Each index is
+moved by one side only, after the samples are in place, so no lock is needed.
 """
 
 from __future__ import annotations

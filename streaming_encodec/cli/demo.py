@@ -31,6 +31,12 @@ OutputOption = Annotated[
     str | None,
     typer.Option("--output", "-o", help="Speaker: number or part of its name.", show_default="the system's"),
 ]
+LossOption = Annotated[
+    float, typer.Option(min=0, max=50, help="To try things: lose so many per cent of the packets that arrive.")
+]
+JitterOption = Annotated[
+    float, typer.Option(min=0, max=500, help="To try things: delay what arrives by so many ms on average.")
+]
 RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
 _LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
@@ -40,8 +46,8 @@ _KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
 
 def demo_command(
     clip: Annotated[Path | None, typer.Option("--clip", help="Send this sound file instead of the microphone.")] = None,
-    loss: Annotated[float, typer.Option(min=0, max=50, help="Per cent of packets lost on the way.")] = 0.0,
-    jitter: Annotated[float, typer.Option(min=0, max=500, help="Mean jitter on the way, in ms.")] = 0.0,
+    loss: LossOption = 0.0,
+    jitter: JitterOption = 0.0,
     bandwidth: BandwidthOption = None,
     model: ModelOption = DEFAULT_MODEL,
     record: RecordOption = None,
@@ -56,17 +62,16 @@ def demo_command(
 ) -> None:
     """Speak and hear yourself through encoder, packets, a relay on this machine, jitter buffer and decoder.
 
-    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers
-    a live
-    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the
-    same pace,
+    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers a live
+    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the same pace,
     and writes demo.wav and demo.png.
     """
     from streaming_encodec.audio.files import AudioReader, output_format
     from streaming_encodec.cli.live_run import check_speed
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
     from streaming_encodec.live.loop_line import LoopLine
     from streaming_encodec.live.ready import ready_for_a_call
+    from streaming_encodec.voice.detour import Detour
 
     if record is not None:
         output_format(record)
@@ -76,12 +81,12 @@ def demo_command(
     use_threads(threads)
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     with ready_for_a_call():
         card = None if clip is not None else _open_card(loaded, input_device, output_device)
         try:
             check_speed(loaded, fast, kbps, must=card is not None)
-            line = LoopLine(loaded.model, kbps, engine=fast, loss=loss / 100, jitter_ms=jitter)
+            line = LoopLine(loaded.model, kbps, engine=fast, detour=Detour(loss / 100, jitter))
             try:
                 if card is None:
                     facts = _run_clip(loaded, line, clip, record or Path("demo.wav"), seconds)
@@ -193,7 +198,7 @@ def bundled_clip() -> Path:
 
 
 def _settings(line: LoopLine) -> str:
-    return f"{line.bandwidth:g} kbps, {100 * line.loss:g} % loss, {line.jitter_ms:g} ms jitter"
+    return f"{line.bandwidth:g} kbps, {100 * line.detour.loss:g} % loss, {line.detour.jitter_ms:g} ms jitter"
 
 
 def _on_key(key: str, loaded: LoadedModel, line: LoopLine) -> None:
@@ -202,9 +207,9 @@ def _on_key(key: str, loaded: LoadedModel, line: LoopLine) -> None:
     if key in "+-=_":
         line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
     elif key == "l":
-        line.set_network(_after(_LOSSES, line.loss), line.jitter_ms)
+        line.detour.set(_after(_LOSSES, line.detour.loss), line.detour.jitter_ms)
     elif key == "j":
-        line.set_network(line.loss, _after(_JITTERS_MS, line.jitter_ms))
+        line.detour.set(line.detour.loss, _after(_JITTERS_MS, line.detour.jitter_ms))
 
 
 def _after(choices: tuple[float, ...], now: float) -> float:

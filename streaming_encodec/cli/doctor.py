@@ -91,15 +91,15 @@ def look_at_sound() -> list[Finding]:
 def look_at_speed(model: str, engine: str) -> list[Finding]:
     """A frame's time against its deadline."""
     from streaming_encodec.cli.live_run import measure_frame_ms
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
 
     loaded = load_model(model)
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     usual, slow = measure_frame_ms(loaded, fast, bandwidth_of(loaded, None))
     deadline = loaded.config.frame_ms
     details = (
         f"{loaded.name}, engine {fast.name}: a frame of {deadline:.1f} ms takes {usual:.1f} ms, "
-        f"the slowest in twenty {slow:.1f} ms ({100 * usual / deadline:.0f} % of a core for a call)"
+        f"the slowest in twenty {slow:.1f} ms ({100 * usual / deadline:.0f} % of a core)"
     )
     lighter = "close other programs"
     if loaded.name != DEFAULT_MODEL:
@@ -124,6 +124,7 @@ async def _visit(url: str) -> Finding:
     from websockets.typing import Subprotocol
 
     from streaming_encodec.net.config import SUBPROTOCOL
+    from streaming_encodec.net.trouble import in_words
 
     begin = time.perf_counter()
     try:
@@ -139,7 +140,7 @@ async def _visit(url: str) -> Finding:
         return Finding(
             "relay",
             "bad",
-            f"no relay answers at {url} ({str(error) or 'no answer in 5 s'})",
+            f"no relay answers at {url} ({in_words(error)})",
             "start one with `streaming-encodec serve`, or check host, port and firewall",
         )
     if spoken != SUBPROTOCOL:

@@ -23,6 +23,7 @@ from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.streaming.engine import Engine
 
 _LOOK_S = 0.1
+_PAINT_HZ = 8
 _TRIAL_FRAMES = 40
 _WARM_UP_FRAMES = 5
 _TIGHT = 0.7
@@ -30,7 +31,11 @@ _TIGHT = 0.7
 
 
 def measure_frame_ms(loaded: LoadedModel, engine: Engine, bandwidth: float) -> tuple[float, float]:
-    """Milliseconds to encode and decode one frame here: the median, and the 95th percentile."""
+    """Milliseconds to encode and decode one frame here: the median, and the 95th percentile.
+
+    At the pace of a call, for half a second: between two frames the caches fill with other things, and a step after a
+    pause takes two or three times what it takes in a row.
+    """
     encoder = StreamingEncoder(loaded.model, bandwidth, engine=engine)
     decoder = StreamingDecoder(loaded.model, engine=engine)
     sound = np.zeros((loaded.config.audio_channels, loaded.config.hop_length), np.float32)
@@ -38,7 +43,9 @@ def measure_frame_ms(loaded: LoadedModel, engine: Engine, bandwidth: float) -> t
     for _ in range(_TRIAL_FRAMES):
         begin = time.perf_counter()
         decoder.push(encoder.push(sound))
-        times.append(1000 * (time.perf_counter() - begin))
+        took = time.perf_counter() - begin
+        times.append(1000 * took)
+        time.sleep(max(0.0, loaded.config.frame_ms / 1000 - took))
     settled = times[_WARM_UP_FRAMES:]
     return percentile(settled, 50), percentile(settled, 95)
 
@@ -93,7 +100,7 @@ class LiveSession:
             if console.is_terminal:
                 # It paints in a thread of its own: a picture takes longer than a frame may wait.
                 stack.enter_context(
-                    Live(console=console, get_renderable=self._picture, refresh_per_second=1 / _LOOK_S, transient=True)
+                    Live(console=console, get_renderable=self._picture, refresh_per_second=_PAINT_HZ, transient=True)
                 )
 
             def stop() -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from streaming_encodec.live.line import LineFigures
@@ -21,6 +20,7 @@ _MOST_LOOKS = 100_000  # three hours of them
 _BITRATE_LOOKS = 20  # two seconds
 _PARTS = tuple(Delays(*[0.0] * 7).parts())
 _ROW = 1 + len(_PARTS)
+_SHORT = {"microphone": "mic", "network": "net"}
 
 
 def level_bar(level_db: float) -> Text:
@@ -79,7 +79,7 @@ class History:
             seconds=seconds,
             figures=figures,
             delays=delays,
-            frame_ms=loop.frame_ms(figures),
+            frame_ms=loop.frame_ms(),
             deadline_ms=loop.deadline_ms,
             levels_db=(loop.input_level.peak_db, loop.output_level.peak_db),
             muted=loop.muted,
@@ -92,7 +92,7 @@ class History:
     def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
         """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
         figures = loop.line.figures()
-        encode, decode = loop.frame_ms(figures)
+        encode, decode = loop.frame_ms()
         parts = self.parts
         totals = [sum(look) for look in zip(*parts.values(), strict=True)]
         third = max(1, len(totals) // 3)
@@ -129,38 +129,42 @@ def _counts(loop: LiveLoop) -> dict[str, int]:
 
 
 def panel(look: Look, settings: str, keys: str) -> RenderableType:
-    """The picture of one moment."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    figures, delays = look.figures, look.delays
+    """The picture of one moment, for 80 columns. One text: a table takes three times as long to be laid out."""
+    picture = Text(no_wrap=True, overflow="ellipsis")
+
+    def row(label: str, *parts: str | tuple[str, str] | Text) -> None:
+        picture.append(f"  {label:<14}", "dim")
+        for part in parts:
+            picture.append(*part) if isinstance(part, tuple) else picture.append(part)
+        picture.append("\n")
+
+    figures, delays, counts = look.figures, look.delays, look.counts
     encode, decode = look.frame_ms
     you, heard = look.levels_db
-    table.add_row("you", Text.assemble(level_bar(you), Text("  muted" if look.muted else "", style="bold yellow")))
-    table.add_row("heard", level_bar(heard))
-    table.add_row("settings", settings)
-    table.add_row("bitrate", f"{look.payload_kbps:.1f} kbps of codes, {look.wire_kbps:.1f} on the wire")
-    table.add_row(
-        "frame time",
-        Text(
-            f"{encode:.1f} + {decode:.1f} ms of {look.deadline_ms:.1f} ms",
-            style="bold red" if encode + decode > look.deadline_ms else "",
-        ),
-    )
-    table.add_row("buffer", f"{figures.buffer_ms:.0f} ms, aims at {figures.target_ms:.0f} ms")
-    parts = " + ".join(f"{name} {ms:.0f}" for name, ms in delays.parts().items())
-    table.add_row("mouth to ear", f"[bold]{delays.total_ms:.0f} ms[/] = {parts}")
-    counts = look.counts
-    table.add_row(
+    row("you", level_bar(you), ("  muted" if look.muted else "", "bold yellow"))
+    row("heard", level_bar(heard))
+    row("settings", settings)
+    row("bitrate", f"{look.payload_kbps:.1f} kbps of codes, {look.wire_kbps:.1f} on the wire")
+    late = encode + decode > look.deadline_ms
+    row("frame time", (f"{encode:.1f} + {decode:.1f} ms of {look.deadline_ms:.1f} ms", "bold red" if late else ""))
+    row("buffer", f"{figures.buffer_ms:.0f} ms, aims at {figures.target_ms:.0f} ms")
+    parts = " + ".join(f"{_SHORT.get(name, name)} {ms:.0f}" for name, ms in delays.parts().items())
+    row("mouth to ear", (f"{delays.total_ms:.0f} ms", "bold"), f" = {parts}")
+    row(
         "losses",
         f"{100 * figures.concealed_share:.2f} % concealed, {figures.packets_lost} packets lost, "
-        f"{figures.skipped_frames} frames left out, {counts['underruns']} underruns, {counts['overruns']} overruns, "
-        f"{counts['reported_by_card']} by the card",
+        f"{figures.skipped_frames} left out",
+    )
+    row(
+        "sound card",
+        f"{counts['underruns']} underruns, {counts['overruns']} overruns, "
+        f"{counts['reported_by_card']} reported, {counts['lost_devices']} times gone",
     )
     for warning in look.warnings:
-        table.add_row("", Text(warning, style="bold red"))
-    table.add_row("keys", keys)
-    return table
+        picture.append(f"  {warning}\n", "bold red")
+    row("keys", keys)
+    picture.rstrip()
+    return picture
 
 
 def _warnings(loop: LiveLoop, figures: LineFigures) -> list[str]:
@@ -180,7 +184,9 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
     parts = " + ".join(f"{name} {ms:.0f}" for name, ms in facts["delay_ms"].items())
     rows = {
         "bitrate": f"{facts['payload_kbps']:.1f} kbps of codes, {facts['wire_kbps']:.1f} kbps on the wire",
-        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})",
+        "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})"
+        if facts["mouth_to_ear_ms_p50"]
+        else "nobody was heard",
         "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
         f"of {facts['frame_deadline_ms']:.1f} ms",
         "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed, "

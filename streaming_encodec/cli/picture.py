@@ -45,7 +45,8 @@ def draw_call(path: Path, said: Pcm, heard: Pcm, sample_rate: int, history: Hist
         axes.set_ylabel("kHz")
     if history.seconds:
         bottom.stackplot(history.seconds, *history.parts.values(), labels=list(history.parts))
-        bottom.legend(loc="upper left", ncols=4, fontsize="small")
+        bottom.legend(loc="upper left", ncols=len(history.parts), fontsize="small")
+        bottom.set_ylim(0, 1.25 * bottom.get_ylim()[1])  # room for the legend
     bottom.set_title("mouth to ear")
     bottom.set_ylabel("ms")
     bottom.set_xlabel("s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 
 from streaming_encodec.cli.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
 from streaming_encodec.cli.console import complain, err, note, print_facts, print_json
-from streaming_encodec.cli.demo import InputOption, OutputOption, RecordOption
+from streaming_encodec.cli.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
@@ -43,6 +43,8 @@ def talk_command(
         Path | None,
         typer.Option("--clip", help="Say this sound file instead of the microphone's; needs --record."),
     ] = None,
+    loss: LossOption = 0.0,
+    jitter: JitterOption = 0.0,
     record: RecordOption = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.5, help="Hang up after so long.", show_default="on q or Ctrl-C")
@@ -67,7 +69,7 @@ def talk_command(
             pass
     facts = _talk(
         load_model(model),
-        _Wishes(room, url, token, ca, bandwidth, input_device, output_device, clip, record, seconds),
+        _Wishes(room, url, token, ca, bandwidth, input_device, output_device, clip, loss, jitter, record, seconds),
         engine,
         threads,
     )
@@ -87,6 +89,8 @@ class _Wishes:
     input_device: str | None
     output_device: str | None
     clip: Path | None
+    loss: float
+    jitter: float
     record: Path | None
     seconds: float | None
 
@@ -99,20 +103,21 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.audio.files import AudioWriter
     from streaming_encodec.audio.portaudio import PortAudio
     from streaming_encodec.cli.live_run import LiveSession, check_speed
-    from streaming_encodec.engines import make_engine
+    from streaming_encodec.engines import make_live_engine
     from streaming_encodec.errors import CallError
     from streaming_encodec.live.call_line import CallLine
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.howl import HowlGuard
+    from streaming_encodec.live.line import LIVE_PLAYOUT
     from streaming_encodec.live.loop import LiveLoop
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.net.client import VoiceClient
-    from streaming_encodec.voice.receiver import ReceiverSettings
+    from streaming_encodec.voice.detour import Detour
 
     use_threads(threads)
     kbps = bandwidth_of(loaded, wishes.bandwidth)
     rate = loaded.config.sampling_rate
-    fast = make_engine(engine, loaded.model)
+    fast = make_live_engine(engine, loaded.model)
     check_speed(loaded, fast, kbps)
     with ExitStack() as stack:
         stack.enter_context(ready_for_a_call())
@@ -136,13 +141,14 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             bandwidth=kbps,
             engine=fast,
             tls=tls_of(wishes.ca),
-            playout=ReceiverSettings(capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
+            detour=Detour(wishes.loss / 100, wishes.jitter) if wishes.loss or wishes.jitter else None,
+            playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
         )
         line = CallLine(call)
         stack.callback(line.close)
-        note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
         guard = None
         if isinstance(card, SoundCard):
+            note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
             guard = HowlGuard(rate)
             if likely_loudspeaker(card.names["output"]):
                 note(
@@ -166,7 +172,6 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
         "room": wishes.room,
         "model": loaded.name,
         **facts,
-        "dropped_blocks": line.dropped_blocks,
         "connects": connects,
         "output": None if wishes.record is None else str(wishes.record),
         "failure": failure,
@@ -193,8 +198,6 @@ def _print(room: str, facts: dict[str, Any]) -> None:
     from streaming_encodec.cli.live_view import summary
 
     rows = summary(facts)
-    if facts["dropped_blocks"]:
-        rows["unsaid"] = f"{facts['dropped_blocks']} blocks of the microphone: this machine is too slow for the model"
     rows["connection"] = f"{facts['connects'] - 1} times lost and mended"
     if facts["output"]:
         rows["output"] = facts["output"]

@@ -6,7 +6,8 @@ By name, in the façades' ``engine=`` or through ``make_engine``:
 * ``fused``: the same in torch, as matrix products in channels-last layout. Any dtype and device.
 * ``onnx``: the same as a graph in ONNX Runtime. CPU, float32; needs the extra ``[onnx]``.
 * ``onnx-int8``: that, with the large matrices and their inputs in 8 bits: faster, and not quite the same.
-* ``auto``: the fastest that runs this model here with the reference's values to float32 rounding.
+* ``auto``: the fastest that runs this model here with the reference's values to float32 rounding. In ``demo``,
+  ``talk`` and ``doctor`` (``make_live_engine``) ``onnx-int8``, where it runs.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streaming_encodec.engines.registry import ENGINES, make_engine
+    from streaming_encodec.engines.registry import ENGINES, make_engine, make_live_engine
     from streaming_encodec.streaming.engine import Engine
 
-__all__ = ["ENGINES", "Engine", "make_engine"]
+__all__ = ["ENGINES", "Engine", "make_engine", "make_live_engine"]
 
 
 def __getattr__(name: str) -> object:

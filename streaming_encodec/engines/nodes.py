@@ -28,6 +28,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 OPSET, IR_VERSION = 17, 9  # old enough for the runtimes of recent years
 _RUNTIME_OPS = "com.microsoft"
 _QUANTISED_BLOCK = 128
+_LEAST_BLOCK = 16
 
 
 class Nodes:
@@ -79,10 +80,11 @@ class Nodes:
         Each 128 inputs of an output have a scale. A node of ONNX Runtime, not of the ONNX standard.
         """
         rows, columns = matrix.shape
-        blocks = -(-rows // _QUANTISED_BLOCK)
-        padded = np.zeros((columns, blocks * _QUANTISED_BLOCK), np.float32)
+        block = min(_QUANTISED_BLOCK, max(_LEAST_BLOCK, 1 << (rows - 1).bit_length()))  # a power of two
+        blocks = -(-rows // block)
+        padded = np.zeros((columns, blocks * block), np.float32)
         padded[:, :rows] = matrix.T
-        padded = padded.reshape(columns, blocks, _QUANTISED_BLOCK)
+        padded = padded.reshape(columns, blocks, block)
         scale = np.abs(padded).max(axis=-1) / 127
         quotient = padded / np.where(scale == 0, 1, scale)[..., None]
         quantised = (np.rint(quotient) + 128).astype(np.uint8)  # 128 stands for zero
@@ -96,7 +98,7 @@ class Nodes:
             K=rows,
             N=columns,
             bits=8,
-            block_size=_QUANTISED_BLOCK,
+            block_size=block,
             accuracy_level=4,  # inputs in 8 bits too, each block of a row with its own scale
         )
 

@@ -80,9 +80,13 @@ class OrtStepper:
 
 
 class OrtQuantizer:
-    """``ResidualVectorQuantizer``, its search in ONNX Runtime; a graph for each number of codebooks used."""
+    """``ResidualVectorQuantizer``, its search in ONNX Runtime; a graph for each number of codebooks used.
 
-    def __init__(self, model: EncodecModel) -> None:
+    int8: the search reads tables of 8 bits. At 6 kbps those of a small model are more bytes than its network.
+    """
+
+    def __init__(self, model: EncodecModel, int8: bool = False) -> None:
+        self._int8 = int8
         self._tables = np.stack([codebook.embed.numpy() for codebook in model.quantizer.codebooks])  # [K, size, D]
         self._sessions: dict[int, Session] = {}
         self._flat = self._tables.reshape(-1, self._tables.shape[-1])
@@ -114,7 +118,7 @@ class OrtQuantizer:
         return codes
 
     def _open(self, num_codebooks: int) -> Session:
-        graph = quantizer_graph(list(self._tables[:num_codebooks]), with_rest=False)
+        graph = quantizer_graph(list(self._tables[:num_codebooks]), with_rest=False, int8=self._int8)
         self._sessions[num_codebooks] = open_session(graph.SerializeToString())
         return self._sessions[num_codebooks]
 

@@ -20,16 +20,23 @@ def codebook_groups(config: EncodecConfig) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def quantizer_graph(codebooks: Sequence[Array], with_rest: bool = True) -> onnx.ModelProto:
-    """``residual`` [rows, D] → ``codes`` [rows, K] int64 and, if wanted, ``rest`` [rows, D]; K codebooks [size, D]."""
+def quantizer_graph(codebooks: Sequence[Array], with_rest: bool = True, int8: bool = False) -> onnx.ModelProto:
+    """``residual`` [rows, D] → ``codes`` [rows, K] int64 and, if wanted, ``rest`` [rows, D]; K codebooks [size, D].
+
+    int8: distances are told apart by 8-bit tables, and what is left over is exact all the same. Where two entries are
+    about as near, the other one may be chosen; a later codebook then begins from that.
+    """
     nodes = Nodes()
     dim, count = codebooks[0].shape[1], len(codebooks)
     residual, codes = RESIDUAL, []
     for k, table in enumerate(codebooks):
         vectors = nodes.constant(table)
         # |e|² / 2 - x · e is least where the distance is: see FusedQuantizer.
-        half_squares = nodes.constant((table * table).sum(axis=1) / 2)
-        distances = nodes.op("Gemm", residual, vectors, half_squares, alpha=-1.0, transB=1)
+        half_squares = (table * table).sum(axis=1) / 2
+        if int8:
+            distances = nodes.quantised_product(residual, -table.T, half_squares)
+        else:
+            distances = nodes.op("Gemm", residual, vectors, nodes.constant(half_squares), alpha=-1.0, transB=1)
         nearest = nodes.op("ArgMin", distances, axis=1, keepdims=0)  # [rows]
         codes.append(nearest)
         if k + 1 < count or with_rest:

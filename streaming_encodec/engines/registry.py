@@ -36,15 +36,17 @@ def _onnx_int8(model: EncodecModel) -> Engine:
     from streaming_encodec.engines.ort import OrtQuantizer, OrtStepper, check_runs
 
     check_runs(model)
-    return Engine("onnx-int8", model, OrtQuantizer, partial(OrtStepper, int8=True))
+    return Engine("onnx-int8", model, partial(OrtQuantizer, int8=True), partial(OrtStepper, int8=True))
 
 
 def _auto(model: EncodecModel) -> Engine:
+    return _onnx(model) if _runs_onnx(model) else _fused(model)
+
+
+def _runs_onnx(model: EncodecModel) -> bool:
     weight = next(model.parameters())
     installed = all(find_spec(package) for package in ("onnx", "onnxruntime"))
-    if installed and weight.dtype == torch.float32 and weight.device.type == "cpu":
-        return _onnx(model)
-    return _fused(model)
+    return installed and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 _MAKERS: dict[str, Callable[[EncodecModel], Engine]] = {
@@ -69,3 +71,15 @@ def make_engine(name: str, model: EncodecModel) -> Engine:
         raise StreamError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}")
     check_streams(model)
     return _MAKERS[name](model)
+
+
+def make_live_engine(name: str, model: EncodecModel) -> Engine:
+    """As `make_engine`, but ``auto`` is ``onnx-int8`` where that runs.
+
+    A call has one frame every 13 ms. Between two the caches are filled with other things, so a step takes what
+    its weights take from memory, and in int8 they are a quarter. `docs/performance.md` has what that costs in quality.
+
+    Raises:
+        StreamError, MissingExtraError: as `make_engine`.
+    """
+    return make_engine("onnx-int8" if name == "auto" and _runs_onnx(model) else name, model)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from concurrent.futures import Future
-
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import CallError
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.line import BufferMeter, LineFigures
-from streaming_encodec.live.meters import percentile
 from streaming_encodec.net.client import VoiceClient
 from streaming_encodec.wire.header import HEADER_BYTES
 
-_UNSENT_BLOCKS = 32
-"""Blocks that wait for the encoder, a third of a second: more means that the machine is too slow."""
-_RECENT_BLOCKS = 512
-
 
 class CallLine:
-    """A call, entered when made. The event loop has a thread of its own.
+    """A call, entered when made. The event loop has a thread of its own; the codec runs in the caller's.
 
     Of the delay it knows this end: what it gives for the network is a round trip to the relay, which is the way of a
     packet to and from it for a speaker as far away as this end is. The speaker's own microphone and encoder are taken
     to be like the ones here.
-
-    dropped_blocks: microphone blocks for which the encoder had no time.
 
     Raises:
         CallError: no relay, not let in, another model in the room.
@@ -35,9 +24,6 @@ class CallLine:
 
     def __init__(self, call: VoiceClient) -> None:
         self.call = call
-        self.dropped_blocks = 0
-        self._unsent: deque[Future[None]] = deque()
-        self._encode_ms: deque[float] = deque(maxlen=_RECENT_BLOCKS)
         self._meter = BufferMeter()
         self._background = BackgroundLoop()
         try:
@@ -66,19 +52,10 @@ class CallLine:
         self.call.bandwidth = kbps
 
     def send(self, pcm: Pcm) -> None:
-        """Say [1, n]: hands it to the encoder's thread. Raises CallError when the call is over."""
-        while self._unsent and self._unsent[0].done():
-            self._unsent.popleft().result()
+        """Encode [1, n] and let the packets go. Raises CallError when the call is over."""
         if self.call.over:
             raise CallError("the call is over")
-        if len(self._unsent) >= _UNSENT_BLOCKS:
-            self.dropped_blocks += 1
-            return
-        sound = mix_channels(pcm, self.call.format.channels)
-        begin = time.monotonic()
-        sending = self._background.start(self.call.send(sound))
-        sending.add_done_callback(lambda _: self._encode_ms.append(1000 * (time.monotonic() - begin)))
-        self._unsent.append(sending)
+        self.call.say(mix_channels(pcm, self.call.format.channels))
 
     def read(self, count: int, now: float) -> Pcm:
         """The next samples [1, count] of everybody."""
@@ -90,11 +67,11 @@ class CallLine:
         speakers = list(statistics.speakers.values())
         played = sum(s.total_samples_received for s in speakers)
         link = statistics.link
+        jitter_ms = 0.0 if self.call.detour is None else self.call.detour.jitter_ms
         return LineFigures(
             packets_sent=link.packets_sent,
             bytes_sent=link.bytes_sent,
-            network_ms=1000 * self.call.round_trip_s,
-            encode_ms=(percentile(self._encode_ms, 50), percentile(self._encode_ms, 95)),
+            network_ms=1000 * self.call.round_trip_s + jitter_ms,
             payload_bits=8 * (link.bytes_sent - HEADER_BYTES * link.packets_sent),
             buffer_ms=self._meter.look(speakers),
             target_ms=max(statistics.playout_target_ms.values(), default=0.0),

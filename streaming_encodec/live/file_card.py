@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from streaming_encodec.audio.card import CardCounts, Margin
+from streaming_encodec.audio.card import Margin
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.side import CardCounts
 
 _BLOCK_S = 0.012
 """A good card's."""
-_TURN_S = 0.003
-"""The microphone is looked at so often."""
 
 
 class FileCard:
@@ -44,7 +44,7 @@ class FileCard:
     @property
     def done(self) -> bool:
         """Whether all was said and the tail has passed."""
-        return bool(self._taken >= self._sound.shape[1])
+        return self._position() >= int(self._sound.shape[1])
 
     @property
     def heard(self) -> Pcm:
@@ -83,6 +83,11 @@ class FileCard:
         return _BLOCK_S + self._margin.seconds
 
     @property
+    def next_block_s(self) -> float:
+        """And gives so."""
+        return math.inf
+
+    @property
     def input_latency_ms(self) -> float:
         """A file is heard at once."""
         return 0.0
@@ -92,9 +97,14 @@ class FileCard:
         """And played at once."""
         return 0.0
 
-    def wait(self, seconds: float) -> None:
-        """Sleep; new sound is always there."""
-        self._sleep(min(seconds, _TURN_S))
+    def has(self, samples: int) -> bool:
+        """Whether so many have been said."""
+        return min(self._position(), int(self._sound.shape[1])) - self._taken >= samples
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        """Sleep until so many are said, or for so long."""
+        lacking = self._taken + samples + 1 - self._position()
+        self._sleep(min(seconds, max(0.0, lacking / self._rate)))
 
     def maintain(self) -> None:
         """Learn from underruns."""

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.voice.delay import DelaySettings
+from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 
 IP_BYTES = 40
 """IPv4 and TCP headers without options, per packet."""
 WEBSOCKET_BYTES = 6
 """A client's frame header with its mask, per packet."""
+
+
+LIVE_DELAY = DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
+LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5)
+"""Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
+would make two of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +35,6 @@ class LineFigures:
     """Codes alone."""
     network_ms: float = 0.0
     """A packet's way from one end to the other, lately; see the line for what it knows of that."""
-    encode_ms: tuple[float, float] | None = None
-    """Of one block, the median and the 95th percentile lately, where that is not what `send` takes."""
     buffer_ms: float = 0.0
     """How long frames lately stayed in the jitter buffer."""
     target_ms: float = 0.0

@@ -13,19 +13,24 @@ from typing import Protocol
 
 import numpy as np
 
-from streaming_encodec.audio.card import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
-_LONGEST_REST_S = 0.010
+_LONGEST_REST_S = 0.020
 _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
+_MAINTAIN_S = 0.03
+_EARLY_S = 0.006
+"""A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
+are cold after each rest: two frames in one waking cost a third less than in two."""
+_SLOWEST_FORGETS = 0.995
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
-_RECENT = 512
+_RECENT = 256
 
 
 class Card(Protocol):
@@ -52,6 +57,11 @@ class Card(Protocol):
         ...
 
     @property
+    def next_block_s(self) -> float:
+        """How long until the microphone's next block; infinite where it does not come in blocks."""
+        ...
+
+    @property
     def input_latency_ms(self) -> float:
         """From the air to `read`."""
         ...
@@ -61,8 +71,12 @@ class Card(Protocol):
         """From the ring to the air."""
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until the microphone has more, or for so long."""
+    def has(self, samples: int) -> bool:
+        """Whether the microphone has so many."""
+        ...
+
+    def wait(self, seconds: float, samples: int) -> None:
+        """Sleep until the microphone has so many, or for so long."""
         ...
 
     def maintain(self) -> None:
@@ -97,11 +111,16 @@ class LiveLoop:
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
         self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next frame
+        self._maintained = -_MAINTAIN_S
+        self._slowest_s = 0.0  # time that a frame lately took to be made, and forgets slowly
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
         """One turn: make what is to be heard, which is urgent, and say what was heard."""
-        self.card.maintain()
+        now = self._clock()
+        if now - self._maintained >= _MAINTAIN_S:
+            self._maintained = now
+            self.card.maintain()
         self._listen()
         self._speak()
 
@@ -115,15 +134,15 @@ class LiveLoop:
                 self.step()
                 if every_turn is not None:
                     every_turn()
-                self.card.wait(self._rest_s())
+                self.card.wait(*self._rest())
         finally:
             sys.setswitchinterval(before)
 
     # -- figures --------------------------------------------------------------------------------------------
 
-    def frame_ms(self, figures: LineFigures | None = None) -> tuple[float, float]:
+    def frame_ms(self) -> tuple[float, float]:
         """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
-        return self._encoding_ms(figures or self.line.figures())[1], percentile(self._decode_ms, 95)
+        return percentile(self._encode_ms, 95), percentile(self._decode_ms, 95)
 
     @property
     def deadline_ms(self) -> float:
@@ -136,40 +155,49 @@ class LiveLoop:
         return Delays(
             microphone_ms=self.card.input_latency_ms,
             frame_ms=self.deadline_ms,
-            encode_ms=self._encoding_ms(figures)[0],
+            encode_ms=percentile(self._encode_ms, 50),
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
             decode_ms=percentile(self._decode_ms, 50),
             speaker_ms=max(0.0, percentile(self._wait_ms, 50)) + self.card.output_latency_ms,
         )
 
-    def _encoding_ms(self, figures: LineFigures) -> tuple[float, float]:
-        return figures.encode_ms or (percentile(self._encode_ms, 50), percentile(self._encode_ms, 95))
-
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _rest_s(self) -> float:
-        """Until the next frame has to be begun; the card wakes us earlier when the microphone has something."""
+    def _rest(self) -> tuple[float, int]:
+        """How long to sleep, and how many samples of the microphone end it earlier.
+
+        Until the last moment at which the speaker's next frame can be begun. If it is due by the microphone's next
+        block, and that comes before, then until that block: it may bring a frame to be said as well.
+        """
         ahead = self.card.ahead_s
-        spare = _LONGEST_REST_S if ahead is None else ahead - self.card.target_s
-        return min(max(spare, _SHORTEST_REST_S), _LONGEST_REST_S)
+        if ahead is None:
+            return _LONGEST_REST_S, self._missing
+        due_s = ahead - self.card.target_s
+        last_s = due_s + max(0.0, _EARLY_S - self._slowest_s)
+        samples = 1 if due_s <= self.card.next_block_s <= last_s else self._missing
+        return min(max(last_s, _SHORTEST_REST_S), _LONGEST_REST_S), samples
+
+    @property
+    def _missing(self) -> int:
+        """Samples of the microphone that the next frame still wants."""
+        return self.line.frame_samples - int(self._unsaid.shape[1])
 
     def _speak(self) -> None:
-        pcm = self.card.read()
-        if not pcm.shape[1]:
+        # Nothing can be sent of less than a frame, and each call costs something.
+        if not self.card.has(self._missing):
             return
+        pcm = self.card.read()
         self.input_level.add(pcm)
         if self.muted:
             pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
-        # Whole frames: nothing can be sent of less, and each call costs something.
         pcm = np.concatenate([self._unsaid, pcm], axis=1)
         frames = pcm.shape[1] // self.line.frame_samples
         whole = frames * self.line.frame_samples
         self._unsaid = pcm[:, whole:]
-        if frames:
-            begin = self._clock()
-            self.line.send(pcm[:, :whole])
-            self._encode_ms.append(1000 * (self._clock() - begin) / frames)
+        begin = self._clock()
+        self.line.send(pcm[:, :whole])
+        self._encode_ms.append(1000 * (self._clock() - begin) / frames)
 
     def _listen(self) -> None:
         ahead = self.card.ahead_s
@@ -200,7 +228,9 @@ class LiveLoop:
     def _make(self, now: float) -> None:
         begin = self._clock()
         pcm = self.line.read(self.line.frame_samples, now)
-        self._decode_ms.append(1000 * (self._clock() - begin))
+        took = self._clock() - begin
+        self._slowest_s = max(took, self._slowest_s * _SLOWEST_FORGETS)
+        self._decode_ms.append(1000 * took)
         if self.guard is not None:
             pcm = self.guard.process(pcm)
         self.output_level.add(pcm)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.line import LIVE_DELAY, LIVE_PLAYOUT, BufferMeter, LineFigures
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.config import RelayConfig
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import make_decoders
 from streaming_encodec.net.link import Link
 from streaming_encodec.net.mixer import Mixer
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.voice.delay import DelaySettings
-from streaming_encodec.voice.network import GilbertElliott, Network, NetworkModel
-from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voip.encoder import VoiceEncoder
 from streaming_encodec.wire.control import ControlMessage
-from streaming_encodec.wire.header import read_header
+from streaming_encodec.wire.header import HEADER_BYTES
 from streaming_encodec.wire.hello import Hello
 
 _ROOM = "demo"
@@ -37,7 +35,7 @@ _CAPACITY_FRAMES = 40
 class LoopLine:
     """Speaks into a relay on the loopback interface and hears itself out of it.
 
-    ``loss`` (share of packets) and ``jitter_ms`` spoil what arrives, see `set_network`.
+    What arrives goes through ``detour`` before it counts as arrived.
 
     Args:
         model: streams by samples.
@@ -57,12 +55,11 @@ class LoopLine:
         *,
         engine: EngineOrName = "auto",
         frames_per_packet: int = 1,
-        loss: float = 0.0,
-        jitter_ms: float = 0.0,
-        seed: int = 0,
+        detour: Detour | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock, self._seed = clock, seed
+        self._clock = clock
+        self.detour = detour or Detour()
         shared = find_engine(engine, model)
         self._encoder = VoiceEncoder(
             model.config.sampling_rate,
@@ -72,20 +69,18 @@ class LoopLine:
             engine=shared,
         )
         self.format = self._encoder.stream_format
-        decoder = PooledDecoder(model, shared)
+        decoder = make_decoders(model, shared)
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
         # The short window is for a sound card that has slept: all that it hears from then on is later by as much.
-        delays = DelaySettings(minimum_frames=1, initial_frames=2, reliable=False, window_s=0.5, memory_buckets=40)
-        settings = ReceiverSettings(delay=delays, capacity_frames=_CAPACITY_FRAMES)
+        delays = replace(LIVE_DELAY, reliable=False, window_s=0.5, memory_buckets=40)
+        settings = replace(LIVE_PLAYOUT, delay=delays, capacity_frames=_CAPACITY_FRAMES)
         self._mixer = Mixer(self.format, decoder, settings)
         self._arrived: deque[tuple[float, bytes]] = deque(maxlen=1024)  # from the network's thread
-        self._due: list[tuple[float, int, bytes]] = []
         self._departed: dict[int, float] = {}
-        self._packets = self._bytes = self._payload_bits = self._order = 0
+        self._packets = self._bytes = 0
         self._network_s = 0.0
         self._meter = BufferMeter()
-        self.set_network(loss, jitter_ms)
         self._background = BackgroundLoop()
         try:
             self._background.run(self._open())
@@ -136,40 +131,30 @@ class LoopLine:
     def bandwidth(self, kbps: float) -> None:
         self._encoder.bandwidth = kbps
 
-    def set_network(self, loss: float, jitter_ms: float) -> None:
-        """From now on lose this share of packets (0..0.5, in bursts of 1.5) and delay each by this much on
-        average."""
-        self.loss, self.jitter_ms = loss, jitter_ms
-        chances = GilbertElliott.with_loss(loss, 1.5) if loss else GilbertElliott()
-        self._network = Network(NetworkModel(loss=chances, base_ms=0.0, jitter_ms=jitter_ms), self._seed)
-
     # -- sound ----------------------------------------------------------------------------------------------
 
     def send(self, pcm: Pcm) -> None:
         """Encode [1, n] and let the packets go."""
         self._mouth.check()
-        for packet in self._encoder.encode(mix_channels(pcm, 1)):
-            head = read_header(packet)
+        packets = self._encoder.encode(mix_channels(pcm, 1))
+        now = self._clock()
+        for packet in packets:
             self._packets += 1
             self._bytes += len(packet)
-            self._payload_bits += head.num_frames * head.num_codebooks * head.bits_per_code
-            self._departed[head.sequence] = self._clock()
+            self._departed[sequence_of(packet)] = now
             if len(self._departed) > _REMEMBERED:
                 del self._departed[next(iter(self._departed))]
-            self._background.call(self._mouth.send_packet, packet)
+        if packets:
+            self._background.call(self._mouth.send_packets, packets)
 
     def read(self, count: int, now: float) -> Pcm:
         """Take in what has arrived by now, and give the next samples [1, count]."""
-        clock = self._clock()
         while self._arrived:
             at, data = self._arrived.popleft()
-            departed = self._departed.pop(read_header(data).sequence, at)
+            departed = self._departed.pop(sequence_of(data), at)
             self._network_s += (at - departed - self._network_s) * _SMOOTH
-            for delivery in self._network.send(data, at):
-                self._order += 1
-                heapq.heappush(self._due, (delivery.time, self._order, delivery.data))
-        while self._due and self._due[0][0] <= clock:
-            at, _, data = heapq.heappop(self._due)
+            self.detour.enter(data, at)
+        for at, data in self.detour.leave(self._clock()):
             self._mixer.receive(int.from_bytes(data[4:6], "little"), data, at)
         return mix_channels(self._mixer.read(count, now), 1)
 
@@ -180,8 +165,8 @@ class LoopLine:
         return LineFigures(
             packets_sent=self._packets,
             bytes_sent=self._bytes,
-            payload_bits=self._payload_bits,
-            network_ms=1000 * self._network_s + self.jitter_ms,
+            payload_bits=8 * (self._bytes - HEADER_BYTES * self._packets),
+            network_ms=1000 * self._network_s + self.detour.jitter_ms,
             buffer_ms=self._meter.look(every),
             target_ms=max(self._mixer.target_ms.values(), default=0.0),
             concealed_share=statistics.concealed_share,
@@ -192,6 +177,11 @@ class LoopLine:
 
     def _on_packet(self, data: bytes) -> None:
         self._arrived.append((self._clock(), data))
+
+
+def sequence_of(packet: bytes) -> int:
+    """Its number, without a look at the rest."""
+    return int.from_bytes(packet[6:8], "little")
 
 
 def _ignore(message: ControlMessage) -> None:

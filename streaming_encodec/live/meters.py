@@ -13,23 +13,42 @@ Pcm = NDArray[np.float32]
 
 _FALL_DB_PER_S = 20.0
 FLOOR_DB = -90.0
+_MOST_UNSEEN = 16
+"""Blocks, a fifth of a second of frames."""
 
 
 class LevelMeter:
-    """Peak level in decibels below full scale: up at once, down 20 dB a second, as programme meters do."""
+    """Peak level in decibels below full scale: up at once, down 20 dB a second, as programme meters do.
+
+    Sound is looked at when somebody looks at the meter, or when much has come: a look at each frame costs more.
+    """
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
-        self.peak_db = FLOOR_DB
+        self._peak_db = FLOOR_DB
+        self._unseen: list[Pcm] = []
 
     def add(self, pcm: Pcm) -> None:
-        """Take in [C, n]."""
-        if not pcm.size:
+        """Take in [C, n], which must stay as it is."""
+        self._unseen.append(pcm)
+        if len(self._unseen) >= _MOST_UNSEEN:
+            self._look()
+
+    @property
+    def peak_db(self) -> float:
+        """Now."""
+        self._look()
+        return self._peak_db
+
+    def _look(self) -> None:
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
             return
-        peak = float(np.max(np.abs(pcm)))
+        sound = np.concatenate(unseen, axis=1)
+        peak = float(max(sound.max(), -sound.min())) if sound.size else 0.0
         level = 20 * math.log10(peak) if peak > 0 else FLOOR_DB
-        fallen = self.peak_db - _FALL_DB_PER_S * pcm.shape[1] / self._rate
-        self.peak_db = max(FLOOR_DB, level, fallen)
+        fallen = self._peak_db - _FALL_DB_PER_S * sound.shape[1] / self._rate
+        self._peak_db = max(FLOOR_DB, level, fallen)
 
 
 def percentile(values: Collection[float], percent: float) -> float:

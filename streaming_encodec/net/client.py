@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import ssl
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,14 +17,16 @@ import numpy.typing as npt
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import SpeakerDecoders, make_decoders
 from streaming_encodec.net.formats import stream_format
 from streaming_encodec.net.link import Link, TokenSource
-from streaming_encodec.net.mixer import Mixer
+from streaming_encodec.net.listening import IncomingVoices
+from streaming_encodec.net.presence import Presence
 from streaming_encodec.net.speaking import OutgoingVoice
 from streaming_encodec.net.statistics import CallStatistics
 from streaming_encodec.net.tokens import role_of, token_claims
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
@@ -35,13 +35,7 @@ from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome
 FloatArray = npt.NDArray[np.float32]
 
 DEFAULT_ROOM = "lobby"
-_REPORT_S = 1.0
-_BLOCK_FRAMES = 1
-_WAITING_EVENTS = 4096
-"""Packets that wait for `receive` to be called: some seconds of a full room."""
 _LATE_S = 1.0
-_RETURN_S = 15.0
-"""How long the others may take to find a relay that was begun anew, well above the longest pause between attempts."""
 _MOST_REPORTS = 1000
 
 
@@ -67,6 +61,7 @@ class VoiceClient:
         adapt: let listeners' reports choose codebooks and redundancy.
         max_codebooks: have the relay cut what is heard to so many.
         playout: habits of the jitter buffers. decoder: in place of its own.
+        detour: a bad network for what arrives, to try things with.
         clock: seconds, monotonic; what arrivals are timed by, and what `pull` and `read` are told.
         tls: for a relay whose certificate the system does not know, see `client_tls`.
         give_up_s: after an outage of so long the call is over.
@@ -91,7 +86,8 @@ class VoiceClient:
         adapt: bool = True,
         max_codebooks: int | None = None,
         playout: ReceiverSettings | None = None,
-        decoder: PooledDecoder | None = None,
+        decoder: SpeakerDecoders | None = None,
+        detour: Detour | None = None,
         clock: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
@@ -116,15 +112,15 @@ class VoiceClient:
             first_sequence=secrets.randbelow(1 << 16),
             first_timestamp=secrets.randbelow(1 << 32),
         )
-        decoder = decoder or PooledDecoder(model, shared)
-        self._mixer = Mixer(self.format, decoder, playout)
+        self._decoder = decoder or make_decoders(model, shared)
+        self._voices = IncomingVoices(
+            self.format, self._decoder, playout, clock=clock, on_reports=self._send_reports, detour=detour
+        )
+        self.detour = detour
         self._clock = clock
-        self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._reports: dict[tuple[int, int], Report] = {}
         self._heard = asyncio.Event()
-        self._present: set[int] = set()
-        self._missing_since_s: float | None = None
-        self._arrived = 0
+        self._presence = Presence()
         self._link = Link(
             url,
             Hello(self.room, role, self.format, max_codebooks=max_codebooks),
@@ -137,14 +133,13 @@ class VoiceClient:
         # One thread a direction: the event loop never waits for the codec, and order is kept.
         self._mouth = ThreadPoolExecutor(1, "streaming-encodec-encode")
         self._ear = ThreadPoolExecutor(1, "streaming-encodec-decode")
-        self._decoder = decoder
-        self._reporter: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._receiving = False
 
     # -- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         await asyncio.gather(
             loop.run_in_executor(self._mouth, self._voice.warm_up),
             loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
@@ -154,8 +149,6 @@ class VoiceClient:
         except BaseException:
             self._shut()
             raise
-        if self.role != "publish":
-            self._reporter = asyncio.create_task(self._report())
         return self
 
     async def __aexit__(
@@ -165,10 +158,6 @@ class VoiceClient:
             if kind is None:
                 await self.finish()
         finally:
-            if self._reporter is not None:
-                self._reporter.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._reporter
             await self._link.close()
             self._shut()
 
@@ -199,13 +188,12 @@ class VoiceClient:
     @property
     def present(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
-        return frozenset(self._present)
+        return self._presence.speakers
 
     @property
     def others_returning(self) -> bool:
         """Whether the relay was begun anew and whoever was there before may still be on the way back."""
-        since = self._missing_since_s
-        return since is not None and self._clock() - since < _RETURN_S
+        return self._presence.returning(self._clock())
 
     # -- speaking -------------------------------------------------------------------------------------------
 
@@ -227,18 +215,30 @@ class VoiceClient:
             CallError: the call is over, or this seat may only listen.
             StreamError: samples that are none.
         """
-        self._link.check()
-        if self.role == "subscribe":
-            raise CallError("this seat may only listen: join with role 'both', and a token that allows it")
+        self._check_may_speak()
         await self._run_mouth(partial(self._voice.push, pcm))
+
+    def say(self, pcm: npt.NDArray[Any]) -> None:
+        """The same without asyncio, for one thread that lives from sample to sample (and instead of `send`).
+
+        Encodes in the caller's thread: fewer threads are to be woken for a frame.
+        """
+        self._check_may_speak()
+        packets = self._voice.push(pcm)
+        if packets:
+            self._in_loop(self._link.send_packets, packets)
 
     async def finish(self) -> None:
         """End what is being said: the rest of the last frame, and word that no more comes for now."""
         await self._run_mouth(self._voice.finish)
 
     async def _run_mouth(self, work: Callable[[], list[bytes]]) -> None:
-        for packet in await asyncio.get_running_loop().run_in_executor(self._mouth, work):
-            self._link.send_packet(packet)
+        self._link.send_packets(await asyncio.get_running_loop().run_in_executor(self._mouth, work))
+
+    def _check_may_speak(self) -> None:
+        self._link.check()
+        if self.role == "subscribe":
+            raise CallError("this seat may only listen: join with role 'both', and a token that allows it")
 
     # -- listening ------------------------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class VoiceClient:
         """
         if self._receiving:
             raise CallError("this call is being received already: there is one stream of sound")
-        count = block_samples or _BLOCK_FRAMES * self.format.frame_samples
+        count = block_samples or self.format.frame_samples
         self._receiving = True
         try:
             due_s = self._clock()
@@ -275,10 +275,7 @@ class VoiceClient:
 
     def read(self, count: int, now_s: float) -> FloatArray:
         """The same without asyncio, for one thread that does nothing else (and instead of `pull`)."""
-        while self._events:
-            self._events.popleft()()
-        sound = self._mixer.read(count, now_s)
-        return sound
+        return self._voices.read(count, now_s)
 
     async def wait_for_voice(self) -> None:
         """Wait until the first packet of anybody has come, or the call is over."""
@@ -294,7 +291,7 @@ class VoiceClient:
     @property
     def speakers(self) -> tuple[int, ...]:
         """Who is being heard, until the last of it was played."""
-        return self._mixer.speakers
+        return self._voices.mixer.speakers
 
     def layers(self, max_codebooks: int) -> None:
         """From now on have the relay cut what is heard to so many codebooks."""
@@ -307,58 +304,42 @@ class VoiceClient:
         """What happened so far."""
         return CallStatistics(
             link=self._link.counts,
-            speakers=self._mixer.statistics,
-            playout_target_ms=self._mixer.target_ms,
-            packets_arrived=self._arrived,
-            bad_packets=self._mixer.bad_packets,
+            speakers=self._voices.mixer.statistics,
+            playout_target_ms=self._voices.mixer.target_ms,
+            packets_arrived=self._voices.packets_arrived,
+            bad_packets=self._voices.mixer.bad_packets,
             reports=dict(self._reports),
         )
 
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _on_packet(self, data: bytes) -> None:
-        now_s = self._clock()
         self._heard.set()
-        self._arrived += 1
-        if len(data) >= 6:  # a shorter one is no packet, and has no sender to count it for
-            sender = int.from_bytes(data[4:6], "little")
-            self._events.append(lambda: self._mixer.receive(sender, data, now_s))
+        self._voices.arrived(data, self._clock())
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
-            case Welcome():
-                before, self._present = self._present, set(message.speakers)
-                if not message.resumed:
-                    self._missing_since_s = self._clock() if before and not self._present else None
-                    # Another relay, or the same one begun anew: its numbers mean other people.
-                    self._events.append(self._forget_all)
-            case Joined(sender):
-                self._present.add(sender)
-                self._missing_since_s = None
-            case Left(sender):
-                self._present.discard(sender)
-                self._events.append(lambda: self._mixer.leave(sender))
+            case Welcome() | Joined() | Left():
+                self._presence.update(message, self._clock())
+                if isinstance(message, Left):
+                    self._voices.left(message.sender)
+                elif isinstance(message, Welcome) and not message.resumed:
+                    self._voices.forget()  # another relay, or the same one begun anew
             case Report():
-                self._take_report(message)
+                if len(self._reports) < _MOST_REPORTS or (message.sender, message.listener) in self._reports:
+                    self._reports[message.sender, message.listener] = message
+                self._voice.heard_of(message, self._clock())
             case _:
                 pass
 
-    def _take_report(self, report: Report) -> None:
-        if len(self._reports) < _MOST_REPORTS or (report.sender, report.listener) in self._reports:
-            self._reports[report.sender, report.listener] = report
-        self._mouth.submit(self._voice.report, report, self._clock())
+    def _send_reports(self, reports: list[Report]) -> None:
+        for report in reports:
+            self._in_loop(self._link.send_control, report)
 
-    def _forget_all(self) -> None:
-        for sender in self._mixer.speakers:
-            self._mixer.forget(sender)
-
-    async def _report(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_REPORT_S)
-            reports = await loop.run_in_executor(self._ear, self._mixer.reports, self._clock())
-            for report in reports:
-                self._link.send_control(report)
+    def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        if self._loop is None:
+            raise CallError("the call has not begun: use it within `async with`")
+        self._loop.call_soon_threadsafe(function, *arguments)
 
 
 __all__ = ["CallStatistics", "VoiceClient"]

@@ -20,7 +20,7 @@ import torch
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.client import VoiceClient
 from streaming_encodec.net.config import RelayConfig
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import SpeakerDecoders, make_decoders
 from streaming_encodec.net.mixer import FloatArray
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.streaming import StreamingEncoder
@@ -29,17 +29,18 @@ from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.voice.sender import SenderSettings
 
 
-class _Noted(PooledDecoder):
-    """Counts frames that were decoded, and notes how long each step took."""
+class _Noted:
+    """Decoders that count frames and note how long each step took."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, decoders: SpeakerDecoders) -> None:
+        self._decoders = decoders
+        self.open, self.close, self.warm_up = decoders.open, decoders.close, decoders.warm_up
         self.decoded = 0
         self.took_s: list[float] = []
 
     def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
         begin_s = time.perf_counter()
-        sounds = super().decode(requests)
+        sounds = self._decoders.decode(requests)
         self.took_s.append(time.perf_counter() - begin_s)
         self.decoded += sum(request.codes is not None for request in requests.values())
         return sounds
@@ -59,7 +60,7 @@ async def measure(
         begin_s = time.perf_counter()
         encoder.push(pcm[number * hop : (number + 1) * hop])
         encode_s.append(time.perf_counter() - begin_s)
-    decoder = _Noted(model, shared)
+    decoder = _Noted(make_decoders(model, shared))
     options: dict[str, Any] = {"bandwidth": bandwidth, "engine": shared, "adapt": False}
     sending = SenderSettings(frames_per_packet=frames_per_packet)
     async with (

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.typing import Subprotocol
 
@@ -25,6 +25,7 @@ from streaming_encodec.net.config import SUBPROTOCOL
 from streaming_encodec.net.connection import limit_unsent
 from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.logs import event
+from streaming_encodec.net.seat_connection import SeatConnection
 from streaming_encodec.net.trouble import explain, is_transient
 from streaming_encodec.wire.control import (
     Bye,
@@ -97,10 +98,11 @@ class Link:
         self._tls = tls
         self._give_up_s = give_up_s
         self._chance = chance
-        self._socket: ClientConnection | None = None
+        self._socket: SeatConnection | None = None
         self._controls: deque[str] = deque(maxlen=_QUEUE_CONTROLS)
         self._packets: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        self._pumping = False
         self._task: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
         self._over = asyncio.Event()
@@ -160,11 +162,19 @@ class Link:
         if not self.connected:
             self.counts.packets_dropped += 1
             return
+        if self._socket is not None and not self._pumping and not self._packets and self._socket.offer(data):
+            self._count_sent(data)
+            return
         self._packets.append(data)
         while len(self._packets) > _QUEUE_PACKETS:
             self._packets.popleft()
             self.counts.packets_dropped += 1
         self._wake.set()
+
+    def send_packets(self, packets: list[bytes]) -> None:
+        """Send or queue these."""
+        for data in packets:
+            self.send_packet(data)
 
     def set_layers(self, max_codebooks: int) -> None:
         """Have the relay cut what is heard to so many codebooks, also after an outage."""
@@ -179,7 +189,7 @@ class Link:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> tuple[ClientConnection, Welcome]:
+    async def _connect(self) -> tuple[SeatConnection, Welcome]:
         token = self._token() if callable(self._token) else self._token
         if inspect.isawaitable(token):
             token = await token
@@ -197,7 +207,9 @@ class Link:
             max_size=MAX_MESSAGE_BYTES,
             write_limit=WRITE_LIMIT_BYTES,
             ssl=self._tls,
+            create_connection=SeatConnection,
         )
+        assert isinstance(socket, SeatConnection)  # made by create_connection
         limit_unsent(socket.transport.get_extra_info("socket"))
         try:
             async with asyncio.timeout(_OPEN_S):
@@ -218,7 +230,7 @@ class Link:
         self._on_control(welcome)
         return socket, welcome
 
-    async def _run(self, socket: ClientConnection) -> None:
+    async def _run(self, socket: SeatConnection) -> None:
         try:
             while True:
                 await self._converse(socket)
@@ -232,8 +244,9 @@ class Link:
             self._end(CallError(f"the connection to {self.url} failed: {error}"))
             raise
 
-    async def _converse(self, socket: ClientConnection) -> None:
+    async def _converse(self, socket: SeatConnection) -> None:
         """Pass messages until the connection ends. Raises CallError if coming again is no use."""
+        self._pumping = False
         sender = asyncio.create_task(self._pump(socket))
         try:
             while True:
@@ -260,7 +273,7 @@ class Link:
                 await sender
             socket.transport.abort()
 
-    async def _pump(self, socket: ClientConnection) -> None:
+    async def _pump(self, socket: SeatConnection) -> None:
         assert self.welcome is not None  # set by `_connect`
         heartbeat_s = self.welcome.heartbeat_s
         with contextlib.suppress(ConnectionClosed):
@@ -273,16 +286,21 @@ class Link:
                         layers = self._hello.max_codebooks or self._hello.format.max_codebooks
                         await socket.send(serialize_control(Layers(layers)))
                 self._wake.clear()
+                self._pumping = True  # what is being sent goes before what comes meanwhile
                 while self._controls or self._packets:
                     if self._controls:
                         await socket.send(self._controls.popleft())
                     else:
                         data = self._packets.popleft()
                         await socket.send(data)
-                        self.counts.packets_sent += 1
-                        self.counts.bytes_sent += len(data)
+                        self._count_sent(data)
+                self._pumping = False
 
-    async def _reconnect(self) -> ClientConnection | None:
+    def _count_sent(self, data: bytes) -> None:
+        self.counts.packets_sent += 1
+        self.counts.bytes_sent += len(data)
+
+    async def _reconnect(self) -> SeatConnection | None:
         loop = asyncio.get_running_loop()
         lost_s = loop.time()
         attempt = 0

@@ -26,7 +26,7 @@ _RELEASE_S = 0.5
 
 
 class SpeakerDecoder(Protocol):
-    """Decodes a frame of each of several speakers at once, see `PooledDecoder`."""
+    """Decodes a frame of each of several speakers at once, see `make_decoders`."""
 
     def open(self, speaker: int) -> None:
         """Take a new speaker in."""

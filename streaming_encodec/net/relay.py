@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,10 +18,10 @@ from websockets.typing import Origin, Subprotocol
 
 from streaming_encodec.errors import CallError, PacketError
 from streaming_encodec.net.closing import FINAL_CODES, CloseCode, Refused
-from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig, address_group
+from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig
 from streaming_encodec.net.connection import VoiceConnection, binary_frame, text_frame
 from streaming_encodec.net.door import Door
-from streaming_encodec.net.http import answer_plain
+from streaming_encodec.net.entrance import Entrance
 from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.logs import event, logger
 from streaming_encodec.net.metrics import Metrics
@@ -33,8 +31,6 @@ from streaming_encodec.wire.header import cut_packet
 
 _TICK_S = 0.5
 _CLEAN_CODES = (1000, 1001)
-# Beyond the caps so many more connections get an HTTP answer; from there on they are just cut off.
-_UNANSWERED = 64
 
 VoiceSeat = Seat[VoiceConnection]
 
@@ -58,10 +54,8 @@ class Relay:
         self._clock = clock
         self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
         self._door = Door(config, wall_clock)
-        self._connections: set[VoiceConnection] = set()
-        self._addresses: Counter[str] = Counter()
+        self._entrance = Entrance(config, self.metrics)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
         self._server: Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -89,7 +83,7 @@ class Relay:
                 write_limit=WRITE_LIMIT_BYTES,
                 logger=logging.getLogger("streaming_encodec.net.websockets"),
                 create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
-                    VoiceConnection, doorkeeper=self, queue_frames=limits.queue_frames
+                    VoiceConnection, doorkeeper=self._entrance, queue_frames=limits.queue_frames
                 ),
                 ssl=config.tls,
             )
@@ -114,7 +108,7 @@ class Relay:
 
     def drain(self) -> None:
         """From now on let nobody in, and say so on `/healthz`; calls go on until `stop`."""
-        self._draining = True
+        self._entrance.draining = True
         event("draining", seats=self._rooms.seats)
 
     async def drained(self) -> None:
@@ -128,14 +122,14 @@ class Relay:
         """Say goodbye to all (close code 1012: they come back by themselves) and stop listening."""
         if self._server is None:
             return
-        self._draining = True
+        self._entrance.draining = True
         self._server.close(close_connections=False)
         goodbye = text_frame(serialize_control(Bye("the relay restarts", retry_s=0.1)))
-        for connection in self._connections:
+        for connection in self._entrance.connections:
             connection.tell(goodbye)
             connection.closing = True
         restarting = Refused(CloseCode.RESTARTING, "the relay restarts")
-        await asyncio.gather(*(connection.refuse(restarting) for connection in list(self._connections)))
+        await asyncio.gather(*(connection.refuse(restarting) for connection in list(self._entrance.connections)))
         if self._ticker is not None:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -153,50 +147,11 @@ class Relay:
     ) -> None:
         await self.stop()
 
-    # -- the doorkeeper -------------------------------------------------------------------------------------
-
-    def arrived(self, connection: VoiceConnection) -> None:
-        """Count a TCP connection; cut it off where there are far too many to answer."""
-        self.metrics.counts["connections"] += 1
-        self._connections.add(connection)
-        group = address_group(connection.address)
-        self._addresses[group] += 1
-        limits = self.config.limits
-        if (
-            len(self._connections) > limits.max_connections + _UNANSWERED
-            or self._addresses[group] > limits.max_connections_per_address + _UNANSWERED
-        ):
-            connection.transport.abort()
-
-    def gone(self, connection: VoiceConnection) -> None:
-        """Uncount it."""
-        self._connections.discard(connection)
-        group = address_group(connection.address)
-        self._addresses[group] -= 1
-        if not self._addresses[group]:
-            del self._addresses[group]
+    # -- one connection -------------------------------------------------------------------------------------
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, VoiceConnection)  # made by create_connection
-        limits = self.config.limits
-        gauges = {
-            "connections_open": len(self._connections),
-            "rooms": len(self._rooms.rooms),
-            "seats": self._rooms.seats,
-            "draining": int(self._draining),
-        }
-        plain = answer_plain(self.config, self.metrics, gauges, connection, request)
-        if plain is not None:
-            return plain
-        if self._draining:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the relay restarts\n")
-        if self._addresses[address_group(connection.address)] > limits.max_connections_per_address:
-            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many connections of one address\n")
-        if len(self._connections) > limits.max_connections:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
-        return None
-
-    # -- one connection -------------------------------------------------------------------------------------
+        return self._entrance.answer(connection, request, rooms=len(self._rooms.rooms), seats=self._rooms.seats)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, VoiceConnection)  # made by create_connection
@@ -329,7 +284,7 @@ class Relay:
             try:
                 self._apply(self._rooms.tick(self._clock()))
                 loop_s = asyncio.get_running_loop().time()
-                for connection in self._connections:
+                for connection in self._entrance.connections:
                     if connection.stalled_s(loop_s) >= self.config.limits.stall_s:
                         self.metrics.counts["evictions"] += not connection.closing
                         self._close(connection, Refused(CloseCode.STALLED, "does not read what it is sent"))

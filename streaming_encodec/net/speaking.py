@@ -5,6 +5,7 @@ Synchronous and without sockets: it runs in the thread that encodes.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from streaming_encodec.wire.hello import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 
+_WAITING_REPORTS = 1024
 _SILENCE = (NOISE_FLOOR_DB,) * NOISE_BANDS
 
 
@@ -58,6 +60,7 @@ class OutgoingVoice:
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._heard: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
         self._rate = self._make_rate()
+        self._reports: deque[tuple[Report, float]] = deque(maxlen=_WAITING_REPORTS)
         self._ended = True
 
     @property
@@ -86,6 +89,7 @@ class OutgoingVoice:
 
     def push(self, pcm: npt.NDArray[Any]) -> list[bytes]:
         """Samples [n] or [C, n]; gives the packets they complete."""
+        self._heed()
         codes: IntArray = self._encoder.push(pcm)
         self._ended = False
         if self._detector is None:
@@ -112,10 +116,14 @@ class OutgoingVoice:
         self._heard = self._heard[:, :0]
         return packets
 
-    def report(self, report: Report, now_s: float) -> None:
-        """What a listener says of this voice."""
+    def heard_of(self, report: Report, now_s: float) -> None:
+        """What a listener says of this voice; counts from the next push on. For any thread."""
         if self._adapt:
-            self._sender.configure(self._rate.report(report, now_s))
+            self._reports.append((report, now_s))
+
+    def _heed(self) -> None:
+        while self._reports:
+            self._sender.configure(self._rate.report(*self._reports.popleft()))
 
     def _make_rate(self) -> RateControl:
         settings = replace(self._sender.settings, num_codebooks=self._encoder.num_codebooks)

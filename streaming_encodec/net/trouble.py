@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI
@@ -39,10 +41,20 @@ def explain(url: str, error: Exception) -> CallError:
             return CallError(f"the relay at {url} is full or restarting (HTTP {status}): try later")
         return CallError(f"{url} is no relay that takes this client (HTTP {status})")
     if isinstance(error, OSError | TimeoutError):
-        return CallError(
-            f"no relay at {url} ({str(error) or 'no answer'}): is it running? `streaming-encodec serve` starts one"
-        )
+        return CallError(f"no relay at {url} ({in_words(error)}): is it running? `streaming-encodec serve` starts one")
     return CallError(f"no connection to {url}: {error}")
+
+
+def in_words(error: Exception) -> str:
+    """What a system's error means to a person."""
+    # asyncio puts several errors into the text of one, where a name has several addresses.
+    if isinstance(error, ConnectionRefusedError) or f"Errno {errno.ECONNREFUSED}]" in str(error):
+        return "nothing listens there"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error)
 
 
 def is_transient(error: Exception) -> bool:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.direct import (
     PLAIN,
@@ -109,12 +108,12 @@ class StreamingDecoder:
 
     def state(self) -> StreamState:
         """A snapshot, which later pushes do not change."""
-        return snapshot(self._half, self._state, "decoder", self._fingerprint, self.start, 0)
+        return snapshot(self._half, self._state, "decoder", self.engine.fingerprint, self.start, 0)
 
     @torch.no_grad()
     def load_state(self, state: StreamState) -> None:
         """Go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
-        self._state = restore(self._half, state, "decoder", self._fingerprint, self.batch_size)
+        self._state = restore(self._half, state, "decoder", self.engine.fingerprint, self.batch_size)
         self.start = state.start
 
     # -- figures --------------------------------------------------------------------------------------------
@@ -144,7 +143,9 @@ class StreamingDecoder:
         before, form = self._state, self._form
         shape = (self.batch_size, num_codebooks or self.model.config.num_quantizers)
         for frames in (self._half.start_inputs, self._half.step_inputs):
-            self.push(torch.zeros(*shape, frames, dtype=torch.int64))
+            zeros = torch.zeros(*shape, frames, dtype=torch.int64)
+            # The way that live frames go.
+            self.push(zeros if self._direct is None else zeros[0].numpy())
         self._state, self._form = before, form
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -183,7 +184,3 @@ class StreamingDecoder:
     def _like(self) -> Tensor:
         # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.model)

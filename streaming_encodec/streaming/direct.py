@@ -22,6 +22,9 @@ Codes: TypeAlias = NDArray[np.int64]
 
 Piece = TypeVar("Piece", Floats, Codes)
 
+_FEW = 64
+"""Numbers for which numpy's calls cost more than the interpreter's work."""
+
 PLAIN = Form(is_numpy=True, batched=False)
 
 
@@ -96,4 +99,7 @@ def plain_codes(x: Any, num_codebooks: int, codebook_size: int) -> Codes | None:
     if type(x) is not np.ndarray or x.dtype != np.int64 or x.ndim != 2 or not x.size or len(x) > num_codebooks:
         return None
     known: Codes = x
-    return known if known.min() >= 0 and known.max() < codebook_size else None
+    if known.size > _FEW:
+        return known if known.min() >= 0 and known.max() < codebook_size else None
+    few = known.ravel().tolist()
+    return known if min(few) >= 0 and max(few) < codebook_size else None

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.direct import (
     PLAIN,
@@ -108,12 +107,12 @@ class StreamingEncoder:
 
     def state(self) -> StreamState:
         """A snapshot, which later pushes do not change."""
-        return snapshot(self._half, self._state, "encoder", self._fingerprint, self.start, self._num_codebooks)
+        return snapshot(self._half, self._state, "encoder", self.engine.fingerprint, self.start, self._num_codebooks)
 
     @torch.no_grad()
     def load_state(self, state: StreamState) -> None:
         """Go on from a snapshot, with its bandwidth. Raises ``StreamError`` where it is not of such a stream."""
-        self._state = restore(self._half, state, "encoder", self._fingerprint, self.batch_size)
+        self._state = restore(self._half, state, "encoder", self.engine.fingerprint, self.batch_size)
         self._num_codebooks = state.num_codebooks
         self.start = state.start
 
@@ -159,8 +158,10 @@ class StreamingEncoder:
     def warm_up(self) -> None:
         """Run a step and forget it, so that the first real one is not the slow one."""
         before = replace(self._state)
-        self.push(self._like.new_zeros(self.batch_size, self._half.channels, self._half.start_inputs))
-        self.push(self._like.new_zeros(self.batch_size, self._half.channels, self._half.step_inputs))
+        for inputs in (self._half.start_inputs, self._half.step_inputs):
+            zeros = self._like.new_zeros(self.batch_size, self._half.channels, inputs)
+            # The way that live frames go.
+            self.push(zeros if self._direct is None else zeros[0].numpy())
         self._state, self._form = before, Form()
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -199,7 +200,3 @@ class StreamingEncoder:
     def _like(self) -> Tensor:
         # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.model)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.streaming.half import ReferenceStepper, Stepper
 
@@ -46,6 +47,11 @@ class Engine:
         self.name = name
         self.model = model
         self._make_quantizer, self._make_stepper = make_quantizer, make_stepper
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its model: what states of streams are known by. Read from all weights, so kept."""
+        return fingerprint(self.model)
 
     @cached_property
     def quantizer(self) -> Quantizer:

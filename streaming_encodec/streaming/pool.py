@@ -15,7 +15,6 @@ from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import HalfState, decoder_half, encoder_half
@@ -191,7 +190,7 @@ class StreamPool:
         """The slot's stream as a value: it goes on in any slot, or in a ``StreamingEncoder`` or ``Decoder``."""
         held = self._slot(slot)
         state = self._state_of(slot)
-        return snapshot(self._half, state, self.kind, self._fingerprint, self.start, held.num_codebooks)
+        return snapshot(self._half, state, self.kind, self.engine.fingerprint, self.start, held.num_codebooks)
 
     @torch.no_grad()
     def restore(self, slot: int, state: StreamState) -> None:
@@ -199,7 +198,7 @@ class StreamPool:
         held = self._slot(slot)
         if state.start != self.start:
             raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
-        working = restore(self._half, state, self.kind, self._fingerprint, 1)
+        working = restore(self._half, state, self.kind, self.engine.fingerprint, 1)
         held.num_codebooks = state.num_codebooks
         self._enter(slot, working)
 
@@ -304,7 +303,3 @@ class StreamPool:
     def _like(self) -> Tensor:
         # Kept: to walk the modules at every push would cost more than a small model's quantiser.
         return next(self.model.parameters())
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.model)

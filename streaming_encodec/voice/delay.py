@@ -2,7 +2,7 @@
 
 Each packet's delay is taken relative to the fastest packet of the last two seconds, so that neither the
 clocks' offset nor their drift matters. The largest delay of each half second goes into a histogram of
-one-frame bins that forgets; the target is one of its quantiles, and a frame more. The scheme is WebRTC
+one-frame bins (or finer ones) that forgets; the target is one of its quantiles, and a frame more. The scheme is WebRTC
 NetEq's (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`) in its outline, with half-second maxima
 in place of single packets, because a late packet spoils the sound whether 20 or 200 of its neighbours were
 on time.
@@ -27,6 +27,8 @@ class DelaySettings:
     """Bounds and habits of the target, in frames unless said otherwise.
 
     reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
+    bins_per_frame: how finely delays are told apart. spare_frames: what the target is above the quantile; playout may
+    lag behind its target by `ReceiverSettings.stretch_below_frames` before it does anything about it.
     """
 
     minimum_frames: int = 2
@@ -37,12 +39,16 @@ class DelaySettings:
     bucket_s: float = 0.5
     memory_buckets: int = 50
     peak_memory_s: float = 30.0
+    bins_per_frame: int = 1
+    spare_frames: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
             raise StreamError("delays in frames: 1 <= minimum <= initial <= maximum <= 500")
         if min(self.window_s, self.bucket_s, self.peak_memory_s) <= 0 or self.memory_buckets < 2:
             raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
+        if not (1 <= self.bins_per_frame <= 16 and 0 <= self.spare_frames <= 10):
+            raise StreamError("the delay target has 1 to 16 bins a frame, and 0 to 10 frames to spare")
 
     @property
     def quantile(self) -> float:
@@ -60,7 +66,7 @@ class DelayEstimator:
         self._bucket = settings.bucket_s / frame_seconds
         self._peak_memory = settings.peak_memory_s / frame_seconds
         self._fastest: deque[tuple[float, float]] = deque()  # (arrival, offset), offsets rising
-        self._weights = [0.0] * (settings.maximum_frames + 1)
+        self._weights = [0.0] * (settings.maximum_frames * settings.bins_per_frame + 1)
         self._buckets = 0
         self._bucket_ends = math.nan
         self._bucket_max = 0.0
@@ -121,10 +127,13 @@ class DelayEstimator:
         self._target = min(max(wanted, settings.minimum_frames), settings.maximum_frames)
 
     def _learn(self, height: float) -> None:
+        settings = self.settings
         self._buckets += 1
-        keep = 1 - 1 / min(self._buckets, self.settings.memory_buckets)
+        keep = 1 - 1 / min(self._buckets, settings.memory_buckets)
         self._weights = [weight * keep for weight in self._weights]
-        self._weights[min(math.ceil(height - 0.05), len(self._weights) - 1)] += 1 - keep
+        at = math.ceil((height - 0.05) * settings.bins_per_frame)
+        self._weights[min(max(at, 0), len(self._weights) - 1)] += 1 - keep
         below = list(accumulate(self._weights))
-        enough = self.settings.quantile * below[-1] - 1e-9
-        self._learned = float(next(frames for frames, sum_ in enumerate(below) if sum_ >= enough) + 1)
+        enough = settings.quantile * below[-1] - 1e-9
+        bins = next(bins for bins, sum_ in enumerate(below) if sum_ >= enough)
+        self._learned = bins / settings.bins_per_frame + settings.spare_frames

@@ -83,6 +83,8 @@ class ReceiverSettings:
     repeat_frames: repeats before comfort noise takes over. repeat_decay: loudness kept from one repeat to
     the next. capacity_frames: the buffer's bound: 2 s at 75 frames a second.
     hurry_frames: excess delay above which shortening does not wait for quiet.
+    shorten_above_frames, stretch_below_frames: how far delay may be off its target before time is bent. A pitch period,
+    which is what is cut out, lasts up to a frame.
     """
 
     delay: DelaySettings = field(default_factory=DelaySettings)
@@ -90,6 +92,8 @@ class ReceiverSettings:
     repeat_decay: float = 0.8
     capacity_frames: int = 150
     hurry_frames: float = 6.0
+    shorten_above_frames: float = 0.75
+    stretch_below_frames: float = 0.5
 
 
 class _State(Enum):
@@ -281,9 +285,9 @@ class Receiver:
         excess = self._delay_of(self._position, clock) - self.delay.target_frames
         if excess > self.settings.hurry_frames:
             return self._run_of(Pace.SHORTEN_FAST, 4)
-        if excess > 0.75:
+        if excess > self.settings.shorten_above_frames:
             return self._run_of(Pace.SHORTEN, 2)
-        if excess < -0.5:
+        if excess < -self.settings.stretch_below_frames:
             return self._run_of(Pace.STRETCH, 1)
         return Pace.KEEP, 1
 

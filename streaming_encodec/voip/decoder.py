@@ -15,7 +15,7 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.decoding import PooledDecoder
+from streaming_encodec.net.decoding import make_decoders
 from streaming_encodec.net.formats import stream_format
 from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
@@ -33,9 +33,8 @@ _VOICE = 1  # this decoder's only speaker
 class VoiceDecoder:
     """Decodes one voice. One thread may `push` packets while another `pull`s sound.
 
-    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples
-    asked
-    for, always: what has not come is made up (repeated, then faded into the room's noise).
+    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples asked for,
+    always: what has not come is made up (repeated, then faded into the room's noise).
 
     Args:
         sample_rate: of the sound wanted, in Hz.
@@ -76,7 +75,7 @@ class VoiceDecoder:
         self.stream_format: StreamFormat = stream_format(self.model)
         self._clock = clock
         self._resampler = LowDelayResampler(self.stream_format.sample_rate, sample_rate)
-        self._decoder = PooledDecoder(self.model, engine)
+        self._decoder = make_decoders(self.model, engine)
         self._decoder.warm_up(self.model.config.num_quantizers)
         self._decoder.open(_VOICE)
         self._lock = threading.Lock()  # held for moments, never while decoding
@@ -115,8 +114,7 @@ class VoiceDecoder:
     def decode_lost(self, count: int) -> bytes | NDArray[np.int16] | NDArray[np.float32]:
         """The next ``count`` samples in place of a packet that is known to be lost.
 
-        ``count`` is what the packet would have held, ``frame_samples`` as a rule. Packets already pushed and
-        not yet
+        ``count`` is what the packet would have held, ``frame_samples`` as a rule. Packets already pushed and not yet
         pulled come first.
 
         Raises:

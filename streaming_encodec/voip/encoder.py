@@ -26,9 +26,8 @@ class VoiceEncoder:
     """Encodes one voice for the wire. Use it from one thread; `encode` takes a codec step per frame and no
     longer.
 
-    A call of ``frame_ms`` gives the packets that became complete: with the 24 kHz model's frames of 13.3 ms
-    and 20 ms
-    a call that is one packet, of one and two frames in turn.
+    A call of ``frame_ms`` gives the packets that became complete: with the 24 kHz model's frames of 13.3 ms and 20 ms a
+    call that is one packet, of one and two frames in turn.
 
     Args:
         sample_rate: of the sound handed over, in Hz: 8000, 16000, 44100, 48000 or any other.

@@ -19,9 +19,8 @@ _LONGEST_GAP_FRAMES = 25
 class InOrderReceiver(Receiver):
     """Plays what was handed over at once. Adds no delay, so it cannot wait for a late packet either.
 
-    Frames missing between two packets are filled from redundancy, else concealed, less what was already made
-    up
-    for them. Old packets are dropped, and so is the oldest of more than ``capacity_frames``.
+    Frames missing between two packets are filled from redundancy, else concealed, less what was already made up for
+    them. Old packets are dropped, and so is the oldest of more than ``capacity_frames``.
     """
 
     def __init__(self, stream_format: StreamFormat, settings: ReceiverSettings | None = None) -> None:

@@ -20,6 +20,10 @@ IntArray = npt.NDArray[np.int64]
 MAX_BITS = 16
 """Widest code that is packed: a codebook of 65,536 entries, far above any published one."""
 
+_FEW = 64
+"""Up to so many numbers go through one large whole number: a live packet has a handful, for which numpy's calls cost
+more than the work. Many would cost the square of their number this way."""
+
 
 def packed_size(count: int, bits: int) -> int:
     """Bytes that ``count`` numbers of ``bits`` bits take."""
@@ -38,8 +42,15 @@ def pack_bits(values: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
         return b""
     if flat.dtype.kind not in "iu":
         raise StreamError(f"codes must be whole numbers, not {flat.dtype}: cast them to int64 first")
-    if int(flat.min()) < 0 or int(flat.max()) >> bits:
+    few = flat.tolist() if flat.size <= _FEW else None
+    least, most = (min(few), max(few)) if few else (int(flat.min()), int(flat.max()))
+    if least < 0 or most >> bits:
         raise StreamError(f"codes must lie in 0..{(1 << bits) - 1} to fit {bits} bits")
+    if few:
+        number = 0
+        for value in reversed(few):
+            number = number << bits | value
+        return number.to_bytes(packed_size(len(few), bits), "little")
     planes = (flat.astype(np.uint32)[:, None] >> _shifts(bits)) & np.uint32(1)  # [count, bits]
     return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
 
@@ -53,6 +64,9 @@ def unpack_bits(data: bytes | bytearray | memoryview, count: int, bits: int, *, 
     """
     _check_width(bits)
     size = packed_size(count, bits)
+    if count <= _FEW and not strict and len(data) >= size:
+        number, mask = int.from_bytes(data[:size], "little"), (1 << bits) - 1
+        return np.array([number >> at & mask for at in range(0, count * bits, bits)], np.int64)
     raw = np.frombuffer(data, dtype=np.uint8)
     if raw.size < size:
         raise PacketError(f"{count} codes of {bits} bits take {size} bytes, only {raw.size} came")

@@ -76,6 +76,8 @@ class StreamFormat:
         redundant = 0 if packet.redundancy is None else packet.redundancy.shape[0]
         if packet.bits_per_code != self.bits_per_code or max(packet.num_codebooks, redundant) > self.max_codebooks:
             raise PacketError(f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits")
+        if self.codebook_size == 1 << self.bits_per_code:
+            return  # no code that fits its bits lies past it
         for codes in (packet.codes, packet.redundancy):
             if codes is not None and int(codes.max()) >= self.codebook_size:
                 raise PacketError(f"a code lies past the codebook's {self.codebook_size} entries")

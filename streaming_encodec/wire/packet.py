@@ -187,7 +187,10 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 def _check_codes(name: str, codes: IntArray, codebooks: int, frames: int, bits: int) -> None:
     if codes.ndim != 2 or not (1 <= codes.shape[0] <= codebooks and 1 <= codes.shape[1] <= frames):
         raise StreamError(f"{name} are [1..{codebooks} codebooks, 1..{frames} frames], not {list(codes.shape)}")
-    if codes.dtype.kind not in "iu" or int(codes.min()) < 0 or int(codes.max()) >> bits:
+    if codes.dtype.kind not in "iu":
+        raise StreamError(f"{name} are whole numbers, not {codes.dtype}")
+    few = codes.ravel().tolist()  # 32 codebooks of 6 frames at most: numpy's calls would cost more than the work
+    if min(few) < 0 or max(few) >> bits:
         raise StreamError(f"{name} are whole numbers in 0..{(1 << bits) - 1}")
 
 

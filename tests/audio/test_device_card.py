@@ -1,13 +1,16 @@
 """Sound cards: choosing, rates and channels, counting what goes wrong, and devices that come and go."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
 from device_kit import FakeBackend, FakeStream
 
-from streaming_encodec.audio.card import CardCounts, Margin, SoundCard
+from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.audio.devices import choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.ring import SampleRing
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
 
 
@@ -115,6 +118,37 @@ def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(ba
     assert card.target_s < 0.08
 
 
+@pytest.mark.parametrize(("block", "frame", "less"), [(256, 320, 64), (240, 320, 80), (320, 320, 320), (512, 320, 64)])
+def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
+    backend: FakeBackend, block: int, frame: int, less: int
+) -> None:
+    """Blocks and frames have a length in common; less than a block, less that length, is never waiting by halves."""
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+    speaker = backend.stream("output")
+    margin_s = 0.012
+    card.write(np.ones((1, frame), np.float32))
+    speaker.turn(block)
+    assert card.target_s == pytest.approx(margin_s + (block - less) / 24_000)
+    # Made at the very last moment, without a margin, every block is whole all the same.
+    before = card.counts.underruns
+    for _ in range(200):
+        clock.now += block / 24_000
+        while card.ahead_s is not None and card.ahead_s <= card.target_s - margin_s + 1e-9:
+            card.write(np.ones((1, frame), np.float32))
+        speaker.turn(block)
+    assert card.counts.underruns == before
+    assert all(heard.all() for heard in speaker.heard[-200:])
+
+
+def test_what_was_cut_by_chance_has_nothing_in_common(backend: FakeBackend) -> None:
+    card = SoundCard(backend, 24_000, clock=Clock())
+    for count in (320, 317):
+        card.write(np.ones((1, count), np.float32))
+        backend.stream("output").turn(256)
+    assert card.target_s == pytest.approx(0.012 + 255 / 24_000)
+
+
 def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:
     counts = CardCounts()
     margin = Margin(counts)
@@ -145,16 +179,55 @@ def test_how_far_ahead_falls_with_the_clock_and_not_in_steps(backend: FakeBacken
     assert card.ahead_s == pytest.approx(0.020)
 
 
-def test_waiting_ends_when_the_card_calls_back(backend: FakeBackend) -> None:
+def test_waiting_ends_when_what_is_waited_for_is_there(backend: FakeBackend) -> None:
     card = SoundCard(backend, 24_000, clock=Clock())
-    for _ in range(5):  # nobody waits yet: one bell is enough
+
+    def waits(seconds: float, samples: int) -> bool:
+        begin = time.monotonic()
+        card.wait(seconds, samples)
+        return time.monotonic() - begin >= 0.9 * seconds
+
+    def block() -> None:
         backend.stream("input").turn(np.zeros((240, 1), np.float32))
+
+    for _ in range(5):  # nobody waits yet
+        block()
+    assert not waits(60.0, 1200)
+    card.read()
+    assert waits(0.05, 1)
+    timer = threading.Timer(0.05, block)
+    timer.start()
+    assert waits(0.2, 320)  # one block is less than a frame
+    timer = threading.Timer(0.05, block)
+    timer.start()
+    assert not waits(60.0, 320)
+    assert card.has(480)
+    assert not card.has(481)
+    timer = threading.Timer(0.05, lambda: backend.stream("output").turn(240))
+    timer.start()
+    assert waits(0.2, 1000)  # the speaker wakes nobody
+
+
+def test_the_two_threads_may_change_what_is_waited_for_at_any_moment(backend: FakeBackend) -> None:
+    """The callback takes it away when it has rung, the waiting thread when it has waited long enough."""
+    card = SoundCard(backend, 24_000, clock=Clock())
+    side = card._microphone
+    assert side is not None
+
+    class Meddling(SampleRing):
+        """While one thread looks how much there is, the other one acts."""
+
+        def __len__(self) -> int:
+            side.wake_at = None
+            return super().__len__()
+
+    side.ring = Meddling(12_000)
     begin = time.monotonic()
-    card.wait(60.0)
-    assert time.monotonic() - begin < 50.0
-    begin = time.monotonic()
-    card.wait(0.05)  # nothing new
+    card.wait(0.05, 320)
     assert time.monotonic() - begin >= 0.04
+    side.wake_at = 320
+    backend.stream("input").turn(np.zeros((400, 1), np.float32))
+    assert card.has(400)
 
 
 def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -> None:

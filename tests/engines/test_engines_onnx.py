@@ -17,7 +17,7 @@ from strategies import lengths, partitions, random_model, random_samples, small_
 from torch import Tensor
 
 import streaming_encodec as se
-from streaming_encodec.engines import make_engine
+from streaming_encodec.engines import make_engine, make_live_engine
 from streaming_encodec.errors import StreamError
 from streaming_encodec.streaming.half import ReferenceStepper, Stepper
 from streaming_encodec.streaming.state import named_tensors
@@ -144,6 +144,24 @@ def test_int8_rows_are_strangers() -> None:
     assert not torch.equal(y[1], z[1])
 
 
+@pytest.mark.parametrize("hidden", [24, 64, 128])
+def test_int8_search_leaves_hardly_more_over_than_the_exact_one(hidden: int) -> None:
+    config = se.EncodecConfig(num_filters=4, hidden_size=hidden)
+    torch.manual_seed(1)
+    model = se.EncodecModel(config)
+    for depth, codebook in enumerate(model.quantizer.codebooks):  # each finer than the one before, as trained ones are
+        codebook.embed.copy_(torch.randn_like(codebook.embed) * 0.8**depth)
+    latents = torch.randn(2, hidden, 50)
+    exact, int8 = make_engine("onnx", model).quantizer, make_engine("onnx-int8", model).quantizer
+    codes, near = exact.encode(latents, 8), int8.encode(latents, 8)
+    left, left_near = ((latents - exact.decode(c)).square().sum() for c in (codes, near))
+    assert left_near < 1.02 * left
+    assert 0.8 < float((codes == near)[:, 0].float().mean()) <= 1.0
+    assert not torch.equal(codes, near)  # nothing was quantised, and the test tested nothing
+    alone = int8.encode(latents[:1, :, 7:8], 8)
+    assert torch.equal(alone, near[:1, :, 7:8])  # rows are strangers, in a batch or not
+
+
 def test_onnx_quantizer_gives_the_layers_codes(ledger: Ledger) -> None:
     config = se.EncodecConfig(num_filters=4, hidden_size=32)
     torch.manual_seed(0)
@@ -173,7 +191,10 @@ def test_onnx_refuses_float64() -> None:
     with pytest.raises(StreamError, match="float32"):
         se.StreamingEncoder(model, None, engine="onnx")
     assert se.StreamingEncoder(model, None, engine="auto").engine.name == "fused"
+    assert make_live_engine("auto", model).name == "fused"
     assert se.StreamingEncoder(model.float(), None, engine="auto").engine.name == "onnx"
+    assert make_live_engine("auto", model).name == "onnx-int8"
+    assert make_live_engine("onnx", model).name == "onnx"
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

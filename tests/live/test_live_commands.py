@@ -1,6 +1,7 @@
 """demo, talk, devices and doctor, as a newcomer without sound devices meets them, and on made-up ones."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +181,29 @@ def test_talk_says_a_clip_and_records_the_room(run: Run, model: Path, relay: str
     assert "--record" in usage.err
 
 
+def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: str) -> None:
+    """Somebody else talks meanwhile; of his packets a third gets lost on the way."""
+    loaded = EncodecModel.from_pretrained(model)
+    sound, rate = soundfile.read(bundled_clip(), dtype="float32")
+    call = VoiceClient(relay, None, loaded, room="bad", engine="fused")
+    line = CallLine(call)
+    loop = LiveLoop(FileCard(np.tile(sound, (1, 8)), rate), line)
+    over = threading.Event()
+    other = threading.Thread(target=loop.run, args=(over.is_set,))
+    other.start()
+    try:
+        arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 30, "--jitter", 20)
+        result = run("talk", "bad", "-m", model, "--engine", "fused", "--json", *arguments)
+    finally:
+        over.set()
+        other.join()
+        line.close()
+    assert result.code == 0, result.err
+    assert result.json["packets_lost"] > 10
+    assert result.json["concealed_share"] > 0.02
+    assert result.json["delay_ms"]["network"] >= 20
+
+
 def test_two_people_hear_each_other(model: Path, relay: str) -> None:
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
@@ -202,8 +226,6 @@ def test_two_people_hear_each_other(model: Path, relay: str) -> None:
             assert figures.connected
             assert figures.packets_sent > 100
             assert np.abs(card.heard).max() > 0
-        median, slow = lines[0].figures().encode_ms or (0.0, 0.0)
-        assert slow >= median > 0
         assert lines[0].figures().network_ms >= 0  # known once the first ping has come back
         assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
         lines[0].bandwidth = 1.5

@@ -86,3 +86,30 @@ def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
     assert facts["packets_lost"] > 0
     assert facts["concealed_share"] > 0
     assert like > 0.5
+
+
+def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
+    """As above; here the network is bad, at both ends, and what it loses is counted."""
+    for _ in range(5):
+        heard = jack_kit.hear_talk(10, "--model", DEFAULT_MODEL, "--loss", 5, "--jitter", 10)
+        if all(like > 0.5 for _, _, like in heard):
+            break
+    for facts, delay_ms, like in heard:
+        assert facts["failure"] is None
+        assert facts["packets_lost"] > 5
+        assert facts["concealed_share"] > 0
+        assert facts["delay_ms"]["network"] >= 10
+        assert like > 0.5
+        assert 20 < delay_ms < 2500
+
+
+def test_a_minute_without_a_glitch(card: None) -> None:
+    """On a machine that stands still now and then one of three minutes has to be without."""
+    for _ in range(3):
+        facts, _, like = jack_kit.hear_demo(60, "--model", DEFAULT_MODEL)
+        if facts["underruns"] == facts["overruns"] == 0:
+            break
+    assert (facts["underruns"], facts["overruns"], facts["skipped_frames"]) == (0, 0, 0)
+    assert facts["concealed_share"] < 0.01
+    assert facts["mouth_to_ear_ms_p95"] < 120
+    assert like > 0.7

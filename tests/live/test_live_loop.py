@@ -191,6 +191,43 @@ def test_on_a_machine_too_slow_what_is_far_behind_is_left_out_and_delay_stays_bo
     assert max(delays) < 700
 
 
+class Resting(SoundCard):
+    """Notes for how long the loop wants to sleep."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(FakeBackend(), RATE, clock=clock)
+        self.rests: list[tuple[float, int]] = []
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        self.rests.append((seconds, samples))
+
+
+def test_a_loop_that_is_awake_makes_what_is_due_soon_and_sleeps_until_the_last_moment() -> None:
+    clock = Clock()
+    card = Resting(clock)
+    line = EchoLine(clock)
+    loop = LiveLoop(card, line, clock=clock)
+    loop.run(lambda: len(card.rests) == 1)
+    made = card.queued_s or 0.0
+    assert made >= card.target_s - 1e-9
+    # The last moment lies 6 ms after that from which on the frame may be made.
+    assert card.rests[0][0] == pytest.approx(min(0.020, made - card.target_s + 0.006), abs=0.001)
+    assert card.rests[0][1] == FRAME
+    microphone, speaker = (card._backend.stream(kind) for kind in ("input", "output"))  # type: ignore[attr-defined]
+    microphone.turn(np.zeros((200, 1), np.float32))
+    speaker.turn(256)
+    loop.step()
+    assert line.said == 0  # not a whole frame yet
+    microphone.turn(np.zeros((200, 1), np.float32))
+    loop.step()
+    assert line.said == FRAME
+    loop.run(lambda: len(card.rests) == 2)
+    assert card.rests[1][1] == 1  # the speaker's next frame is due by the microphone's next block
+    card.write(np.zeros((1, 1000), np.float32))
+    loop.run(lambda: len(card.rests) == 3)
+    assert card.rests[2][1] == FRAME - 80  # the rest of the last block is a part of the next frame
+
+
 def test_muted_the_stream_goes_on_in_silence() -> None:
     clock, backend = Clock(), FakeBackend()
     line = EchoLine(clock)

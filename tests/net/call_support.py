@@ -69,7 +69,7 @@ class Ear:
         self.call = call
         self.blocks: list[FloatArray] = []
         self.codes: dict[int, list[IntArray | None]] = {}
-        decoder = call._mixer._decoder
+        decoder = call._voices.mixer._decoder
         decode = decoder.decode
 
         def noting(requests: Any) -> Any:

@@ -343,7 +343,7 @@ async def test_far_too_many_connections_are_cut_off_unanswered() -> None:
     async with running(limits=RelayLimits(max_connections=2)) as relay:
         held = [sockets.create_connection(("127.0.0.1", relay.port)) for _ in range(90)]
         await asyncio.sleep(0.2)
-        open_now = len(relay._connections)
+        open_now = len(relay._entrance.connections)
         for one in held:
             one.close()
         assert open_now == 2 + 64

@@ -139,7 +139,7 @@ async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(secur
         assert relay.metrics.counts["packets_dropped"] > 0
         # 20 frames of 40 bytes and heads in the queue, and what the transport took before it said stop.
         assert most < 20_000
-        await until(lambda: len(relay._connections) == 2, "it was put out")
+        await until(lambda: len(relay._entrance.connections) == 2, "it was put out")
         stuck.transport.resume_reading()
 
 
@@ -283,7 +283,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
                 await asyncio.gather(
                     *(churn_once(relay.port, room, _format(), clean=i % 2 == 0) for i, room in enumerate(rooms))
                 )
-            await until(lambda: not relay._connections and not relay._rooms.seats, "all gone")
+            await until(lambda: not relay._entrance.connections and not relay._rooms.seats, "all gone")
             await asyncio.sleep(0.1)
             gc.collect()
             descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
@@ -293,7 +293,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
         for _ in range(3):
             assert await round_() == first
         assert not relay._rooms.rooms
-        assert not relay._addresses
+        assert not relay._entrance._addresses
         assert not relay._tasks
 
 

@@ -1,0 +1,70 @@
+"""Who may connect at all: caps on connections, counted from the first byte on, before any handshake."""
+
+from __future__ import annotations
+
+from collections import Counter
+from http import HTTPStatus
+
+from websockets.http11 import Request, Response
+
+from streaming_encodec.net.config import RelayConfig, address_group
+from streaming_encodec.net.connection import VoiceConnection
+from streaming_encodec.net.http import answer_plain
+from streaming_encodec.net.metrics import Metrics
+
+_UNANSWERED = 64
+"""Beyond the caps so many more connections get an HTTP answer; from there on they are just cut off."""
+
+
+class Entrance:
+    """The connections of a relay, of all and of each address; a `Doorkeeper`.
+
+    draining: set it to let nobody in any more.
+    """
+
+    def __init__(self, config: RelayConfig, metrics: Metrics) -> None:
+        self._config, self._metrics = config, metrics
+        self._addresses: Counter[str] = Counter()
+        self.connections: set[VoiceConnection] = set()
+        self.draining = False
+
+    def arrived(self, connection: VoiceConnection) -> None:
+        """Count a TCP connection; cut it off where there are far too many to answer."""
+        self._metrics.counts["connections"] += 1
+        self.connections.add(connection)
+        group = address_group(connection.address)
+        self._addresses[group] += 1
+        limits = self._config.limits
+        if (
+            len(self.connections) > limits.max_connections + _UNANSWERED
+            or self._addresses[group] > limits.max_connections_per_address + _UNANSWERED
+        ):
+            connection.transport.abort()
+
+    def gone(self, connection: VoiceConnection) -> None:
+        """Uncount it."""
+        self.connections.discard(connection)
+        group = address_group(connection.address)
+        self._addresses[group] -= 1
+        if not self._addresses[group]:
+            del self._addresses[group]
+
+    def answer(self, connection: VoiceConnection, request: Request, *, rooms: int, seats: int) -> Response | None:
+        """What an HTTP request gets; None lets the WebSocket handshake go on."""
+        limits = self._config.limits
+        gauges = {
+            "connections_open": len(self.connections),
+            "rooms": rooms,
+            "seats": seats,
+            "draining": int(self.draining),
+        }
+        plain = answer_plain(self._config, self._metrics, gauges, connection, request)
+        if plain is not None:
+            return plain
+        if self.draining:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the relay restarts\n")
+        if self._addresses[address_group(connection.address)] > limits.max_connections_per_address:
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many connections of one address\n")
+        if len(self.connections) > limits.max_connections:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        return None

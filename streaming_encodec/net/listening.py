@@ -1,0 +1,85 @@
+"""Everybody's voices on their way in: what the network's thread brings, for the thread that plays it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.net.mixer import Mixer, SpeakerDecoder
+from streaming_encodec.voice.detour import Detour
+from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.wire.control import Report
+from streaming_encodec.wire.hello import StreamFormat
+
+FloatArray = npt.NDArray[np.float32]
+
+_WAITING_EVENTS = 4096
+"""Packets that wait for somebody to read: some seconds of a full room."""
+_REPORT_S = 1.0
+
+
+class IncomingVoices:
+    """A mixer with a letter box: `arrived`, `left` and `forget` are the network's, `read` is another thread's.
+
+    on_reports: given what the speakers are to be told, about once a second, in the thread that reads.
+    detour: what arrives goes through it first.
+    """
+
+    def __init__(
+        self,
+        stream_format: StreamFormat,
+        decoder: SpeakerDecoder,
+        settings: ReceiverSettings | None,
+        *,
+        clock: Callable[[], float],
+        on_reports: Callable[[list[Report]], None],
+        detour: Detour | None = None,
+    ) -> None:
+        self.mixer = Mixer(stream_format, decoder, settings)
+        self.packets_arrived = 0
+        self._clock, self._on_reports, self._detour = clock, on_reports, detour
+        self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
+        self._report_at_s = clock() + _REPORT_S
+
+    # -- the network's --------------------------------------------------------------------------------------
+
+    def arrived(self, data: bytes, now_s: float) -> None:
+        """A packet has come."""
+        self.packets_arrived += 1
+        if len(data) >= 6:  # a shorter one is no packet, and has no sender to count it for
+            take = self._take if self._detour is None else self._detour.enter
+            self._events.append(partial(take, data, now_s))
+
+    def left(self, sender: int) -> None:
+        """A speaker is gone."""
+        self._events.append(partial(self.mixer.leave, sender))
+
+    def forget(self) -> None:
+        """From now on numbers mean other people."""
+        self._events.append(self._forget_all)
+
+    # -- the listener's -------------------------------------------------------------------------------------
+
+    def read(self, count: int, now_s: float) -> FloatArray:
+        """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard."""
+        while self._events:
+            self._events.popleft()()
+        clock_s = self._clock()
+        if self._detour is not None:
+            for moment_s, data in self._detour.leave(clock_s):
+                self._take(data, moment_s)
+        if clock_s >= self._report_at_s:
+            self._report_at_s = clock_s + _REPORT_S
+            self._on_reports(self.mixer.reports(clock_s))
+        return self.mixer.read(count, now_s)
+
+    def _take(self, data: bytes, at_s: float) -> None:
+        self.mixer.receive(int.from_bytes(data[4:6], "little"), data, at_s)
+
+    def _forget_all(self) -> None:
+        for sender in self.mixer.speakers:
+            self.mixer.forget(sender)

@@ -1,0 +1,40 @@
+"""Who else is in the room, as the relay tells it."""
+
+from __future__ import annotations
+
+from streaming_encodec.wire.control import Joined, Left
+from streaming_encodec.wire.hello import Welcome
+
+_RETURN_S = 15.0
+"""How long the others may take to find a relay that was begun anew, well above the longest pause between attempts."""
+
+
+class Presence:
+    """The others who may speak, by their numbers; and whether those who were there are on their way back."""
+
+    def __init__(self) -> None:
+        self._present: set[int] = set()
+        self._missing_since_s: float | None = None
+
+    @property
+    def speakers(self) -> frozenset[int]:
+        """Numbers of the others who may speak."""
+        return frozenset(self._present)
+
+    def returning(self, now_s: float) -> bool:
+        """Whether the relay was begun anew and whoever was there before may still be on the way back."""
+        since = self._missing_since_s
+        return since is not None and now_s - since < _RETURN_S
+
+    def update(self, message: Welcome | Joined | Left, now_s: float) -> None:
+        """Take in what the relay says."""
+        match message:
+            case Welcome():
+                before, self._present = self._present, set(message.speakers)
+                if not message.resumed:
+                    self._missing_since_s = now_s if before and not self._present else None
+            case Joined(sender):
+                self._present.add(sender)
+                self._missing_since_s = None
+            case Left(sender):
+                self._present.discard(sender)

@@ -1,0 +1,50 @@
+"""What a user reads when there is no connection: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidURI
+from websockets.frames import Close
+
+from streaming_encodec.net.closing import CloseCode
+from streaming_encodec.net.trouble import explain
+
+URL = "ws://relay:1"
+REFUSED = f"[Errno {errno.ECONNREFUSED}] Connect call failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), "nothing listens there"),
+        (OSError(f"Multiple exceptions: {REFUSED} ('::1', 1, 0, 0), {REFUSED} ('127.0.0.1', 1)"), "nothing listens"),
+        (socket.gaierror(-2, "Name or service not known"), "no such host"),
+        (TimeoutError(), "no answer"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+    ],
+)
+def test_no_relay_is_told_in_words_with_its_cure(error: OSError, says: str) -> None:
+    message = str(explain(URL, error))
+    assert message.startswith(f"no relay at {URL} (")
+    assert says in message
+    assert "`streaming-encodec serve` starts one" in message
+
+
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [
+        (CloseCode.NOT_ALLOWED, "ask for a new token"),
+        (CloseCode.WRONG_MODEL, "start with the same --model"),
+        (CloseCode.WRONG_VERSION, "update the older"),
+        (CloseCode.TRY_LATER, "try later"),
+    ],
+)
+def test_what_the_relay_says_has_a_cure(code: CloseCode, cure: str) -> None:
+    assert cure in str(explain(URL, ConnectionClosedError(Close(code, "why"), None)))
+
+
+def test_an_address_that_is_none() -> None:
+    assert "write ws://host:port" in str(explain("http://x", InvalidURI("http://x", "scheme")))

@@ -1,0 +1,76 @@
+"""The bad network that good ones are tried with, and the delay that playout aims at beside a sound card."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.delay import DelayEstimator, DelaySettings
+from streaming_encodec.voice.detour import Detour
+
+FRAME_S = 1 / 75
+
+
+def through(detour: Detour, packets: int = 4000) -> dict[int, float]:
+    """How long each of these packets took; those that were lost are missing."""
+    took = {}
+    for number in range(packets + 1000):
+        now = number / 75
+        if number < packets:
+            detour.enter(number.to_bytes(4, "little"), now)
+        for moment, data in detour.leave(now):
+            assert moment <= now
+            took[int.from_bytes(data, "little")] = moment - int.from_bytes(data, "little") / 75
+    return took
+
+
+def test_a_detour_without_settings_is_none() -> None:
+    took = through(Detour())
+    assert len(took) == 4000
+    assert max(took.values()) == 0
+
+
+def test_loss_and_jitter_are_what_was_asked_for() -> None:
+    took = through(Detour(loss=0.1, jitter_ms=20.0))
+    assert 1 - len(took) / 4000 == pytest.approx(0.1, abs=0.03)
+    assert np.mean(list(took.values())) == pytest.approx(0.020, rel=0.1)
+    assert through(Detour(0.1, 20.0, seed=3)) == through(Detour(0.1, 20.0, seed=3)) != took
+
+
+def test_settings_change_on_the_way() -> None:
+    detour = Detour(loss=0.5)
+    for number in range(200):
+        detour.enter(b"x", number / 75)
+    lost = 200 - len(detour.leave(10.0))
+    assert 50 < lost < 150
+    detour.set(0.0, 0.0)
+    for number in range(200):
+        detour.enter(b"x", 10 + number / 75)
+    assert len(detour.leave(20.0)) == 200
+
+
+def target_after(jitter_frames: float, settings: DelaySettings) -> float:
+    """Every second packet is late by so much, for ten seconds."""
+    estimator = DelayEstimator(FRAME_S, settings)
+    for number in range(750):
+        estimator.arrived(number, number + jitter_frames * (number % 2))
+    return estimator.target_frames
+
+
+@pytest.mark.parametrize("jitter_frames", [0.1, 0.4, 0.6, 0.8, 1.3, 2.6])
+def test_finer_bins_aim_closer_and_still_behind_the_latest(jitter_frames: float) -> None:
+    coarse = target_after(jitter_frames, DelaySettings(minimum_frames=1, initial_frames=2))
+    fine = target_after(
+        jitter_frames, DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
+    )
+    assert coarse == np.ceil(jitter_frames - 0.05) + 1
+    assert fine < coarse
+    # Playout may lag behind the target by half a frame before it does something about it.
+    assert fine - 0.5 >= jitter_frames
+
+
+@pytest.mark.parametrize("wrong", [{"bins_per_frame": 0}, {"bins_per_frame": 17}, {"spare_frames": -0.1}])
+def test_settings_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(StreamError, match="1 to 16 bins a frame"):
+        DelaySettings(**wrong)  # type: ignore[arg-type]
