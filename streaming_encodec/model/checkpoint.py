@@ -162,7 +162,9 @@ def _listed(names: list[str]) -> str:
 # -- out -----------------------------------------------------------------------------------------------------
 
 
-def save_folder(model: EncodecModel, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_folder(
+    model: EncodecModel, folder: str | Path, dtype: torch.dtype | None = None, training_buffers: bool = True
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them as its own.
 
     Both files appear whole or not at all; a folder that is there already keeps what else it holds.
@@ -172,12 +174,16 @@ def save_folder(model: EncodecModel, folder: str | Path, dtype: torch.dtype | No
         folder: made where it does not exist.
         dtype: of the tensors in the file; None keeps the model's. ``torch.float16`` halves the file, and is
             read back as float32 here and by ``transformers``; magnitudes of weight norm stay float32.
+        training_buffers: also write what training would keep beside each codebook, all zeros and as large again:
+            nobody reads it, but ``transformers`` asks for it. Without, that loads the folder all the same and says so.
 
     Raises:
         CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.
     """
     folder = Path(folder)
     tensors = export_tensors(model, dtype)
+    if not training_buffers:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(_TRAINING_BUFFERS)}
     compute = torch.promote_types(next(iter(model.state_dict().values())).dtype, torch.float32)
     values = {**model.config.to_dict(), "dtype": str(compute).removeprefix("torch.")}
     exists = folder.is_dir()

@@ -156,17 +156,20 @@ class EncodecModel(nn.Module):
 
         return load_pretrained(name)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, dtype: torch.dtype | None = None, training_buffers: bool = True
+    ) -> None:
         """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them too.
 
-        ``dtype`` is that of the file (``torch.float16`` halves it); None keeps the model's.
+        ``dtype`` is that of the file (``torch.float16`` halves it); None keeps the model's. Without
+        ``training_buffers`` the file leaves out tables of zeros that only training would fill.
 
         Raises:
             CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.
         """
         from streaming_encodec.model.checkpoint import save_folder
 
-        save_folder(self, folder, dtype)
+        save_folder(self, folder, dtype, training_buffers)
 
     # -- random weights -------------------------------------------------------------------------------------
 

@@ -33,11 +33,11 @@ class AugmentConfig:
     speed_chance: float = 0.5
     speed: tuple[float, float] = (0.8, 1.25)
     gain_db: tuple[float, float] = (-14.0, 4.0)
-    noise_chance: float = 0.12
+    noise_chance: float = 0.08
     noise_snr_db: tuple[float, float] = (8.0, 35.0)
-    band_limit_chance: float = 0.08
+    band_limit_chance: float = 0.03
     band_limit_hz: tuple[float, float] = (3400.0, 8000.0)
-    reverb_chance: float = 0.08
+    reverb_chance: float = 0.05
     reverb_seconds: tuple[float, float] = (0.1, 0.5)
 
 
@@ -74,6 +74,7 @@ class ChannelConfig:
 class QuantizerConfig:
     """Training of the codebooks: from ``start_step`` on, or if None, when ``start_share`` of the budget is used.
 
+    ``learning_rate_share``: of the run's peak, from there on.
     ``counts`` are drawn for every clip, so that each bandwidth works. ``freeze_encoder``: from then on only the
     decoder learns, from codes that stay what they are; else the codebooks follow the encoder by moving averages
     of ``decay``, a code used less than ``dead_share`` of even use is replaced, and ``commitment_share`` says how
@@ -81,12 +82,13 @@ class QuantizerConfig:
     """
 
     start_step: int | None = None
-    start_share: float = 0.6
+    start_share: float = 0.7
+    learning_rate_share: float = 0.3
     counts: tuple[int, ...] = (2, 4, 8, 8, 16)
     freeze_encoder: bool = True
     decay: float = 0.985
     dead_share: float = 0.12
-    kmeans_batches: int = 600
+    kmeans_batches: int = 200
     kmeans_rounds: int = 6
     commitment_share: float = 0.1
 
@@ -100,11 +102,11 @@ class LossConfig:
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
-    waveform: float = 1.0
+    waveform: float = 0.5
     shaped: float = 1.5
     mel: float = 2.0
-    loudness: float = 0.0
-    envelope: float = 0.0
+    loudness: float = 2.5
+    envelope: float = 1.0
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -133,9 +135,9 @@ class TrainConfig:
     seed: int = 1
     steps: int = 16_000
     minutes: float | None = None
-    batch_size: int = 8
-    segment_seconds: float = 0.5
-    learning_rate: float = 1.5e-3
+    batch_size: int = 16
+    segment_seconds: float = 0.64
+    learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
     warmup_steps: int = 50

@@ -73,10 +73,20 @@ class TrainingRun:
         return min(1.0, self.step / self.config.steps)
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine to 2 % of the peak over the budget."""
-        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * self.progress()))
-        return self.config.learning_rate * warmup * (0.02 + 0.98 * cosine)
+        """Linear warm-up, then half a cosine to 2 % of the peak over each phase: without codebooks, and with them.
+
+        The encoder so comes to rest before the codebooks are set to what it does.
+        """
+        settings, progress = self.config.quantizer, self.progress()
+        start = settings.start_share if settings.start_step is None else min(1.0, settings.start_step / self.config.steps)
+        peak = self.config.learning_rate * min(1.0, (self.step + 1) / self.config.warmup_steps)
+        if self.trainer.quantised:
+            peak *= settings.learning_rate_share
+            share = (progress - start) / (1.0 - start) if start < 1.0 else 1.0
+        else:
+            share = progress / start if start > 0.0 else 1.0
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, share))))
+        return peak * (0.02 + 0.98 * cosine)
 
     @property
     def validation_clips(self) -> int:

@@ -220,6 +220,19 @@ def test_what_is_saved_loads_in_transformers_and_matches(
     assert EncodecConfig.from_dict(oracle.config.to_dict()) == config
 
 
+def test_a_file_without_what_training_keeps_is_smaller_and_loads_in_transformers_too(tmp_path: Path) -> None:
+    config = CONFIGS["weight_norm"]
+    model = oracles.ours_from(oracles.hf_model(config, 9, torch.float32), config)
+    save_folder(model, tmp_path / "whole")
+    save_folder(model, tmp_path / "lean", training_buffers=False)
+    whole, lean = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "lean"))
+    assert whole - lean > 4 * sum(book.embed.numel() for book in model.quantizer.codebooks)
+    assert fingerprint(load_folder(tmp_path / "lean")) == fingerprint(model)
+    oracle, info = transformers.EncodecModel.from_pretrained(tmp_path / "lean", output_loading_info=True)
+    assert {name.rpartition(".")[2] for name in info["missing_keys"]} == {"inited", "cluster_size", "embed_avg"}
+    same_codec(load_folder(tmp_path / "lean"), oracle.eval(), 1e-5)
+
+
 @by_norm
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_saving_and_loading_changes_no_bit(tmp_path: Path, config: EncodecConfig, dtype: torch.dtype) -> None:
