@@ -52,7 +52,7 @@ def command(
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
     replicas: Annotated[
-        int | None, typer.Option("--replicas", min=1, help="Cores that share each batch: twice as fast with two.")
+        int | None, typer.Option("--replicas", min=1, help="Cores that share each batch; steadier than --threads.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")] = None,
 ) -> None:

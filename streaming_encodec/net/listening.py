@@ -6,16 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from streaming_encodec.net.mixer import Mixer, SpeakerDecoder
+from streaming_encodec.net.mixer import FloatArray, Mixer, SpeakerDecoder
 from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.hello import StreamFormat
-
-FloatArray = npt.NDArray[np.float32]
 
 _WAITING_EVENTS = 4096
 """Packets that wait for somebody to read: some seconds of a full room."""

@@ -27,12 +27,6 @@ class LossBalancer:
         self._norms: dict[str, float] = {}
         self._weights: dict[str, float] = {}
 
-    def gradient(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
-        """The gradient to run backward from ``output``; ``losses`` are scalars that depend on it."""
-        return self.balance(
-            {name: torch.autograd.grad(loss, output, retain_graph=True)[0] for name, loss in losses.items()}
-        )
-
     def balance(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """The sum of the losses' gradients at the output [B, C, T], each with its share."""
         active = {name: value for name, value in gradients.items() if self._shares.get(name, 0.0) > 0.0}

@@ -9,6 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +31,20 @@ class ClipStore:
         self.sample_rate = sample_rate
         self._budget = cache_mb * 2**20
         self._held = 0
+        self._lock = Lock()  # the next batch is drawn while the loop validates
         self._cache: OrderedDict[str, npt.NDArray[np.int16]] = OrderedDict()
 
     def read(self, clip: Clip) -> Samples:
         """All samples ``[T]`` of a clip, in [-1, 1]. Raises :class:`FileFormatError`."""
-        held = self._cache.get(clip.file)
-        if held is None:
-            held = self._decode(clip)
-            self._cache[clip.file] = held
-            self._held += held.nbytes
-            while self._held > self._budget and len(self._cache) > 1:
-                self._held -= self._cache.popitem(last=False)[1].nbytes
-        self._cache.move_to_end(clip.file)
+        with self._lock:
+            held = self._cache.get(clip.file)
+            if held is None:
+                held = self._decode(clip)
+                self._cache[clip.file] = held
+                self._held += held.nbytes
+                while self._held > self._budget and len(self._cache) > 1:
+                    self._held -= self._cache.popitem(last=False)[1].nbytes
+            self._cache.move_to_end(clip.file)
         return held.astype(np.float32) / np.float32(32768)
 
     def _decode(self, clip: Clip) -> npt.NDArray[np.int16]:

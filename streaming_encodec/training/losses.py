@@ -81,17 +81,15 @@ class MelLoss(nn.Module):
         """Magnitude mel spectrogram ``[B, bands, frames]`` of ``[B, 1, T]``."""
         shape = cast(Tensor, getattr(self, f"window_{window}"))
         bank = cast(Tensor, getattr(self, f"bank_{window}"))
-        spectrum = torch.stft(
-            x.squeeze(1).float(),
-            window,
-            window // 4,
-            window=shape,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        power = torch.view_as_real(spectrum).pow(2).sum(-1)
-        return bank @ (power + 1e-12).sqrt()
+        return bank @ (power_spectrum(x, shape, window // 4) + 1e-12).sqrt()
+
+
+def power_spectrum(x: Tensor, shape: Tensor, hop: int, center: bool = True) -> Tensor:
+    """Power ``[B, bins, frames]`` of ``[B, 1, T]`` under a window's ``shape``, in float32."""
+    spectrum = torch.stft(
+        x.squeeze(1).float(), len(shape), hop, window=shape, center=center, pad_mode="constant", return_complex=True
+    )
+    return torch.view_as_real(spectrum).square().sum(-1)
 
 
 def mel_filterbank(sample_rate: int, window: int, bands: int) -> Bank:

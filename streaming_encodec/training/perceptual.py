@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Bank = npt.NDArray[np.float32]
+from streaming_encodec.training.losses import Bank, power_spectrum
 
 LISTENING_DB = 76.0
 """Sound pressure level at which a segment's mean power is heard."""
@@ -74,11 +74,7 @@ class LoudnessLoss(nn.Module):
 
     def power(self, x: Tensor) -> Tensor:
         """Power in Bark bands ``[B, bands, frames]`` of ``[B, 1, T]``."""
-        spectrum = torch.stft(
-            x.squeeze(1), self.window, self.window // 2, window=self.shape, center=True, pad_mode="constant",
-            return_complex=True,
-        )  # fmt: skip
-        return self.bank @ torch.view_as_real(spectrum).square().sum(-1)
+        return self.bank @ power_spectrum(x, self.shape, self.window // 2)
 
     def loudness(self, power: Tensor) -> Tensor:
         """Zwicker's law, above the threshold of hearing."""
@@ -116,10 +112,7 @@ class EnvelopeLoss(nn.Module):
 
     def envelopes(self, x: Tensor) -> Tensor:
         """``[B, 1, T]`` → ``[B, windows, bands, 30]``."""
-        spectrum = torch.stft(
-            x.squeeze(1), self.window, self.window // 2, window=self.shape, center=False, return_complex=True
-        )
-        power = self.bank @ torch.view_as_real(spectrum).square().sum(-1)  # [B, bands, frames]
+        power = self.bank @ power_spectrum(x, self.shape, self.window // 2, center=False)  # [B, bands, frames]
         frames = min(_ENVELOPE_FRAMES, power.shape[-1])
         return (power + 1e-6).sqrt().unfold(-1, frames, 5).transpose(1, 2)
 

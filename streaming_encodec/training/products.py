@@ -67,7 +67,7 @@ def _layer(layer: nn.Module, x: Tensor, elu: bool) -> Tensor:
         return convolve_transposed(x, layer.conv.weight, cast(Tensor, layer.conv.bias), layer.stride, elu)
     if isinstance(layer, ResidualLstm):
         return lstm(x, layer.lstm) + x
-    raise ConfigError(f"{type(layer).__name__} has no form as products: train with precision='float32'")
+    raise ConfigError(f"{type(layer).__name__} has no form as products: `can_run` should refuse it")
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1, elu: bool = False) -> Tensor:

@@ -1,9 +1,9 @@
 """Several cores for one step: each takes its share of the batch, all the way, and they meet a few times a step.
 
 torch's own threads share each single product and wait for each other after it, thousands of times a step. The products
-here are small: one core alone does nearly as much as two of torch's, and a core that is taken away for a moment (the
-training runs at low priority) holds up the other each time. Two threads with a share of the batch each are twice as
-fast as one. Their gradients are added in a fixed order, so a run remains reproducible.
+here are small, and a core that is taken away for a moment (the training runs at low priority) holds up the other each
+time. Threads with a share of the batch each are as fast on a quiet machine and keep their pace beside other work. Their
+gradients are added in a fixed order, so a run remains reproducible.
 """
 
 from __future__ import annotations
