@@ -1,7 +1,7 @@
-"""Encoder and decoder as matrix products, for training on a CPU: what ``forward`` computes, several times faster.
+"""Encoder and decoder as matrix products, for training on a CPU: what ``forward`` computes, about twice as fast.
 
 Channels last, ``[B, T, C]``, so that a convolution's window is one row of a matrix; a CPU with bfloat16 products
-(AVX-512 BF16, AMX) then does a step in a fraction of the time that its convolution kernels take, and the gradients are
+(AVX-512 BF16, AMX) then does a step in half the time that its convolution kernels take, and the gradients are
 written out here, where some of those kernels return wrong ones.
 """
 
