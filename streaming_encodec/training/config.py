@@ -98,7 +98,9 @@ class LossConfig:
     """Shares of the losses in the decoder's gradient (see ``balancer``), and the discriminator's start.
 
     Of the ``mel_windows``, ``mel_windows_a_step`` are taken in turn: all of them cost as much as the encoder.
-    ``loudness`` and ``envelope`` are models of hearing (see ``perceptual``).
+    ``loudness``, ``envelope`` and ``similarity`` are models of hearing (see ``perceptual``).
+    ``phase_counts``: a clip coded with fewer codebooks has its waveform terms lowered in proportion, beside the
+    batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence.
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
@@ -107,6 +109,8 @@ class LossConfig:
     mel: float = 2.0
     loudness: float = 2.5
     envelope: float = 1.0
+    similarity: float = 0.0
+    phase_counts: int = 1
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -182,6 +186,12 @@ class TrainConfig:
             )
         if self.segment_samples < 2 * self.model.hop_length:
             raise ConfigError(f"segment_seconds {self.segment_seconds} is shorter than two frames: give more")
+        if self.loss.similarity > 0.0 and self.segment_samples < 0.08 * self.model.sampling_rate:
+            raise ConfigError(
+                f"the similarity loss hears frames of 0.08 s: segment_seconds {self.segment_seconds} is less"
+            )
+        if self.loss.phase_counts < 1:
+            raise ConfigError(f"loss.phase_counts must be 1 or more, got {self.loss.phase_counts!r}")
 
     @property
     def segment_samples(self) -> int:

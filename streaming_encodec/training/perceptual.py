@@ -1,10 +1,11 @@
-"""Losses after models of hearing: what PESQ and STOI look at, written so that a codec can learn from it.
+"""Losses after models of hearing: what PESQ, STOI and ViSQOL look at, written so that a codec can learn from it.
 
 :class:`LoudnessLoss` follows the perceptual model of ITU-T P.862: loudness in Bark bands, differences below a share of
 the loudness masked, added sound worse than missing sound. :class:`EnvelopeLoss` follows STOI (Taal et al. 2011): the
-correlation of third-octave envelopes over 0.4 s. Neither aligns levels or delays, and none of their constants is fitted
-to a data set. A codec that learns from them scores well on the two measures for that reason too: say so beside figures,
-and count words as well.
+correlation of third-octave envelopes over 0.4 s. :class:`SimilarityLoss` follows ViSQOL's neurogram similarity (Hines
+and Harte 2012): how the pattern of a gammatone spectrogram runs from band to band and frame to frame. None aligns
+levels or delays, and none of their constants is fitted to a data set. A codec that learns from them scores well on the
+three measures for that reason too: say so beside figures, and count words as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ _ENVELOPE_FRAMES = 30
 _ENVELOPE_BANDS = 15
 _LOWEST_HZ = 150.0
 _CLIP = 1.0 + 10.0 ** (15.0 / 20.0)
+
+_GAMMATONE_BANDS = 21
+_NEIGHBOURS = ((0.0113, 0.0838, 0.0113), (0.0838, 0.6196, 0.0838), (0.0113, 0.0838, 0.0113))
+"""Weights of a point and its neighbours in band and time (a Gaussian of half a step)."""
+_QUIET = 1e-8
+"""Band power that counts as silence: lower, and the gradient of all but silent bands drowns the others."""
+_FLAT = 0.02
+"""Added to variances, dB^2: where a pattern is flat there is nothing to be similar to."""
 
 
 class LoudnessLoss(nn.Module):
@@ -117,6 +126,48 @@ class EnvelopeLoss(nn.Module):
         return (power + 1e-6).sqrt().unfold(-1, frames, 5).transpose(1, 2)
 
 
+class SimilarityLoss(nn.Module):
+    """One minus the mean neurogram similarity of spectrograms in 21 gammatone bands, frames of 80 ms every 20 ms."""
+
+    shape: Tensor  # [window]
+    bank: Tensor  # [21, bins]
+    neighbours: Tensor  # [1, 1, 3, 3]
+
+    def __init__(self, sample_rate: int, highest_hz: float = 8000.0) -> None:
+        super().__init__()
+        self.window = round(0.08 * sample_rate)
+        self.register_buffer("shape", torch.hann_window(self.window) * (2.0**0.5 / self.window), persistent=False)
+        bank = gammatone_bank(sample_rate, self.window, highest_hz)
+        self.register_buffer("bank", torch.from_numpy(bank), persistent=False)
+        self.register_buffer("neighbours", torch.tensor(_NEIGHBOURS)[None, None], persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """``[B, 1, T]`` both → scalar."""
+        return 1.0 - self.similarity(output, target).mean()
+
+    def similarity(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of each point, within -1 to 1: ``[B, 1, T]`` both → ``[B, bands, frames]``."""
+        with torch.no_grad():
+            wanted = self.levels(target)
+            mean_wanted = self._around(wanted)
+            spread_wanted = (self._around(wanted.square()) - mean_wanted.square()).clamp_min(0.0)
+        got = self.levels(output)
+        mean = self._around(got)
+        spread = (self._around(got.square()) - mean.square()).clamp_min(0.0)
+        together = self._around(got * wanted) - mean * mean_wanted
+        intensity = (2.0 * mean * mean_wanted + _FLAT) / (mean.square() + mean_wanted.square() + _FLAT)
+        structure = (together + _FLAT) / ((spread * spread_wanted + 1e-8).sqrt() + _FLAT)
+        return (intensity * structure).squeeze(1)
+
+    def levels(self, x: Tensor) -> Tensor:
+        """Levels of the bands above silence, in half decibels as ViSQOL has them: ``[B, 1, bands, frames]``."""
+        power = self.bank @ power_spectrum(x, self.shape, self.window // 4, center=False)
+        return 5.0 * torch.log10((power + _QUIET) / _QUIET).unsqueeze(1)
+
+    def _around(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.neighbours)
+
+
 def _centred(x: Tensor) -> Tensor:
     x = x - x.mean(-1, keepdim=True)
     return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
@@ -155,3 +206,18 @@ def third_octaves(sample_rate: int, window: int) -> Bank:
     low, high = centres[:, None] * 2.0 ** (-1 / 6), centres[:, None] * 2.0 ** (1 / 6)
     inside: Bank = ((bins >= low) & (bins < high)).astype(np.float32)
     return inside
+
+
+def gammatone_bank(sample_rate: int, window: int, highest_hz: float) -> Bank:
+    """``[21, bins]`` power responses of fourth-order gammatone filters, evenly spaced in ERB from 50 Hz.
+
+    The spacing and widths are those of Glasberg and Moore (1990).
+    """
+    bins = np.arange(window // 2 + 1) * sample_rate / window
+    quality, narrowest, lowest_hz = 9.26449, 24.7, 50.0
+    offset = quality * narrowest
+    steps = np.arange(_GAMMATONE_BANDS) / _GAMMATONE_BANDS
+    centres = (lowest_hz + offset) * ((highest_hz + offset) / (lowest_hz + offset)) ** steps - offset
+    widths = 1.019 * (centres / quality + narrowest)
+    response: Bank = ((1.0 + ((bins - centres[:, None]) / widths[:, None]) ** 2) ** -4).astype(np.float32)
+    return response

@@ -22,7 +22,7 @@ from streaming_encodec.training.initial import initialise
 from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 from streaming_encodec.training.muon import Muon
-from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss
+from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss, SimilarityLoss
 from streaming_encodec.training.quantizer import QuantizerTrainer
 from streaming_encodec.training.replicas import Replicas
 
@@ -33,6 +33,9 @@ class DivergedError(StreamingEncodecError):
 
 _LEVEL_SHARE = 0.2
 """How strongly the latent is kept at unit power: through the channel, louder would otherwise always be better."""
+
+
+_PHASE_LOSSES = {"waveform", "shaped"}
 
 
 class _Decoded(NamedTuple):
@@ -63,11 +66,13 @@ class CodecTrainer:
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
         self.loudness = LoudnessLoss(config.model.sampling_rate).to(self.device)
         self.envelope = EnvelopeLoss(config.model.sampling_rate).to(self.device)
+        self.similarity = SimilarityLoss(config.model.sampling_rate).to(self.device)
         shares = {"waveform": config.loss.waveform, "shaped": config.loss.shaped, "mel": config.loss.mel}
         shares |= {"loudness": config.loss.loudness, "envelope": config.loss.envelope}
+        shares |= {"similarity": config.loss.similarity}
         losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "waveform": waveform_loss, "shaped": shaped_loss, "mel": self.mel,
-            "loudness": self.loudness, "envelope": self.envelope,
+            "loudness": self.loudness, "envelope": self.envelope, "similarity": self.similarity,
         }  # fmt: skip
         # The waveform's is always needed: it is what the others are scaled by.
         self._losses = {name: loss for name, loss in losses.items() if shares[name] > 0.0 or name == "waveform"}
@@ -108,7 +113,8 @@ class CodecTrainer:
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
             passed = conceal_latent(passed, lost, config.lost_frames.decay)
         self.optimizer.zero_grad(set_to_none=True)
-        report |= self._through_decoder(passed, samples, learning_rate, step)
+        phase = (active / self.config.loss.phase_counts).clamp_max(1.0)[:, None, None]
+        report |= self._through_decoder(passed, samples, phase, learning_rate, step)
         if pull is not None:
             self._backward_through_encoder(encoded, latent, pull)
         self.replicas.gather_gradients()
@@ -123,8 +129,13 @@ class CodecTrainer:
 
         return self.replicas.each(work)
 
-    def _through_decoder(self, passed: Tensor, samples: Tensor, learning_rate: float, step: int) -> dict[str, float]:
-        """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses."""
+    def _through_decoder(
+        self, passed: Tensor, samples: Tensor, phase: Tensor, learning_rate: float, step: int
+    ) -> dict[str, float]:
+        """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses.
+
+        ``phase`` [B, 1, 1]: how much the waveform itself counts.
+        """
         shares = self.replicas.shares(samples)
         latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
 
@@ -140,6 +151,8 @@ class CodecTrainer:
         gradients = {
             name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)]) for name in losses
         }
+        for name in _PHASE_LOSSES & gradients.keys():
+            gradients[name] *= phase
         start = self.config.loss.adversarial_start
         if self.adversary is not None and start is not None and step >= start:
             heard = torch.cat([d.output.detach() for d in decoded]).requires_grad_()

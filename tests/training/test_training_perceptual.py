@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soxr
 import torch
 from torch import Tensor
 
-from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss, bark_bank, third_octaves
+from streaming_encodec.training import perceptual
+from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss, SimilarityLoss, bark_bank, third_octaves
 
 RATE = 24000
+LOSSES = {"loudness": LoudnessLoss(RATE), "envelope": EnvelopeLoss(RATE), "similarity": SimilarityLoss(RATE)}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
 def voice(seconds: float = 1.0) -> Tensor:
@@ -22,7 +26,7 @@ def voice(seconds: float = 1.0) -> Tensor:
     return torch.from_numpy((level * buzz * 0.3 + noise).astype(np.float32))[None, None]
 
 
-@pytest.mark.parametrize("loss", [LoudnessLoss(RATE), EnvelopeLoss(RATE)], ids=["loudness", "envelope"])
+@each_loss
 def test_more_noise_is_worse_and_none_is_best(loss: torch.nn.Module) -> None:
     clean = voice()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * clean.std()
@@ -47,7 +51,7 @@ def test_loudness_does_not_depend_on_the_level_of_both() -> None:
     assert float(loss(noisy / 4, clean / 4)) == pytest.approx(float(loss(noisy, clean)), rel=0.05)
 
 
-@pytest.mark.parametrize("loss", [LoudnessLoss(RATE), EnvelopeLoss(RATE)], ids=["loudness", "envelope"])
+@each_loss
 @pytest.mark.parametrize("kind", ["silence", "output silent", "both loud"])
 def test_gradients_are_finite_on_extremes(loss: torch.nn.Module, kind: str) -> None:
     target = torch.zeros(1, 1, RATE // 2) if kind == "silence" else voice(0.5)
@@ -60,7 +64,7 @@ def test_gradients_are_finite_on_extremes(loss: torch.nn.Module, kind: str) -> N
     assert bool(output.grad.isfinite().all())
 
 
-@pytest.mark.parametrize("loss", [LoudnessLoss(RATE), EnvelopeLoss(RATE)], ids=["loudness", "envelope"])
+@each_loss
 def test_following_the_gradient_takes_the_noise_away(loss: torch.nn.Module) -> None:
     clean = voice(0.5)
     noisy = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * clean.std() * 0.3
@@ -85,3 +89,19 @@ def test_the_banks_cover_what_they_say() -> None:
     octaves = third_octaves(RATE, 614)
     assert (octaves.sum(axis=1) > 0).all()
     assert octaves.sum(axis=0).max() == 1.0
+
+
+@pytest.mark.parametrize("snr_db", [30.0, 10.0, 0.0])
+def test_similarity_is_that_of_visqol(snr_db: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Band by band, beside the package, which realigns patches and knows no ``_FLAT`` to speak of."""
+    monkeypatch.setattr(perceptual, "_FLAT", 4.5e-4)
+    visqol = pytest.importorskip("visqol", reason="visqol-python is not installed (extra eval)")
+    api = visqol.VisqolApi()
+    api.create(mode="speech", use_lattice_model=False)
+    clean = voice(4.0)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * clean.std()
+    noisy = clean + noise * 10 ** (-snr_db / 20)
+    reference, degraded = (soxr.resample(x[0, 0].double().numpy(), RATE, 16000) for x in (clean, noisy))
+    judged = api.measure_from_arrays(reference, degraded, 16000)
+    similarity = SimilarityLoss(RATE).similarity(noisy, clean)[0].mean(-1).numpy()
+    assert similarity[:-1] == pytest.approx(np.asarray(judged.fvnsim)[:-1], abs=0.05)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from streaming_encodec.cli.train import command
 from streaming_encodec.errors import CheckpointError, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.config import AugmentConfig, TrainConfig
 from streaming_encodec.training.curves import read_rows
 from streaming_encodec.training.loop import TrainingRun
@@ -70,11 +71,42 @@ def test_replicas_share_a_step_and_change_nothing_but_the_rounding(tiny_config: 
 
 
 def test_losses_after_models_of_hearing_take_part_where_they_have_a_share(tiny_config: TrainConfig) -> None:
-    rows = list(TrainingRun(dataclasses.replace(tiny_config, steps=4)).run())
-    assert all(row["loudness"] > 0 and 0 < row["envelope"] < 2 for row in rows)
-    loss = dataclasses.replace(tiny_config.loss, loudness=0.0, envelope=0.0)
+    loss = dataclasses.replace(tiny_config.loss, similarity=1.0)
+    rows = list(TrainingRun(dataclasses.replace(tiny_config, loss=loss, steps=4)).run())
+    assert all(row["loudness"] > 0 and 0 < row["envelope"] < 2 and 0 < row["similarity"] < 2 for row in rows)
+    loss = dataclasses.replace(tiny_config.loss, loudness=0.0, envelope=0.0, similarity=0.0)
     plain = dataclasses.replace(tiny_config, loss=loss, steps=1, out=tiny_config.out + "-plain")
-    assert "loudness" not in next(iter(TrainingRun(plain).run()))
+    assert not {"loudness", "envelope", "similarity"} & next(iter(TrainingRun(plain).run())).keys()
+
+
+def test_a_clip_of_few_codebooks_need_not_follow_the_waveform(
+    tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same step with and without ``phase_counts``: rows of 1 and 2 codebooks count a quarter and a half."""
+    seen: list[dict[str, torch.Tensor]] = []
+    balance = LossBalancer.balance
+
+    def watched(self: LossBalancer, gradients: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append({name: gradient.norm(dim=(1, 2)) for name, gradient in gradients.items()})
+        return balance(self, gradients)
+
+    monkeypatch.setattr(LossBalancer, "balance", watched)
+    for phase_counts in (1, 4):
+        loss = dataclasses.replace(tiny_config.loss, phase_counts=phase_counts)
+        out = f"{tiny_config.out}-{phase_counts}"
+        # Before the channel starts, so that the draw of counts changes nothing else.
+        next(iter(TrainingRun(dataclasses.replace(tiny_config, loss=loss, steps=1, batch_size=12, out=out)).run()))
+    whole, shared = seen
+    ratio = shared["waveform"] / whole["waveform"]
+    assert set(ratio.numpy().round(3).tolist()) == {0.25, 0.5, 1.0}
+    assert torch.allclose(shared["shaped"] / whole["shaped"], ratio)
+    assert torch.equal(shared["mel"], whole["mel"])
+
+
+def test_segments_too_short_for_a_loss_are_refused(tiny_config: TrainConfig) -> None:
+    loss = dataclasses.replace(tiny_config.loss, similarity=1.0)
+    with pytest.raises(ConfigError, match=r"0\.08 s"):
+        dataclasses.replace(tiny_config, loss=loss, segment_seconds=0.07)
 
 
 def test_more_replicas_than_segments_are_refused(tiny_config: TrainConfig) -> None:
