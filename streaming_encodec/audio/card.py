@@ -151,12 +151,6 @@ class SoundCard:
             return self._margin.seconds
         return self._margin.seconds + max(0.0, speaker.block_s - speaker.grain / speaker.device_rate)
 
-    @property
-    def next_block_s(self) -> float:
-        """Seconds until the microphone's next block; infinite where there is no microphone (now)."""
-        side = self._microphone
-        return side.next_block_s if side is not None and side.is_open else math.inf
-
     # -- figures --------------------------------------------------------------------------------------------
 
     @property

@@ -27,6 +27,11 @@ EngineOption = Annotated[
     typer.Option(metavar="NAME", help="What computes: auto, eager (the reference), fused, onnx or onnx-int8."),
 ]
 
+FramesPerPacketOption = Annotated[
+    int,
+    typer.Option(min=1, max=6, help="Frames in a packet: more save headers and computing, and cost delay."),
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 ThreadsOption = Annotated[

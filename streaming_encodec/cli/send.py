@@ -26,6 +26,7 @@ from streaming_encodec.cli.demo import InputOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
+    FramesPerPacketOption,
     JsonOption,
     ThreadsOption,
     bandwidth_of,
@@ -51,9 +52,7 @@ def send_command(
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: Annotated[
-        int, typer.Option(min=1, max=6, help="Frames in a packet: more save headers and cost delay.")
-    ] = 1,
+    frames_per_packet: FramesPerPacketOption = 1,
     redundancy_frames: Annotated[
         int,
         typer.Option(min=0, max=32, help="Past frames repeated coarsely in each packet, for lossy links."),

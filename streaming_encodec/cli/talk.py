@@ -10,11 +10,19 @@ import typer
 
 from streaming_encodec.cli.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
 from streaming_encodec.cli.console import complain, err, note, print_facts, print_json
-from streaming_encodec.cli.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
+from streaming_encodec.cli.demo import (
+    LIVE_FRAMES_PER_PACKET,
+    InputOption,
+    JitterOption,
+    LossOption,
+    OutputOption,
+    RecordOption,
+)
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
     EngineOption,
+    FramesPerPacketOption,
     JsonOption,
     ThreadsOption,
     bandwidth_of,
@@ -37,6 +45,7 @@ def talk_command(
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
+    frames_per_packet: FramesPerPacketOption = LIVE_FRAMES_PER_PACKET,
     input_device: InputOption = None,
     output_device: OutputOption = None,
     clip: Annotated[
@@ -69,7 +78,21 @@ def talk_command(
             pass
     facts = _talk(
         load_model(model),
-        _Wishes(room, url, token, ca, bandwidth, input_device, output_device, clip, loss, jitter, record, seconds),
+        _Wishes(
+            room=room,
+            url=url,
+            token=token,
+            ca=ca,
+            bandwidth=bandwidth,
+            frames_per_packet=frames_per_packet,
+            input_device=input_device,
+            output_device=output_device,
+            clip=clip,
+            loss=loss,
+            jitter=jitter,
+            record=record,
+            seconds=seconds,
+        ),
         engine,
         threads,
     )
@@ -86,6 +109,7 @@ class _Wishes:
     token: str | None
     ca: Path | None
     bandwidth: float | None
+    frames_per_packet: int
     input_device: str | None
     output_device: str | None
     clip: Path | None
@@ -113,6 +137,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.sender import SenderSettings
 
     use_threads(threads)
     kbps = bandwidth_of(loaded, wishes.bandwidth)
@@ -140,6 +165,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             role="both",
             bandwidth=kbps,
             engine=fast,
+            sending=SenderSettings(frames_per_packet=wishes.frames_per_packet),
             tls=tls_of(wishes.ca),
             detour=Detour(wishes.loss / 100, wishes.jitter) if wishes.loss or wishes.jitter else None,
             playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),

@@ -86,7 +86,7 @@ class _StepGraph(Nodes):
             y, n = self._layer(layer, y, n, f"{STATE}.{i}")
         self.node("Reshape", [y, self.ints(*([n] if self._single else [-1, n]), width_out)], [OUTPUT])
         for name in states:
-            self.node("Identity", [self._next[name][0]], [NEXT + name])
+            self.rename(self._next[name][0], NEXT + name)
 
         def value(name: str, length: int, width: int) -> onnx.ValueInfoProto:
             shape: list[int | str | None] = [length, width] if self._single else ["batch", length, width]

@@ -50,6 +50,14 @@ class Nodes:
         self.node(kind, list(inputs), [name], **attributes)
         return name
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a value another name: an output of the graph, as its maker writes it, costs no copy."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    if name == old:
+                        names[i] = new
+
     def split(self, x: str, axis: int, *sizes: int) -> list[str]:
         """``x`` cut along ``axis``."""
         names = [self.name() for _ in sizes]

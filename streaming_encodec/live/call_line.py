@@ -33,9 +33,9 @@ class CallLine:
             raise
 
     @property
-    def frame_samples(self) -> int:
-        """Samples of a frame."""
-        return self.call.format.frame_samples
+    def packet_samples(self) -> int:
+        """Samples of a packet's frames."""
+        return self.call.packet_samples
 
     @property
     def sample_rate(self) -> int:

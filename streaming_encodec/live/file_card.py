@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -81,11 +80,6 @@ class FileCard:
     def target_s(self) -> float:
         """A block and a margin that underruns have taught."""
         return _BLOCK_S + self._margin.seconds
-
-    @property
-    def next_block_s(self) -> float:
-        """And gives so."""
-        return math.inf
 
     @property
     def input_latency_ms(self) -> float:

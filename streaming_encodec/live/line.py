@@ -55,8 +55,8 @@ class Line(Protocol):
     """One end of a conversation. `send` and `read` are called by one thread."""
 
     @property
-    def frame_samples(self) -> int:
-        """Samples of a frame, at the model's rate."""
+    def packet_samples(self) -> int:
+        """Samples of a packet's frames, at the model's rate: so much is said, and heard, at once."""
         ...
 
     @property

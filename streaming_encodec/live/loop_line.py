@@ -69,6 +69,7 @@ class LoopLine:
             engine=shared,
         )
         self.format = self._encoder.stream_format
+        self._packet_samples = frames_per_packet * self.format.frame_samples
         decoder = make_decoders(model, shared)
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
@@ -113,9 +114,9 @@ class LoopLine:
     # -- settings -------------------------------------------------------------------------------------------
 
     @property
-    def frame_samples(self) -> int:
-        """Samples of a frame."""
-        return self.format.frame_samples
+    def packet_samples(self) -> int:
+        """Samples of a packet's frames."""
+        return self._packet_samples
 
     @property
     def sample_rate(self) -> int:

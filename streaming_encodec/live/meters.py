@@ -63,12 +63,13 @@ def percentile(values: Collection[float], percent: float) -> float:
 class Delays:
     """From mouth to ear, each part in milliseconds.
 
-    frame_ms: the wait until a frame is full, for its first sample. buffer_ms: the jitter buffer, the wait of a full
-    frame for the card's block to end included. speaker_ms: the wait for the card to take it, and the card itself.
+    packet_ms: the wait until a packet's frames are full, for the first sample. buffer_ms: the jitter buffer, the wait
+    of a full packet for the card's block to end included. speaker_ms: the wait for the card to take it, and the card
+    itself.
     """
 
     microphone_ms: float
-    frame_ms: float
+    packet_ms: float
     encode_ms: float
     network_ms: float
     buffer_ms: float

@@ -300,6 +300,11 @@ class VoiceClient:
     # -- figures --------------------------------------------------------------------------------------------
 
     @property
+    def packet_samples(self) -> int:
+        """Samples of the frames of a packet."""
+        return self._voice.settings.frames_per_packet * self.format.frame_samples
+
+    @property
     def statistics(self) -> CallStatistics:
         """What happened so far."""
         return CallStatistics(

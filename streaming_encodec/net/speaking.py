@@ -52,7 +52,9 @@ class OutgoingVoice:
         first_timestamp: int,
     ) -> None:
         self._format = stream_format
-        self._encoder = StreamingEncoder(model, bandwidth, engine=engine)
+        # What goes into a packet together is computed together: the weights are read once.
+        frames = settings.frames_per_packet
+        self._encoder = StreamingEncoder(model, bandwidth, frames_per_step=frames, engine=engine)
         self._sender = Sender(stream_format, settings, first_sequence=first_sequence, first_timestamp=first_timestamp)
         self._adapt = adapt
         self._ladder = tuple(sorted({model.config.num_codebooks_for(b) for b in model.config.target_bandwidths}))

@@ -73,7 +73,8 @@ class VoiceEncoder:
         self.sample_rate, self.frame_ms = sample_rate, frame_ms
         self.stream_format: StreamFormat = stream_format(self.model)
         self._resampler = LowDelayResampler(sample_rate, self.stream_format.sample_rate)
-        self._encoder = StreamingEncoder(self.model, bandwidth, engine=engine)
+        # What goes into a packet together is computed together: the weights are read once.
+        self._encoder = StreamingEncoder(self.model, bandwidth, frames_per_step=frames_per_packet or 1, engine=engine)
         self._encoder.warm_up()
         self._frames_per_packet = frames_per_packet
         self._redundant_codebooks = redundant_codebooks
@@ -118,7 +119,7 @@ class VoiceEncoder:
 
     @property
     def bandwidth(self) -> float:
-        """Payload kbps; set it at any time, it takes effect at the next frame."""
+        """Payload kbps; set it at any time, it takes effect at the next packet."""
         return self._encoder.bandwidth
 
     @bandwidth.setter
@@ -133,8 +134,9 @@ class VoiceEncoder:
     @property
     def delay_ms(self) -> float:
         """By how much the codes lag behind the sound, beyond waiting for whole frames and packets."""
-        lookahead = 1000 * self._encoder.delay_samples / self.stream_format.sample_rate
-        return self._resampler.delay_ms + lookahead
+        waiting = (self._encoder.frames_per_step - 1) * self.stream_format.frame_samples
+        lookahead = self._encoder.delay_samples - waiting
+        return self._resampler.delay_ms + 1000 * lookahead / self.stream_format.sample_rate
 
     @property
     def frame_delay_ms(self) -> float:

@@ -216,12 +216,12 @@ def test_one_thread_pushes_while_another_pulls(model: EncodecModel) -> None:
 
 def test_bandwidth_changes_in_mid_call_and_packets_hold_one_kind(model: EncodecModel) -> None:
     encoder = VoiceEncoder(RATE, model=model, bandwidth=6.0, frames_per_packet=4)
-    packets = encoder.encode(voice(2 * 320 / RATE))
+    packets = encoder.encode(voice(6 * 320 / RATE))  # a packet, and the half of one
     encoder.bandwidth = 1.5
-    packets += encoder.encode(voice(6 * 320 / RATE))
+    packets += encoder.encode(voice(7 * 320 / RATE))
     packets += encoder.flush()
     shapes = [parse_packet(p).codes.shape for p in packets]  # type: ignore[union-attr]
-    assert shapes[0] == (8, 2)
+    assert shapes[:3] == [(8, 4), (2, 4), (2, 4)]
     assert {k for k, _ in shapes[1:]} == {2}
     assert sum(f for _, f in shapes) >= 8
     assert parse_packet(packets[-1]).end
