@@ -19,7 +19,7 @@ from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
-_LONGEST_REST_S = 0.020
+_LONGEST_REST_S = 0.030
 _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
