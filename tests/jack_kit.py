@@ -54,17 +54,7 @@ def dummy_card(real_time: bool = False) -> Iterator[None]:
         jack.Client("look", no_start_server=True).close()
         yield
         return
-    command = [
-        "jackd",
-        *(["-R", "-P", str(_CARD_PRIORITY)] if real_time else ["-r"]),
-        "-d",
-        "dummy",
-        "-r",
-        str(RATE),
-        "-p",
-        str(BLOCK),
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = start_server("-R", "-P", str(_CARD_PRIORITY)) if real_time else start_server("-r")
     try:
         _until(lambda: _answers(jack), "jackd did not start")
         # A library that looked for cards earlier has to look again.
@@ -76,6 +66,18 @@ def dummy_card(real_time: bool = False) -> Iterator[None]:
         with _without_portaudio():
             server.terminate()
             server.wait(10)
+
+
+def start_server(*options: str) -> subprocess.Popen[bytes]:
+    """`jackd` with a dummy card and these options of its own."""
+    command = ["jackd", *options, "-d", "dummy", "-r", str(RATE), "-p", str(BLOCK)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_server() -> None:
+    """Until there is one. Asked by another process: a library that has met one server does not survive a second."""
+    look = [sys.executable, "-c", "import jack; jack.Client('look', no_start_server=True).close()"]
+    _until(lambda: subprocess.run(look, capture_output=True, check=False).returncode == 0, "jackd did not start")
 
 
 def hurry() -> None:

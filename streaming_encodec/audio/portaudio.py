@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
 from typing import Any
 
 from streaming_encodec.audio.devices import Callback, Device, DeviceStream, Kind
@@ -13,12 +15,16 @@ HOW_TO_GET_PORTAUDIO = (
     "`brew install portaudio` (macOS)"
 )
 
+_GOODBYE_S = 0.5
+"""PortAudio waits up to ten minutes for a JACK server that has ended to say goodbye; a call doesn't."""
+
 
 class PortAudio:
     """The devices that PortAudio finds."""
 
     def __init__(self) -> None:
         self._library: Any = None
+        self._is_stuck = False
 
     def devices(self) -> list[Device]:
         """All devices of all host interfaces. Raises DeviceError where PortAudio is missing or broken."""
@@ -60,6 +66,7 @@ class PortAudio:
     def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
         """Open it and let it call back. Raises DeviceError: busy, gone, or refuses."""
         sd = self._load()
+        self._check_answers()
 
         def on_input(block: Block, count: int, time: Any, status: Any) -> None:
             callback(block, time.currentTime - time.inputBufferAdcTime, bool(status))
@@ -84,15 +91,33 @@ class PortAudio:
                 f"the audio {kind} {device.name!r} cannot be opened ({_reason(error)}): is another program "
                 "using it? close that, or choose another device (`streaming-encodec devices`)"
             ) from error
-        opened: DeviceStream = stream
-        return opened
+        return _Stream(stream, self)
 
     def refresh(self) -> None:
-        """Have PortAudio look again: it lists devices only when it starts."""
+        """Have PortAudio look again: it lists devices only when it starts. Raises DeviceError where it can't."""
         sd = self._load()
+        self._check_answers()
         # sounddevice has no public way; its documentation names these two for the purpose.
         sd._terminate()
         sd._initialize()
+
+    def goodbye(self, stream: Any) -> None:
+        """Close a stream, but do not wait for an audio server that will never answer."""
+        if self._is_stuck:
+            return
+        closing = threading.Thread(target=stream.close, name="streaming-encodec-close", daemon=True)
+        closing.start()
+        closing.join(_GOODBYE_S)
+        if closing.is_alive():
+            self._is_stuck = True
+            # It would say goodbye at the end of the program, and wait again.
+            atexit.unregister(self._library._exit_handler)
+
+    def _check_answers(self) -> None:
+        if self._is_stuck:
+            raise DeviceError(
+                "the audio server has ended and PortAudio waits for it: start the program again for sound"
+            )
 
     def _load(self) -> Any:
         if self._library is None:
@@ -102,6 +127,20 @@ class PortAudio:
                 raise DeviceError(f"PortAudio is not on this machine: {HOW_TO_GET_PORTAUDIO}") from error
             self._library = sounddevice
         return self._library
+
+
+class _Stream:
+    """A stream of PortAudio's that is closed without waiting for long."""
+
+    def __init__(self, stream: Any, backend: PortAudio) -> None:
+        self._stream, self._backend = stream, backend
+
+    @property
+    def active(self) -> bool:
+        return bool(self._stream.active)
+
+    def close(self) -> None:
+        self._backend.goodbye(self._stream)
 
 
 def _reason(error: Exception) -> str:

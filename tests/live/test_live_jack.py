@@ -4,6 +4,7 @@ With the bundled voice model, since a random one turns speech into noise that no
 """
 
 import os
+import time
 from collections.abc import Iterator
 
 import jack_kit
@@ -33,8 +34,6 @@ def card() -> Iterator[None]:
 
 
 def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
-    import time
-
     open_card = SoundCard(PortAudio(), 24_000)
     try:
         assert {kind: name.endswith("(24000 Hz)") for kind, name in open_card.names.items()} == {
@@ -101,6 +100,31 @@ def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
         assert facts["delay_ms"]["network"] >= 10
         assert like > 0.5
         assert 20 < delay_ms < 2500
+
+
+def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PortAudio waits minutes for its answer; the call goes on without sound, and ends when it is told to."""
+    missing = jack_kit.what_is_missing()
+    if missing is not None:
+        cannot(missing)
+    name = f"ending-{os.getpid()}"
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
+    server = jack_kit.start_server("-n", name, "-r")
+    try:
+        jack_kit.wait_for_server()
+        demo = jack_kit.start("demo", "--json", "--seconds", 6, "--model", DEFAULT_MODEL)
+        assert demo.stderr is not None
+        assert any(line.startswith("output:") for line in iter(demo.stderr.readline, ""))
+        time.sleep(2)
+    finally:
+        server.terminate()
+        server.wait(10)
+    try:
+        facts = jack_kit.end(demo, 6)
+    finally:
+        demo.kill()
+    assert facts["lost_devices"] >= 1
+    assert facts["packets_sent"] > 0
 
 
 def test_a_minute_without_a_glitch(card: None) -> None:
