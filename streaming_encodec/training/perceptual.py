@@ -36,7 +36,7 @@ _CLIP = 1.0 + 10.0 ** (15.0 / 20.0)
 _GAMMATONE_BANDS = 21
 _NEIGHBOURS = ((0.0113, 0.0838, 0.0113), (0.0838, 0.6196, 0.0838), (0.0113, 0.0838, 0.0113))
 """Weights of a point and its neighbours in band and time (a Gaussian of half a step)."""
-_QUIET = 1e-8
+_QUIET = 1e-9
 """Band power that counts as silence: lower, and the gradient of all but silent bands drowns the others."""
 _FLAT = 0.02
 """Added to variances, dB^2: where a pattern is flat there is nothing to be similar to."""
