@@ -33,9 +33,9 @@ class AugmentConfig:
     speed_chance: float = 0.5
     speed: tuple[float, float] = (0.8, 1.25)
     gain_db: tuple[float, float] = (-14.0, 4.0)
-    noise_chance: float = 0.08
-    noise_snr_db: tuple[float, float] = (8.0, 35.0)
-    band_limit_chance: float = 0.03
+    noise_chance: float = 0.2
+    noise_snr_db: tuple[float, float] = (12.0, 45.0)
+    band_limit_chance: float = 0.1
     band_limit_hz: tuple[float, float] = (3400.0, 8000.0)
     reverb_chance: float = 0.05
     reverb_seconds: tuple[float, float] = (0.1, 0.5)
@@ -84,7 +84,7 @@ class QuantizerConfig:
     start_step: int | None = None
     start_share: float = 0.7
     learning_rate_share: float = 0.3
-    counts: tuple[int, ...] = (2, 4, 8, 8, 16)
+    counts: tuple[int, ...] = (2, 2, 4, 8, 8, 8, 16)
     freeze_encoder: bool = True
     decay: float = 0.985
     dead_share: float = 0.12
@@ -109,8 +109,8 @@ class LossConfig:
     mel: float = 2.0
     loudness: float = 2.5
     envelope: float = 1.0
-    similarity: float = 0.0
-    phase_counts: int = 1
+    similarity: float = 5.0
+    phase_counts: int = 8
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
