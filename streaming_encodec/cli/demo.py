@@ -40,9 +40,6 @@ JitterOption = Annotated[
 ]
 RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
-LIVE_FRAMES_PER_PACKET = 2
-"""A quarter less computing and little more than half the bitrate on the wire of one frame, for 10 ms."""
-
 _LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
 _JITTERS_MS = (0.0, 5.0, 20.0, 50.0)
 _KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
@@ -53,7 +50,7 @@ def demo_command(
     loss: LossOption = 0.0,
     jitter: JitterOption = 0.0,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: FramesPerPacketOption = LIVE_FRAMES_PER_PACKET,
+    frames_per_packet: FramesPerPacketOption = 1,
     model: ModelOption = DEFAULT_MODEL,
     record: RecordOption = None,
     input_device: InputOption = None,

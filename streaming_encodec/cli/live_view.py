@@ -1,4 +1,4 @@
-"""What a live command shows: levels, bitrate, codec time, buffer, delay by part, losses and keys."""
+"""What a live command shows: levels, bitrate, frame time, buffer, delay by part, losses and keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Look:
     seconds: float
     figures: LineFigures
     delays: Delays
-    packet_ms: tuple[float, float]
+    frame_ms: tuple[float, float]
     deadline_ms: float
     levels_db: tuple[float, float]
     muted: bool
@@ -79,7 +79,7 @@ class History:
             seconds=seconds,
             figures=figures,
             delays=delays,
-            packet_ms=loop.packet_ms(),
+            frame_ms=loop.frame_ms(),
             deadline_ms=loop.deadline_ms,
             levels_db=(loop.input_level.peak_db, loop.output_level.peak_db),
             muted=loop.muted,
@@ -92,7 +92,7 @@ class History:
     def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
         """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
         figures = loop.line.figures()
-        encode, decode = loop.packet_ms()
+        encode, decode = loop.frame_ms()
         parts = self.parts
         totals = [sum(look) for look in zip(*parts.values(), strict=True)]
         third = max(1, len(totals) // 3)
@@ -110,7 +110,7 @@ class History:
                 percentile(part, 50) for part in (totals[:third], totals[third : 2 * third], totals[2 * third :])
             ],
             "delay_ms": {name: percentile(values, 50) for name, values in parts.items()},
-            "deadline_ms": loop.deadline_ms,
+            "frame_deadline_ms": loop.deadline_ms,
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,
             **_counts(loop),
@@ -139,14 +139,14 @@ def panel(look: Look, settings: str, keys: str) -> RenderableType:
         picture.append("\n")
 
     figures, delays, counts = look.figures, look.delays, look.counts
-    encode, decode = look.packet_ms
+    encode, decode = look.frame_ms
     you, heard = look.levels_db
     row("you", level_bar(you), ("  muted" if look.muted else "", "bold yellow"))
     row("heard", level_bar(heard))
     row("settings", settings)
     row("bitrate", f"{look.payload_kbps:.1f} kbps of codes, {look.wire_kbps:.1f} on the wire")
     late = encode + decode > look.deadline_ms
-    row("codec time", (f"{encode:.1f} + {decode:.1f} ms of {look.deadline_ms:.1f} ms", "bold red" if late else ""))
+    row("frame time", (f"{encode:.1f} + {decode:.1f} ms of {look.deadline_ms:.1f} ms", "bold red" if late else ""))
     row("buffer", f"{figures.buffer_ms:.0f} ms, aims at {figures.target_ms:.0f} ms")
     parts = " + ".join(f"{_SHORT.get(name, name)} {ms:.0f}" for name, ms in delays.parts().items())
     row("mouth to ear", (f"{delays.total_ms:.0f} ms", "bold"), f" = {parts}")
@@ -187,8 +187,8 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
         "mouth to ear": f"p50 {facts['mouth_to_ear_ms_p50']:.0f}, p95 {facts['mouth_to_ear_ms_p95']:.0f} ms ({parts})"
         if facts["mouth_to_ear_ms_p50"]
         else "nobody was heard",
-        "codec time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
-        f"of {facts['deadline_ms']:.1f} ms",
+        "frame time": f"p95 {facts['encode_ms_p95']:.1f} + {facts['decode_ms_p95']:.1f} ms "
+        f"of {facts['frame_deadline_ms']:.1f} ms",
         "losses": f"{facts['packets_lost']} packets, {100 * facts['concealed_share']:.2f} % of the sound concealed, "
         f"{facts['skipped_frames']} frames left out",
         "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "

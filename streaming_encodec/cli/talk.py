@@ -10,14 +10,7 @@ import typer
 
 from streaming_encodec.cli.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
 from streaming_encodec.cli.console import complain, err, note, print_facts, print_json
-from streaming_encodec.cli.demo import (
-    LIVE_FRAMES_PER_PACKET,
-    InputOption,
-    JitterOption,
-    LossOption,
-    OutputOption,
-    RecordOption,
-)
+from streaming_encodec.cli.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     BandwidthOption,
@@ -45,7 +38,7 @@ def talk_command(
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: FramesPerPacketOption = LIVE_FRAMES_PER_PACKET,
+    frames_per_packet: FramesPerPacketOption = 1,
     input_device: InputOption = None,
     output_device: OutputOption = None,
     clip: Annotated[

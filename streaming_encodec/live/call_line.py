@@ -38,6 +38,11 @@ class CallLine:
         return self.call.packet_samples
 
     @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        return self.call.format.frame_samples
+
+    @property
     def sample_rate(self) -> int:
         """The model's."""
         return self.call.format.sample_rate

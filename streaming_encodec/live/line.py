@@ -56,7 +56,12 @@ class Line(Protocol):
 
     @property
     def packet_samples(self) -> int:
-        """Samples of a packet's frames, at the model's rate: so much is said, and heard, at once."""
+        """Samples of a packet's frames, at the model's rate: so much is said at once."""
+        ...
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame: so much is heard at once. More would ask for frames before they are due."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""The loop of a live end: microphone to line, line to speaker, the sound of one packet at a time.
+"""The loop of a live end: microphone to line a packet at a time, line to speaker a frame at a time.
 
 It runs in one thread that is not the sound card's. Time is handed in, so tests run hours of it in seconds.
 """
@@ -24,10 +24,9 @@ _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
 _MAINTAIN_S = 0.03
-_LATER_S = 0.006
-_SOONER_S = 0.006
-"""What is to be heard may be made so much after it is due, less the time it takes, or so much before, if there is
-something to be said then. The caches are cold after each rest: both in one waking cost less than in two."""
+_EARLY_S = 0.006
+"""A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
+are cold after each rest: two frames in one waking cost a third less than in two."""
 _SLOWEST_FORGETS = 0.995
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
@@ -102,14 +101,14 @@ class LiveLoop:
         self.muted = False
         self.input_level, self.output_level = LevelMeter(line.sample_rate), LevelMeter(line.sample_rate)
         self._on_heard, self._clock = on_heard, clock
-        self._packet_s = line.packet_samples / line.sample_rate
+        self._frame_s = line.frame_samples / line.sample_rate
         self._encode_ms: deque[float] = deque(maxlen=_RECENT)
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
         self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next packet
         self._maintained = -_MAINTAIN_S
-        self._slowest_s = 0.0  # time that a packet lately took to be made, and forgets slowly
-        self._due: float | None = None  # when the next sound is due while there is no speaker
+        self._slowest_s = 0.0  # time that a frame lately took to be made, and forgets slowly
+        self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
         """One turn: make what is to be heard, which is urgent, and say what was heard."""
@@ -117,7 +116,7 @@ class LiveLoop:
         if now - self._maintained >= _MAINTAIN_S:
             self._maintained = now
             self.card.maintain()
-        self._listen(_SOONER_S if self.card.has(self._missing) else 0.0)
+        self._listen()
         self._speak()
 
     def run(self, stop: Callable[[], bool], every_turn: Callable[[], None] | None = None) -> None:
@@ -136,21 +135,22 @@ class LiveLoop:
 
     # -- figures --------------------------------------------------------------------------------------------
 
-    def packet_ms(self) -> tuple[float, float]:
-        """Encoding and decoding of a packet, the 95th percentile lately; together they must fit its length."""
-        return percentile(self._encode_ms, 95), percentile(self._decode_ms, 95)
+    def frame_ms(self) -> tuple[float, float]:
+        """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
+        frames = self.line.packet_samples / self.line.frame_samples
+        return percentile(self._encode_ms, 95) / frames, percentile(self._decode_ms, 95)
 
     @property
     def deadline_ms(self) -> float:
-        """Length of a packet's sound."""
-        return 1000 * self._packet_s
+        """Length of a frame."""
+        return 1000 * self._frame_s
 
     def delays(self, figures: LineFigures | None = None) -> Delays:
         """Mouth to ear, by part, at this moment; ``figures`` are the line's, if they are at hand."""
         figures = figures or self.line.figures()
         return Delays(
             microphone_ms=self.card.input_latency_ms,
-            packet_ms=self.deadline_ms,
+            packet_ms=1000 * self.line.packet_samples / self.line.sample_rate,
             encode_ms=percentile(self._encode_ms, 50),
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
@@ -163,12 +163,12 @@ class LiveLoop:
     def _rest(self) -> tuple[float, int]:
         """How long to sleep, and how many samples of the microphone end it earlier.
 
-        Until the last moment at which the speaker's next sound can be begun, or there is a packet to be said.
+        Until the last moment at which the speaker's next frame can be begun, or there is a packet to be said.
         """
         ahead = self.card.ahead_s
         if ahead is None:
             return _LONGEST_REST_S, self._missing
-        last_s = ahead - self.card.target_s + max(0.0, _LATER_S - self._slowest_s)
+        last_s = ahead - self.card.target_s + max(0.0, _EARLY_S - self._slowest_s)
         return min(max(last_s, _SHORTEST_REST_S), _LONGEST_REST_S), self._missing
 
     @property
@@ -192,20 +192,20 @@ class LiveLoop:
         self.line.send(pcm[:, :whole])
         self._encode_ms.append(1000 * (self._clock() - begin) / packets)
 
-    def _listen(self, sooner_s: float) -> None:
+    def _listen(self) -> None:
         ahead = self.card.ahead_s
         if ahead is None:
             self._listen_without_speaker()
             return
         self._due = None
         target = self.card.target_s
-        while ahead < target + sooner_s:
+        while ahead < target:
             # The moment at which exactly the target was left: it moves with the card's clock, not with this thread's
             # luck, and so the jitter buffer also sees the two cards' drift.
             self._make(self._clock() + ahead - target)
             self._wait_ms.append(1000 * target - self._decode_ms[-1])
             now_ahead = self.card.ahead_s
-            if now_ahead is None or now_ahead <= ahead - self._packet_s:
+            if now_ahead is None or now_ahead <= ahead - self._frame_s:
                 break  # the speaker went away, or takes more than can be made: the next turn will see
             ahead = now_ahead
 
@@ -216,11 +216,11 @@ class LiveLoop:
             self._due = now
         while self._due <= now:
             self._make(self._due)
-            self._due += self._packet_s
+            self._due += self._frame_s
 
     def _make(self, now: float) -> None:
         begin = self._clock()
-        pcm = self.line.read(self.line.packet_samples, now)
+        pcm = self.line.read(self.line.frame_samples, now)
         took = self._clock() - begin
         self._slowest_s = max(took, self._slowest_s * _SLOWEST_FORGETS)
         self._decode_ms.append(1000 * took)

@@ -119,6 +119,11 @@ class LoopLine:
         return self._packet_samples
 
     @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        return self.format.frame_samples
+
+    @property
     def sample_rate(self) -> int:
         """The model's."""
         return self.format.sample_rate

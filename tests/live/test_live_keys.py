@@ -26,7 +26,7 @@ LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0
 class Line:
     """Silence."""
 
-    sample_rate, packet_samples = 24_000, 320
+    sample_rate, packet_samples, frame_samples = 24_000, 320, 320
 
     def send(self, pcm: np.ndarray) -> None: ...
 

@@ -16,7 +16,7 @@ from streaming_encodec.live.loop import LiveLoop
 class Line:
     """A line whose figures are what the test says."""
 
-    sample_rate, packet_samples = 24_000, 320
+    sample_rate, packet_samples, frame_samples = 24_000, 320, 320
 
     def __init__(self) -> None:
         self.now = LineFigures()
