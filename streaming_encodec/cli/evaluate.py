@@ -205,9 +205,10 @@ class _Progress:
             self.showcase[condition.label] = samples
         if self._save_to is not None:
             name = condition.label.replace(", ", " ").replace(" ", "-").replace("%", "")
-            folder = self._save_to / "audio" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            with AudioWriter(folder / f"{Path(clip.name).stem}.flac", clip.sample_rate) as writer:
+            inside = [part for part in Path(clip.name).parts if part not in ("..", Path(clip.name).anchor)]
+            path = Path(self._save_to, "audio", name, *inside).with_suffix(".flac")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with AudioWriter(path, clip.sample_rate) as writer:
                 writer.write(samples[None])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,9 +62,8 @@ def _ecdc(file: Path) -> dict[str, Any]:
         "bytes": file.stat().st_size,
     }
     # The header names the model, not its rate; the published names carry it.
-    digits = "".join(c for c in header.model if c.isdigit())
-    if header.model.endswith("khz") and digits:
-        facts["sample_rate"] = int(digits) * 1000
+    if named := re.search(r"(\d+)khz$", header.model):
+        facts["sample_rate"] = int(named[1]) * 1000
         facts["seconds"] = header.samples / facts["sample_rate"]
     return facts
 

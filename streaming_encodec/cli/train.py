@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[Path, typer.Option("--data", help="Data set: 24 kHz FLAC with manifest.jsonl.")] = Path("data"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Data set: 24 kHz FLAC with manifest.jsonl.",
+            show_default="the run's or --config's, else data",
+        ),
+    ] = None,
     run_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; one that is there is resumed.")] = Path(
         "runs/voice-24khz"
     ),
@@ -64,11 +71,14 @@ def command(
     `streaming-encodec train --data data --out runs/mine --minutes 60`.
     """
     if build_data:
-        _build(data, folder or [], only_folders)
+        _build(data or Path("data"), folder or [], only_folders)
         return
     if folder or only_folders:
         raise typer.BadParameter("belongs to --build-data", param_hint="--folder")
+    if time_budget is not None and steps is not None:
+        raise typer.BadParameter("a run fits one budget: give --minutes or --steps", param_hint="--steps")
     changes: dict[str, object] = {
+        "data": None if data is None else str(data),
         "start_model": None if start_model is None else str(start_model),
         "minutes": time_budget,
         "steps": steps,
@@ -82,14 +92,16 @@ def command(
         "seed": seed,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    _train(_configured(config, data, run_folder, given, adversarial_start))
+    if steps is not None:
+        given["minutes"] = None
+    _train(_configured(config, run_folder, given, adversarial_start))
 
 
 train_command = command
 
 
 def _configured(
-    base: Path | None, data: Path, run_folder: Path, changes: dict[str, object], adversarial_start: int | None
+    base: Path | None, run_folder: Path, changes: dict[str, object], adversarial_start: int | None
 ) -> TrainConfig:
     from streaming_encodec.training.config import TrainConfig
 
@@ -97,17 +109,21 @@ def _configured(
     if base is None and held.exists():
         base = held
     settings = TrainConfig() if base is None else TrainConfig.from_json(base)
-    values: dict[str, object] = {**changes, "data": str(data), "out": str(run_folder)}
+    if base == held and (unsaid := settings.unsaid(held)):
+        defaults = ", ".join(f"{name} {value!r}" for name, value in unsaid.items())
+        note(f"{held} is of an earlier version; what it leaves out gets today's defaults: {defaults}")
+    values: dict[str, object] = {**changes, "out": str(run_folder)}
     if adversarial_start is not None:
         values["loss"] = dataclasses.replace(settings.loss, adversarial_start=adversarial_start)
     return dataclasses.replace(settings, **values)  # type: ignore[arg-type]
 
 
 def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
-    from streaming_encodec.training.recipe import SOURCES, Clip, Source, build_dataset
+    from streaming_encodec.training.recipe import SOURCES, Clip, build_dataset, folder_sources
 
-    own = tuple(Source(path.resolve().name, "folder", str(path), "user-supplied", "train") for path in folders)
+    own = folder_sources(folders)
     seconds: dict[str, float] = {}
+    skipped: list[str] = []
 
     def count(clip: Clip) -> None:
         name = f"{clip.source}, {clip.split}"
@@ -118,8 +134,10 @@ def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
     sources = own if only_folders else SOURCES + own
     if not sources:
         raise typer.BadParameter("needs at least one --folder", param_hint="--only-folders")
-    clips = build_dataset(data, sources, on_clip=count)
+    clips = build_dataset(data, sources, on_clip=count, on_skip=skipped.append)
     print_facts(f"{data}: {len(clips)} clips", {name: minutes(value) for name, value in seconds.items()})
+    for reason in skipped:
+        note(f"left out: {reason}")
 
 
 def _train(config: TrainConfig) -> None:
@@ -132,6 +150,8 @@ def _train(config: TrainConfig) -> None:
     note(f"{parameters / 1e6:.2f} M parameters; validation on {run.validation_clips} clips")
     with Interrupt() as interrupt:
         _show(run, interrupt)
+    if not run.trainer.quantised:
+        note("no codebooks yet: this model codes nothing, but the run goes on from here, or another with --start-model")
     out().print(f"step {run.step}: model in {run.out / 'model'}", soft_wrap=True)
 
 

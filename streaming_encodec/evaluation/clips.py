@@ -70,7 +70,10 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return [{"file": path.relative_to(folder).as_posix()} for path in found]
     try:
         rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [{key: str(value) for key, value in row.items()} | {"file": str(row["file"])} for row in rows]
+        return [
+            {key: str(value) for key, value in row.items() if value is not None} | {"file": str(row["file"])}
+            for row in rows
+        ]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
             f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); "

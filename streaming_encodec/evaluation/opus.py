@@ -24,13 +24,18 @@ _APPLICATION_VOIP = 2048
 _SET_BITRATE, _SET_VBR, _SET_COMPLEXITY, _SET_SIGNAL, _GET_LOOKAHEAD = 4002, 4006, 4010, 4024, 4027
 _SIGNAL_VOICE = 3001
 _MAX_PACKET_BYTES = 1275
-_RATES = (8000, 12000, 16000, 24000, 48000)
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 PACKET_MS = 20
 """Opus's usual packet in calls."""
 
 LONG_PACKET_MS = 60
 """Below 6 kbps: longer packets, which is how Opus gets down there at all."""
+
+
+def packet_ms(kbps: float) -> int:
+    """Length of a packet at ``kbps``."""
+    return PACKET_MS if kbps >= 6 else LONG_PACKET_MS
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class Opus:
 
     def encode(self, samples: Samples, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
         """[T] in −1 … 1 → packets at about ``kbps``; the encoder's voice mode, highest complexity."""
-        if sample_rate not in _RATES:
-            raise StreamError(f"Opus takes {', '.join(map(str, _RATES))} Hz, not {sample_rate}: resample first")
-        size = sample_rate * (PACKET_MS if kbps >= 6 else LONG_PACKET_MS) // 1000
+        if sample_rate not in OPUS_RATES:
+            raise StreamError(f"Opus takes {', '.join(map(str, OPUS_RATES))} Hz, not {sample_rate}: resample first")
+        size = sample_rate * packet_ms(kbps) // 1000
         error = ctypes.c_int()
         encoder = ctypes.c_void_p(self._lib.opus_encoder_create(sample_rate, 1, _APPLICATION_VOIP, ctypes.byref(error)))
         _check(error.value, "opus_encoder_create")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.judging import Judge, SerialJudge
 from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.metrics import MetricSet, Score
-from streaming_encodec.evaluation.opus import Opus
+from streaming_encodec.evaluation.opus import OPUS_RATES, Opus, packet_ms
 from streaming_encodec.evaluation.robustness import (
     SignalResult,
     border_ratio,
@@ -20,12 +21,14 @@ from streaming_encodec.evaluation.robustness import (
     decode_forgetful,
     decode_offline,
 )
-from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, decode_clips, encode_clips
+from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, encode_clips, encode_set
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.streaming.half import check_streams
 
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 
 _BORDER_CLIPS = 4  # some 2,000 frames: enough for a ratio
+_BORDER_S = 30.0  # they are decoded whole, offline
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,16 @@ def evaluate(
     """Run ``plan`` on ``model``; ``judge`` applies the metrics, by itself in this process.
 
     Raises:
-        StreamError: the model cannot stream by samples.
+        StreamError: the model cannot stream by samples, Opus doesn't take its rate, or a loss can't be had.
         ConfigError: a bandwidth is not one of the model's.
         MissingExtraError: Opus is wanted and there is no libopus.
     """
+    opus = _check(model, plan)
     listener = listener or Silent()
     judge = judge or SerialJudge(clips, metrics)
     total = len(_conditions(plan))
     rows, borders = [], []
-    outcomes = _outcomes(model, clips, plan)
+    outcomes = _outcomes(model, clips, plan, opus)
     for done, (condition, kbps, lost, sounds) in enumerate(outcomes):
         listener.begin(condition, done, total)
         for clip, sound in zip(clips, sounds, strict=True):
@@ -168,20 +172,37 @@ def _conditions(plan: Plan) -> list[Condition]:
     return [Condition(ORIGINAL, 0.0, 0.0), *clean, *lossy]
 
 
-def _outcomes(model: EncodecModel, clips: Sequence[Clip], plan: Plan) -> Iterator[Outcome]:
+def _check(model: EncodecModel, plan: Plan) -> Opus | None:
+    """What can't be run is said before the first minute, not after the last; returns the baseline, if one is wanted."""
+    check_streams(model)
+    for kbps in (*plan.bandwidths, *plan.loss_bandwidths):
+        model.config.num_codebooks_for(kbps)
+    packets_ms = [model.config.frame_ms, *([packet_ms(kbps) for kbps in plan.loss_bandwidths] if plan.opus else [])]
+    for loss in plan.losses if plan.loss_bandwidths else ():
+        bursty_loss(1, max(packets_ms), loss, plan.seed, plan.burst_ms)
+    if not plan.opus:
+        return None
+    if model.config.sampling_rate not in OPUS_RATES:
+        raise StreamError(
+            f"Opus takes {', '.join(map(str, OPUS_RATES))} Hz, the model has {model.config.sampling_rate}: "
+            "evaluate without it (--no-opus)"
+        )
+    return Opus()
+
+
+def _outcomes(model: EncodecModel, clips: Sequence[Clip], plan: Plan, opus: Opus | None) -> Iterator[Outcome]:
     config = model.config
     yield Condition(ORIGINAL, 0.0, 0.0), 0.0, 0.0, [clip.samples for clip in clips]
     rates = sorted({*plan.bandwidths, *plan.loss_bandwidths})
     for kbps in rates:
-        coded = encode_clips(model, clips, kbps, plan.block_samples)
+        coded = encode_set(model, clips, kbps, plan.block_samples)
         frame_ms = 1000 * config.hop_length / config.sampling_rate
         for loss in _losses(plan, kbps):
             masks = _masks(coded.frames, frame_ms, loss, plan)
-            sounds = decode_clips(model, coded, masks if loss else None)
+            sounds = coded.decode(model, masks if loss else None)
             yield Condition(MODEL, kbps, loss), coded.kbps, _share(masks), sounds
-    if not plan.opus:
+    if opus is None:
         return
-    opus = Opus()
     for kbps in rates:
         streams = [opus.encode(clip.samples, clip.sample_rate, kbps) for clip in clips]
         measured = float(np.average([s.kbps for s in streams], weights=[s.length for s in streams]))
@@ -234,11 +255,14 @@ def _mean(scores: Sequence[Score | None]) -> float | None:
 
 def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Samples], kbps: float) -> Borders:
     hop = model.config.hop_length
-    coded = encode_clips(model, clips[:_BORDER_CLIPS], kbps)
+    most = round(_BORDER_S * model.config.sampling_rate)
+    clips = [replace(clip, samples=clip.samples[:most]) for clip in clips[:_BORDER_CLIPS]]
+    sounds = [sound[:most] for sound in sounds[:_BORDER_CLIPS]]
+    coded = encode_clips(model, clips, kbps)
     return Borders(
         kbps,
-        original=border_ratio([clip.samples for clip in clips[:_BORDER_CLIPS]], hop),
+        original=border_ratio([clip.samples for clip in clips], hop),
         offline=border_ratio(decode_offline(model, coded), hop),
-        model=border_ratio(sounds[:_BORDER_CLIPS], hop),
+        model=border_ratio(sounds, hop),
         forgetful=border_ratio(decode_forgetful(model, coded), hop),
     )

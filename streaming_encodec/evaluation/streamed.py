@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,18 @@ from streaming_encodec.evaluation.losses import Lost, conceal
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 
+T = TypeVar("T")
+
 BLOCK_SAMPLES = 480
 """What the encoder is handed at a time: 20 ms, no multiple of the frame, so that every alignment is met."""
 
 FRAMES_PER_STEP = 4
 """Frames that go through the network at once: cheaper than single ones, and equal to them to rounding (the
 streaming laws are tests of their own)."""
+
+
+GROUP_SECONDS = 600.0
+"""Sound that goes through the network in step, filled up to the longest: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,57 @@ class CodedClips:
     frames: tuple[int, ...]
     lengths: tuple[int, ...]
     kbps: float
+
+
+@dataclass(frozen=True)
+class CodedSet:
+    """Clips of any lengths, coded in groups of like ones; ``groups`` are their places."""
+
+    groups: tuple[tuple[int, ...], ...]
+    coded: tuple[CodedClips, ...]
+
+    @property
+    def frames(self) -> list[int]:
+        """Of each clip, in the clips' order."""
+        return [frames for _, frames in sorted(self._each(coded.frames for coded in self.coded))]
+
+    @property
+    def kbps(self) -> float:
+        return self.coded[0].kbps
+
+    def decode(self, model: EncodecModel, lost: Sequence[Lost] | None = None) -> list[Samples]:
+        """All clips as `decode_clips` gives them, in their order."""
+        sounds = (
+            decode_clips(model, coded, None if lost is None else [lost[place] for place in group])
+            for group, coded in zip(self.groups, self.coded, strict=True)
+        )
+        found = dict(self._each(sounds))
+        return [found[place] for place in range(len(found))]
+
+    def _each(self, values: Iterable[Sequence[T]]) -> Iterator[tuple[int, T]]:
+        for group, of_group in zip(self.groups, values, strict=True):
+            yield from zip(group, of_group, strict=True)
+
+
+def like_lengths(clips: Sequence[Clip], seconds: float = GROUP_SECONDS) -> tuple[tuple[int, ...], ...]:
+    """Places of clips, longest first, in groups that hold at most ``seconds`` when filled up, or a single clip."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(clips)), key=lambda place: -len(clips[place].samples)):
+        last = groups[-1] if groups else []
+        if last and (len(last) + 1) * clips[last[0]].seconds <= seconds:
+            last.append(place)
+        else:
+            groups.append([place])
+    return tuple(tuple(group) for group in groups)
+
+
+def encode_set(
+    model: EncodecModel, clips: Sequence[Clip], bandwidth: float, block_samples: int = BLOCK_SAMPLES
+) -> CodedSet:
+    """Encode clips of any lengths, see `encode_clips`."""
+    groups = like_lengths(clips)
+    coded = (encode_clips(model, [clips[place] for place in group], bandwidth, block_samples) for group in groups)
+    return CodedSet(groups, tuple(coded))
 
 
 def encode_clips(

@@ -29,8 +29,9 @@ class LossBalancer:
 
     def balance(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """The sum of the losses' gradients at the output [B, C, T], each with its share."""
-        active = {name: value for name, value in gradients.items() if self._shares.get(name, 0.0) > 0.0}
-        total_share = sum(self._shares[name] for name in active)
+        # The reference is followed even where it has no share: the sum is scaled to it.
+        active = {name: value for name, value in gradients.items() if self._share(name) or name == self._reference}
+        total_share = sum(self._share(name) for name in active)
         total = torch.zeros_like(next(iter(active.values())))
         for name, gradient in active.items():
             norms = gradient.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1]
@@ -47,8 +48,11 @@ class LossBalancer:
             # A weighted mean: exact from the first step, not biased to zero.
             self._weights[name] = weight * self._decay + 1.0 - self._decay
             self._norms[name] = before * self._decay + float(norms.mean()) * (1.0 - self._decay)
-            total = total + gradient * (self._shares[name] / total_share / (self._average(name) + 1e-12))
+            total = total + gradient * (self._share(name) / total_share / (self._average(name) + 1e-12))
         return total * self._average(self._reference)
+
+    def _share(self, name: str) -> float:
+        return self._shares.get(name, 0.0)
 
     def _average(self, name: str) -> float:
         return self._norms.get(name, 0.0) / self._weights.get(name, 1.0)

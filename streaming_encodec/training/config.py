@@ -212,6 +212,20 @@ class TrainConfig:
         except (OSError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} is no training configuration ({error})") from error
 
+    def unsaid(self, path: Path) -> dict[str, Any]:
+        """The fields that the file this was read from leaves out, as ``part.field``, with the value they got.
+
+        An earlier version wrote it: a run that goes on from it learns from today's defaults there.
+        """
+        said = json.loads(path.read_text())
+        left: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if name not in said:
+                left[name] = value
+            elif isinstance(said[name], dict) and isinstance(value, dict) and name != "source_weights":
+                left |= {f"{name}.{key}": item for key, item in value.items() if key not in said[name]}
+        return left
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Build from plain values, lists where the fields are tuples."""

@@ -18,7 +18,7 @@ class CsvLog:
     def __init__(self, path: Path, columns: Sequence[str], resume_step: int) -> None:
         self._path = path
         self._columns = list(columns)
-        rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step] if path.exists() else []
+        rows = [row for row in read_rows(path) if _step(row) <= resume_step] if path.exists() else []
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
             writer.writeheader()
@@ -28,13 +28,17 @@ class CsvLog:
         """Append one row and close the file, so that a reader always sees whole rows."""
         with self._path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+            writer.writerow({name: f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in row.items()})
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """All rows of a CSV file."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _step(row: Mapping[str, str]) -> int:
+    return int(float(row["step"]))  # as a float: logs of earlier versions have 1e+06
 
 
 def plot_curves(csv_path: Path, png_path: Path, groups: Sequence[Sequence[str]]) -> bool:
@@ -47,7 +51,7 @@ def plot_curves(csv_path: Path, png_path: Path, groups: Sequence[Sequence[str]])
     figure = Figure(figsize=(4.2 * len(groups), 3.4), layout="constrained")
     for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         for name in group:
-            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            points = [(_step(row), float(row[name])) for row in rows if row.get(name)]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, linewidth=1.0)
         axes.set_xlabel("step")

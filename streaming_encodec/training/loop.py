@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,19 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from streaming_encodec.audio.atomic import AtomicPath
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.curves import CsvLog, plot_curves
 from streaming_encodec.training.dataset import ClipStore, Samples, SegmentSource, load_split
-from streaming_encodec.training.step import CodecTrainer
+from streaming_encodec.training.step import CodecTrainer, torch_device
 from streaming_encodec.training.validation import pick_clips, validate
 
 Row = dict[str, float]
 
 PANELS = (
     ("waveform", "shaped", "mel"),
-    ("loudness", "envelope"),
+    ("loudness", "envelope", "similarity"),
     ("commitment", "grad_norm"),
     ("perplexity_1", "perplexity_mean"),
     ("discriminator", "adversarial", "feature"),
@@ -41,6 +44,7 @@ class TrainingRun:
     def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self._clock = clock
+        self._device = torch_device(config.device)
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self._state_path = self.out / "state.safetensors"
@@ -53,14 +57,17 @@ class TrainingRun:
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._drawn: dict[int, Future[Samples]] = {}
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
-        self.trainer = CodecTrainer(config, self._batch(_LEVELS_STEP))
+        resumes = self._state_path.exists()
+        # The state holds all weights: a resumed run doesn't need the model that it once began with.
+        start = dataclasses.replace(config, start_model=None) if resumes else config
+        self.trainer = CodecTrainer(start, self._batch(_LEVELS_STEP))
         self.step = 0
         self.elapsed_s = 0.0
         self._codebooks_at = 0.0  # progress when they began
-        if self._state_path.exists():
+        if resumes:
             self._resume()
-        else:
-            (self.out / "config.json").write_text(config.to_json())
+        with AtomicPath(self.out / "config.json") as file:
+            file.temporary.write_text(config.to_json())
         most = config.model.num_quantizers
         self._counts = [count for count in (2, 4, 8, 16, 32) if count <= most] or [most]
         scores = [f"{name}_{count}" for count in self._counts for name in ("pesq", "stoi", "mel")]
@@ -101,7 +108,8 @@ class TrainingRun:
         The state is saved at the end in any case, so the next run goes on from there.
         """
         torch.set_num_threads(self.config.threads)
-        stop = self.config.steps if until_step is None else until_step
+        budget = self.config.steps if self.config.minutes is None else sys.maxsize
+        stop = budget if until_step is None else until_step
         averages: Row = {}
         while self.step < stop and self.progress() < 1.0 and not stop_requested():
             before = self._clock()
@@ -162,7 +170,7 @@ class TrainingRun:
         """The batch of a step; the next one is drawn meanwhile, as the draw depends on the step's number alone."""
         drawn = self._drawn.pop(step, None) or self._draw(step)
         self._drawn = {step + 1: self._draw(step + 1)}
-        return torch.from_numpy(drawn.result())[:, None].to(self.config.device)
+        return torch.from_numpy(drawn.result())[:, None].to(self._device)
 
     def _draw(self, step: int) -> Future[Samples]:
         return self._drawing.submit(self._source.batch, step, self.config.batch_size)

@@ -109,7 +109,7 @@ class EnvelopeLoss(nn.Module):
             wanted = self.envelopes(target)
             frames = wanted.square().sum(2, keepdim=True)
             # Quiet stretches (40 dB below the loudest frame) have no say, as in the measure.
-            heard = frames.mean(-1) > 1e-4 * frames.amax(-1)
+            heard = frames.mean(-1) > 1e-4 * frames.amax((1, 3))[:, None]  # [B, windows, 1]
             norm = wanted.norm(dim=-1, keepdim=True)
         got = self.envelopes(output)
         with torch.no_grad():

@@ -9,6 +9,7 @@ on while it runs, ``eval`` is kept for the final report. Only ``train`` must be 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import tarfile
@@ -36,6 +37,10 @@ RESERVED_VOICES = frozenset(
 
 VALIDATION_VOICES = frozenset({"bm_daniel", "if_sara"})
 """Kokoro voices held out of training for the loop's own validation."""
+
+
+_LONGEST_S = 30.0
+"""A clip is decoded whole for each segment that is drawn from it."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +153,37 @@ FETCHERS: dict[Kind, Callable[[Source, Path], Path]] = {
 }
 
 
+def folder_sources(folders: Sequence[Path]) -> tuple[Source, ...]:
+    """Folders of one's own as sources to train on, each with a name that no other source has."""
+    taken = {source.name for source in SOURCES}
+    made = []
+    for folder in folders:
+        parts = [part for part in folder.resolve().parts if part != folder.anchor] or ["folder"]
+        names = ["-".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        names += [f"{names[-1]}-{number}" for number in range(2, len(folders) + 2)]
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        made.append(Source(name, "folder", str(folder), "user-supplied", "train"))
+    return tuple(made)
+
+
 def build_dataset(
     out: Path, sources: Sequence[Source], sample_rate: int = 24000, min_seconds: float = 0.4,
-    on_clip: Callable[[Clip], None] | None = None,
+    on_clip: Callable[[Clip], None] | None = None, on_skip: Callable[[str], None] | None = None,
 ) -> list[Clip]:  # fmt: skip
     """Write ``out/<source>/<n>.flac``, ``out/manifest.jsonl`` and ``out/SOURCES.json``; return the clips.
 
-    A source whose folder already has a ``done`` mark is not fetched again, so an interrupted build goes on
-    where it stopped. Raises :class:`ConfigError` for a ``train`` source whose licence is not permissive.
+    A package whose folder already has a ``done`` mark is not fetched again, so an interrupted build goes on
+    where it stopped; a folder of one's own may have changed and is read each time. There, what can't be read is left
+    out and told to ``on_skip``. Recordings longer than half a minute are cut into equal parts.
+
+    Raises:
+        ConfigError: a ``train`` source whose licence is not permissive, or two sources of one name.
+        FileFormatError: a source can't be had, or holds nothing.
     """
+    names = [source.name for source in sources]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two sources are named {', '.join(doubled)}: give each a name of its own")
     for source in sources:
         if source.split == "train" and source.licence not in PERMISSIVE:
             raise ConfigError(
@@ -167,10 +194,12 @@ def build_dataset(
     clips: list[Clip] = []
     for source in sources:
         done = out / source.name / "done.jsonl"
+        if source.kind == "folder":
+            _forget(source, out, done)
         if not done.exists():
             with tempfile.TemporaryDirectory() as work:
                 folder = FETCHERS[source.kind](source, Path(work))
-                made = list(_convert(source, folder, out, sample_rate, min_seconds))
+                made = list(_convert(source, folder, out, sample_rate, min_seconds, on_skip))
             write_manifest(done, made)
         for clip in read_manifest(done):
             clips.append(clip)
@@ -181,24 +210,54 @@ def build_dataset(
     return clips
 
 
-def _convert(source: Source, folder: Path, out: Path, sample_rate: int, min_seconds: float) -> Iterator[Clip]:
+def _forget(source: Source, out: Path, done: Path) -> None:
+    """Remove what an earlier build made of a folder; nothing else that lies there."""
+    if Path(source.location).resolve() in ((out / source.name).resolve(), out.resolve()):
+        raise ConfigError(f"{source.location} is where its own clips would go: give another folder for the data set")
+    if done.exists():
+        for clip in read_manifest(done):
+            (out / clip.file).unlink(missing_ok=True)
+        done.unlink()
+
+
+def _convert(
+    source: Source,
+    folder: Path,
+    out: Path,
+    sample_rate: int,
+    min_seconds: float,
+    on_skip: Callable[[str], None] | None,
+) -> Iterator[Clip]:
     listed = _listed_voices(folder)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     files = [p for p in files if not any(part in source.skip for part in p.relative_to(folder).parts)]
+    if out.resolve().is_relative_to(folder.resolve()):  # the data set itself is no recording
+        files = [p for p in files if not p.resolve().is_relative_to(out.resolve())]
     if not files:
         raise FileFormatError(f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})")
     (out / source.name).mkdir(exist_ok=True)
+    unread = 0
     for number, path in enumerate(files):
-        samples = read_audio(path, sample_rate)
-        if len(samples) < min_seconds * sample_rate or float(np.abs(samples).max()) < 1e-3:
+        try:
+            samples = read_audio(path, sample_rate)
+        except FileFormatError as error:
+            unread += 1
+            if source.kind != "folder" or unread == len(files):
+                raise
+            if on_skip is not None:
+                on_skip(str(error))
             continue
         voice = listed.get(path.relative_to(folder).as_posix(), "")
         speaker = source.speaker or voice or path.parent.name
-        target = f"{source.name}/{number:05d}.flac"
-        write_flac(out / target, samples, sample_rate)
         split = split_of_voice(voice, source.split)
-        seconds = round(len(samples) / sample_rate, 3)
-        yield Clip(target, seconds, source.name, source.licence, speaker, split, source.content)
+        parts = np.array_split(samples, max(1, math.ceil(len(samples) / (_LONGEST_S * sample_rate))))
+        for part, piece in enumerate(parts):
+            if len(piece) < min_seconds * sample_rate or float(np.abs(piece).max()) < 1e-3:
+                continue
+            target = f"{source.name}/{number:05d}{f'-{part:03d}' if len(parts) > 1 else ''}.flac"
+            write_flac(out / target, piece, sample_rate)
+            seconds = round(len(piece) / sample_rate, 3)
+            yield Clip(target, seconds, source.name, source.licence, speaker, split, source.content)
 
 
 def split_of_voice(voice: str, default: Split) -> Split:
@@ -214,8 +273,14 @@ def _listed_voices(folder: Path) -> dict[str, str]:
     path = folder / "manifest.jsonl"
     if not path.exists():
         return {}
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return {row["file"]: str(row.get("voice", row.get("speaker", ""))) for row in rows}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {row["file"]: str(row.get("voice", row.get("speaker", ""))) for row in rows}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f"{path}: each line must be a JSON object with a 'file', and may have a 'voice' or 'speaker' ({error!r}); "
+            "mend it or remove it"
+        ) from error
 
 
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:

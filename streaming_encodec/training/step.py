@@ -55,7 +55,7 @@ class CodecTrainer:
 
     def __init__(self, config: TrainConfig, batch: Tensor) -> None:
         self.config = config
-        self.device = torch.device(config.device)
+        self.device = torch_device(config.device)
         if config.precision == "bfloat16":
             require_sane_gradients(config.model, self.device, torch.bfloat16)
         self.model = _starting_model(config, batch.cpu()).to(self.device).train()
@@ -233,6 +233,17 @@ class CodecTrainer:
         generator = torch.Generator().manual_seed(self.config.seed)
         self.quantizer.start(torch.cat(latents), generator)
         self.quantised = True
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name. Raises `ConfigError` where there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}: give cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("this torch sees no CUDA device: install its CUDA build and a driver, or train with cpu")
+    return device
 
 
 def _starting_model(config: TrainConfig, batch: Tensor) -> EncodecModel:

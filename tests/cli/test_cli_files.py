@@ -1,5 +1,6 @@
 """`stream`, `encode`, `decode`, `info`, `models` on good input."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,11 @@ def test_info(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:
     run("encode", speech, tmp_path / "a.ecdc", "-m", mono_model)
     facts = run("info", tmp_path / "a.ecdc", "--json").json
     assert (facts["kind"], facts["model"], facts["seconds"]) == ("ecdc", "small-24khz", 40_001 / 24_000)
+    shutil.copytree(mono_model, tmp_path / "small2-24khz")
+    run("encode", speech, tmp_path / "b.ecdc", "-m", tmp_path / "small2-24khz")
+    assert run("info", tmp_path / "b.ecdc", "--json").json["seconds"] == 40_001 / 24_000, (
+        "no digit of the name is a rate"
+    )
     facts = run("info", mono_model, "--json").json
     assert (facts["kind"], facts["bandwidths_kbps"], facts["streams_by"]) == (
         "model",

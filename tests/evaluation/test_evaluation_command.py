@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from streaming_encodec.cli.evaluate import evaluate_command
-from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError
+from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError, StreamError
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import load_clips
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
@@ -32,6 +33,7 @@ from streaming_encodec.evaluation.runner import (
     Row,
     evaluate,
 )
+from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training.recipe import Source
 
 
@@ -174,6 +176,35 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert again.rows == result.rows, "a run can be repeated"
 
 
+def test_what_cannot_be_run_is_said_before_anything_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = load_clips(write_folder(tmp_path, clips=1), RATE)
+    metrics = make_metrics(["log_mel_db"])
+    model = small_model()
+    other_rate = EncodecModel(dataclasses.replace(model.config, sampling_rate=32_000))
+
+    def judge(sounds, names):  # type: ignore[no-untyped-def]
+        raise AssertionError("hours of work would be lost")
+
+    def told(model: EncodecModel, error: type[Exception], match: str, **plan: object) -> None:
+        planned = dataclasses.replace(Plan((1.5,), losses=(), opus=False), **plan)  # type: ignore[arg-type]
+        with pytest.raises(error, match=match):
+            evaluate(model, clips, metrics, planned, judge=judge)
+
+    told(model, ConfigError, "24.0", bandwidths=(1.5, 24.0))
+    told(model, ConfigError, "24.0", loss_bandwidths=(24.0,))
+    told(model, StreamError, "loss share", losses=(0.1, 1.0), loss_bandwidths=(1.5,))
+    told(other_rate, StreamError, "--no-opus", bandwidths=other_rate.config.target_bandwidths, opus=True)
+    monkeypatch.setattr(opus_module, "_library", lambda: (_ for _ in ()).throw(MissingExtraError("no libopus")))
+    told(model, MissingExtraError, "no libopus", opus=True)
+
+
+def test_a_text_that_is_null_is_none(tmp_path: Path) -> None:
+    write_folder(tmp_path, clips=1)
+    (tmp_path / "manifest.jsonl").write_text('{"file": "clip-0.flac", "text": null, "language": null}')
+    (clip,) = load_clips(tmp_path, RATE)
+    assert (clip.text, clip.language) == (None, "")
+
+
 def test_workers_judge_as_this_process_does(tmp_path: Path) -> None:
     clips = load_clips(write_folder(tmp_path, clips=2), RATE)
     metrics = make_metrics(["log_mel_db", "stoi"])
@@ -256,6 +287,23 @@ def test_the_command_writes_table_json_plots_and_audio(tmp_path: Path, model_fol
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     samples, rate = soundfile.read(out / "audio" / "model-6-kbps-10-lost" / "clip-1.flac")
     assert (len(samples), rate) == (round(1.2 * RATE), RATE)
+
+
+def test_audio_of_two_folders_is_written_apart_and_never_outside(tmp_path: Path, model_folder: Path) -> None:
+    folder = tmp_path / "audio"
+    for speaker in ("anna", "boris"):
+        write_folder(folder / speaker, clips=1)
+    outside = write_folder(tmp_path / "outside", clips=1) / "clip-0.flac"
+    before = outside.read_bytes()
+    names = ["anna/clip-0.flac", "boris/clip-0.flac", str(outside)]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps({"file": name}) for name in names))
+    result = run(
+        folder, "-m", model_folder, "-o", tmp_path / "out", "--metrics", "log_mel_db", "--bandwidths", "1.5",
+        "--loss", "", "--save-audio", "--no-opus", "--no-plots",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "out" / "audio").rglob("clip-0.flac"))) == 3
+    assert outside.read_bytes() == before
 
 
 def test_the_quick_way_says_what_it_left_out(tmp_path: Path, model_folder: Path) -> None:

@@ -100,6 +100,15 @@ def test_balanced_gradients_have_their_shares_whatever_the_losses_scale() -> Non
     assert torch.allclose(sums[1], expected, rtol=1e-4)
 
 
+def test_balancer_scales_to_a_reference_that_has_no_share() -> None:
+    x = torch.randn(2, 1, 50, requires_grad=True)
+    losses = {"a": x.square().mean(), "b": 100 * x.abs().mean()}
+    a, b = (gradients_of(losses, x)[name] for name in ("a", "b"))
+    total = LossBalancer({"a": 0.0, "b": 1.0}, reference="a").balance({"a": a, "b": b})
+    assert torch.allclose(total.norm() / a.norm(), torch.tensor(1.0), rtol=0.2)
+    assert torch.nn.functional.cosine_similarity(total.flatten(), b.flatten(), dim=0) > 0.99
+
+
 def test_balancer_limits_a_sudden_gradient_row_by_row_and_resumes_from_its_state() -> None:
     x = torch.ones(2, 1, 10, requires_grad=True)
     balancer = LossBalancer({"a": 1.0}, reference="a")

@@ -44,6 +44,19 @@ def test_added_sound_is_worse_than_missing_sound() -> None:
     assert float(loss(clean + band, clean)) > 1.5 * float(loss(clean, clean + band))
 
 
+def test_pauses_have_no_say_in_the_envelopes() -> None:
+    """The same words, another faint noise in the second of quiet after them."""
+    noise = [torch.randn(1, 1, 2 * RATE, generator=torch.Generator().manual_seed(n)) * 3e-4 for n in (1, 2)]
+    words = torch.nn.functional.pad(voice(), (0, RATE))
+    quiet = torch.arange(2 * RATE) >= RATE
+    output, target = (words + n * quiet for n in noise)
+    output = output.clone().requires_grad_()
+    loss = EnvelopeLoss(RATE)(output, target)
+    assert float(loss.detach()) < 0.01
+    gradient = torch.autograd.grad(loss, output)[0]
+    assert float(gradient[..., RATE + RATE // 2 :].abs().max()) == 0.0
+
+
 def test_loudness_does_not_depend_on_the_level_of_both() -> None:
     clean = voice()
     noisy = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * 0.01

@@ -14,12 +14,14 @@ import pytest
 import soundfile
 
 from streaming_encodec.errors import ConfigError, FileFormatError
+from streaming_encodec.training import recipe
 from streaming_encodec.training.decoding import read_audio
 from streaming_encodec.training.recipe import (
     PERMISSIVE,
     SOURCES,
     Source,
     build_dataset,
+    folder_sources,
     read_manifest,
     split_of_voice,
 )
@@ -87,16 +89,89 @@ def test_silent_and_very_short_files_and_skipped_folders_are_left_out(tmp_path: 
     assert len(build_dataset(tmp_path / "out", [source])) == 1
 
 
-def test_an_interrupted_build_goes_on_without_fetching_again(tmp_path: Path) -> None:
+def test_an_interrupted_build_goes_on_without_fetching_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = folder_of(tmp_path / "in", ["1.wav"])
-    first = Source("first", "folder", str(audio), "MIT", "train", "me")
+    fetched = []
+
+    def fetch(source: Source, into: Path) -> Path:
+        fetched.append(source.name)
+        return audio
+
+    monkeypatch.setitem(recipe.FETCHERS, "npm", fetch)
+    first = Source("first", "npm", "x", "MIT", "train", "me")
     missing = Source("second", "folder", str(tmp_path / "nowhere"), "MIT", "train", "me")
     with pytest.raises(FileFormatError, match="second"):
         build_dataset(tmp_path / "out", [first, missing])
-    (audio / "1.wav").unlink()
     folder_of(tmp_path / "nowhere", ["2.wav"])
     clips = build_dataset(tmp_path / "out", [first, missing])
     assert [clip.source for clip in clips] == ["first", "second"]
+    assert fetched == ["first"]
+
+
+def own(folder: Path) -> Source:
+    return Source("mine", "folder", str(folder), "user-supplied", "train")
+
+
+def test_a_folder_that_has_changed_is_read_again_and_leaves_nothing_old(tmp_path: Path) -> None:
+    audio, out = folder_of(tmp_path / "in", ["1.wav", "2.wav"]), tmp_path / "out"
+    build_dataset(out, [own(audio)])
+    (audio / "2.wav").unlink()
+    folder_of(audio, ["3.wav", "4.wav"])
+    (out / "mine" / "notes.txt").write_text("stays")
+    assert len(build_dataset(out, [own(audio)])) == 3
+    assert sorted(path.name for path in (out / "mine").iterdir()) == [
+        "00000.flac", "00001.flac", "00002.flac", "done.jsonl", "notes.txt",
+    ]  # fmt: skip
+    (audio / "4.wav").unlink()
+    build_dataset(out, [own(audio)])
+    assert not (out / "mine" / "00002.flac").exists()
+
+
+def test_folders_of_one_name_and_of_a_packages_name_stay_apart(tmp_path: Path) -> None:
+    folders = [folder_of(tmp_path / name, ["1.wav"]) for name in ("anna/wavs", "boris/wavs", "asterisk-en")]
+    sources = folder_sources(folders)
+    assert [source.name for source in sources] == ["wavs", "boris-wavs", f"{tmp_path.name}-asterisk-en"]
+    clips = build_dataset(tmp_path / "out", sources)
+    assert len({clip.file for clip in clips}) == 3
+    with pytest.raises(ConfigError, match="named mine"):
+        build_dataset(tmp_path / "out", [own(folders[0]), own(folders[1])])
+
+
+def test_what_cannot_be_read_in_a_folder_is_left_out_and_told(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav", "2.wav"])
+    (audio / "0.wav").write_bytes(b"")
+    told: list[str] = []
+    assert len(build_dataset(tmp_path / "out", [own(audio)], on_skip=told.append)) == 2
+    assert len(told) == 1
+    assert "0.wav" in told[0]
+
+
+def test_a_folder_with_a_foreign_manifest_says_what_it_should_hold(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    (audio / "manifest.jsonl").write_text('{"audio_filepath": "1.wav"}\n')
+    with pytest.raises(FileFormatError, match="'file'"):
+        build_dataset(tmp_path / "out", [own(audio)])
+
+
+def test_long_recordings_are_cut_into_equal_clips_and_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "talk.wav", voice_like(61.0, 1, 24000), 24000)
+    clips = build_dataset(tmp_path / "out", [own(tmp_path / "in")])
+    assert [round(clip.seconds, 2) for clip in clips] == [20.33] * 3
+    joined = np.concatenate([soundfile.read(tmp_path / "out" / clip.file)[0] for clip in clips])
+    assert np.allclose(joined, soundfile.read(tmp_path / "in" / "talk.wav")[0], atol=1e-4)
+
+
+def test_a_data_set_never_learns_from_itself(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    for name in ("first", "second"):
+        source = Source(name, "folder", str(audio), "user-supplied", "train")
+        assert len(build_dataset(audio / "data", [source])) == 1
+    with pytest.raises(ConfigError, match="another folder"):
+        build_dataset(audio, [own(audio)])
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="another folder"):
+        build_dataset(tmp_path, [own(tmp_path / "mine")])
 
 
 def test_packages_are_downloaded_and_unpacked_without_installing(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -17,11 +19,14 @@ from streaming_encodec.errors import CheckpointError, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.config import AugmentConfig, TrainConfig
-from streaming_encodec.training.curves import read_rows
+from streaming_encodec.training.curves import CsvLog, plot_curves, read_rows
 from streaming_encodec.training.loop import TrainingRun
 from streaming_encodec.training.step import DivergedError
 
 from .conftest import TINY_MODEL
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+DOCS = Path(__file__).parents[2] / "docs" / "voice-24khz"
 
 
 def tensors_of(run: TrainingRun) -> dict[str, torch.Tensor]:
@@ -101,6 +106,12 @@ def test_a_clip_of_few_codebooks_need_not_follow_the_waveform(
     assert set(ratio.numpy().round(3).tolist()) == {0.25, 0.5, 1.0}
     assert torch.allclose(shared["shaped"] / whole["shaped"], ratio)
     assert torch.equal(shared["mel"], whole["mel"])
+
+
+@pytest.mark.parametrize("device", ["gpu", pytest.param("cuda", marks=NO_CUDA)])
+def test_a_device_that_is_not_there_is_said(tiny_config: TrainConfig, device: str) -> None:
+    with pytest.raises(ConfigError, match="cpu"):
+        TrainingRun(dataclasses.replace(tiny_config, device=device))
 
 
 def test_segments_too_short_for_a_loss_are_refused(tiny_config: TrainConfig) -> None:
@@ -183,7 +194,8 @@ def test_minutes_fit_the_learning_rate_to_the_clock(tiny_config: TrainConfig) ->
         now[0] += 3.0
         return now[0]
 
-    config = dataclasses.replace(tiny_config, minutes=1.0, steps=10_000, validate_every=1000)
+    # ``steps`` doesn't count then, be there many or few.
+    config = dataclasses.replace(tiny_config, minutes=1.0, steps=5, validate_every=1000)
     rows = list(TrainingRun(config, clock).run())
     assert len(rows) == 20
     assert rows[-1]["elapsed_s"] == 60.0
@@ -222,6 +234,69 @@ def test_config_survives_json_and_refuses_nonsense(tiny_config: TrainConfig, tmp
     path.write_text(json.dumps({"nonsense": 1}))
     with pytest.raises(ConfigError, match="nonsense"):
         TrainConfig.from_json(path)
+
+
+def test_a_log_of_a_million_steps_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    log = CsvLog(path, ("step", "mel"), 0)
+    for step in (999_999, 1_000_000, 1_000_001):
+        log.write({"step": float(step), "mel": 0.5})
+    CsvLog(path, ("step", "mel"), 1_000_000)
+    assert [row["step"] for row in read_rows(path)] == ["999999", "1000000"]
+    assert plot_curves(path, tmp_path / "curves.png", [("mel",)])
+
+
+def test_a_resumed_run_needs_no_model_it_began_with_and_keeps_what_it_was_told(tiny_config: TrainConfig) -> None:
+    first = dataclasses.replace(tiny_config, out=tiny_config.out + "-first", steps=4)
+    list(TrainingRun(first).run())
+    start = str(Path(first.out, "model"))
+    config = dataclasses.replace(tiny_config, start_model=start, steps=4)
+    list(TrainingRun(config).run(until_step=2))
+    shutil.rmtree(first.out)
+    longer = dataclasses.replace(config, steps=8)
+    assert TrainingRun(longer).step == 2
+    assert TrainConfig.from_json(Path(config.out, "config.json")) == longer
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_configurations_of_the_shipped_model_say_everything(path: Path) -> None:
+    """A default of today must not change what a run of earlier was."""
+    assert TrainConfig.from_json(path).unsaid(path) == {}
+
+
+def command_line(*options: str | Path) -> Result:
+    app = Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(option) for option in options])
+
+
+def test_command_goes_on_with_the_runs_own_data_and_tells_of_fields_left_out(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no folder `data` is
+    out = tmp_path / "cli"
+    path = tmp_path / "config.json"
+    path.write_text(tiny_config.to_json())
+    assert command_line("--out", out, "--config", path, "--steps", "2").exit_code == 0
+    values = json.loads((out / "config.json").read_text())
+    assert values["data"] == tiny_config.data
+    del values["loss"]["similarity"]
+    (out / "config.json").write_text(json.dumps(values))
+    result = command_line("--out", out, "--steps", "3")
+    assert result.exit_code == 0, result.output
+    assert "loss.similarity 5.0" in " ".join(result.output.split())
+
+
+def test_command_says_when_the_model_has_no_codebooks_yet(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(dataclasses.replace(tiny_config, minutes=0.05).to_json())
+    early = command_line("--config", path, "--out", tmp_path / "early", "--steps", "2")
+    assert "no codebooks yet" in early.output
+    assert "step 2: model" in early.output
+    late = command_line("--config", path, "--out", tmp_path / "late", "--steps", "5")
+    assert late.exit_code == 0
+    assert "no codebooks" not in late.output
+    assert command_line("--minutes", "1", "--steps", "5").exit_code == 2
 
 
 def test_command_trains_and_goes_on(tiny_config: TrainConfig, tmp_path: Path) -> None:
