@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,9 +33,14 @@ class FakeStream:
 
 @dataclass
 class FakeBackend:
-    """Devices by index; ``rates`` is what all of them take."""
+    """Devices by index; ``rates`` is what all of them take, and ``channels``, if given, the one number that they do.
+
+    stuck: a stream is still being closed, and nothing can be opened.
+    """
 
     rates: tuple[int, ...] = (24_000, 48_000)
+    channels: int | None = None
+    stuck: bool = False
     all: list[Device] = field(
         default_factory=lambda: [
             Device(0, "Built-in Microphone", "Fake", 1, 0, 48_000, is_default_input=True),
@@ -50,10 +55,12 @@ class FakeBackend:
         return self.all
 
     def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
+        if self.channels not in (None, channels):
+            return "Invalid number of channels"
         return None if sample_rate in self.rates else "Invalid sample rate"
 
     def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
-        if device not in self.all:
+        if self.stuck or device not in self.all:
             raise DeviceError("it is gone")
         stream = FakeStream(kind, sample_rate, channels, callback)
         self.streams.append(stream)
@@ -62,6 +69,10 @@ class FakeBackend:
     def refresh(self) -> None:
         assert not any(stream.active for stream in self.streams), "PortAudio would crash"
         self.refreshes += 1
+        self.all[:] = [replace(device, index=number) for number, device in enumerate(self.all)]
+
+    def can_refresh(self) -> bool:
+        return not self.stuck
 
     def stream(self, kind: Kind) -> FakeStream:
         """The one that is open now."""

@@ -111,7 +111,8 @@ class SoundCard:
             return np.zeros((1, 0), np.float32)
         self._microphone.is_heard = True
         block = self._microphone.ring.read_all()
-        return self._microphone.resampler.push(mix_channels(block.T, 1))
+        # The last of an interface's many inputs may be what it plays: the others would hear themselves.
+        return self._microphone.resampler.push(mix_channels(block.T[:2], 1))
 
     def write(self, pcm: Pcm) -> None:
         """Give the speaker [1, n] to play after what waits already; dropped while it is gone."""
@@ -235,11 +236,11 @@ class SoundCard:
 
     def _search(self, now: float) -> None:
         """PortAudio sees new devices only when it begins anew, and for that all streams must be closed."""
+        if not self._backend.can_refresh():
+            return  # the side that is left goes on
         self.close()
-        try:
+        with contextlib.suppress(DeviceError):  # the audio service itself is away: try again later
             self._backend.refresh()
-        except DeviceError:
-            return  # the audio service itself is away: try again later
         self._open_all(now)
 
     def _open_all(self, now: float) -> None:

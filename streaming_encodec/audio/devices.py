@@ -87,7 +87,11 @@ class Backend(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Look again for devices that came or went. All streams must be closed."""
+        """Look again for devices that came or went. All streams must be closed. Raises DeviceError."""
+        ...
+
+    def can_refresh(self) -> bool:
+        """Whether `refresh` can be tried now; asked before all streams are closed for it."""
         ...
 
 
@@ -115,9 +119,27 @@ def find_device(devices: Sequence[Device], kind: Kind, wanted: str | int | None)
     raise DeviceError(f"there is no audio {kind} device {wanted!r}; there are {names}")
 
 
+def find_again(devices: Sequence[Device], kind: Kind, known: Device) -> Device:
+    """The device that was in use, whatever its number is now: PortAudio counts anew when one comes or goes.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    found = [d for d in devices if d.channels(kind) and (d.name, d.host) == (known.name, known.host)]
+    if not found:
+        raise DeviceError(f"the audio {kind} {known.name!r} is away: plug it in again, or choose another device")
+    return next((device for device in found if device.index == known.index), found[0])
+
+
+def channel_counts(device: Device, kind: Kind) -> tuple[int, ...]:
+    """How many channels to ask for, in turn: some devices take two at least, some all that they have."""
+    most = device.channels(kind)
+    return tuple(dict.fromkeys((1, min(2, most), most)))
+
+
 def choose_shape(backend: Backend, device: Device, kind: Kind, sample_rate: int) -> tuple[int, int]:
-    """Rate and channels to open a device with: the model's rate if it can be had, one channel rather than
-    two.
+    """Rate and channels to open a device with: the model's rate if it can be had, and as few channels as it
+    takes.
 
     Raises:
         DeviceError: the device takes none; the message repeats what it says.
@@ -125,7 +147,7 @@ def choose_shape(backend: Backend, device: Device, kind: Kind, sample_rate: int)
     rates = dict.fromkeys((sample_rate, device.sample_rate, *_INSTEAD_HZ))
     said = None
     for rate in rates:
-        for channels in dict.fromkeys((1, min(2, device.channels(kind)))):
+        for channels in channel_counts(device, kind):
             refusal = backend.refusal(device, kind, rate, channels)
             if refusal is None:
                 return rate, channels

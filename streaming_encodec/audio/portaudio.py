@@ -24,7 +24,8 @@ class PortAudio:
 
     def __init__(self) -> None:
         self._library: Any = None
-        self._is_stuck = False
+        self._closing: threading.Thread | None = None  # the last that did not end at once
+        self._has_ended = False  # between an end that went well and a beginning that did not
 
     def devices(self) -> list[Device]:
         """All devices of all host interfaces. Raises DeviceError where PortAudio is missing or broken."""
@@ -75,6 +76,7 @@ class PortAudio:
             callback(block, time.outputBufferDacTime - time.currentTime, bool(status))
 
         make = sd.InputStream if kind == "input" else sd.OutputStream
+        stream = None
         try:
             stream = make(
                 device=device.index,
@@ -87,6 +89,8 @@ class PortAudio:
             )
             stream.start()
         except (sd.PortAudioError, ValueError) as error:
+            if stream is not None:
+                self.goodbye(stream)
             raise DeviceError(
                 f"the audio {kind} {device.name!r} cannot be opened ({_reason(error)}): is another program "
                 "using it? close that, or choose another device (`streaming-encodec devices`)"
@@ -98,25 +102,51 @@ class PortAudio:
         sd = self._load()
         self._check_answers()
         # sounddevice has no public way; its documentation names these two for the purpose.
-        sd._terminate()
-        sd._initialize()
+        try:
+            if not self._has_ended:
+                sd._terminate()
+                self._has_ended = True
+            sd._initialize()
+            self._has_ended = False
+        except sd.PortAudioError as error:
+            raise DeviceError(
+                f"PortAudio cannot begin anew ({_reason(error)}): is the audio service of this system running?"
+            ) from error
+
+    def can_refresh(self) -> bool:
+        """Whether `refresh` is worth closing all streams for: not while one is still being closed."""
+        return not self._is_stuck()
 
     def goodbye(self, stream: Any) -> None:
         """Close a stream, but do not wait for an audio server that will never answer."""
-        if self._is_stuck:
-            return
-        closing = threading.Thread(target=stream.close, name="streaming-encodec-close", daemon=True)
+        before = self._closing if self._is_stuck() else None
+        closing = threading.Thread(
+            target=_close_after, args=(before, stream), name="streaming-encodec-close", daemon=True
+        )
         closing.start()
-        closing.join(_GOODBYE_S)
-        if closing.is_alive():
-            self._is_stuck = True
+        if before is None:  # one that waits is enough
+            closing.join(_GOODBYE_S)
+            if not closing.is_alive():
+                return
             # It would say goodbye at the end of the program, and wait again.
             atexit.unregister(self._library._exit_handler)
+        self._closing = closing
+
+    def _is_stuck(self) -> bool:
+        """Whether a stream that was closed long ago is still not closed; some only take their time."""
+        if self._closing is None:
+            return False
+        if self._closing.is_alive():
+            return True
+        self._closing = None
+        atexit.register(self._library._exit_handler)
+        return False
 
     def _check_answers(self) -> None:
-        if self._is_stuck:
+        if self._is_stuck():
             raise DeviceError(
-                "the audio server has ended and PortAudio waits for it: start the program again for sound"
+                "PortAudio still waits for a device or an audio server that went away: "
+                "if sound does not come back by itself, start the program again"
             )
 
     def _load(self) -> Any:
@@ -141,6 +171,12 @@ class _Stream:
 
     def close(self) -> None:
         self._backend.goodbye(self._stream)
+
+
+def _close_after(before: threading.Thread | None, stream: Any) -> None:
+    if before is not None:
+        before.join()
+    stream.close()
 
 
 def _reason(error: Exception) -> str:

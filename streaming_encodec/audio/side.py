@@ -1,6 +1,6 @@
 """One direction of a sound card: its ring, its rate, and the callback between.
 
-The callbacks only copy between the card's block and a ring that was made before and note five numbers; the
+The callbacks only copy between the card's block and a ring that was made before and note a few numbers; the
 microphone's wakes the thread that computes once what that waits for is there. All else happens in that thread.
 """
 
@@ -10,7 +10,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streaming_encodec.audio.devices import Backend, Device, DeviceStream, Kind, choose_shape, find_device
+from streaming_encodec.audio.devices import (
+    Backend,
+    Device,
+    DeviceStream,
+    Kind,
+    choose_shape,
+    find_again,
+    find_device,
+)
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.ring import Block, SampleRing
 
@@ -18,6 +26,8 @@ _RING_S = 0.5
 """Longer than any pause of the computing thread that can still be called a call."""
 _SILENT_S = 1.0
 """A device that has not called back for so long is gone."""
+_LARGEST_OF_S = 10.0
+"""A block that was longer than all others counts for so long, and for twice that at most."""
 
 
 @dataclass(slots=True)
@@ -39,7 +49,7 @@ class Side:
     """One direction of a sound card, open or lost.
 
     wake_at: the microphone wakes somebody, once, when so many samples wait. grain: what divides all blocks and all that
-    was written.
+    was written. block_s: the card's largest block lately, in seconds.
     """
 
     def __init__(
@@ -63,6 +73,8 @@ class Side:
         self.block_s = 0.0
         self.is_heard = False
         self._called_at = 0.0
+        self._largest_from = 0.0
+        self._largest_s = self._largest_before_s = 0.0  # of these seconds, and of those before them
         self._stream: DeviceStream | None = None
         self._calls = 0
         self._seen_calls = -1
@@ -78,15 +90,24 @@ class Side:
 
     def open(self, now: float) -> None:
         """Find the device and open it. Raises DeviceError."""
-        device = find_device(self._backend.devices(), self.kind, self._wanted)
+        device = self._find()
         self.device_rate, self._channels = choose_shape(self._backend, device, self.kind, self._rate)
         self.ring = SampleRing(round(_RING_S * self.device_rate), self._channels)
         rates = (self.device_rate, self._rate) if self.kind == "input" else (self._rate, self.device_rate)
         self.resampler = LowDelayResampler(*rates)
         self.grain = 0
+        self.latency_s = self.block_s = self._largest_s = self._largest_before_s = 0.0
+        self._called_at = self._largest_from = now
         self.device, self._calls, self._seen_calls, self._seen_at = device, 0, -1, now
         callback = self._on_input if self.kind == "input" else self._on_output
         self._stream = self._backend.open(device, self.kind, self.device_rate, self._channels, callback)
+
+    def _find(self) -> Device:
+        devices = self._backend.devices()
+        by_number = isinstance(self._wanted, int) or (self._wanted is not None and self._wanted.isdecimal())
+        if by_number and self.device is not None:
+            return find_again(devices, self.kind, self.device)
+        return find_device(devices, self.kind, self._wanted)
 
     def close(self) -> None:
         """Give the device up."""
@@ -136,7 +157,11 @@ class Side:
     def _note(self, block: Block, latency_s: float, lost: bool) -> None:
         self._counts.reported += lost
         self.latency_s = latency_s
-        self._called_at = self._clock()
-        self.block_s = max(self.block_s, len(block) / self.device_rate)
+        now = self._called_at = self._clock()
+        if now - self._largest_from > _LARGEST_OF_S:
+            self._largest_from = now
+            self._largest_before_s, self._largest_s = self._largest_s, 0.0
+        self._largest_s = max(self._largest_s, len(block) / self.device_rate)
+        self.block_s = max(self._largest_s, self._largest_before_s)
         self.grain = math.gcd(self.grain, len(block))
         self._calls += 1

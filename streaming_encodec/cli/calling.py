@@ -6,10 +6,12 @@ import asyncio
 import signal
 import ssl
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streaming_encodec.cli.interrupt import ending_signals
 from streaming_encodec.net.config import DEFAULT_PORT, client_tls
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def tls_of(authority: Path | None) -> ssl.SSLContext | None:
 
 
 def on_interrupt() -> asyncio.Event:
-    """An event that Ctrl-C or SIGTERM sets, once; a second Ctrl-C ends the program."""
+    """An event that Ctrl-C, SIGTERM or SIGHUP sets; a second Ctrl-C ends the program."""
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -53,11 +55,15 @@ def on_interrupt() -> asyncio.Event:
         event.set()
         loop.remove_signal_handler(signal.SIGINT)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    def stop_soon(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        loop.call_soon_threadsafe(event.set)
+
+    for number in ending_signals():
         try:
             loop.add_signal_handler(number, stop)
         except NotImplementedError:  # Windows
-            break
+            signal.signal(number, stop_soon)
     return event
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from streaming_encodec.audio.devices import Kind
+from streaming_encodec.audio.devices import Backend, Device, Kind, channel_counts
 from streaming_encodec.cli.console import out, print_json
 from streaming_encodec.cli.options import JsonOption
 
@@ -22,8 +22,7 @@ def devices_command(as_json: JsonOption = False) -> None:
     backend = PortAudio()
     found: list[dict[str, Any]] = []
     for device in backend.devices():
-        kind: Kind = "input" if device.input_channels else "output"
-        rates = [rate for rate in _RATES if backend.refusal(device, kind, rate, 1) is None]
+        rates = [rate for rate in _RATES if _takes(backend, device, rate)]
         found.append({**asdict(device), "rates": rates})
     if as_json:
         print_json({"devices": found})
@@ -45,6 +44,12 @@ def devices_command(as_json: JsonOption = False) -> None:
             ", ".join(f"{rate / 1000:g}" for rate in row["rates"]) + " kHz" if row["rates"] else "none",
         )
     out().print(table)
+
+
+def _takes(backend: Backend, device: Device, rate: int) -> bool:
+    kind: Kind = "input" if device.input_channels else "output"
+    counts = channel_counts(device, kind)
+    return any(backend.refusal(device, kind, rate, channels) is None for channels in counts)
 
 
 command = devices_command

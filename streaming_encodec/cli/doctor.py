@@ -120,11 +120,11 @@ async def _visit(url: str) -> Finding:
     import time
 
     from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidHandshake, InvalidURI
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
     from websockets.typing import Subprotocol
 
     from streaming_encodec.net.config import SUBPROTOCOL
-    from streaming_encodec.net.trouble import in_words
+    from streaming_encodec.net.trouble import explain, in_words
 
     begin = time.perf_counter()
     try:
@@ -134,8 +134,6 @@ async def _visit(url: str) -> Finding:
                 await (await socket.ping())
                 answer_ms = 1000 * (time.perf_counter() - opened)
                 spoken = socket.subprotocol
-    except InvalidURI:
-        return Finding("relay", "bad", f"{url} is no WebSocket address", "write ws://host:port or wss://host")
     except (OSError, TimeoutError, InvalidHandshake) as error:
         return Finding(
             "relay",
@@ -143,6 +141,10 @@ async def _visit(url: str) -> Finding:
             f"no relay answers at {url} ({in_words(error)})",
             "start one with `streaming-encodec serve`, or check host, port and firewall",
         )
+    except (InvalidURI, ValueError):  # a port or a host's name that cannot be is the latter
+        return Finding("relay", "bad", f"{url} is no WebSocket address", "write ws://host:port or wss://host")
+    except ConnectionClosed as error:
+        return Finding("relay", "bad", f"{url} ends the connection at once", str(explain(url, error)))
     if spoken != SUBPROTOCOL:
         return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
     opening_ms = 1000 * (opened - begin)

@@ -6,26 +6,37 @@ from types import FrameType
 from typing import Self
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Ctrl-C and the ordinary ways to end a program from outside: SIGTERM, and SIGHUP of a terminal that is closed.
+
+    Those that somebody has chosen to ignore (`nohup`) stay ignored.
+    """
+    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    return [signal.SIGINT, *(number for number in named if signal.getsignal(number) is signal.SIG_DFL)]
+
+
 class Interrupt:
-    """Within its `with` block the first Ctrl-C only sets `requested`; a second one interrupts at once.
+    """Within its `with` block the first Ctrl-C, SIGTERM or SIGHUP only sets `requested`; one more Ctrl-C interrupts
+    at once.
 
     Outside the main thread, where no signal arrives, it does nothing.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: signal._HANDLER = None
+        self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+            self._previous = {number: signal.signal(number, self._on_signal) for number in ending_signals()}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        # A terminal that is closed says so twice, once itself and once through the shell: that is no hurry.
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

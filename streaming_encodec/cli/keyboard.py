@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +33,8 @@ class Keyboard:
         if sys.platform != "win32" and self._before is not None:
             import termios
 
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # the terminal was closed meanwhile
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def poll(self) -> str:
         """Keys, in order."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from streaming_encodec.cli.console import err, note
@@ -89,19 +90,18 @@ class LiveSession:
         self._quit = False
         self._looked = -_LOOK_S
         self._look: Look | None = None
+        self._seconds = 0.0
+        self._counts = loop.card.counts
 
     def run(self, seconds: float | None = None, done: Callable[[], bool] | None = None) -> dict[str, Any]:
-        """Until the end. Returns the call in numbers."""
+        """Until the end. Returns the call in numbers; raises what the line raises, and `facts` has them then."""
         begin = self._clock()
         console = err()
         with ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
             stack.enter_context(self._keyboard)
             if console.is_terminal:
-                # It paints in a thread of its own: a picture takes longer than a frame may wait.
-                stack.enter_context(
-                    Live(console=console, get_renderable=self._picture, refresh_per_second=_PAINT_HZ, transient=True)
-                )
+                stack.enter_context(_painted(console, self._picture))
 
             def stop() -> bool:
                 passed = self._clock() - begin
@@ -112,8 +112,16 @@ class LiveSession:
                     or (done is not None and done())
                 )
 
-            self.loop.run(stop, lambda: self._attend(self._clock() - begin))
-        return self.history.facts(self.loop, self._clock() - begin)
+            try:
+                self.loop.run(stop, lambda: self._attend(self._clock() - begin))
+            finally:
+                # Now, not later: the card plays on, and with nothing more to play it counts underruns.
+                self._seconds, self._counts = self._clock() - begin, replace(self.loop.card.counts)
+        return self.facts()
+
+    def facts(self) -> dict[str, Any]:
+        """The call in numbers, as it was when the loop ended, for whatever cause."""
+        return self.history.facts(self.loop, self._seconds, self._counts)
 
     def _attend(self, passed: float) -> None:
         if passed - self._looked < _LOOK_S:
@@ -131,6 +139,18 @@ class LiveSession:
     def _picture(self) -> RenderableType:
         look = self._look
         return "" if look is None else panel(look, self._settings(), self._keys)
+
+
+@contextmanager
+def _painted(console: Console, picture: Callable[[], RenderableType]) -> Iterator[None]:
+    """The picture on the terminal, painted in a thread of its own: it takes longer than a frame may wait."""
+    live = Live(console=console, get_renderable=picture, refresh_per_second=_PAINT_HZ, transient=True)
+    live.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the terminal was closed meanwhile, and what was recorded is to be kept
+            live.stop()
 
 
 def next_bandwidth(known: tuple[float, ...], now: float, up: bool) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.live.line import LineFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
@@ -83,14 +84,17 @@ class History:
             deadline_ms=loop.deadline_ms,
             levels_db=(loop.input_level.peak_db, loop.output_level.peak_db),
             muted=loop.muted,
-            counts=_counts(loop),
+            counts=_counts(loop.card.counts),
             warnings=tuple(_warnings(loop, figures)),
             payload_kbps=(figures.payload_bits - payload) / lately,
             wire_kbps=(figures.wire_bits - wire) / lately,
         )
 
-    def facts(self, loop: LiveLoop, seconds: float) -> dict[str, Any]:
-        """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call."""
+    def facts(self, loop: LiveLoop, seconds: float, counts: CardCounts) -> dict[str, Any]:
+        """The call in numbers, for `--json` and the summary. Looks at all that was: for the end of the call.
+
+        seconds: how long it was. counts: the card's at its end.
+        """
         figures = loop.line.figures()
         encode, decode = loop.frame_ms()
         parts = self.parts
@@ -113,13 +117,12 @@ class History:
             "frame_deadline_ms": loop.deadline_ms,
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,
-            **_counts(loop),
+            **_counts(counts),
             "howls": 0 if loop.guard is None else loop.guard.caught,
         }
 
 
-def _counts(loop: LiveLoop) -> dict[str, int]:
-    counts = loop.card.counts
+def _counts(counts: CardCounts) -> dict[str, int]:
     return {
         "underruns": counts.underruns,
         "overruns": counts.overruns,
@@ -174,8 +177,8 @@ def _warnings(loop: LiveLoop, figures: LineFigures) -> list[str]:
     lost = getattr(loop.card, "lost", ())
     if lost:
         warnings.append(f"the audio {' and '.join(lost)} is gone: plug it in again, the call goes on")
-    if loop.guard is not None and loop.guard.active:
-        warnings.append("this howled: use headphones, or turn the speaker down")
+    if loop.guard is not None and loop.guard.gain < 1:
+        warnings.append(f"this howled: turned down to {100 * loop.guard.gain:.0f} % for some minutes; use headphones")
     return warnings
 
 

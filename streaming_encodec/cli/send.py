@@ -55,7 +55,9 @@ def send_command(
     frames_per_packet: FramesPerPacketOption = 1,
     redundancy_frames: Annotated[
         int,
-        typer.Option(min=0, max=32, help="Past frames repeated coarsely in each packet, for lossy links."),
+        typer.Option(
+            min=0, max=32, help="Past frames repeated coarsely in each packet, for lossy links; --adapt may send more."
+        ),
     ] = 0,
     dtx: Annotated[bool, typer.Option("--dtx", help="Send little while nobody speaks.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt/--no-adapt", help="Let listeners' reports choose the rate.")] = True,

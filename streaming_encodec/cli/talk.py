@@ -93,6 +93,9 @@ def talk_command(
         print_json(facts)
     else:
         _print(room, facts)
+    if facts["failure"]:
+        complain(facts["failure"])
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             facts = session.run(wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None)
         except CallError as error:
             failure = str(error)
-            facts = session.history.facts(session.loop, 0.0)
+            facts = session.facts()
         connects = call.statistics.link.connects
     return {
         "room": wishes.room,
@@ -221,9 +224,6 @@ def _print(room: str, facts: dict[str, Any]) -> None:
     if facts["output"]:
         rows["output"] = facts["output"]
     print_facts(f"{facts['seconds']:.1f} s in {room}", rows)
-    if facts["failure"]:
-        complain(facts["failure"])
-        raise typer.Exit(1)
 
 
 command = talk_command

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.errors import CallError
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
 from streaming_encodec.net.client import VoiceClient
 from streaming_encodec.wire.header import HEADER_BYTES
 
@@ -24,7 +23,7 @@ class CallLine:
 
     def __init__(self, call: VoiceClient) -> None:
         self.call = call
-        self._meter = BufferMeter()
+        self._meter, self._totals = BufferMeter(), SpeakerTotals()
         self._background = BackgroundLoop()
         try:
             self._background.run(call.__aenter__())
@@ -57,20 +56,19 @@ class CallLine:
         self.call.bandwidth = kbps
 
     def send(self, pcm: Pcm) -> None:
-        """Encode [1, n] and let the packets go. Raises CallError when the call is over."""
-        if self.call.over:
-            raise CallError("the call is over")
+        """Encode [1, n] and let the packets go. Raises CallError, with the cause, when the call is over."""
         self.call.say(mix_channels(pcm, self.call.format.channels))
 
     def read(self, count: int, now: float) -> Pcm:
-        """The next samples [1, count] of everybody."""
+        """The next samples [1, count] of everybody. Raises CallError, with the cause, when the call is over."""
+        self.call.check()
         return mix_channels(self.call.read(count, now), 1)
 
     def figures(self) -> LineFigures:
         """How it goes."""
         statistics = self.call.statistics
         speakers = list(statistics.speakers.values())
-        played = sum(s.total_samples_received for s in speakers)
+        totals = self._totals.look(speakers)
         link = statistics.link
         jitter_ms = 0.0 if self.call.detour is None else self.call.detour.jitter_ms
         return LineFigures(
@@ -80,9 +78,9 @@ class CallLine:
             payload_bits=8 * (link.bytes_sent - HEADER_BYTES * link.packets_sent),
             buffer_ms=self._meter.look(speakers),
             target_ms=max(statistics.playout_target_ms.values(), default=0.0),
-            concealed_share=sum(s.concealed_samples for s in speakers) / max(1, played),
-            packets_lost=sum(s.packets_lost for s in speakers),
-            skipped_frames=sum(s.skipped_frames for s in speakers),
+            concealed_share=totals.concealed_share,
+            packets_lost=totals.packets_lost,
+            skipped_frames=totals.skipped_frames,
             speakers=len(self.call.present),
             connected=self.call.connected,
         )

@@ -16,12 +16,18 @@ _FULL_S = 1.0
 _SILENT_S = 1.0
 _RISE_PER_S = 0.35
 _AFTER = 0.5  # what remains of the loudness after each howl
+_SOFTEST = 0.1
+_CALM_S = 60.0
+_MOST_CALMS = 10
+"""A minute without a howl undoes one, after the second howl two minutes do, and so on: what beeped once is forgotten
+soon, a room that howls again each time is let up more and more rarely."""
 
 
 class HowlGuard:
     """Listens to what goes to the speaker; silences it for a second at a howl, and lets it come back softer.
 
-    A howl is a loud tone that stays where it is, or full scale that does not end.
+    A howl is a loud tone that stays where it is, or full scale that does not end. Minutes without one give the loudness
+    back.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -29,16 +35,13 @@ class HowlGuard:
         self._size = round(_WINDOW_S * sample_rate)
         self._window = np.hanning(self._size)
         self._heard: Pcm = np.zeros(0, np.float32)
-        self._tone_s = self._full_s = self._silent_s = 0.0
+        self._tone_s = self._full_s = self._silent_s = self._calm_s = 0.0
         self._bin = -1
-        self._gain = self._ceiling = 1.0
+        self._ceiling = 1.0
+        self.gain = 1.0
+        """What is left of the loudness at present: 1 is all of it, 0 silence."""
         self.caught = 0
         """Howls so far."""
-
-    @property
-    def active(self) -> bool:
-        """Whether the sound is being held down right now."""
-        return self._gain < self._ceiling
 
     def process(self, pcm: Pcm) -> Pcm:
         """[1, n] on its way to the speaker; the same, or turned down."""
@@ -47,17 +50,24 @@ class HowlGuard:
             self._judge(self._heard[: self._size])
             self._heard = self._heard[self._size :]
         seconds = pcm.shape[1] / self._rate
-        begin = self._gain
+        begin = self.gain
+        self._calm_down(seconds)
         if self._silent_s > 0:
             self._silent_s -= seconds
-            self._gain = 0.0
+            self.gain = 0.0
         else:
-            self._gain = min(self._ceiling, self._gain + _RISE_PER_S * seconds)
-        if begin == self._gain == 1.0:
+            self.gain = min(self._ceiling, self.gain + _RISE_PER_S * seconds)
+        if begin == self.gain == 1.0:
             return pcm
-        ramp = np.linspace(begin, self._gain, pcm.shape[1], dtype=np.float32)
+        ramp = np.linspace(begin, self.gain, pcm.shape[1], dtype=np.float32)
         out: Pcm = pcm * ramp
         return out
+
+    def _calm_down(self, seconds: float) -> None:
+        self._calm_s += seconds
+        if self._ceiling < 1 and self._calm_s >= _CALM_S * min(self.caught, _MOST_CALMS):
+            self._calm_s = 0.0
+            self._ceiling = min(1.0, self._ceiling / _AFTER)
 
     def _judge(self, sound: Pcm) -> None:
         loudness = float(np.sqrt(np.mean(sound**2)))
@@ -71,6 +81,6 @@ class HowlGuard:
         self._tone_s = self._tone_s + _WINDOW_S if tone else 0.0
         if self._tone_s >= _TONE_S or self._full_s >= _FULL_S:
             self.caught += 1
-            self._tone_s = self._full_s = 0.0
+            self._tone_s = self._full_s = self._calm_s = 0.0
             self._silent_s = _SILENT_S
-            self._ceiling = max(0.1, self._ceiling * _AFTER)
+            self._ceiling = max(_SOFTEST, self._ceiling * _AFTER)

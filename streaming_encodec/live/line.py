@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from streaming_encodec.audio.low_delay import Pcm
@@ -74,7 +74,10 @@ class Line(Protocol):
         ...
 
     def read(self, count: int, now: float) -> Pcm:
-        """The next ``count`` samples [1, count] of everybody; ``now`` is when they are needed."""
+        """The next ``count`` samples [1, count] of everybody; ``now`` is when they are needed.
+
+        Raises CallError when the call is over, as `send`: while the microphone is away nobody calls that.
+        """
         ...
 
     def figures(self) -> LineFigures:
@@ -104,3 +107,30 @@ class BufferMeter:
         if emitted > self._past[-1][1]:
             self._past.append((delay, emitted))
         return 1000 * (delay - before_delay) / (emitted - before) if emitted > before else 0.0
+
+
+class SpeakerTotals:
+    """What the speakers' losses come to, those of speakers who have left included."""
+
+    def __init__(self) -> None:
+        self._present: dict[int, ReceiverStatistics] = {}
+        self._left = ReceiverStatistics()
+
+    def look(self, statistics: Iterable[ReceiverStatistics]) -> ReceiverStatistics:
+        """The totals of who is there and who was: samples played and concealed, packets lost, frames skipped."""
+        # By object, not by number: a relay begun anew gives the same numbers to others.
+        present = {id(each): each for each in statistics}
+        for key in self._present.keys() - present.keys():
+            _add(self._left, self._present[key])
+        self._present = present
+        totals = replace(self._left)
+        for each in present.values():
+            _add(totals, each)
+        return totals
+
+
+def _add(totals: ReceiverStatistics, more: ReceiverStatistics) -> None:
+    totals.total_samples_received += more.total_samples_received
+    totals.concealed_samples += more.concealed_samples
+    totals.packets_lost += more.packets_lost
+    totals.skipped_frames += more.skipped_frames

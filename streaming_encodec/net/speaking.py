@@ -33,8 +33,8 @@ _SILENCE = (NOISE_FLOOR_DB,) * NOISE_BANDS
 class OutgoingVoice:
     """Encoder, sender, silence detection and rate control of one client.
 
-    dtx: send little while nobody speaks. adapt: let listeners' reports choose codebooks and redundancy,
-    within the bitrate that `settings` and the bandwidth ask for or twice that.
+    dtx: send little while nobody speaks. adapt: let listeners' reports choose codebooks and redundancy, no less
+    redundancy than `settings` ask for, within the bitrate that they and the bandwidth ask for or twice that.
     first_sequence, first_timestamp: random, so that a call begun anew is not taken for the old one.
     """
 
@@ -51,7 +51,7 @@ class OutgoingVoice:
         first_sequence: int,
         first_timestamp: int,
     ) -> None:
-        self._format = stream_format
+        self._format, self._asked = stream_format, settings
         # What goes into a packet together is computed together: the weights are read once.
         frames = settings.frames_per_packet
         self._encoder = StreamingEncoder(model, bandwidth, frames_per_step=frames, engine=engine)
@@ -128,7 +128,7 @@ class OutgoingVoice:
             self._sender.configure(self._rate.report(*self._reports.popleft()))
 
     def _make_rate(self) -> RateControl:
-        settings = replace(self._sender.settings, num_codebooks=self._encoder.num_codebooks)
+        settings = replace(self._asked, num_codebooks=self._encoder.num_codebooks)
         self._sender.configure(settings)
         budget = 2 * settings.wire_kbps(self._format)
         return RateControl(self._format, settings, RateSettings(ladder=self._ladder, budget_kbps=budget))

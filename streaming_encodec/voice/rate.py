@@ -55,7 +55,10 @@ class _Listener:
 
 
 class RateControl:
-    """Turns reports into `SenderSettings`; pure but for its own memory."""
+    """Turns reports into `SenderSettings`; pure but for its own memory.
+
+    start: what is sent where all is well: the most codebooks, and the least redundancy.
+    """
 
     def __init__(
         self, stream_format: StreamFormat, start: SenderSettings, settings: RateSettings | None = None
@@ -66,7 +69,8 @@ class RateControl:
         ladder = self.settings.ladder
         self._step = max((i for i, k in enumerate(ladder) if k <= start.num_codebooks), default=0)
         self._top = self._step
-        self._redundant_frames = 0
+        self._least_frames = start.redundant_frames if start.has_redundancy else 0
+        self._redundant_frames = self._least_frames
         self._listeners: dict[int, _Listener] = {}
         self._calm_since: float | None = None
         self._patience = self.settings.patience_s
@@ -91,11 +95,12 @@ class RateControl:
 
     def current(self) -> SenderSettings:
         """The settings as they stand: the step of the ladder, lowered until all fits the budget."""
+        codebooks = self._base.redundant_codebooks or self.settings.redundant_codebooks
         for step in range(self._step, -1, -1):
             made = replace(
                 self._base,
                 num_codebooks=self.settings.ladder[step],
-                redundant_codebooks=self.settings.redundant_codebooks if self._redundant_frames else 0,
+                redundant_codebooks=codebooks if self._redundant_frames else 0,
                 redundant_frames=self._redundant_frames,
             )
             if made.wire_kbps(self._format) <= self.settings.budget_kbps:
@@ -139,4 +144,4 @@ class RateControl:
             wanted = max(2 * packet, round(1.5 * burst) + packet)
             self._redundant_frames = min(MAX_REDUNDANT_FRAMES, max(self._redundant_frames, wanted))
         elif loss < self.settings.clean:
-            self._redundant_frames = 0
+            self._redundant_frames = self._least_frames

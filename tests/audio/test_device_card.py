@@ -1,14 +1,14 @@
-"""Sound cards: choosing, rates and channels, counting what goes wrong, and devices that come and go."""
+"""Sound cards: choosing, rates and channels, waiting, and counting what goes wrong."""
 
 import threading
 import time
 
 import numpy as np
 import pytest
-from device_kit import FakeBackend, FakeStream
+from device_kit import FakeBackend
 
 from streaming_encodec.audio.card import Margin, SoundCard
-from streaming_encodec.audio.devices import choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.devices import Device, choose_shape, find_device, likely_loudspeaker
 from streaming_encodec.audio.ring import SampleRing
 from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
@@ -67,6 +67,21 @@ def test_a_wrong_name_says_what_there_is(backend: FakeBackend) -> None:
 def test_the_models_rate_is_taken_if_it_can_be_had(backend: FakeBackend, rates: tuple[int, ...]) -> None:
     backend.rates = rates
     assert choose_shape(backend, backend.all[2], "output", 24_000)[0] == rates[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_a_device_is_opened_with_as_few_channels_as_it_takes(backend: FakeBackend, channels: int) -> None:
+    backend.all = [Device(0, "Interface", "Fake", 8, 8, 48_000)]
+    backend.channels = channels
+    assert choose_shape(backend, backend.all[0], "input", 24_000) == (24_000, channels)
+    card = SoundCard(backend, 24_000, clock=Clock())
+    block = np.zeros((240, channels), np.float32)
+    block[:, :2] = 0.5
+    backend.stream("input").turn(block)
+    np.testing.assert_allclose(card.read(), 0.5)  # as loud as said, however many inputs are silent
+    card.write(np.ones((1, 240), np.float32))
+    backend.stream("output").turn(240)
+    assert backend.stream("output").heard[0].all()
 
 
 def test_a_device_that_refuses_every_rate_says_so(backend: FakeBackend) -> None:
@@ -236,6 +251,27 @@ def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -
     assert card.input_latency_ms == pytest.approx(5.0)
 
 
+def test_a_block_longer_than_all_others_is_forgotten(backend: FakeBackend) -> None:
+    clock = Clock()
+    card = SoundCard(backend, 24_000, clock=clock)
+
+    def turn(block: int, times: int) -> None:
+        for _ in range(times):
+            clock.now += block / 24_000
+            backend.stream("input").turn(np.zeros((block, 1), np.float32), latency_s=block / 24_000 + 0.005)
+            backend.stream("output").turn(block)
+
+    turn(240, 100)
+    usual = card.target_s
+    turn(2_400, 1)
+    assert card.target_s == pytest.approx(usual + 0.090)
+    turn(240, 500)  # for five seconds more it may come again
+    assert card.target_s == pytest.approx(usual + 0.090)
+    turn(240, 2_000)
+    assert card.target_s == pytest.approx(usual)
+    assert card.input_latency_ms == pytest.approx(5.0)
+
+
 def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:
     card = SoundCard(backend, 24_000, clock=Clock())
     microphone = backend.stream("input")
@@ -249,74 +285,6 @@ def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:
     microphone.turn(np.zeros((240, 1), np.float32), lost=True)
     assert card.counts.reported == 1
     assert card.read().shape == (1, 12_000)
-
-
-def run(card: SoundCard, clock: Clock, streams: list[FakeStream], seconds: float) -> None:
-    """Callbacks and upkeep every 10 ms."""
-    for _ in range(round(seconds * 100)):
-        clock.now += 0.01
-        for stream in streams:
-            if stream.active:
-                stream.turn(np.zeros((240, 1), np.float32) if stream.kind == "input" else 240)
-        card.read()
-        card.maintain()
-
-
-def test_a_device_unplugged_and_plugged_in_again_goes_on(backend: FakeBackend) -> None:
-    clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
-    run(card, clock, [backend.stream("input"), backend.stream("output")], 1.0)
-    assert card.lost == ()
-    microphone = backend.all.pop(0)
-    run(card, clock, [backend.stream("output")], 1.2)  # the microphone no longer calls back
-    assert card.lost == ("input",)
-    assert card.counts.lost_devices == 1
-    # A call goes on without it; that it is tried again disturbs nobody, and a search is made now and then.
-    backend.all[:] = [d for d in backend.all if not d.input_channels]
-    speaker = backend.stream("output")
-    run(card, clock, [speaker], 0.9)
-    assert card.lost == ("input",)
-    assert (backend.refreshes, speaker.active) == (0, True)
-    run(card, clock, [speaker], 1.5)
-    assert backend.refreshes == 1
-    assert not speaker.active
-    assert card.lost == ("input",)
-    assert card.queued_s is not None
-    backend.all.insert(0, microphone)
-    for _ in range(10):
-        run(card, clock, [backend.stream("output")], 0.5)
-        if not card.lost:
-            break
-    assert card.lost == ()
-    assert card.counts.revived_devices == 1
-    run(card, clock, [backend.stream("input"), backend.stream("output")], 0.5)
-    backend.stream("input").turn(np.ones((240, 1), np.float32))
-    assert card.read().shape == (1, 240)
-
-
-def test_a_device_back_in_its_place_does_not_interrupt_the_other(backend: FakeBackend) -> None:
-    clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
-    microphone, speaker = backend.stream("input"), backend.stream("output")
-    run(card, clock, [microphone, speaker], 0.5)
-    microphone.active = False
-    run(card, clock, [speaker], 1.5)
-    assert card.lost == ()
-    assert card.counts.revived_devices == 1
-    assert speaker.active
-    assert backend.refreshes == 0
-    assert backend.stream("input") is not microphone
-
-
-def test_without_a_speaker_nothing_waits(backend: FakeBackend) -> None:
-    clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
-    backend.stream("output").active = False
-    card.maintain()
-    assert card.lost == ("output",)
-    assert card.queued_s is None
-    card.write(np.ones((1, 320), np.float32))  # dropped, not kept for later
-    assert card.output_latency_ms == 0.0
 
 
 def test_one_side_alone(backend: FakeBackend) -> None:

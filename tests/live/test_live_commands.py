@@ -1,5 +1,6 @@
 """demo, talk, devices and doctor, as a newcomer without sound devices meets them, and on made-up ones."""
 
+import itertools
 import sys
 import threading
 import time
@@ -12,12 +13,15 @@ import soundfile
 from cli_kit import Result, save_random
 from device_kit import FakeBackend
 from typer.testing import CliRunner
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from streaming_encodec.audio import portaudio
 from streaming_encodec.cli import live_run
 from streaming_encodec.cli.app import app
 from streaming_encodec.cli.demo import bundled_clip
-from streaming_encodec.errors import DeviceError
+from streaming_encodec.cli.doctor import _visit, look_at_relay
+from streaming_encodec.errors import CallError, DeviceError
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.call_line import CallLine
 from streaming_encodec.live.file_card import FileCard
@@ -25,7 +29,8 @@ from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.client import VoiceClient
-from streaming_encodec.net.config import RelayConfig
+from streaming_encodec.net.closing import CloseCode
+from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig
 from streaming_encodec.net.relay import Relay
 
 Run = Callable[..., Result]
@@ -181,6 +186,52 @@ def test_talk_says_a_clip_and_records_the_room(run: Run, model: Path, relay: str
     assert "--record" in usage.err
 
 
+OVER = "no connection to ws://relay for 120 s: the call is over"
+
+
+@pytest.mark.parametrize("form", ["--json", "words"])
+def test_talk_that_the_network_ends_says_why_and_how_it_went(
+    run: Run, model: Path, relay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    said = 0
+    really_send = CallLine.send
+
+    def send(self: CallLine, pcm: np.ndarray) -> None:
+        nonlocal said
+        said += pcm.shape[1]
+        if said > 1.5 * self.sample_rate:
+            self._background.call(self.call._link._end, CallError(OVER))
+        really_send(self, pcm)
+
+    monkeypatch.setattr(CallLine, "send", send)
+    arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay)
+    as_json = (form,) if form == "--json" else ()
+    result = run("talk", "room", "-m", model, "--engine", "fused", *arguments, *as_json)
+    assert result.code == 1
+    assert OVER in " ".join(result.err.split())
+    assert soundfile.info(tmp_path / "out.wav").frames > 12_000
+    if as_json:
+        assert result.json["failure"] == OVER
+        assert 1 < result.json["seconds"] < 60
+        assert 0 < result.json["payload_kbps"] < 100
+    else:
+        assert "mouth to ear" in result.out
+        assert "0.0 s in room" not in result.out
+
+
+def test_a_call_that_is_over_is_noticed_without_a_microphone(model: Path, relay: str) -> None:
+    """While it is unplugged nothing is said, and only listening goes on."""
+    line = CallLine(VoiceClient(relay, None, EncodecModel.from_pretrained(model), engine="fused"))
+    try:
+        line.read(320, 0.0)
+        line.call._link._end(CallError("this seat was taken over by another connection"))
+        for attempt in (lambda: line.read(320, 0.0), lambda: line.send(np.zeros((1, 320), np.float32))):
+            with pytest.raises(CallError, match="taken over"):
+                attempt()
+    finally:
+        line.close()
+
+
 def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: str) -> None:
     """Somebody else talks meanwhile; of his packets a third gets lost on the way."""
     loaded = EncodecModel.from_pretrained(model)
@@ -204,11 +255,20 @@ def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: 
     assert result.json["delay_ms"]["network"] >= 20
 
 
-def test_two_people_hear_each_other(model: Path, relay: str) -> None:
+def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     cards = [FileCard(np.tile(sound, (1, 8)), rate) for _ in range(2)]
     calls = [VoiceClient(relay, None, loaded, room="two", engine="fused") for _ in cards]
+    arrived = calls[0]._voices.arrived
+    count = itertools.count()
+
+    def lossy(data: bytes, now: float) -> None:
+        """Every tenth packet never comes."""
+        if next(count) % 10 != 5:
+            arrived(data, now)
+
+    monkeypatch.setattr(calls[0]._voices, "arrived", lossy)
     lines = [CallLine(call) for call in calls]
     ends = list(zip(lines, cards, strict=True))
     try:
@@ -230,6 +290,17 @@ def test_two_people_hear_each_other(model: Path, relay: str) -> None:
         assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
         lines[0].bandwidth = 1.5
         assert calls[0].bandwidth == 1.5
+        # When one hangs up, what the other has missed of him is not forgotten.
+        missed = lines[0].figures()
+        assert missed.packets_lost > 0
+        assert missed.concealed_share > 0
+        lines.pop().close()
+        while calls[0].speakers and not cards[0].done:
+            loops[0].step()
+            time.sleep(0.003)
+        assert calls[0].speakers == ()
+        assert lines[0].figures().packets_lost >= missed.packets_lost
+        assert lines[0].figures().concealed_share > 0
     finally:
         for line in lines:
             line.close()
@@ -243,6 +314,10 @@ def test_devices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = run("devices", "--json").json["devices"]
     assert [device["name"] for device in listed][:2] == ["Built-in Microphone", "Built-in Speaker"]
     assert listed[0]["rates"] == [24_000, 48_000]
+    # Some interfaces are opened in stereo only, or with all they have.
+    monkeypatch.setattr(portaudio, "PortAudio", lambda: FakeBackend(channels=2))
+    listed = run("devices", "--json").json["devices"]
+    assert [device["rates"] for device in listed] == [[], [24_000, 48_000], []]
     monkeypatch.setattr(portaudio, "PortAudio", NoSound)
     run("devices").fails_with("apt install libportaudio2")
 
@@ -265,3 +340,23 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert {well[name]["verdict"] for name in ("PortAudio", "microphone", "speaker")} == {"ok"}
     assert well["relay"]["verdict"] in ("ok", "poor")
     assert "ms takes" in well["speed"]["details"]
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:87650", "ws://host..name:1", "ws://[::1:8765", "localhost:8765"])
+def test_an_address_that_cannot_be_is_told(run: Run, model: Path, tmp_path: Path, url: str) -> None:
+    run("listen", tmp_path / "heard.wav", "-m", model, "--url", url).fails_with(f"{url} is no WebSocket address (")
+    (finding,) = look_at_relay(url)
+    assert finding.verdict == "bad"
+    assert f"{url} is no WebSocket address" in finding.details
+
+
+async def test_doctor_says_why_a_relay_hangs_up() -> None:
+    async def full(socket: ServerConnection) -> None:
+        await socket.close(CloseCode.TRY_LATER, "full")
+
+    async with serve(full, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
+        port = server.sockets[0].getsockname()[1]
+        finding = await _visit(f"ws://127.0.0.1:{port}")
+    assert finding.verdict == "bad"
+    assert "ends the connection at once" in finding.details
+    assert "try later" in finding.cure

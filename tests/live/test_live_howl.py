@@ -60,7 +60,7 @@ def test_speech_passes_untouched() -> None:
     loud = sound / np.abs(sound).max()
     out = [guard.process(loud[None, i : i + BLOCK])[0] for i in range(0, len(loud), BLOCK)]
     assert guard.caught == 0
-    assert not guard.active
+    assert guard.gain == 1
     np.testing.assert_array_equal(np.concatenate(out), loud)
 
 
@@ -70,10 +70,33 @@ def test_full_scale_that_does_not_end_is_stopped_and_comes_back_softer() -> None
     for _ in range(12):
         guard.process(noise)
     assert guard.caught == 1
-    assert guard.active
+    assert guard.gain == 0
     assert not guard.process(noise[:, :BLOCK]).any()
     quiet = 0.01 * noise
     for _ in range(60):
         last = guard.process(quiet)
-    assert not guard.active
+    assert guard.gain == 0.5
     np.testing.assert_allclose(last, 0.5 * quiet, rtol=1e-5)
+
+
+def test_minutes_without_a_howl_give_the_loudness_back_and_each_howl_makes_it_more_of_them() -> None:
+    guard = HowlGuard(RATE)
+    beep = (0.15 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)).astype(np.float32)  # passes for a howl
+    talk = speech()
+
+    def hear(sound: np.ndarray, seconds: float) -> float:
+        for at in range(0, round(seconds * RATE), RATE // 10):
+            guard.process(np.roll(sound, -at)[None, : RATE // 10])
+        return guard.gain
+
+    hear(beep, 0.6)
+    assert guard.caught == 1
+    assert hear(talk, 55) == 0.5
+    assert hear(talk, 10) == 1.0
+    for _ in range(2):
+        hear(beep, 0.6)
+    assert guard.caught == 3
+    assert hear(talk, 175) == 0.25
+    assert hear(talk, 10) == 0.5
+    assert hear(talk, 180) == 1.0
+    np.testing.assert_array_equal(guard.process(talk[None]), talk[None])

@@ -1,19 +1,26 @@
-"""Keys while a call runs: what each does, and that a terminal gives them at once and without echo."""
+"""Keys and signals while a call runs: what each does, and that a terminal gives keys at once and without echo."""
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from device_kit import FakeBackend
+import soundfile
+from device_kit import FakeBackend, FakeStream
 
 from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.files import AudioWriter
 from streaming_encodec.cli import demo, talk
+from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.keyboard import Keyboard
 from streaming_encodec.cli.live_run import LiveSession, next_bandwidth
 from streaming_encodec.live.line import LineFigures
@@ -106,3 +113,110 @@ def test_a_terminal_gives_keys_at_once_and_is_itself_again_afterwards(monkeypatc
             assert not echo
         assert termios.tcgetattr(terminal) == before
     os.close(master)
+
+
+class Signals(Keyboard):
+    """A look after which somebody sends signals."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def poll(self) -> str:
+        for number in self._numbers:
+            assert signal.getsignal(number) is not signal.SIG_DFL, "it would end the tests"
+            signal.raise_signal(number)
+        return super().poll()
+
+
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The signals' handlers are as they were, whatever the test did."""
+    before = [(number, signal.getsignal(number)) for number in ENDS]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def record(path: Path, keyboard: Keyboard) -> LiveSession:
+    """A session that records what it hears, until the keyboard ends it."""
+    with AudioWriter(path, 24_000) as writer:
+        loop = LiveLoop(SoundCard(FakeBackend(), 24_000), Line(), on_heard=writer.write)
+        session = LiveSession(loop, settings=lambda: "", keys="", on_key=lambda _: None, keyboard=keyboard)
+        session.run(seconds=60.0)
+    return session
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_whatever_ends_the_program_the_recording_is_kept(number: int, tmp_path: Path, handlers: None) -> None:
+    before = [signal.getsignal(end) for end in ENDS]
+    twice = (number, number) if number != signal.SIGINT else (number,)  # a closed terminal says so twice
+    session = record(tmp_path / "call.wav", Signals(*twice))
+    assert session.facts()["seconds"] < 30
+    assert soundfile.info(tmp_path / "call.wav").frames > 0
+    assert os.listdir(tmp_path) == ["call.wav"]
+    assert [signal.getsignal(end) for end in ENDS] == before
+
+
+def test_one_more_ctrl_c_is_in_a_hurry(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "call.wav", Signals(signal.SIGINT, signal.SIGINT))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="`nohup` and its signal are Unix's")
+def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+        assert not interrupt.requested
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of this kind is Unix's")
+def test_a_terminal_that_is_closed_does_not_cost_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    """Nothing can be painted any more, and nobody's settings put back."""
+    master, slave = os.openpty()
+
+    class Closed(Signals):
+        def poll(self) -> str:
+            os.close(master)
+            return super().poll()
+
+    with os.fdopen(slave, "r+b", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        record(tmp_path / "call.wav", Closed(signal.SIGHUP))
+        monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["call.wav"]
+
+
+class LeavesStarving(Keyboard):
+    """Ends at the first look; while the session is being undone the card takes more than there is."""
+
+    def __init__(self, speaker: FakeStream) -> None:
+        super().__init__()
+        self._speaker = speaker
+
+    def poll(self) -> str:
+        return "q"
+
+    def __exit__(self, *exception: Any) -> None:
+        for _ in range(10):
+            self._speaker.turn(2_400)
+        super().__exit__(*exception)
+
+
+def test_what_the_card_misses_after_the_end_does_not_count() -> None:
+    backend = FakeBackend()
+    card = SoundCard(backend, 24_000)
+    keyboard = LeavesStarving(backend.stream("output"))
+    session = LiveSession(LiveLoop(card, Line()), settings=lambda: "", keys="", on_key=print, keyboard=keyboard)
+    facts = session.run(seconds=60.0)
+    assert card.counts.underruns > 0
+    assert facts["underruns"] == 0

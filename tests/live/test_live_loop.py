@@ -7,7 +7,7 @@ import pytest
 from device_kit import FakeBackend
 
 from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.live.line import BufferMeter, LineFigures
+from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 from streaming_encodec.net.mixer import Mixer
@@ -149,6 +149,45 @@ def test_two_clocks_that_drift_apart_do_not_move_the_delay(ppm: float) -> None:
     assert stretched * np.sign(ppm) < -500  # a fast microphone is played faster
 
 
+class Timed(SoundCard):
+    """Notes how long each frame that is written will wait for the card to take it, blocks of 256 samples."""
+
+    cards: Cards | None = None
+    waits_ms: list[float]
+
+    def write(self, pcm: np.ndarray) -> None:
+        if self.cards is not None:
+            blocks = round((self.queued_s or 0.0) * RATE) // 256
+            self.waits_ms.append(
+                1000 * (self.cards.next["output"] - self._clock() + blocks * self.cards.period["output"])
+            )
+        super().write(pcm)
+
+
+def test_one_long_block_does_not_show_as_delay_for_ever() -> None:
+    """A block of ten, once: the card's hiccup, whose trace must not stay in what is shown."""
+    clock, backend = Clock(), FakeBackend()
+    card = Timed(backend, RATE, clock=clock)
+    loop = LiveLoop(card, EchoLine(clock), clock=clock)
+    cards = card.cards = Cards(backend, clock, 0, 0)
+
+    def turn(seconds: float) -> tuple[Delays, float]:
+        card.waits_ms, end = [], clock.now + seconds
+        while clock.now < end:
+            clock.now += 0.001
+            cards.until(clock.now)
+            loop.step()
+        return loop.delays(), float(np.median(card.waits_ms))
+
+    before, waited = turn(10.0)
+    backend.stream("output").turn(2560)
+    backend.stream("input").turn(np.zeros((2560, 1), np.float32))
+    after, waits = turn(60.0)
+    assert after.speaker_ms - before.speaker_ms == pytest.approx(waits - waited, abs=1.0)
+    assert after.speaker_ms - before.speaker_ms < 10  # an underrun has taught a longer margin
+    assert after.microphone_ms == before.microphone_ms
+
+
 def test_while_the_speaker_is_away_the_call_goes_on() -> None:
     clock, backend = Clock(), FakeBackend()
     card = SoundCard(backend, RATE, clock=clock)
@@ -266,3 +305,17 @@ def test_meters() -> None:
     totals.jitter_buffer_delay, totals.jitter_buffer_emitted_count = 9.6, 320
     assert buffer.look([totals]) == pytest.approx(30)
     assert buffer.look([]) == 0
+
+
+def test_who_left_still_counts_in_the_totals() -> None:
+    totals = SpeakerTotals()
+    first = ReceiverStatistics(total_samples_received=900, concealed_samples=90, packets_lost=3, skipped_frames=2)
+    second = ReceiverStatistics(total_samples_received=100, concealed_samples=10)
+    assert totals.look([first]).packets_lost == 3
+    first.packets_lost = 4  # what came after the last look
+    for _ in range(2):
+        both = totals.look([second])
+        assert (both.packets_lost, both.skipped_frames, both.concealed_share) == (4, 2, 0.1)
+    second.packets_lost = 1
+    assert totals.look([second]).packets_lost == 5
+    assert totals.look([]).packets_lost == 5

@@ -8,7 +8,9 @@ from device_kit import FakeBackend
 from rich.console import Console
 
 from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.cli.live_view import History, panel, summary
+from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import LineFigures
 from streaming_encodec.live.loop import LiveLoop
 
@@ -47,7 +49,8 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
     assert look.payload_kbps == pytest.approx(0.0, abs=0.01)
     assert history.seconds == pytest.approx([0.1 + i / 10 for i in range(1, 101)])
     assert history.parts["buffer"] == list(range(1, 101))
-    facts = history.facts(loop, 10.0)
+    facts = history.facts(loop, 10.0, CardCounts(underruns=3))
+    assert facts["underruns"] == 3
     assert facts["delay_ms"]["buffer"] == pytest.approx(50, abs=1)
     rest = loop.deadline_ms
     assert facts["mouth_to_ear_ms_p95"] == pytest.approx(96 + rest, abs=1.5)
@@ -61,3 +64,15 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
     assert "…" not in picture  # it fits an ordinary terminal
     for row in ("6 kbps", "100 ms, aims at 0 ms", "mic 0 + packet 13", "7 left out", "0 underruns", "q quit"):
         assert row in picture
+
+
+def test_as_long_as_the_speaker_is_turned_down_this_is_said() -> None:
+    guard = HowlGuard(24_000)
+    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), Line(), guard=guard)
+    assert History().look(1.0, loop).warnings == ()
+    tone = 0.15 * np.sin(2 * np.pi * 1000 * np.arange(14_400) / 24_000).astype(np.float32)
+    guard.process(tone[None])
+    assert "turned down to 0 %" in History().look(1.0, loop).warnings[0]
+    for _ in range(50):
+        guard.process(np.zeros((1, 2_400), np.float32))
+    assert "turned down to 50 %" in History().look(1.0, loop).warnings[0]
