@@ -41,7 +41,8 @@ class FileTrack(MediaStreamTrack):
         if block is None or block.shape[1] < TICK:
             raise MediaStreamError
         await asyncio.sleep(max(0.0, self._begin + self._sent / RATE - time.monotonic()))
-        return as_frame((block * 32767).astype(np.int16), self.sent(TICK))
+        # Clipped: a resampled file goes past full scale now and then, and would come out on the other side.
+        return as_frame(np.clip(block * 32767, -32768, 32767).astype(np.int16), self.sent(TICK))
 
     def sent(self, count: int) -> int:
         self._sent += count
@@ -74,14 +75,15 @@ def as_frame(sound: np.ndarray, at: int) -> av.AudioFrame:
 
 
 async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: EncodecModel) -> int:
-    """Encode a track of int16 mono into the channel until it ends. Returns the packets sent."""
+    """Encode a track into the channel until it ends. Returns the packets sent."""
     encoder, packets = VoiceEncoder(RATE, model=model, engine="fused"), 0
+    mono = av.AudioResampler(format="s16", layout="mono", rate=RATE)  # what comes from a call is stereo
     try:
         while True:
-            sound = (await track.recv()).to_ndarray()[0]
-            for packet in await asyncio.to_thread(encoder.encode, sound):
-                channel.send(packet)
-                packets += 1
+            for frame in mono.resample(await track.recv()):
+                for packet in await asyncio.to_thread(encoder.encode, frame.to_ndarray()[0]):
+                    channel.send(packet)
+                    packets += 1
     except MediaStreamError:
         return packets
 

@@ -69,7 +69,8 @@ async def through(source: str, target: str, model: EncodecModel, rate: int = 16_
     sent = 0
     with AudioReader(source, rate, channels=1) as reader, AudioWriter(target, rate) as writer:
         for block in rechunk(iter(reader), rate // 25):  # 40 ms, as Pipecat's transports speak
-            audio = (block[0] * 32767).astype("<i2").tobytes()
+            # Clipped: a resampled file goes past full scale now and then, and would come out on the other side.
+            audio = np.clip(block[0] * 32767, -32768, 32767).astype("<i2").tobytes()
             message = await bot.serialize(OutputAudioRawFrame(audio, rate, 1))
             if message is None:
                 continue

@@ -29,8 +29,8 @@ def tokens_of(model: EncodecModel, path: str, bandwidth: float) -> Iterator[np.n
     encoder = StreamingEncoder(model, bandwidth, engine="fused")
     with AudioReader(path, model.config.sampling_rate, channels=1) as reader:
         for block in reader:
-            codes = encoder.push(block)
-            yield from np.split(codes, codes.shape[1], axis=1) if codes.shape[1] else ()
+            yield from encoder.push(block).T[:, :, None]  # codes [K, F], as F times [K, 1]
+    yield from encoder.flush().T[:, :, None]
 
 
 def play(tokens: Iterator[np.ndarray], decoder: StreamingDecoder, rate: int) -> None:
@@ -72,7 +72,8 @@ def main() -> None:
             writer.write(decoder.push(codes))
             first_ms = first_ms or 1000 * (time.perf_counter() - begin)
             frames += codes.shape[1]
-        writer.write(decoder.flush())
+        if frames:
+            writer.write(decoder.flush())
     print(f"{frames} frames; the first sound {first_ms:.1f} ms after the first codes")
 
 

@@ -8,6 +8,7 @@ The loop in `main` is what a SIP or RTP stack does with any codec. Its two ends 
 import argparse
 import random
 
+import numpy as np
 import soundfile
 import soxr
 import torch
@@ -30,7 +31,8 @@ def main() -> None:
 
     sound, rate = soundfile.read(options.wav[0], dtype="float32", always_2d=True)
     sound = soxr.resample(sound.mean(axis=1), rate, options.rate)
-    said = (sound * 32767).astype("<i2").tobytes()
+    # Clipped: a resampled file goes past full scale now and then, and would come out on the other side.
+    said = np.clip(sound * 32767, -32768, 32767).astype("<i2").tobytes()
 
     chance, frame_bytes = random.Random(1), 2 * encoder.frame_samples
     packets = payload = 0

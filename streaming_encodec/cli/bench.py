@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.bench_report import machine, print_tables, write_json, write_report
+from streaming_encodec.cli.bench_report import machine, print_tables, read_report, write_json, write_report
 from streaming_encodec.cli.console import note, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL
 from streaming_encodec.cli.options import JsonOption
+from streaming_encodec.errors import FileFormatError
 
 ARCHITECTURE = "encodec-24khz-random"
 
@@ -70,6 +71,7 @@ def command(
 
     if clock not in _CLOCKS:
         raise typer.BadParameter(f"{clock!r} is neither wall nor cpu", param_hint="--clock")
+    _check_targets(output_json, plot, report)
     plan = Plan(
         engines=engine or [],
         frames=_numbers(frames_per_step, "--frames-per-step"),
@@ -90,6 +92,13 @@ def command(
         if not as_json:
             note(f"measuring {name}")
         result["models"][name] = bench_model(name, plan, _CLOCKS[clock])
+        for left_out in [] if as_json else result["models"][name]["not_installed"]:
+            note(left_out)
+    # First: whatever becomes of the files, the figures have been seen.
+    if as_json:
+        print_json(result)
+    else:
+        print_tables(result)
     if output_json is not None:
         write_json(output_json, result)
     if report is not None:
@@ -98,10 +107,19 @@ def command(
         from streaming_encodec.cli.bench_plot import draw
 
         draw(result, plot)
-    if as_json:
-        print_json(result)
-    else:
-        print_tables(result)
+
+
+def _check_targets(output_json: Path | None, plot: Path | None, report: Path | None) -> None:
+    """Raise now what would be raised after minutes of measuring."""
+    for path in (output_json, plot, report):
+        if path is not None and not path.parent.is_dir():
+            raise FileFormatError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if report is not None:
+        read_report(report)
+    if plot is not None:
+        from streaming_encodec.cli.bench_plot import check_plot
+
+        check_plot(plot)
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.errors import FileFormatError, MissingExtraError
 
 _OURS, _PEER = "#2a6fb0", "#b0b0b0"
+
+
+def check_plot(path: Path) -> None:
+    """Make sure that a picture can be drawn into a file of this name.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        FileFormatError: an ending that it does not know.
+    """
+    if path.suffix[1:].lower() not in _figure().canvas.get_supported_filetypes():
+        raise FileFormatError(f"{path}: cannot tell what to draw from its ending; use .png or .svg")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -16,13 +27,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("--plot needs matplotlib: pip install 'streaming-encodec[plot]'") from error
-
     models = result["models"]
-    figure = Figure(figsize=(9, 0.9 + 2.9 * len(models)), layout="constrained")
+    figure = _figure(figsize=(9, 0.9 + 2.9 * len(models)), layout="constrained")
     figure.suptitle(f"One frame through the live codec, {result['machine']['processor']}, one thread", fontsize=11)
     panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
     for axes, (name, model) in zip(panels, models.items(), strict=True):
@@ -49,3 +55,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.margins(x=0.2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def _figure(**settings: Any) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("--plot needs matplotlib: pip install 'streaming-encodec[plot]'") from error
+    return Figure(**settings)

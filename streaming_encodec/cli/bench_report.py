@@ -66,8 +66,8 @@ def write_json(path: Path, result: Result) -> None:
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_report(path: Path, result: Result) -> None:
-    """Put the tables between the markers of a Markdown file, or make the file.
+def read_report(path: Path) -> tuple[str, str]:
+    """What a Markdown file holds before and after its tables; without a file, nothing.
 
     Raises:
         FileFormatError: the file has no markers.
@@ -76,6 +76,16 @@ def write_report(path: Path, result: Result) -> None:
     begin, end = text.find(BEGIN), text.find(END)
     if not 0 <= begin < end:
         raise FileFormatError(f"{path} has no lines {BEGIN} and {END}: put them where the tables shall be")
+    return text[:begin], text[end + len(END) :]
+
+
+def write_report(path: Path, result: Result) -> None:
+    """Put the tables between the markers of a Markdown file, or make the file.
+
+    Raises:
+        FileFormatError: the file has no markers.
+    """
+    before, after = read_report(path)
     parts = [_machine_line(result)]
     for table in tables(result):
         lines = [
@@ -86,7 +96,7 @@ def write_report(path: Path, result: Result) -> None:
         ]
         parts.append("\n".join(lines + [_line(row) for row in table.rows]))
     body = "\n\n".join(parts)
-    path.write_text(f"{text[:begin]}{BEGIN}\n{body}\n{text[end:]}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
 
 
 def tables(result: Result) -> Iterator[Table]:

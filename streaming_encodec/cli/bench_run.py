@@ -89,7 +89,10 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
         "agreement": [_agreement(model, engine, kbps) for engine in engines if engine.name != "eager"],
     }
     if plan.start_up:
-        result["start_up"] = _start_up(model)
+        try:
+            result["start_up"] = _start_up(model)
+        except MissingExtraError as error:
+            missing.append(f"start-up: {error}")
     return result
 
 

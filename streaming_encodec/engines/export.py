@@ -39,6 +39,9 @@ from streaming_encodec.streaming.state import named_tensors
 
 _Arrays = dict[str, NDArray[Any]]
 
+_UNFINISHED = "unfinished"
+"""Stands for the format while files are written: nobody loads such a folder, and the next export may go there."""
+
 
 @torch.no_grad()
 def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bool = False) -> list[Path]:
@@ -67,6 +70,9 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     groups = codebook_groups(model.config)
     for i, group in enumerate(groups):
         graphs[f"quantizer.{i}"] = quantizer_graph([books[k] for k in group])
+    (folder / CONFIG_NAME).write_text(json.dumps({"format": _UNFINISHED}) + "\n", encoding="utf-8")
+    for old in folder.glob("quantizer.*.onnx"):
+        old.unlink()  # there may have been more of them
     files = [_write_graph(folder / f"{part}.onnx", graph, part, identity) for part, graph in graphs.items()]
 
     tensors: _Arrays = {"codebooks": np.stack(books)}
@@ -81,7 +87,7 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     config = _describe(model, identity, int8, encoder, decoder, [len(group) for group in groups])
     config["encoder"]["skip_outputs"] = encoder_after_silence(model, encoder, 1).skip
     config["decoder"]["skip_outputs"] = skips
-    # Last: a folder without it is no export.
+    # Last: until now the folder was no export.
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return [*files, folder / TENSORS_NAME, folder / CONFIG_NAME]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.wire.hello import StreamFormat, model_fingerprint
+from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.wire.hello import StreamFormat
 
 
 def stream_format(model: EncodecModel) -> StreamFormat:
-    """The format of a model's stream, its fingerprint included (0.2 s for the 24 kHz model: keep it)."""
+    """The format of a model's stream, its fingerprint included (0.1 s for the 24 kHz model: keep it)."""
     config = model.config
-    weights = {name: weight.detach().float().cpu().numpy() for name, weight in model.state_dict().items()}
     return StreamFormat(
-        model=model_fingerprint(config.to_dict(), weights),
+        model=fingerprint(model),
         sample_rate=config.sampling_rate,
         channels=config.audio_channels,
         frame_samples=config.hop_length,

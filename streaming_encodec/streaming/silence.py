@@ -67,9 +67,14 @@ def _fork(state: HalfState, half: Half, batch: int) -> HalfState:
     return replace(state, pending=pending, layers=half.stepper.enter(layers))
 
 
+def _changes(weight: Tensor) -> int:
+    # A model loaded under `torch.inference_mode()` keeps no count: changed in place, it would go unnoticed.
+    return 0 if weight.is_inference() else weight._version
+
+
 @torch.no_grad()
 def _silence(model: EncodecModel) -> _Silence:
-    weights = tuple((t.data_ptr(), t.dtype, t._version) for t in model.state_dict(keep_vars=True).values())
+    weights = tuple((t.data_ptr(), t.dtype, _changes(t)) for t in model.state_dict(keep_vars=True).values())
     known = _memo.get(model)
     if known is None or known.weights != weights:
         frames = silence_frames(model)

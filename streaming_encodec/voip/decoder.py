@@ -40,7 +40,7 @@ class VoiceDecoder:
         sample_rate: of the sound wanted, in Hz.
         frame_ms: how much is usually pulled at a time. Where that is no whole number of the codec's frames
         the output
-            starts up to a frame late, so that every pull finds its samples.
+            starts up to a frame late after every silence, so that every pull finds its samples.
         model: the sender's model or its name; None is the bundled voice model.
         output: what `pull` gives: ``"int16"``, ``"float32"`` or ``"bytes"`` of int16.
         jitter_buffer: False for a host that orders packets itself and says what is lost (`decode_lost`);
@@ -82,8 +82,8 @@ class VoiceDecoder:
         self._in_order = None if jitter_buffer else InOrderReceiver(self.stream_format)
         self._receiver = self._in_order or Receiver(self.stream_format)
         self._playout = PcmPlayout(self._receiver, self._decode_one)
-        self._late_samples = 0 if jitter_buffer else _late_samples(self.stream_format, frame_ms)
-        self._started = jitter_buffer
+        self._late_samples = 0 if jitter_buffer else _late_samples(self.stream_format, sample_rate, self.frame_samples)
+        self._started = jitter_buffer  # whether a voice is on, late as it must be
         self._ready: Pcm = np.zeros(0, np.float32)  # [n] at `sample_rate`
 
     # -- packets in -----------------------------------------------------------------------------------------
@@ -96,10 +96,6 @@ class VoiceDecoder:
         """
         with self._lock:
             self._receiver.receive(packet, self._clock())
-            if not self._started:
-                self._started = True
-                silence = np.zeros((1, self._late_samples), np.float32)
-                self._ready = np.concatenate([self._ready, self._resampler.push(silence)[0]])
 
     # -- sound out ------------------------------------------------------------------------------------------
 
@@ -124,8 +120,9 @@ class VoiceDecoder:
             raise StreamError("a decoder with jitter_buffer=True finds losses by itself: just pull")
         if count < 0:
             raise StreamError("ask for a number of samples that is not negative")
+        started = self._start()
         with self._lock:
-            short = self._resampler.inputs_for(count - len(self._ready)) if self._started else 0
+            short = self._resampler.inputs_for(count - len(self._ready)) if started else 0
             waiting = self._playout.queued_samples + self._in_order.buffered_frames * self._hop
             self._in_order.lose(max(0, -(-(short - waiting) // self._hop)))
         return self.pull(count)
@@ -161,11 +158,28 @@ class VoiceDecoder:
             raise StreamError("ask for a number of samples that is not negative")
         while (missing := count - len(self._ready)) > 0:
             if not self._started:
-                return np.concatenate([self._ready, np.zeros(missing, np.float32)])[:count]
-            sound = self._read(self._resampler.inputs_for(missing), len(self._ready) / self.sample_rate)
-            self._ready = np.concatenate([self._ready, self._resampler.push(mix_channels(sound, 1))[0]])
+                if not self._start():
+                    self._ready = np.concatenate([self._ready, np.zeros(missing, np.float32)])
+                continue
+            self._add(self._read(self._resampler.inputs_for(missing), len(self._ready) / self.sample_rate))
+            if self._in_order is not None and self._in_order.silent:
+                # What is left is silence: out of the way, so that the next voice begins as late as the first did.
+                self._add(self._playout.read(self._playout.queued_samples, 0.0))
+                self._started = False
         out, self._ready = self._ready[:count], self._ready[count:]
         return out
+
+    def _start(self) -> bool:
+        """Whether a voice is on. Where one begins, as much silence comes before it as pulls may get ahead."""
+        if not self._started and self._in_order is not None and self._in_order.buffered_frames:
+            self._started = True
+            queued = len(self._ready) * self.stream_format.sample_rate // self.sample_rate
+            self._add(np.zeros((1, max(0, self._late_samples - queued)), np.float32))
+        return self._started
+
+    def _add(self, sound: Pcm) -> None:
+        """Sound [C, n] at the model's rate, ready to be pulled."""
+        self._ready = np.concatenate([self._ready, self._resampler.push(mix_channels(sound, 1))[0]])
 
     def _read(self, count: int, queued_s: float) -> Pcm:
         """``PcmPlayout.read``, with the lock let go while a frame is decoded."""
@@ -185,9 +199,9 @@ class VoiceDecoder:
         return self._decoder.decode({_VOICE: DecodeRequest(codes)})[_VOICE]
 
 
-def _late_samples(stream: StreamFormat, frame_ms: float) -> int:
-    """The most by which pulls of ``frame_ms`` get ahead of whole frames."""
-    pulled = stream.sample_rate * frame_ms / 1000
-    if not pulled.is_integer():
+def _late_samples(stream: StreamFormat, sample_rate: int, count: int) -> int:
+    """The most by which pulls of ``count`` samples at ``sample_rate`` get ahead of whole frames."""
+    pulled, rest = divmod(stream.sample_rate * count, sample_rate)
+    if rest:
         return stream.frame_samples - 1
-    return stream.frame_samples - math.gcd(stream.frame_samples, int(pulled))
+    return stream.frame_samples - math.gcd(stream.frame_samples, pulled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from pathlib import Path
 
@@ -17,9 +18,17 @@ from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voip.model import find_model
 from streaming_encodec.voip.pcm import Samples, take_pcm
 from streaming_encodec.wire.bits import IntArray
-from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
+from streaming_encodec.wire.header import (
+    MAX_FRAMES,
+    MAX_REDUNDANT_CODEBOOKS,
+    MAX_REDUNDANT_FRAMES,
+    NOISE_BANDS,
+    NOISE_FLOOR_DB,
+)
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
+
+_SILENCE = (NOISE_FLOOR_DB,) * NOISE_BANDS
 
 
 class VoiceEncoder:
@@ -41,6 +50,9 @@ class VoiceEncoder:
         redundant_frames: so many past frames go along with each packet, for those that get lost;
             with their first ``redundant_codebooks`` codebooks.
         engine: a name out of ``streaming_encodec.engines``, or an engine that several voices share.
+        first_sequence: number of the first packet, of 16 bits; None draws one. So a stream of a new encoder is
+            told from the one before it.
+        first_timestamp: of the first frame, of 32 bits; None draws one.
 
     Raises:
         StreamError: a setting out of range.
@@ -59,6 +71,8 @@ class VoiceEncoder:
         redundant_frames: int = 0,
         redundant_codebooks: int = 2,
         engine: EngineOrName = "auto",
+        first_sequence: int | None = None,
+        first_timestamp: int | None = None,
     ) -> None:
         if not frame_ms > 0:
             raise StreamError(f"frame_ms must be positive, not {frame_ms}")
@@ -79,17 +93,18 @@ class VoiceEncoder:
         self._frames_per_packet = frames_per_packet
         self._redundant_codebooks = redundant_codebooks
         self._past: deque[IntArray] = deque(maxlen=redundant_frames)
+        self._waiting: list[IntArray] = []  # codes [K, 1] of frames that wait for their packet
+        self._sequence = (secrets.randbelow(1 << 16) if first_sequence is None else first_sequence) & 0xFFFF
+        self._timestamp = (secrets.randbelow(1 << 32) if first_timestamp is None else first_timestamp) & 0xFFFFFFFF
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new stream: the first packet says so, and the decoder begins afresh with it."""
+        """Begin a new stream: the first packet says so, and the decoder begins afresh with it. Numbers go on."""
         self._resampler.reset()
         self._encoder.reset()
-        self._waiting: list[IntArray] = []  # codes [K, 1] of frames that wait for their packet
+        self._waiting.clear()
         self._past.clear()
         self._start = True
-        self._sequence = 0
-        self._timestamp = 0
 
     # -- sound in -------------------------------------------------------------------------------------------
 
@@ -105,8 +120,14 @@ class VoiceEncoder:
 
     def flush(self) -> list[bytes]:
         """End the stream: the packets still owed, the last of them marked as such. A new stream begins
-        after it."""
+        after it.
+
+        Where no frame is owed, a packet of silence says so. Where nothing was sent, nothing ends: no packet.
+        """
+        self._encoder.push(np.zeros((self.stream_format.channels, 0), np.float32))  # so that the flush gives numpy too
         packets = self._packets(self._encoder.flush(), end=True)
+        if not packets and not self._start:
+            packets = [self._packet([], end=True)]
         self.restart()
         return packets
 
@@ -162,7 +183,8 @@ class VoiceEncoder:
         packet = Packet(
             sequence=self._sequence,
             timestamp=self._timestamp,
-            codes=np.concatenate(frames, axis=1),
+            codes=np.concatenate(frames, axis=1) if frames else None,
+            noise=None if frames else _SILENCE,
             redundancy=self._redundancy(),
             start=self._start,
             end=end,
@@ -170,7 +192,7 @@ class VoiceEncoder:
         )
         self._start = False
         self._sequence = (self._sequence + 1) & 0xFFFF
-        self._timestamp = (self._timestamp + len(frames)) & 0xFFFFFFFF
+        self._timestamp = (self._timestamp + packet.num_frames) & 0xFFFFFFFF
         self._past.extend(frames)
         return serialize_packet(packet)
 

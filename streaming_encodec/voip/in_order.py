@@ -13,7 +13,8 @@ from streaming_encodec.wire.packet import Packet, parse_packet
 from streaming_encodec.wire.serial import TIMESTAMP_BITS, Unwrapper
 
 _LONGEST_GAP_FRAMES = 25
-"""A longer gap is a pause (or a new stream): nobody wants to hear it made up."""
+"""A longer gap is a pause (or a new stream): nobody wants to hear it made up. A leap back by more is a new stream whose
+start was lost: an old packet handed over in order does not come so late."""
 
 
 class InOrderReceiver(Receiver):
@@ -33,6 +34,8 @@ class InOrderReceiver(Receiver):
         self._quiet: tuple[int, ...] | None = None
         self._ended = True
         self._pauses = True  # after what was handed over last, nothing or noise follows
+        self.silent = True
+        """Whether the last pull gave silence: before the first packet, and after an end."""
 
     @property
     def buffered_frames(self) -> int:
@@ -47,6 +50,8 @@ class InOrderReceiver(Receiver):
         if packet.start:
             self._next, self._unwrap = None, Unwrapper(TIMESTAMP_BITS)
         begin = self._unwrap(packet.timestamp)
+        if self._next is not None and begin < self._next - _LONGEST_GAP_FRAMES:
+            self._next = None
         expected = begin if self._next is None else self._next
         if begin < expected:
             stats.packets_discarded += 1
@@ -72,11 +77,12 @@ class InOrderReceiver(Receiver):
 
     def pull(self, now: float, queued_seconds: float = 0.0) -> list[PlayoutInstruction]:
         """What to make next: the next frame, or something in its place."""
+        self.silent = self._ended and not self._queue
         if self._queue:
             entry = self._queue.popleft()
             if entry is not None:
                 return [self._instruct(entry)]
-        elif self._ended:
+        elif self.silent:
             return [PlayoutInstruction(Kind.SILENCE)]
         elif self._quiet is not None:
             self.statistics.comfort_noise_samples += self.format.frame_samples

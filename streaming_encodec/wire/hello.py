@@ -7,14 +7,8 @@ to noise.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.bits import MAX_BITS
@@ -32,7 +26,7 @@ MAX_TOKEN_CHARACTERS = 1400
 class StreamFormat:
     """What the codes of a stream mean; equal on both ends or there is no call.
 
-    model: fingerprint (32 hex digits, see `model_fingerprint`). frame_samples: the hop, in samples of each
+    model: fingerprint (32 hex digits, see `docs/protocol.md`). frame_samples: the hop, in samples of each
     channel.
     """
 
@@ -190,16 +184,3 @@ class Welcome:
             speakers=tuple(s.whole("sender", 1, 0xFFFF) for s in fields.objects("speakers", 64)),
             protocol=fields.whole("protocol", PROTOCOL_VERSION, PROTOCOL_VERSION),
         )
-
-
-def model_fingerprint(config: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]) -> str:
-    """32 hex digits that differ as soon as the configuration or one weight (as float32) does.
-
-    config: JSON-able. weights: name to array; their order does not matter.
-    """
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name], dtype="<f4")
-        digest.update(f"\0{name}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:FINGERPRINT_HEX]

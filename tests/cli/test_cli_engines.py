@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,57 @@ def test_bench_names_what_is_wrong(run: Run, mono_model: Path, tmp_path: Path) -
     (tmp_path / "report.md").write_text("no markers")
     with pytest.raises(FileFormatError, match="no lines"):
         write_report(tmp_path / "report.md", {})
+
+
+_QUICK = ("--rounds", 1, "--seconds", 0.01, "--offline-seconds", 0, "--frames-per-step", 1, "--streams", 0)
+
+
+def test_bench_without_onnx_measures_the_rest(
+    run: Run, mono_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nodes", "graph", "quantizer_graph", "ort", "export"):
+        monkeypatch.delitem(sys.modules, f"streaming_encodec.engines.{name}", raising=False)
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = run("bench", "-m", mono_model, *_QUICK, "--output-json", tmp_path / "bench.json")
+    assert done.code == 0
+    assert "│ eager" in done.out
+    for left_out in ("onnx", "onnx-int8", "start-up"):
+        assert f"note: {left_out}: " in done.err
+    (model,) = json.loads((tmp_path / "bench.json").read_text())["models"].values()
+    assert {row["engine"] for row in model["live"]} == {"eager", "fused"}
+    assert [line.split(":")[0] for line in model["not_installed"]] == ["onnx", "onnx-int8", "start-up"]
+    assert "start_up" not in model
+
+
+def test_bench_looks_at_its_files_before_it_measures(
+    run: Run, mono_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*arguments: object) -> None:
+        pytest.fail("minutes of measuring, for nothing")
+
+    monkeypatch.setattr("streaming_encodec.cli.bench_run.bench_model", measure)
+    (tmp_path / "report.md").write_text("no markers")
+    run("bench", "-m", mono_model, "--report", tmp_path / "report.md").fails_with("no lines")
+    for option in ("--output-json", "--plot", "--report"):
+        run("bench", "-m", mono_model, option, tmp_path / "none" / "a.svg").fails_with("make it first")
+    run("bench", "-m", mono_model, "--plot", tmp_path / "a.drawing").fails_with("use .png or .svg")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    run("bench", "-m", mono_model, "--plot", tmp_path / "a.svg").fails_with("--plot needs matplotlib")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_bench_shows_the_figures_whatever_becomes_of_its_files(
+    run: Run, mono_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("streaming_encodec.cli.bench.write_json", full)
+    done = run("bench", "-m", mono_model, "-e", "eager", *_QUICK, "--no-start-up", "--output-json", tmp_path / "a.json")
+    assert done.code == 1
+    assert "No space left" in done.err
+    assert "│ eager" in done.out
 
 
 def test_corpus_encodes_as_encode_does(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ import pytest
 import soundfile
 from cli_kit import save_random
 
+from streaming_encodec import EncodecModel, VoiceEncoder
 from streaming_encodec.net.config import RelayConfig
 from streaming_encodec.net.relay import Relay
+from streaming_encodec.voip.pcm import Samples, take_pcm
+from streaming_encodec.wire.packet import parse_packet
 
 DEMOS = Path(__file__).parents[2] / "demos"
 Run = Callable[..., str]
@@ -76,8 +79,42 @@ def test_mic_to_speaker(run: Run, model: Path, speech: Path, tmp_path: Path) -> 
 
 def test_tokens_to_speech(run: Run, model: Path, speech: Path, tmp_path: Path) -> None:
     said = run("tokens_to_speech.py", "--wav", speech, tmp_path / "out.wav", "--model", model)
-    assert said.startswith("112 frames")
-    assert len(heard(tmp_path / "out.wav")[0]) == 112 * 320
+    assert said.startswith("113 frames")  # the last of them half full
+    assert len(heard(tmp_path / "out.wav")[0]) == 113 * 320
+
+
+@pytest.mark.parametrize("samples", [0, 100])
+def test_tokens_to_speech_of_less_than_a_frame(run: Run, model: Path, tmp_path: Path, samples: int) -> None:
+    soundfile.write(tmp_path / "short.wav", np.full(samples, 0.1), 24_000)
+    said = run("tokens_to_speech.py", "--wav", tmp_path / "short.wav", tmp_path / "out.wav", "--model", model)
+    frames = min(1, samples)
+    assert said.startswith(f"{frames} frames")
+    assert soundfile.info(tmp_path / "out.wav").frames == 320 * frames
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("voip_embed.py", "soxr"), ("pipecat_serializer.py", "pipecat"), ("aiortc_bridge.py", "aiortc")],
+)
+def test_what_goes_past_full_scale_is_clipped(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, needs: str
+) -> None:
+    """A loud recording overshoots when it is resampled; wrapped, full scale would come out as its opposite."""
+    pytest.importorskip(needs, reason=f"{needs} is not installed")
+    loud = np.clip(3 * np.sin(2 * np.pi * 200 * np.arange(13_230) / 44_100), -1, 1)
+    soundfile.write(tmp_path / "loud.wav", loud, 44_100, subtype="FLOAT")
+    taken: list[np.ndarray] = []
+    encode = VoiceEncoder.encode
+
+    def spy(self: VoiceEncoder, samples: Samples) -> list[bytes]:
+        taken.append(take_pcm(samples)[0])
+        return encode(self, samples)
+
+    monkeypatch.setattr(VoiceEncoder, "encode", spy)
+    run(name, "--wav", tmp_path / "loud.wav", tmp_path / "out.wav", "--model", model)
+    said = np.concatenate(taken)
+    assert said.max() > 0.99
+    assert np.abs(np.diff(said)).max() < 0.5
 
 
 async def test_websocket_sender_and_receiver(
@@ -108,6 +145,31 @@ def test_aiortc_bridge(run: Run, model: Path, speech: Path, tmp_path: Path) -> N
     sound, rate = heard(tmp_path / "out.wav")
     assert rate == 48_000
     assert len(sound) > rate // 4  # as much of it as a busy machine got round to
+
+
+async def test_aiortc_bridge_takes_what_a_call_gives(model: Path) -> None:
+    """aiortc decodes Opus to packed stereo: 960 samples a frame, and twice as many numbers."""
+    av = pytest.importorskip("av", reason="aiortc is not installed: pip install aiortc")
+    errors = pytest.importorskip("aiortc.mediastreams", reason="aiortc is not installed: pip install aiortc")
+    left = 0.3 * np.sin(2 * np.pi * 400 * np.arange(48_000) / 48_000)
+    stereo = np.rint(32767 * np.repeat(left, 2)).astype(np.int16)
+    frames = []
+    for at in range(0, len(stereo), 1920):
+        frames.append(av.AudioFrame.from_ndarray(stereo[None, at : at + 1920], format="s16", layout="stereo"))
+        frames[-1].sample_rate, frames[-1].pts = 48_000, at // 2
+
+    class Track:
+        async def recv(self) -> object:
+            if not frames:
+                raise errors.MediaStreamError
+            return frames.pop(0)
+
+    sent: list[bytes] = []
+    channel = argparse.Namespace(send=sent.append)
+    bridge = runpy.run_path(str(DEMOS / "aiortc_bridge.py"))["bridge"]
+    assert await bridge(Track(), channel, EncodecModel.from_pretrained(model)) == 50
+    packets = [parse_packet(packet) for packet in sent]
+    assert sum(packet.num_frames for packet in packets) in (74, 75)
 
 
 def test_pipecat_serializer(run: Run, model: Path, speech: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from streaming_encodec.engines.export import export
 from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
 from streaming_encodec.errors import CheckpointError, ConfigError, StreamError
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.net.formats import stream_format
 
 _ALONE = """
 import sys
@@ -127,6 +128,37 @@ def test_the_json_names_what_a_program_needs(tmp_path: Path) -> None:
     assert [entry["num_codebooks"] for entry in config["bandwidths"]] == [1, 2, 4]
     assert sum(part["num_codebooks"] for part in config["quantizer"]) == 4
     export(model, tmp_path / "codec")  # over an earlier export
+
+
+def test_the_other_end_of_a_call_names_the_model(tmp_path: Path) -> None:
+    model = make_model()
+    export(model, tmp_path / "codec")
+    named = stream_format(model).model
+    assert OrtDecoder(tmp_path / "codec", model=named).config["model"] == named
+    OrtEncoder(tmp_path / "codec", None, model=named)
+    # A config.json may spell a number either way.
+    assert stream_format(make_model(trim_right_ratio=1)) == stream_format(model)
+
+
+def test_an_export_that_was_cut_off_is_none_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, fresh, old = make_model(), tmp_path / "fresh", tmp_path / "old"
+    export(model, old)
+    (old / "quantizer.9.onnx").write_bytes(b"of a model with more of them")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for folder in (fresh, old):
+        with monkeypatch.context() as patch:
+            patch.setattr("streaming_encodec.engines.export.save_file", full)
+            with pytest.raises(OSError, match="No space"):
+                export(model, folder, frames_per_step=3)
+        with pytest.raises(CheckpointError, match="export the model again"):
+            OrtEncoder(folder)
+        assert set(export(model, folder)) == set(folder.iterdir())
+        assert OrtEncoder(folder, None).push(np.zeros(24, np.float32)).shape == (1, 2)
 
 
 def test_wrong_folders_say_what_to_do(tmp_path: Path) -> None:

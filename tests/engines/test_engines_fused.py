@@ -124,6 +124,28 @@ def test_an_engine_belongs_to_its_model() -> None:
         se.StreamingDecoder(other, engine=engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_model_made_in_inference_mode_streams_like_any_other(engine: str) -> None:
+    config = small_config()
+    x = random_samples(config, 1, 4 * config.hop_length, 0)[0].float().numpy()
+
+    def made() -> tuple[se.StreamingEncoder, se.StreamingDecoder]:
+        model = random_model(config, 0, torch.float32)
+        made = make_engine(engine, model)
+        return se.StreamingEncoder(model, None, engine=made), se.StreamingDecoder(model, engine=made)
+
+    with torch.inference_mode():
+        encoder, decoder = made()
+        codes = encoder.push(x)
+        sound = decoder.push(codes)
+    other_encoder, other_decoder = made()
+    for _ in range(2):  # and goes on outside of it
+        assert np.array_equal(codes, other_encoder.push(x))
+        assert np.array_equal(sound, other_decoder.push(codes))
+        codes = encoder.push(x)
+        sound = decoder.push(codes)
+
+
 def test_engines_refuse_a_model_that_streams_by_segments() -> None:
     config = small_config(chunk_length_s=1.0, overlap=0.01, normalize=True)
     model = random_model(config, 0)

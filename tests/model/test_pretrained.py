@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 import subprocess
 import sys
@@ -108,7 +110,7 @@ def test_bundled_models_load_by_name(tmp_path: Path, model: EncodecModel, monkey
 
 def test_what_is_bundled_loads() -> None:
     for name in bundled_models():
-        assert len(fingerprint(load_pretrained(name))) == 16
+        assert len(fingerprint(load_pretrained(name))) == 32
 
 
 def test_a_cached_hub_model_needs_no_network(cache: Path, model: EncodecModel) -> None:
@@ -191,6 +193,14 @@ def test_fingerprint_sees_every_weight_and_the_configuration(model: EncodecModel
     padded = EncodecModel(oracles.tiny_config(pad_mode="constant"))
     padded.load_state_dict(model.state_dict())
     assert fingerprint(padded) not in seen
+
+
+def test_fingerprint_is_spelled_as_the_protocol_says(model: EncodecModel) -> None:
+    """Other programs make it by themselves: it must not change with this one."""
+    spelled = json.dumps(model.config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+    for name, weight in sorted(model.state_dict().items()):
+        spelled += f"\0{name}\0{tuple(weight.shape)}\0".encode() + weight.float().numpy().tobytes()
+    assert fingerprint(model) == hashlib.sha256(spelled).hexdigest()[:32]
 
 
 def test_fingerprint_takes_1_and_1_0_for_one_value() -> None:

@@ -3,6 +3,7 @@ does."""
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,8 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.wire.packet import parse_packet
 
 # Not "auto": exporting a model for ONNX Runtime takes longer than all of these tests.
-VoiceEncoder = partial(voip.VoiceEncoder, engine="fused")
+# The numbers, which a call draws, are about to wrap.
+VoiceEncoder = partial(voip.VoiceEncoder, engine="fused", first_sequence=65_530, first_timestamp=2**32 - 12)
 VoiceDecoder = partial(voip.VoiceDecoder, engine="fused")
 RATE = 24_000
 TICK = 480  # 20 ms at 24 kHz
@@ -71,6 +73,15 @@ def test_other_rates_keep_the_cadence_and_nothing_is_made_up(model: EncodecModel
     assert len(heard) == 30 * rate // 50
     assert decoder.statistics.concealed_samples == 0
     assert encoder.delay_ms + decoder.delay_ms < 13
+
+
+def test_pulls_of_a_rounded_length_find_their_samples(model: EncodecModel) -> None:
+    """20 ms at 11025 Hz are 220 samples and a half: what is pulled is no whole number of samples at 24 kHz."""
+    encoder, decoder = VoiceEncoder(11_025, model=model), VoiceDecoder(11_025, model=model)
+    assert encoder.frame_samples == decoder.frame_samples == 220
+    assert decoder.delay_ms > 1000 * 319 / RATE
+    call(encoder, decoder, voice(2.0, 11_025))
+    assert decoder.statistics.concealed_samples == 0
 
 
 def test_delay_is_what_is_reported(model: EncodecModel) -> None:
@@ -227,13 +238,95 @@ def test_bandwidth_changes_in_mid_call_and_packets_hold_one_kind(model: EncodecM
     assert parse_packet(packets[-1]).end
 
 
-def test_restart_is_heard_as_a_beginning(model: EncodecModel) -> None:
-    encoder = VoiceEncoder(RATE, model=model)
-    first = encoder.encode(voice(0.2))
-    assert parse_packet(first[0]).start
-    assert not parse_packet(encoder.encode(voice(0.1))[0]).start
+def test_restart_is_heard_as_a_beginning_and_numbers_go_on(model: EncodecModel) -> None:
+    encoder = VoiceEncoder(RATE, model=model, frames_per_packet=4)
+    first = [parse_packet(p) for p in encoder.encode(voice(14 * 320 / RATE))]  # two frames' sound waits, and is dropped
+    assert [p.start for p in first] == [True, False, False]
     encoder.restart()
-    assert encoder.encode(voice(0.2)) == first
+    again = [parse_packet(p) for p in encoder.encode(voice(14 * 320 / RATE))]
+    assert [p.start for p in again] == [True, False, False]
+    for one, other in zip(first, again, strict=True):
+        assert np.array_equal(one.codes, other.codes)
+        assert (other.sequence - one.sequence) % 2**16 == 3
+        assert (other.timestamp - one.timestamp) % 2**32 == 12
+
+
+def test_a_new_encoder_draws_its_numbers(model: EncodecModel) -> None:
+    firsts = [parse_packet(voip.VoiceEncoder(RATE, model=model, engine="fused").encode(voice(0.02))[0]) for _ in "12"]
+    assert firsts[0].timestamp != firsts[1].timestamp
+
+
+@pytest.mark.parametrize("jitter_buffer", [False, True])
+@pytest.mark.parametrize("how", ["flush", "restart", "another encoder"])
+@pytest.mark.parametrize("start_lost", [False, True])
+def test_a_second_talk_is_heard_like_the_first(
+    model: EncodecModel, jitter_buffer: bool, how: str, start_lost: bool
+) -> None:
+    now = 0.0
+    encoder = VoiceEncoder(RATE, model=model)
+    decoder = VoiceDecoder(RATE, model=model, jitter_buffer=jitter_buffer, clock=lambda: now)
+
+    def talk(lost: int) -> None:
+        nonlocal now
+        for number in range(100):
+            for packet in encoder.encode(voice(0.02)):
+                if number >= lost:
+                    decoder.push(packet)
+            decoder.pull(TICK)
+            now += 0.02
+
+    talk(lost=0)
+    if how == "restart":
+        encoder.restart()
+    else:
+        for packet in encoder.flush():
+            decoder.push(packet)
+        for _ in range(10):
+            decoder.pull(TICK)
+            now += 0.02
+    if how == "another encoder":  # it may have drawn numbers before the other's
+        encoder = VoiceEncoder(RATE, model=model, first_sequence=40_000, first_timestamp=3 * 2**30)
+    before = replace(decoder.statistics)
+    talk(lost=start_lost)
+    after = decoder.statistics
+    played = after.total_samples_received - after.concealed_samples
+    played -= before.total_samples_received - before.concealed_samples
+    # Where numbers leap a jitter buffer waits for a second packet, and where they leap back without a word, for 25.
+    doubted = (25 if start_lost else 1) if jitter_buffer and how == "another encoder" else 0
+    assert played > (1.95 - 0.1 * jitter_buffer - 0.02 * doubted) * RATE
+    assert after.duplicate_packets == 0
+    assert after.packets_discarded - before.packets_discarded == doubted
+
+
+@pytest.mark.parametrize("ticks_said", [0, 4, 5])
+def test_flush_says_that_nothing_follows(model: EncodecModel, ticks_said: int) -> None:
+    """Also where no frame is owed, as after every second tick of 20 ms."""
+    encoder, decoder = VoiceEncoder(RATE, model=model), VoiceDecoder(RATE, model=model, output="float32")
+    packets = [p for chunk in ticks(voice(0.02 * ticks_said), TICK) for p in encoder.encode(chunk)] + encoder.flush()
+    assert [parse_packet(p).end for p in packets] == [False] * (len(packets) - 1) + [True] * (ticks_said > 0)
+    assert encoder.flush() == []  # nothing was sent since
+    assert len(encoder.encode(voice(0.02))) == 1
+    for packet in packets:
+        decoder.push(packet)
+    assert not decoder.pull(2 * RATE)[-RATE:].any()
+    assert decoder.statistics.concealed_samples == 0
+
+
+@pytest.mark.parametrize("pause", range(6))
+def test_nothing_is_made_up_when_a_second_talk_begins(model: EncodecModel, pause: int) -> None:
+    """Every pull finds its samples, wherever in a frame the pulls before have left off."""
+    encoder, decoder = VoiceEncoder(RATE, model=model), VoiceDecoder(RATE, model=model, output="float32")
+    call(encoder, decoder, voice(0.1))
+    for packet in encoder.flush():
+        decoder.push(packet)
+    decoder.pull(pause * TICK)
+    heard = call(encoder, decoder, voice(0.6))
+    assert decoder.statistics.concealed_samples == 0
+    if pause > 2:  # the first talk has died away: this one is as late as that was
+        late, fade = 160, 72
+        np.testing.assert_allclose(
+            heard[late + fade :], offline(model, voice(0.6))[fade : len(heard) - late], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
