@@ -13,7 +13,7 @@ import typer
 
 from streaming_encodec.cli.console import note
 from streaming_encodec.net.config import DEFAULT_PORT, RelayConfig, server_tls
-from streaming_encodec.net.limits import RelayLimits
+from streaming_encodec.net.limits import MAX_SPEAKERS, RelayLimits
 from streaming_encodec.net.logs import JsonFormatter
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.net.tokens import TokenKey
@@ -67,7 +67,7 @@ def serve_command(
     max_rooms: Annotated[int, typer.Option(min=1, help="Rooms.", rich_help_panel=_LIMIT)] = _LIMITS.max_rooms,
     max_peers: Annotated[int, typer.Option(min=1, help="Seats in a room.", rich_help_panel=_LIMIT)] = _LIMITS.max_peers,
     max_speakers: Annotated[
-        int, typer.Option(min=1, help="Speakers in a room.", rich_help_panel=_LIMIT)
+        int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the WebSocket layer does, too.")] = False,
 ) -> None:

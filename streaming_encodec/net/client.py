@@ -19,11 +19,13 @@ from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.decoding import SpeakerDecoders, make_decoders
 from streaming_encodec.net.formats import stream_format
-from streaming_encodec.net.link import Link, TokenSource
+from streaming_encodec.net.link import Link
 from streaming_encodec.net.listening import IncomingVoices
 from streaming_encodec.net.presence import Presence
+from streaming_encodec.net.room_name import check_room_name
 from streaming_encodec.net.speaking import OutgoingVoice
 from streaming_encodec.net.statistics import CallStatistics
+from streaming_encodec.net.token_source import TokenSource
 from streaming_encodec.net.tokens import role_of, token_claims
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.voice.detour import Detour
@@ -98,7 +100,7 @@ class VoiceClient:
             raise CallError(f"a role is one of {', '.join(ROLES)}, not {role!r}")
         self.model = model
         self.format: StreamFormat = stream_format(model)
-        self.room = room or claims.get("room") or DEFAULT_ROOM
+        self.room = check_room_name(room or claims.get("room") or DEFAULT_ROOM)
         self.role = role
         shared = find_engine(engine, model)
         self._voice = OutgoingVoice(
@@ -179,6 +181,10 @@ class VoiceClient:
     def over(self) -> bool:
         """Whether the call has ended for good."""
         return self._link.over
+
+    def check(self) -> None:
+        """Raise CallError if the call was ended by the relay or the network."""
+        self._link.check()
 
     @property
     def round_trip_s(self) -> float:
@@ -326,10 +332,7 @@ class VoiceClient:
         match message:
             case Welcome() | Joined() | Left():
                 self._presence.update(message, self._clock())
-                if isinstance(message, Left):
-                    self._voices.left(message.sender)
-                elif isinstance(message, Welcome) and not message.resumed:
-                    self._voices.forget()  # another relay, or the same one begun anew
+                self._voices.told(message)
             case Report():
                 if len(self._reports) < _MOST_REPORTS or (message.sender, message.listener) in self._reports:
                     self._reports[message.sender, message.listener] = message

@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from streaming_encodec.net.closing import Refused
-from streaming_encodec.net.limits import UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.limits import MOST_UNSENT_BYTES, UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.outbox import Outbox
 
 # Not in the socket module before Python 3.14, nor on every system.
@@ -27,10 +27,10 @@ _CLOSE_S = 2.0
 
 
 class Doorkeeper(Protocol):
-    """Who counts connections from the first byte on, before any handshake."""
+    """Who counts connections, before the WebSocket handshake."""
 
     def arrived(self, connection: VoiceConnection) -> None:
-        """A TCP connection was accepted."""
+        """A TCP connection was accepted, and TLS settled if there is any."""
 
     def gone(self, connection: VoiceConnection) -> None:
         """It is over."""
@@ -75,6 +75,12 @@ class VoiceConnection(ServerConnection):
         super().connection_lost(exc)
         self._doorkeeper.gone(self)
 
+    def data_received(self, data: bytes) -> None:
+        """Cut off who makes the WebSocket layer answer (pings) and does not read the answers."""
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+            self.transport.abort()
+
     def pause_writing(self) -> None:
         """The transport is full."""
         super().pause_writing()
@@ -106,12 +112,12 @@ class VoiceConnection(ServerConnection):
         self.transport.write(data)
         return 0
 
-    def tell(self, data: bytes) -> bool:
-        """Write or queue a framed control message; False where too many wait already."""
+    def tell(self, data: bytes, *, spare: bool = False) -> bool:
+        """Write or queue a framed control message, see `Outbox`; False where too many wait already."""
         if not self.is_open:
             return True
         if self._full:
-            return self.outbox.put_control(data)
+            return self.outbox.put_control(data, spare=spare)
         self.transport.write(data)
         return True
 

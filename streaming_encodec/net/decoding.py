@@ -11,6 +11,7 @@ from torch import Tensor
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.limits import MAX_SPEAKERS
 from streaming_encodec.net.mixer import FloatArray, SpeakerDecoder
 from streaming_encodec.streaming import StreamingDecoder, StreamPool
 from streaming_encodec.streaming.direct import array_parts
@@ -20,7 +21,6 @@ from streaming_encodec.wire.bits import IntArray
 
 LATENT_DECAY = 0.8
 """What each lost frame leaves of the last latent; the voice model is trained with the same."""
-MOST_SPEAKERS = 64
 
 
 class SpeakerDecoders(SpeakerDecoder, Protocol):
@@ -71,7 +71,7 @@ class _Fading:
 class SeparateDecoders:
     """Each speaker has a stream of his own."""
 
-    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MOST_SPEAKERS) -> None:
+    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MAX_SPEAKERS) -> None:
         self._model, self._engine, self._most = model, find_engine(engine, model), most
         self._streams: dict[int, StreamingDecoder] = {}
         self._fading = _Fading(self._engine)
@@ -118,7 +118,7 @@ class PooledDecoder:
     When it grows, the streams move over with their states.
     """
 
-    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MOST_SPEAKERS) -> None:
+    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MAX_SPEAKERS) -> None:
         self._model, self._engine, self._most = model, find_engine(engine, model), most
         self._pool = self._make(1)
         self._slots: dict[int, int] = {}

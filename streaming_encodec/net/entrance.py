@@ -1,4 +1,4 @@
-"""Who may connect at all: caps on connections, counted from the first byte on, before any handshake."""
+"""Who may connect at all: caps on connections, counted before the WebSocket handshake (before TLS: see `Gate`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from websockets.http11 import Request, Response
 from streaming_encodec.net.config import RelayConfig, address_group
 from streaming_encodec.net.connection import VoiceConnection
 from streaming_encodec.net.http import answer_plain
+from streaming_encodec.net.limits import UNANSWERED_CONNECTIONS
 from streaming_encodec.net.metrics import Metrics
-
-_UNANSWERED = 64
-"""Beyond the caps so many more connections get an HTTP answer; from there on they are just cut off."""
 
 
 class Entrance:
@@ -36,8 +34,8 @@ class Entrance:
         self._addresses[group] += 1
         limits = self._config.limits
         if (
-            len(self.connections) > limits.max_connections + _UNANSWERED
-            or self._addresses[group] > limits.max_connections_per_address + _UNANSWERED
+            len(self.connections) > limits.max_connections + UNANSWERED_CONNECTIONS
+            or self._addresses[group] > limits.max_connections_per_address + UNANSWERED_CONNECTIONS
         ):
             connection.transport.abort()
 

@@ -16,13 +16,22 @@ WRITE_LIMIT_BYTES = 1024
 UNSENT_LIMIT_BYTES = 4096
 """The same for the kernel's buffer (TCP_NOTSENT_LOWAT), which holds minutes of voice if left alone."""
 
+MOST_UNSENT_BYTES = 32_768
+"""Beyond so many a connection is cut off. Only answers to pings come near: the WebSocket layer writes them at once."""
+
+MAX_SPEAKERS = 64
+"""In one room, at most: a welcome lists so many, and each is decoded by every listener."""
+
+UNANSWERED_CONNECTIONS = 64
+"""Beyond the caps on connections so many more get an HTTP answer; from there on they are just cut off."""
+
 MAX_FRAME_RATE_HZ = 200.0
 """Frames a second that a stream's format may claim: the speed limit is a multiple of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Limits of one relay. Raises CallError for a limit that is not positive."""
+    """Limits of one relay. Raises CallError for a limit that is not positive, or for too many speakers."""
 
     max_connections: int = 1000
     max_connections_per_address: int = 32
@@ -56,3 +65,5 @@ class RelayLimits:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise CallError(f"the limit {field.name} must be positive, not {getattr(self, field.name)}")
+        if self.max_speakers > MAX_SPEAKERS:
+            raise CallError(f"the limit max_speakers is at most {MAX_SPEAKERS}, not {self.max_speakers}")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import random
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from websockets.asyncio.client import connect
@@ -26,7 +25,8 @@ from streaming_encodec.net.connection import limit_unsent
 from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.logs import event
 from streaming_encodec.net.seat_connection import SeatConnection
-from streaming_encodec.net.trouble import explain, is_transient
+from streaming_encodec.net.token_source import TokenSource, fetch_token
+from streaming_encodec.net.trouble import explain, is_not_allowed, is_transient
 from streaming_encodec.wire.control import (
     Bye,
     ControlMessage,
@@ -35,9 +35,6 @@ from streaming_encodec.wire.control import (
     serialize_control,
 )
 from streaming_encodec.wire.hello import Hello, Welcome
-
-TokenSource = str | Callable[[], str | Awaitable[str]]
-"""A token, or what fetches a fresh one: tokens are good once, and a long outage needs another."""
 
 _QUEUE_PACKETS = 20
 _QUEUE_CONTROLS = 32
@@ -112,8 +109,8 @@ class Link:
     async def open(self) -> Welcome:
         """Connect for the first time. Raises CallError where that fails, with what to do about it."""
         try:
-            socket, welcome = await self._connect()
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
+            socket, welcome = await self._connect(await fetch_token(self._token, _OPEN_S))
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed, ValueError) as error:
             raise explain(self.url, error) from error
         self._task = asyncio.create_task(self._run(socket))
         return welcome
@@ -189,10 +186,7 @@ class Link:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> tuple[SeatConnection, Welcome]:
-        token = self._token() if callable(self._token) else self._token
-        if inspect.isawaitable(token):
-            token = await token
+    async def _connect(self, token: str | None) -> tuple[SeatConnection, Welcome]:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         socket = await connect(
             self.url,
@@ -307,10 +301,15 @@ class Link:
         while True:
             await asyncio.sleep(reconnect_delay_s(attempt, self._chance()))
             attempt += 1
+            token, no_token = None, None
             try:
-                return (await self._connect())[0]
+                token = await fetch_token(self._token, _OPEN_S)
+            except CallError as error:  # the ticket may do without; if not, there may be one the next time
+                no_token = error
+            try:
+                return (await self._connect(token))[0]
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
-                if not is_transient(error):
+                if not is_transient(error) and (no_token is None or not is_not_allowed(error)):
                     raise explain(self.url, error) from error
                 if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:
                     raise CallError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -9,8 +10,8 @@ from functools import partial
 from streaming_encodec.net.mixer import FloatArray, Mixer, SpeakerDecoder
 from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.receiver import ReceiverSettings
-from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.control import Joined, Left, Report
+from streaming_encodec.wire.hello import StreamFormat, Welcome
 
 _WAITING_EVENTS = 4096
 """Packets that wait for somebody to read: some seconds of a full room."""
@@ -18,7 +19,7 @@ _REPORT_S = 1.0
 
 
 class IncomingVoices:
-    """A mixer with a letter box: `arrived`, `left` and `forget` are the network's, `read` is another thread's.
+    """A mixer with a letter box: `arrived` and `told` are the network's, `read` is another thread's.
 
     on_reports: given what the speakers are to be told, about once a second, in the thread that reads.
     detour: what arrives goes through it first.
@@ -37,6 +38,7 @@ class IncomingVoices:
         self.mixer = Mixer(stream_format, decoder, settings)
         self.packets_arrived = 0
         self._clock, self._on_reports, self._detour = clock, on_reports, detour
+        self._gone: set[int] = set()  # those who have left, until the relay gives their numbers to others
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._report_at_s = clock() + _REPORT_S
 
@@ -49,13 +51,17 @@ class IncomingVoices:
             take = self._take if self._detour is None else self._detour.enter
             self._events.append(partial(take, data, now_s))
 
-    def left(self, sender: int) -> None:
-        """A speaker is gone."""
-        self._events.append(partial(self.mixer.leave, sender))
-
-    def forget(self) -> None:
-        """From now on numbers mean other people."""
-        self._events.append(self._forget_all)
+    def told(self, message: Welcome | Joined | Left) -> None:
+        """The relay says who is there."""
+        match message:
+            case Welcome(resumed=True, speakers=speakers):
+                self._events.append(partial(self._keep_only, speakers))
+            case Welcome():  # another relay, or the same one begun anew: from now on numbers mean other people
+                self._events.append(self._forget_all)
+            case Joined(sender):
+                self._events.append(partial(self._gone.discard, sender))
+            case Left(sender):
+                self._events.append(partial(self._leave, sender))
 
     # -- the listener's -------------------------------------------------------------------------------------
 
@@ -73,8 +79,24 @@ class IncomingVoices:
         return self.mixer.read(count, now_s)
 
     def _take(self, data: bytes, at_s: float) -> None:
-        self.mixer.receive(int.from_bytes(data[4:6], "little"), data, at_s)
+        sender = int.from_bytes(data[4:6], "little")
+        # Word that a speaker left overtakes what waits in the relay or in the detour, which brings nobody back.
+        if sender not in self._gone or sender in self.mixer.speakers:
+            self.mixer.receive(sender, data, at_s)
+
+    def _leave(self, sender: int) -> None:
+        self._gone.add(sender)
+        self.mixer.leave(sender)
+
+    def _keep_only(self, speakers: tuple[int, ...]) -> None:
+        """After an outage: whoever left in it went without a word."""
+        self._gone.difference_update(speakers)
+        for sender in set(self.mixer.speakers).difference(speakers):
+            self._leave(sender)
 
     def _forget_all(self) -> None:
+        self._gone.clear()
+        if self._detour is not None:
+            self._detour.leave(math.inf)  # what is still on its way is theirs who are gone
         for sender in self.mixer.speakers:
             self.mixer.forget(sender)

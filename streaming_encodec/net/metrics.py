@@ -16,9 +16,10 @@ _COUNTERS = {
     "resumes": "Seats taken again after a lost connection.",
     "packets_in": "Voice packets received.",
     "frames_in": "Voice frames received.",
-    "packets_out": "Voice packets handed to sockets.",
-    "bytes_out": "Bytes of voice packets handed to sockets.",
-    "packets_dropped": "Packets dropped because a listener was slow.",
+    "bytes_in": "Bytes of voice packets received.",
+    "packets_out": "Voice packets for listeners, those that were dropped later among them.",
+    "bytes_out": "Bytes of voice packets for listeners, with WebSocket heads.",
+    "packets_dropped": "Packets out that were dropped because a listener was slow.",
     "evictions": "Listeners put out because they did not read.",
 }
 _GAUGES = {

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.net.limits import MAX_SPEAKERS
 from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
@@ -49,7 +50,7 @@ class Mixer:
         stream_format: StreamFormat,
         decoder: SpeakerDecoder,
         settings: ReceiverSettings | None = None,
-        max_speakers: int = 16,
+        max_speakers: int = MAX_SPEAKERS,
     ) -> None:
         self._format = stream_format
         self._decoder = decoder
@@ -84,10 +85,9 @@ class Mixer:
             voice.receiver.receive(data, now_s)
         except PacketError:
             self.bad_packets += 1
-        self._leaving.discard(sender)
 
     def leave(self, sender: int) -> None:
-        """A speaker is gone: what it has sent is played out, then it is forgotten."""
+        """A speaker is gone: what has come of it is played out, then it is forgotten."""
         if sender in self._voices:
             self._leaving.add(sender)
 

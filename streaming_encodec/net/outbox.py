@@ -42,9 +42,12 @@ class Outbox:
         self._waiting[sender] = (waiting, packets)
         return dropped
 
-    def put_control(self, data: bytes) -> bool:
-        """Queue a control message; False where too many wait: none may be dropped, so the peer must go."""
-        if len(self._controls) >= self._max_controls:
+    def put_control(self, data: bytes, *, spare: bool = False) -> bool:
+        """Queue a control message; False where too many wait.
+
+        One that is `spare` may be dropped then, and takes only half of the places; for any other the peer must go.
+        """
+        if len(self._controls) >= (self._max_controls // 2 if spare else self._max_controls):
             return False
         self._controls.append(data)
         return True

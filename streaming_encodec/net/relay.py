@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -22,11 +23,12 @@ from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig
 from streaming_encodec.net.connection import VoiceConnection, binary_frame, text_frame
 from streaming_encodec.net.door import Door
 from streaming_encodec.net.entrance import Entrance
+from streaming_encodec.net.gate import Gate
 from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.logs import event, logger
 from streaming_encodec.net.metrics import Metrics
 from streaming_encodec.net.rooms import Effects, RoomTable, Seat
-from streaming_encodec.wire.control import Bye, ControlMessage, parse_control, serialize_control
+from streaming_encodec.wire.control import Bye, ControlMessage, Report, parse_control, serialize_control
 from streaming_encodec.wire.header import cut_packet
 
 _TICK_S = 0.5
@@ -54,50 +56,55 @@ class Relay:
         self._clock = clock
         self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
         self._door = Door(config, wall_clock)
+        self._gate = Gate(config.limits)
         self._entrance = Entrance(config, self.metrics)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: Server | None = None
+        self._servers: list[Server] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
 
     # -- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to listen. Raises CallError where the address cannot be had."""
-        config, limits = self.config, self.config.limits
+        config = self.config
         try:
-            self._server = await serve(
-                self._handle,
-                config.host,
-                config.port,
-                origins=[None, *(Origin(origin) for origin in config.origins)],
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                compression=None,
-                process_request=self._process_request,
-                server_header=None,
-                open_timeout=limits.hello_s,
-                ping_interval=limits.heartbeat_s,
-                ping_timeout=2 * limits.heartbeat_s,
-                close_timeout=1.0,
-                max_size=MAX_MESSAGE_BYTES,
-                max_queue=16,
-                write_limit=WRITE_LIMIT_BYTES,
-                logger=logging.getLogger("streaming_encodec.net.websockets"),
-                create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
-                    VoiceConnection, doorkeeper=self._entrance, queue_frames=limits.queue_frames
-                ),
-                ssl=config.tls,
-            )
+            for sock in await self._gate.listen(config.host, config.port):
+                self._servers.append(await self._serve(sock))
         except OSError as error:
             raise CallError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
         self._ticker = asyncio.create_task(self._tick())
         event("listening", url=self.url, tokens=config.token_key is not None)
 
+    async def _serve(self, sock: socket.socket) -> Server:
+        config, limits = self.config, self.config.limits
+        return await serve(
+            self._handle,
+            sock=sock,
+            origins=[None, *(Origin(origin) for origin in config.origins)],
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            process_request=self._process_request,
+            server_header=None,
+            open_timeout=limits.hello_s,
+            ping_interval=limits.heartbeat_s,
+            ping_timeout=2 * limits.heartbeat_s,
+            close_timeout=1.0,
+            max_size=MAX_MESSAGE_BYTES,
+            max_queue=16,
+            write_limit=WRITE_LIMIT_BYTES,
+            logger=logging.getLogger("streaming_encodec.net.websockets"),
+            create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
+                VoiceConnection, doorkeeper=self._entrance, queue_frames=limits.queue_frames
+            ),
+            ssl=config.tls,
+        )
+
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        if self._server is None:
+        if not self._servers:
             raise CallError("the relay was not started")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -120,10 +127,11 @@ class Relay:
 
     async def stop(self) -> None:
         """Say goodbye to all (close code 1012: they come back by themselves) and stop listening."""
-        if self._server is None:
+        if not self._servers:
             return
         self._entrance.draining = True
-        self._server.close(close_connections=False)
+        for server in self._servers:
+            server.close(close_connections=False)
         goodbye = text_frame(serialize_control(Bye("the relay restarts", retry_s=0.1)))
         for connection in self._entrance.connections:
             connection.tell(goodbye)
@@ -134,8 +142,9 @@ class Relay:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
-        await self._server.wait_closed()
-        self._server = None
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()
         event("stopped")
 
     async def __aenter__(self) -> Self:
@@ -234,6 +243,7 @@ class Relay:
         counts = self.metrics.counts
         counts["packets_in"] += 1
         counts["frames_in"] += frames
+        counts["bytes_in"] += len(data)
         counts["packets_out"] += sent
         counts["bytes_out"] += size
         counts["packets_dropped"] += dropped
@@ -254,7 +264,11 @@ class Relay:
     def _apply(self, effects: Effects[VoiceConnection]) -> None:
         framed: dict[int, bytes] = {}
         for seat, message in effects.notices:
-            if seat.peer is not None and not seat.peer.tell(self._framed(framed, message)):
+            if seat.peer is None:
+                continue
+            # There are as many reports a second as listeners, and the next one says as much as the last.
+            spare = isinstance(message, Report)
+            if not seat.peer.tell(self._framed(framed, message), spare=spare) and not spare:
                 self._close(seat.peer, Refused(CloseCode.STALLED, "too many messages unread"))
         for peer, refused in effects.closes:
             self._close(peer, refused)

@@ -15,6 +15,7 @@ from streaming_encodec.errors import PacketError
 from streaming_encodec.net.bucket import Bucket
 from streaming_encodec.net.closing import CloseCode, Refused, not_allowed
 from streaming_encodec.net.limits import MAX_FRAME_RATE_HZ, RelayLimits
+from streaming_encodec.net.tickets import Tickets
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
@@ -32,11 +33,11 @@ class Seat(Generic[Peer]):
     role: str
     format: StreamFormat
     max_codebooks: int | None
-    ticket: str
     peer: Peer | None
     frames: Bucket
     controls: Bucket
     heard_s: float
+    ticket: str = ""
     lost_s: float = 0.0
     last_sequence: int | None = None
 
@@ -107,31 +108,33 @@ class RoomTable(Generic[Peer]):
     ) -> None:
         self._limits = limits
         self._allowed = allowed_rooms
-        self._new_ticket = new_ticket
-        self._by_ticket: dict[str, Seat[Peer]] = {}
+        self._tickets: Tickets[Seat[Peer]] = Tickets(new_ticket)
         self.rooms: dict[str, Room[Peer]] = {}
 
     @property
     def seats(self) -> int:
         """Seats taken, the lost ones that are kept included."""
-        return len(self._by_ticket)
+        return len(self._tickets)
 
     # -- coming and going -----------------------------------------------------------------------------------
 
     def resume(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]] | None:
-        """Give a client its seat back for its ticket; None where the ticket is unknown or another's."""
-        seat = self._by_ticket.get(hello.resume or "")
+        """Give a client its seat back for its ticket; None where the ticket is unknown or another's.
+
+        Raises Refused if a speaker with another model has come meanwhile.
+        """
+        ticket = hello.resume or ""
+        seat = self._tickets.holder(ticket)
         if seat is None or (seat.room.name, seat.role, seat.format) != (hello.room, hello.role, hello.format):
             return None
+        _check_model(seat.room, hello)
         effects = Effects[Peer]()
         if seat.peer is not None:
             gone = Refused(CloseCode.REPLACED, "this seat was taken again by its owner")
             effects.closes.append((seat.peer, gone))
-        del self._by_ticket[seat.ticket]
-        seat.ticket = self._new_ticket()
-        self._by_ticket[seat.ticket] = seat
         seat.peer, seat.heard_s, seat.max_codebooks = peer, now_s, hello.max_codebooks
         seat.room.changed()
+        seat.ticket = self._tickets.issue(seat, ticket)
         return seat, self._welcome(seat, resumed=True), effects
 
     def admit(self, hello: Hello) -> Effects[Peer]:
@@ -144,10 +147,9 @@ class RoomTable(Generic[Peer]):
         room = self.rooms.get(hello.room)
         if room is None:
             if len(self.rooms) >= self._limits.max_rooms:
-                raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
+                self._give_up_room()
             return effects
-        if room.speakers() and room.format != hello.format:
-            raise Refused(CloseCode.WRONG_MODEL, "the others in this room use another model")
+        _check_model(room, hello)
         speaks = hello.role != "subscribe"
         if speaks and len(room.speakers()) >= self._limits.max_speakers:
             self._give_up(room, effects, speaking=True)
@@ -169,7 +171,6 @@ class RoomTable(Generic[Peer]):
             role=hello.role,
             format=hello.format,
             max_codebooks=hello.max_codebooks,
-            ticket=self._new_ticket(),
             peer=peer,
             frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s),
             controls=Bucket(limits.controls_per_s, 2 * limits.controls_per_s, now_s),
@@ -183,7 +184,7 @@ class RoomTable(Generic[Peer]):
                 (s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != hello.format
             ]
         room.seats[seat.number] = seat
-        self._by_ticket[seat.ticket] = seat
+        seat.ticket = self._tickets.issue(seat)
         room.changed()
         if seat.speaks:
             effects.tell(room, seat, Joined(seat.number))
@@ -193,7 +194,7 @@ class RoomTable(Generic[Peer]):
         """Free a seat for good."""
         effects = Effects[Peer]()
         room = seat.room
-        if self._by_ticket.pop(seat.ticket, None) is None:
+        if not self._tickets.revoke(seat):
             return effects
         del room.seats[seat.number]
         seat.peer = None
@@ -212,7 +213,7 @@ class RoomTable(Generic[Peer]):
     def tick(self, now_s: float) -> Effects[Peer]:
         """Free lost seats whose time is over, and close speakers that have gone idle."""
         effects = Effects[Peer]()
-        for seat in list(self._by_ticket.values()):
+        for seat in list(self._tickets):
             if seat.peer is None:
                 if now_s - seat.lost_s >= self._limits.resume_s:
                     effects.notices += self.leave(seat).notices
@@ -243,14 +244,15 @@ class RoomTable(Generic[Peer]):
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
         if not seat.frames.take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
-        seat.last_sequence, seat.heard_s = head.sequence, now_s
+        seat.last_sequence = head.sequence
+        self._heard(seat, now_s)
         return head.num_frames, with_sender(data, seat.number)
 
     def control(self, seat: Seat[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:
         """Take a control message of a seated client."""
         if not seat.controls.take(1, now_s):
             raise Refused(CloseCode.TOO_FAST, "too many control messages")
-        seat.heard_s = now_s
+        self._heard(seat, now_s)
         effects = Effects[Peer]()
         match message:
             case Layers(max_codebooks):
@@ -267,6 +269,20 @@ class RoomTable(Generic[Peer]):
 
     # -- inside ---------------------------------------------------------------------------------------------
 
+    def _heard(self, seat: Seat[Peer], now_s: float) -> None:
+        """A sign of life, which says too that the welcome with the ticket has arrived."""
+        seat.heard_s = now_s
+        self._tickets.confirm(seat)
+
+    def _give_up_room(self) -> None:
+        """Free the room that has been without anybody for longest, or refuse."""
+        deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.seats.values())]
+        if not deserted:
+            raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
+        room = min(deserted, key=lambda room: max(s.lost_s for s in room.seats.values()))
+        for seat in list(room.seats.values()):
+            self.leave(seat)  # nobody is there to be told
+
     def _give_up(self, room: Room[Peer], effects: Effects[Peer], *, speaking: bool) -> None:
         """Free the seat that was lost first, or refuse."""
         lost = [s for s in room.seats.values() if s.peer is None and (s.speaks or not speaking)]
@@ -282,6 +298,11 @@ class RoomTable(Generic[Peer]):
             heartbeat_s=self._limits.heartbeat_s,
             speakers=tuple(s.number for s in seat.room.speakers() if s is not seat),
         )
+
+
+def _check_model(room: Room[Peer], hello: Hello) -> None:
+    if room.speakers() and room.format != hello.format:
+        raise Refused(CloseCode.WRONG_MODEL, "the others in this room use another model")
 
 
 def _signed(report: Report, listener: int) -> Report:

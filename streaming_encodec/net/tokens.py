@@ -1,14 +1,15 @@
 """Tokens: signed permission for one person to enter one room once (JWT, RFC 7519).
 
-Claims: `aud` (`AUDIENCE`), `room`, `publish`, `subscribe`, `exp`, `iat`, `jti`. Signed with HS256 and a
-shared key of at least 32 bytes, or EdDSA (Ed25519), where the relay only knows the public key. Which of the
-two is a property of the key, never of the token.
+Claims: `aud` (`AUDIENCE`), `room`, `publish`, `subscribe`, `exp`, `iat`, `jti`, and `nbf` if wanted. Signed with
+HS256 and a shared key of at least 32 bytes, or EdDSA (Ed25519), where the relay only knows the public key. Which
+of the two is a property of the key, never of the token.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.net.closing import CloseCode, Refused, not_allowed
-from streaming_encodec.wire.hello import MAX_ROOM_CHARACTERS, MAX_TOKEN_CHARACTERS
+from streaming_encodec.net.room_name import check_room_name
+from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS
 
 AUDIENCE = "streaming-encodec"
 MIN_KEY_BYTES = 32
 _MAX_ID_CHARACTERS = 64
+_LEEWAY_S = 10.0
+"""So far the clock of whoever signs may be ahead of the relay's."""
+_SSH_PUBLIC_KEY = re.compile(rb"[\w@.-]+ AAAA")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,11 @@ class TokenKey:
             data = Path(path).read_bytes()
         except OSError as error:
             raise CallError(f"token key {path}: cannot be read: {error.strerror}") from error
+        if _SSH_PUBLIC_KEY.match(data):
+            raise CallError(
+                f"token key {path}: an SSH public key is no secret: give an Ed25519 key in PEM, as "
+                "`openssl genpkey -algorithm ed25519` makes them, or `streaming-encodec token --new-key FILE`"
+            )
         if not data.lstrip().startswith(b"-----BEGIN"):
             return cls.from_secret(data.strip())
         try:
@@ -99,19 +109,19 @@ class TokenKey:
     ) -> str:
         """Make a token, valid from `now_s` (Unix time) for `ttl_s`.
 
-        Raises CallError: the key cannot sign, the room's name is too long, nothing would be allowed.
+        Raises CallError: the key cannot sign, the room's name or the id is too long, nothing would be allowed.
         """
         if self.signing is None:
             raise CallError("a public key checks tokens but makes none: give the private key")
-        if not 1 <= len(room) <= MAX_ROOM_CHARACTERS or not room.isprintable():
-            raise CallError(f"a room's name has 1 to {MAX_ROOM_CHARACTERS} printable characters")
+        if token_id is not None and not 1 <= len(token_id) <= _MAX_ID_CHARACTERS:
+            raise CallError(f"a token's id has 1 to {_MAX_ID_CHARACTERS} characters")
         if not (publish or subscribe):
             raise CallError("a token must allow to publish, to subscribe, or both")
         if not ttl_s > 0:
             raise CallError("a token must be valid for some time")
         claims: dict[str, Any] = {
             "aud": AUDIENCE,
-            "room": room,
+            "room": check_room_name(room),
             "publish": publish,
             "subscribe": subscribe,
             "iat": int(now_s),
@@ -157,13 +167,16 @@ class TokenChecker:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise not_allowed() from error
         room, token_id, expires = claims["room"], claims["jti"], claims["exp"]
+        begins = claims.get("nbf", 0)
         publish, subscribe = claims.get("publish", False), claims.get("subscribe", False)
         if not (
             isinstance(room, str)
             and isinstance(token_id, str)
             and 1 <= len(token_id) <= _MAX_ID_CHARACTERS
             and type(expires) in (int, float)
-            and now_s < expires <= now_s + self._max_ttl_s
+            and now_s < expires <= now_s + self._max_ttl_s + _LEEWAY_S
+            and type(begins) in (int, float)
+            and begins <= now_s + _LEEWAY_S
             and type(publish) is bool
             and type(subscribe) is bool
         ):
@@ -203,6 +216,6 @@ def token_claims(token: str) -> dict[str, Any]:
 
 
 def role_of(claims: Mapping[str, Any]) -> str:
-    """The role that a token allows: publish, subscribe or both."""
-    publish, subscribe = claims.get("publish", True), claims.get("subscribe", True)
+    """The role that a token allows: publish, subscribe or both (of a token that allows neither, and of none)."""
+    publish, subscribe = claims.get("publish", False), claims.get("subscribe", False)
     return "both" if publish == subscribe else "publish" if publish else "subscribe"

@@ -31,8 +31,6 @@ def explain(url: str, error: Exception) -> CallError:
         code, reason = error.rcvd.code, error.rcvd.reason
         why = _WHY.get(CloseCode(code)) if code in CloseCode.__members__.values() else None
         return CallError(why or f"the relay ended the call: {reason or code}")
-    if isinstance(error, InvalidURI):
-        return CallError(f"{url} is no WebSocket address: write ws://host:port or wss://host")
     if isinstance(error, ssl.SSLError):
         return CallError(f"{url}: no secure connection ({error.reason or error}); see --ca for a relay's own")
     if isinstance(error, InvalidStatus):
@@ -42,6 +40,10 @@ def explain(url: str, error: Exception) -> CallError:
         return CallError(f"{url} is no relay that takes this client (HTTP {status})")
     if isinstance(error, OSError | TimeoutError):
         return CallError(f"no relay at {url} ({in_words(error)}): is it running? `streaming-encodec serve` starts one")
+    # A port or a host's name that cannot be is a ValueError; so is a bad certificate, which is an OSError too.
+    if isinstance(error, InvalidURI | ValueError):
+        reason = error.msg if isinstance(error, InvalidURI) else str(error)
+        return CallError(f"{url} is no WebSocket address ({reason}): write ws://host:port or wss://host")
     return CallError(f"no connection to {url}: {error}")
 
 
@@ -55,6 +57,11 @@ def in_words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     return str(error)
+
+
+def is_not_allowed(error: Exception) -> bool:
+    """Whether the relay wants another token."""
+    return isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == CloseCode.NOT_ALLOWED
 
 
 def is_transient(error: Exception) -> bool:

@@ -155,6 +155,10 @@ class Receiver:
         stats.packets_discarded += result.late
         if result.timestamp is None:
             return
+        if packet.start and self._state is not _State.PLAYING and not result.late:
+            # Speech after a pause, in which timestamps stood still: that was no stall of the network.
+            self.delay.restart()
+            self._last_transit = None
         clock = now / self.format.frame_seconds
         self.delay.arrived(result.timestamp, clock)
         if result.repaired is not None:

@@ -126,6 +126,9 @@ class Sender:
         """Nothing follows: what waits is sent, then a noise packet with the end flag."""
         packets = self._send_waiting(scale)
         packets.append(self._packet(noise=noise, end=True))
+        # That packet is played at its timestamp: what is said later at the same one would come too late.
+        self._timestamp += 1
+        self._past.clear()
         return packets
 
     def _speak(self, frame: IntArray, scale: float | None) -> list[bytes]:

@@ -263,6 +263,8 @@ async def test_what_a_user_is_told(model: EncodecModel) -> None:
             pass
     with pytest.raises(CallError, match="no token"):
         VoiceClient(url, "half a token", model)
+    with pytest.raises(CallError, match="a room's name has 1 to 64"):
+        VoiceClient(url, None, model, room="x" * 65)
     with pytest.raises(CallError, match="role"):
         VoiceClient(url, None, model, role="king")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import signal
@@ -9,20 +11,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.request import urlopen
 
 import jwt
 import numpy as np
 import pytest
 import soundfile
-from net.call_support import RATE, sound, tiny_model
+from net.call_support import HOP, RATE, sound, tiny_model
 from typer.testing import CliRunner
 
 from streaming_encodec.cli.app import app
+from streaming_encodec.cli.interrupt import ending_signals
+from streaming_encodec.cli.listen import _listen
+from streaming_encodec.net.link import LinkCounts
+from streaming_encodec.net.statistics import CallStatistics
 from streaming_encodec.net.tokens import TokenKey
+from streaming_encodec.voice.statistics import ReceiverStatistics
 
 
 def command(*arguments: object) -> list[str]:
@@ -115,6 +124,55 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     assert float(np.abs(pcm).max()) > 0.01
 
 
+class Room:
+    """A call in which somebody speaks on and on; at the third block Ctrl-C is pressed."""
+
+    room, speakers, present, others_returning = "r", (1,), frozenset({1}), False
+
+    def __init__(self) -> None:
+        spoken = ReceiverStatistics(total_samples_received=HOP, jitter_buffer_emitted_count=HOP)
+        self.statistics = CallStatistics(LinkCounts(connects=1), {1: spoken}, {}, 1, 0, {})
+
+    async def __aenter__(self) -> Room:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None: ...
+
+    async def wait_for_voice(self) -> None: ...
+
+    async def receive(self) -> AsyncIterator[np.ndarray]:
+        for number in itertools.count():
+            if number == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield np.zeros((1, HOP), np.float32)
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_ctrl_c_ends_listening_and_keeps_what_was_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool
+) -> None:
+    """Where the event loop takes no signal handlers (Windows) too."""
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError
+
+    before = [(number, signal.getsignal(number)) for number in ending_signals()]
+    if windows:
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", refuse)
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "remove_signal_handler", refuse)
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(sampling_rate=RATE, audio_channels=1))
+    try:
+        facts = asyncio.run(_listen(tmp_path / "heard.wav", Room(), loaded, None, False))
+        assert facts["interrupted"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the next one ends the program
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert soundfile.info(tmp_path / "heard.wav").frames >= 3 * HOP
+    assert os.listdir(tmp_path) == ["heard.wav"]
+
+
 def test_a_token_says_what_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"k" * 32)
     code, token, _ = run("token", "r", "--key", tmp_path / "key", "--no-publish", "--ttl", "2m", "--id", "x")
@@ -136,6 +194,8 @@ def test_a_token_says_what_was_asked_for(tmp_path: Path) -> None:
         (("token", "r", "--key", "/nowhere/key"), 1, "cannot be read"),
         (("token", "r", "--key", "k", "--ttl", "2d"), 2, "a day is the most"),
         (("token", "r", "--key", "k", "--ttl", "soon"), 2, "a day is the most"),
+        (("token", "r", "--key", "k", "--id", "x" * 65), 1, "a token's id has 1 to 64 characters"),
+        (("serve", "--max-speakers", "65"), 2, "--max-speakers"),
         (("send", "/nowhere/in.wav"), 1, "in.wav"),
         (("listen", "out.nonsense"), 1, "out.nonsense"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gc
 import json
 import logging
@@ -21,6 +20,7 @@ import pytest
 from net.net_support import (
     KEY,
     FakeClock,
+    certificate,
     closed_with,
     counted,
     enter,
@@ -33,6 +33,7 @@ from net.net_support import (
     voice,
 )
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.net.bare import BareListener, churn_once
@@ -143,6 +144,57 @@ async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(secur
         stuck.transport.resume_reading()
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_pings_whose_answers_are_not_read_cost_no_memory(secure: bool, tmp_path: Path) -> None:
+    options = {"tls": server_tls(*certificate(tmp_path))} if secure else {}
+    secured = {"ssl": client_tls(tmp_path / "cert.pem")} if secure else {}
+    pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 100
+    most = 0
+    async with (
+        running(**options) as relay,
+        seated(relay, "subscribe", connection=narrow(relay) | secured) as (stuck, _),
+    ):
+        stuck.transport.pause_reading()
+        (connection,) = relay._entrance.connections
+        for _ in range(1000):  # 13 MB
+            stuck.transport.write(pings)
+            await asyncio.sleep(0.001)
+            most = max(most, connection.transport.get_write_buffer_size())
+            if connection.transport.is_closing():
+                break
+        await until(lambda: not relay._entrance.connections, "it was cut off")
+        stuck.transport.abort()
+    assert most < 300_000  # the limit, and answers to what comes in one piece of at most 256 KiB
+
+
+async def test_reports_that_a_speaker_does_not_read_do_not_put_him_out() -> None:
+    """In a room of hundreds there are as many a second, and a network stands still for longer than that."""
+    limits = RelayLimits(controls_per_s=1e6, stall_s=60.0)
+    async with (
+        running(limits=limits) as relay,
+        seated(relay, "both", connection=narrow(relay)) as (mouth, welcome),
+        seated(relay, "subscribe") as (ear, _),
+    ):
+        connection = relay._rooms.rooms["r"].seats[welcome.sender].peer
+        assert connection is not None
+        mouth.transport.pause_reading()
+        report = serialize_control(Report(welcome.sender, 0.1, 0.1, 1.0, 5.0, 40.0))
+        for _ in range(10_000):
+            await ear.send(report)
+            if connection.outbox:
+                break
+        for _ in range(200):
+            await ear.send(report)
+        async with seated(relay, "publish") as (_, other):  # who comes must be told all the same
+            pass
+        assert not relay.metrics.closed
+        mouth.transport.resume_reading()
+        while (message := await told(mouth)) != Joined(other.sender):
+            assert isinstance(message, Report)
+        await mouth.send(voice(1))
+        assert (await heard(ear))[6] == 1
+
+
 async def test_a_slow_listener_that_recovers_hears_the_newest() -> None:
     clock = FakeClock()
     async with (
@@ -250,10 +302,11 @@ async def test_health_metrics_and_nothing_else() -> None:
         seated(relay, "subscribe") as (ear, _),
     ):
         await mouth.send(voice(1, frames=2))
-        await heard(ear)
+        size = len(await heard(ear))
         assert await fetch(relay, "/healthz?x=1") == (200, "text/plain; charset=utf-8", "ok\n")
         status, kind, text = await fetch(relay, "/metrics")
         assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert f"streaming_encodec_relay_bytes_in_total {size}\n" in text
         for line in ("packets_in_total 1", "frames_in_total 2", "packets_out_total 1", "rooms 1", "seats 2"):
             assert f"streaming_encodec_relay_{line}\n" in text
         assert (await fetch(relay, "/../etc/passwd"))[0] == 404
@@ -295,33 +348,6 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
         assert not relay._rooms.rooms
         assert not relay._entrance._addresses
         assert not relay._tasks
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    key = Ed25519PrivateKey.generate()
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, None)
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return folder / "cert.pem", folder / "key.pem"
 
 
 async def test_tls(tmp_path: Path) -> None:

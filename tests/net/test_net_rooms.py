@@ -179,6 +179,56 @@ def test_a_seat_resumed_over_a_connection_that_still_stands_replaces_it() -> Non
     assert seat.peer == "new"
 
 
+def test_a_ticket_whose_successor_was_lost_on_the_way_opens_the_seat_again() -> None:
+    rooms = table()
+    seat = sit(rooms, "a", role="publish")
+
+    def resume(ticket: str, now_s: float) -> str:
+        """The next ticket, or nothing."""
+        rooms.lose(seat, now_s)
+        found = rooms.resume(Hello("r", "publish", FORMAT, resume=ticket), f"at {now_s}", now_s)
+        return "" if found is None else found[1].resume or ""
+
+    first = seat.ticket
+    second, third = resume(first, 1.0), resume(first, 2.0)
+    assert len({first, second, third, ""}) == 4
+    assert not resume(second, 3.0)  # given up for the third
+    rooms.packet(seat, voice(1), 4.0)
+    assert not resume(first, 5.0)  # the client was heard from, so it has the third
+    fourth = resume(third, 6.0)
+    rooms.control(seat, Layers(4), 7.0)
+    assert not resume(third, 8.0)
+    assert resume(fourth, 9.0)
+    rooms.leave(seat)
+    assert not resume(fourth, 10.0)
+    assert rooms.seats == len(rooms._tickets._holders) == 0
+
+
+def test_a_lost_listener_with_another_model_is_told_so_when_it_comes_back() -> None:
+    rooms = table()
+    ear = sit(rooms, "ear", role="subscribe")
+    hello = Hello("r", "subscribe", FORMAT, resume=ear.ticket)
+    rooms.lose(ear, 1.0)
+    other = Hello("r", "publish", OTHER)
+    rooms.admit(other)
+    mouth, _, _ = rooms.join(other, "mouth", 2.0)
+    assert refusal(rooms.resume, hello, "again", 3.0) == CloseCode.WRONG_MODEL
+    rooms.leave(mouth)
+    assert rooms.resume(hello, "again", 4.0) is not None
+
+
+def test_a_room_in_which_nobody_is_left_gives_way_when_there_are_too_many() -> None:
+    rooms = table(RelayLimits(max_rooms=2))
+    first, second, kept = sit(rooms, "a", "a"), sit(rooms, "b", "b"), sit(rooms, "c", "b")
+    rooms.lose(second, 1.0)
+    rooms.lose(first, 2.0)
+    sit(rooms, "d", "d")
+    assert sorted(rooms.rooms) == ["b", "d"]
+    assert kept.room.seats.keys() == {second.number, kept.number}
+    assert refusal(rooms.admit, Hello("e", "both", FORMAT)) == CloseCode.TRY_LATER
+    assert rooms.seats == 3
+
+
 def test_a_seat_is_kept_for_so_long() -> None:
     rooms = table()
     seat, ear = sit(rooms, "a", role="publish"), sit(rooms, "b", role="subscribe")
@@ -252,7 +302,8 @@ def test_an_outbox_gives_controls_first_and_each_speaker_its_turn() -> None:
     outbox = Outbox(20, max_controls=2)
     for number in range(4):
         outbox.put(1 + number % 2, 1, b"%d" % number)
-    assert outbox.put_control(b"a")
+    assert outbox.put_control(b"a", spare=True)
+    assert not outbox.put_control(b"one may be dropped, if it is a spare one", spare=True)
     assert outbox.put_control(b"b")
     assert not outbox.put_control(b"c")
     assert [outbox.pop() for _ in range(7)] == [b"a", b"b", b"0", b"1", b"2", b"3", None]
@@ -303,17 +354,20 @@ def test_tokens_of_both_kinds(tmp_path: object) -> None:
     ec = generate_private_key(SECP256R1())
     (folder / "ec").write_bytes(ec.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     (folder / "broken").write_bytes(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    ssh = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    (folder / "ssh").write_bytes(ssh + b" me@host\n")
     for name, match in (
         ("short", "32 bytes"),
         ("ec", "Ed25519"),
         ("broken", "PEM"),
+        ("ssh", "no secret"),
         ("none", "cannot be read"),
     ):
         with pytest.raises(CallError, match=match):
             TokenKey.load(folder / name)
     with pytest.raises(CallError, match="cannot be made"):
         new_key_file(folder / "shared")
-    for bad in ({"room": "x" * 65}, {"publish": False, "subscribe": False}, {"ttl_s": 0.0}):
+    for bad in ({"room": "x" * 65}, {"token_id": "x" * 65}, {"publish": False, "subscribe": False}, {"ttl_s": 0.0}):
         with pytest.raises(CallError):
             shared.sign(**({"room": "r", "now_s": 0.0} | bad))
 

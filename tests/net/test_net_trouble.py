@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidURI
@@ -46,5 +47,23 @@ def test_what_the_relay_says_has_a_cure(code: CloseCode, cure: str) -> None:
     assert cure in str(explain(URL, ConnectionClosedError(Close(code, "why"), None)))
 
 
-def test_an_address_that_is_none() -> None:
-    assert "write ws://host:port" in str(explain("http://x", InvalidURI("http://x", "scheme")))
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (InvalidURI("http://x", "scheme isn't ws or wss"), "scheme isn't ws or wss"),
+        (ValueError("Port out of range 0-65535"), "Port out of range"),
+        (UnicodeError("label empty or too long"), "label empty"),
+    ],
+)
+def test_an_address_that_is_none(error: Exception, why: str) -> None:
+    message = str(explain("http://x", error))
+    assert message.startswith(f"http://x is no WebSocket address ({why}")
+    assert "write ws://host:port" in message
+
+
+def test_a_certificate_that_nobody_knows_is_not_a_wrong_address() -> None:
+    """Python counts it among the values that cannot be."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.reason = "CERTIFICATE_VERIFY_FAILED"
+    assert isinstance(error, ValueError)
+    assert "see --ca" in str(explain("wss://x", error))

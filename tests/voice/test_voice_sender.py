@@ -80,6 +80,31 @@ def test_the_end_sends_what_waits() -> None:
     assert last.timestamp == 4
 
 
+@pytest.mark.parametrize("pause_s", [0.3, 1.0, 1.5, 60.0])
+def test_speaking_again_after_the_end_is_a_new_start_and_no_trouble_of_the_network(pause_s: float) -> None:
+    """Push to talk: timestamps stand still in the pauses. Six times two seconds, on a line that never jitters."""
+    sender, listener = Sender(FORMAT, SenderSettings(4, 1)), receiver()
+    now, frame, made, worst_jitter_s = 0.0, 0, [], 0.0
+    for _ in range(6):
+        for _ in range(150):
+            for data in sender.push(codes_of([frame])):
+                listener.receive(data, now)
+            made += listener.pull(now)
+            now, frame = now + FRAME, frame + 1
+            worst_jitter_s = max(worst_jitter_s, listener.statistics.jitter)
+        for data in sender.end(NOISE):
+            listener.receive(data, now)
+        sender.restart()
+        for _ in range(round(pause_s / FRAME)):
+            made += listener.pull(now)
+            now += FRAME
+    assert [s for s in spell(made) if s != "."] == list(range(6 * 150))
+    assert [m.codes[0, 0] for m in made if m.codes is not None and m.reset] == [0, 150, 300, 450, 600, 750]
+    assert listener.statistics.packets_discarded == listener.statistics.concealed_samples == 0
+    assert worst_jitter_s < 0.001
+    assert listener.target_ms <= 3 * 1000 * FRAME
+
+
 def test_a_restart_says_so_and_keeps_time() -> None:
     sender = Sender(FORMAT, SenderSettings(4, 2))
     first = [parse_packet(d) for d in sender.push(codes_of(range(5)))]
@@ -165,6 +190,20 @@ def test_loss_buys_redundancy_within_the_budget_and_calm_gives_it_back() -> None
         made = control.report(report(), 5.0 + i)
     assert not made.has_redundancy
     assert made.num_codebooks == 8
+
+
+def test_redundancy_that_was_asked_for_is_the_least_there_is() -> None:
+    start = SenderSettings(8, 1, redundant_codebooks=1, redundant_frames=8)
+    control = RateControl(FORMAT, start, RateSettings(budget_kbps=2 * start.wire_kbps(FORMAT)))
+    assert control.current() == control.report(report(), 0.0) == start
+    for i in range(5):
+        assert control.report(report(0.3, burst=9.0), 1.0 + i).redundant_frames > 8
+    for i in range(30):
+        made = control.report(report(), 6.0 + i)
+    assert made == start
+    # No redundancy was asked for, only what it would be made of.
+    control = RateControl(FORMAT, SenderSettings(8, 1, redundant_codebooks=2))
+    assert not control.report(report(), 0.0).has_redundancy
 
 
 def test_a_queue_that_fills_takes_codebooks_and_returns_them_slowly() -> None:
