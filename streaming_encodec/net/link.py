@@ -102,6 +102,7 @@ class Link:
         self._pumping = False
         self._task: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
+        self._leaving = False
         self._over = asyncio.Event()
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -123,6 +124,7 @@ class Link:
             async with asyncio.timeout(1.0):
                 while self.connected and (self._packets or self._controls):
                     await asyncio.sleep(0.005)
+        self._leaving = True
         if self._socket is not None and self.connected:
             with contextlib.suppress(ConnectionClosed, TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -318,5 +320,6 @@ class Link:
 
     def _end(self, failure: CallError | None) -> None:
         self.connected = False
-        self._failure = self._failure or failure
+        # The relay answers a goodbye by ending the connection: no failure of whoever said it.
+        self._failure = self._failure or (None if self._leaving else failure)
         self._over.set()

@@ -98,6 +98,13 @@ async def test_two_speakers_are_mixed_and_each_is_whole(model: EncodecModel) -> 
             assert np.array_equal(ear.heard(number), offline_codes(model, pcm, bandwidth))
 
 
+async def test_who_hung_up_was_not_cut_off(model: EncodecModel) -> None:
+    async with running() as relay, VoiceClient(relay.url, None, model) as client:
+        await client.send(sound(0.1))
+    assert client.over
+    client.check()
+
+
 async def test_talking_both_ways(model: EncodecModel) -> None:
     async with (
         running() as relay,
