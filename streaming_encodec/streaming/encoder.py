@@ -157,12 +157,12 @@ class StreamingEncoder:
 
     def warm_up(self) -> None:
         """Run a step and forget it, so that the first real one is not the slow one."""
-        before = replace(self._state)
+        before, form = replace(self._state), self._form
         for inputs in (self._half.start_inputs, self._half.step_inputs):
             zeros = self._like.new_zeros(self.batch_size, self._half.channels, inputs)
             # The way that live frames go.
             self.push(zeros if self._direct is None else zeros[0].numpy())
-        self._state, self._form = before, Form()
+        self._state, self._form = before, form
 
     # -- inside ---------------------------------------------------------------------------------------------
 

@@ -183,6 +183,18 @@ def test_warm_up_leaves_no_trace() -> None:
         assert torch.equal(run(one, codes, [codes.shape[-1]]), run(other, codes, [codes.shape[-1]]))
 
 
+def test_warm_up_in_a_stream_of_numpy_leaves_it_numpy() -> None:
+    config = small_config()
+    model = random_model(config, 0, torch.float32)
+    encoder, decoder = se.StreamingEncoder(model, config.target_bandwidths[0]), se.StreamingDecoder(model)
+    codes = encoder.push(np.zeros((1, 2 * config.hop_length), np.float32))
+    decoder.push(codes)
+    encoder.warm_up()
+    decoder.warm_up()
+    assert isinstance(encoder.flush(), np.ndarray)
+    assert isinstance(decoder.flush(), np.ndarray)
+
+
 def test_empty_stream_gives_nothing() -> None:
     config = small_config(use_causal_conv=False)
     model = random_model(config, 0)
