@@ -63,7 +63,8 @@ class Gate:
 
 class _Listening(socket.socket):
     def __init__(self, gate: Gate, family: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
+        # With its protocol: asyncio switches Nagle's waiting off only for what says that it is TCP.
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._gate = gate
         if os.name == "posix":
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

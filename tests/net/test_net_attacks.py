@@ -353,6 +353,14 @@ def _is_open(one: sockets.socket) -> bool:
         return False
 
 
+async def test_packets_do_not_wait_for_one_another() -> None:
+    """Nagle's algorithm would hold a small packet back until the one before it is acknowledged: 40 ms and more."""
+    async with running() as relay, seated(relay):
+        (connection,) = relay._entrance.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("limits", [{"max_connections": 2}, {"max_connections_per_address": 2}])
 async def test_far_too_many_connections_are_cut_off_unanswered(
