@@ -10,6 +10,15 @@ from streaming_encodec.audio.devices import Callback, Device, DeviceStream, Kind
 from streaming_encodec.errors import DeviceError
 
 
+class Clock:
+    """Stands still until the test moves it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeStream:
     """An open device; `turn` is one callback."""
 

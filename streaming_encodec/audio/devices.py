@@ -106,17 +106,24 @@ def find_device(devices: Sequence[Device], kind: Kind, wanted: str | int | None)
         raise DeviceError(f"there is no audio {kind} device: {HOW_TO_GET_ONE[kind]}")
     if wanted is None:
         return next((device for device in able if device.is_default(kind)), able[0])
-    if isinstance(wanted, int) or wanted.isdecimal():
-        found = [device for device in able if device.index == int(wanted)]
+    number = number_of(wanted)
+    if number is not None:
+        found = [device for device in able if device.index == number]
     else:
-        exact = [device for device in able if device.name.casefold() == wanted.casefold()]
-        found = exact or [device for device in able if wanted.casefold() in device.name.casefold()]
+        name = str(wanted).casefold()
+        exact = [device for device in able if device.name.casefold() == name]
+        found = exact or [device for device in able if name in device.name.casefold()]
     if len(found) == 1:
         return found[0]
     names = ", ".join(f"{device.index}: {device.name}" for device in found or able)
     if found:
         raise DeviceError(f"several audio {kind} devices match {wanted!r} ({names}): give the number")
     raise DeviceError(f"there is no audio {kind} device {wanted!r}; there are {names}")
+
+
+def number_of(wanted: str | int | None) -> int | None:
+    """The number by which a device is meant; None where it is meant by its name, or is the default."""
+    return int(wanted) if isinstance(wanted, int) or (wanted is not None and wanted.isdecimal()) else None
 
 
 def find_again(devices: Sequence[Device], kind: Kind, known: Device) -> Device:

@@ -18,6 +18,7 @@ from streaming_encodec.audio.devices import (
     choose_shape,
     find_again,
     find_device,
+    number_of,
 )
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.ring import Block, SampleRing
@@ -104,8 +105,7 @@ class Side:
 
     def _find(self) -> Device:
         devices = self._backend.devices()
-        by_number = isinstance(self._wanted, int) or (self._wanted is not None and self._wanted.isdecimal())
-        if by_number and self.device is not None:
+        if self.device is not None and number_of(self._wanted) is not None:
             return find_again(devices, self.kind, self.device)
         return find_device(devices, self.kind, self._wanted)
 

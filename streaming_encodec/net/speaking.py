@@ -21,13 +21,12 @@ from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.voice.silence import SilenceDetector
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.header import NOISE_BANDS, NOISE_FLOOR_DB
+from streaming_encodec.wire.header import NO_NOISE
 from streaming_encodec.wire.hello import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 
 _WAITING_REPORTS = 1024
-_SILENCE = (NOISE_FLOOR_DB,) * NOISE_BANDS
 
 
 class OutgoingVoice:
@@ -113,7 +112,7 @@ class OutgoingVoice:
         self._ended = True
         rest: IntArray = self._encoder.flush()
         packets = self._sender.push(rest) if rest.shape[1] else []
-        packets += self._sender.end(_SILENCE)
+        packets += self._sender.end(NO_NOISE)
         self._sender.restart()
         self._heard = self._heard[:, :0]
         return packets

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from streaming_encodec.wire.header import NOISE_BANDS, NOISE_FLOOR_DB
+from streaming_encodec.wire.header import NO_NOISE, NOISE_BANDS, NOISE_FLOOR_DB
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -107,5 +107,5 @@ class BackgroundEstimator:
     def levels(self) -> tuple[int, ...]:
         """Six levels for `ComfortNoise.make`; silence before the first frame."""
         if self._powers is None:
-            return (NOISE_FLOOR_DB,) * NOISE_BANDS
+            return NO_NOISE
         return levels_of(np.minimum(self._powers, self._ceiling))

@@ -22,13 +22,10 @@ from streaming_encodec.wire.header import (
     MAX_FRAMES,
     MAX_REDUNDANT_CODEBOOKS,
     MAX_REDUNDANT_FRAMES,
-    NOISE_BANDS,
-    NOISE_FLOOR_DB,
+    NO_NOISE,
 )
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
-
-_SILENCE = (NOISE_FLOOR_DB,) * NOISE_BANDS
 
 
 class VoiceEncoder:
@@ -184,7 +181,7 @@ class VoiceEncoder:
             sequence=self._sequence,
             timestamp=self._timestamp,
             codes=np.concatenate(frames, axis=1) if frames else None,
-            noise=None if frames else _SILENCE,
+            noise=None if frames else NO_NOISE,
             redundancy=self._redundancy(),
             start=self._start,
             end=end,

@@ -39,6 +39,8 @@ NOISE_BANDS = 6
 """Bands of a noise packet; their edges are `streaming_encodec.voice.noise.BAND_EDGES_HZ`."""
 NOISE_FLOOR_DB = 127
 """Noise levels are whole decibels below full scale, as in RFC 3389; this one means silence."""
+NO_NOISE = (NOISE_FLOOR_DB,) * NOISE_BANDS
+"""The levels of a noise packet that is silence."""
 
 FLAG_SCALE, FLAG_REDUNDANCY, FLAG_NOISE, FLAG_START, FLAG_END = 1, 2, 4, 8, 16
 _KNOWN_FLAGS = FLAG_SCALE | FLAG_REDUNDANCY | FLAG_NOISE | FLAG_START | FLAG_END

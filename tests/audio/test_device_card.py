@@ -5,25 +5,13 @@ import time
 
 import numpy as np
 import pytest
-from device_kit import FakeBackend
+from device_kit import Clock, FakeBackend
 
 from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.audio.devices import Device, choose_shape, find_device, likely_loudspeaker
 from streaming_encodec.audio.ring import SampleRing
 from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
 
 
 def tone(count: int, rate: int, channels: int = 1) -> np.ndarray:

@@ -2,23 +2,11 @@
 
 import numpy as np
 import pytest
-from device_kit import FakeBackend, FakeStream
+from device_kit import Clock, FakeBackend, FakeStream
 
 from streaming_encodec.audio.card import SoundCard
 from streaming_encodec.audio.devices import Device
 from streaming_encodec.errors import DeviceError
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
 
 
 def run(card: SoundCard, clock: Clock, streams: list[FakeStream], seconds: float) -> None:
