@@ -93,14 +93,18 @@ class QuantizerConfig:
     commitment_share: float = 0.1
 
 
+RECONSTRUCTION_LOSSES = ("waveform", "shaped", "mel", "loudness", "envelope", "similarity")
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Shares of the losses in the decoder's gradient (see ``balancer``), and the discriminator's start.
 
     Of the ``mel_windows``, ``mel_windows_a_step`` are taken in turn: all of them cost as much as the encoder.
     ``loudness``, ``envelope`` and ``similarity`` are models of hearing (see ``perceptual``).
-    ``phase_counts``: a clip coded with fewer codebooks has its waveform terms lowered in proportion, beside the
-    batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence.
+    ``phase_counts``: a clip coded with fewer codebooks has its ``phase_losses`` lowered in proportion, beside the
+    batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence;
+    nor can words be told apart by spectra of 80 ms, which is what the similarity looks at.
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
@@ -111,6 +115,7 @@ class LossConfig:
     envelope: float = 1.0
     similarity: float = 5.0
     phase_counts: int = 8
+    phase_losses: tuple[str, ...] = ("waveform", "shaped", "similarity")
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -192,6 +197,10 @@ class TrainConfig:
             )
         if self.loss.phase_counts < 1:
             raise ConfigError(f"loss.phase_counts must be 1 or more, got {self.loss.phase_counts!r}")
+        if unknown := set(self.loss.phase_losses) - set(RECONSTRUCTION_LOSSES):
+            raise ConfigError(
+                f"loss.phase_losses must be among {', '.join(RECONSTRUCTION_LOSSES)}, got {', '.join(sorted(unknown))}"
+            )
 
     @property
     def segment_samples(self) -> int:

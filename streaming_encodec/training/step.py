@@ -35,9 +35,6 @@ _LEVEL_SHARE = 0.2
 """How strongly the latent is kept at unit power: through the channel, louder would otherwise always be better."""
 
 
-_PHASE_LOSSES = {"waveform", "shaped"}
-
-
 class _Decoded(NamedTuple):
     """What a replica made of its share."""
 
@@ -134,7 +131,7 @@ class CodecTrainer:
     ) -> dict[str, float]:
         """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses.
 
-        ``phase`` [B, 1, 1]: how much the waveform itself counts.
+        ``phase`` [B, 1, 1]: how much the losses that hear the phase count.
         """
         shares = self.replicas.shares(samples)
         latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
@@ -151,7 +148,7 @@ class CodecTrainer:
         gradients = {
             name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)]) for name in losses
         }
-        for name in _PHASE_LOSSES & gradients.keys():
+        for name in self.config.loss.phase_losses & gradients.keys():
             gradients[name] *= phase
         start = self.config.loss.adversarial_start
         if self.adversary is not None and start is not None and step >= start:

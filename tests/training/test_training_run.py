@@ -97,7 +97,7 @@ def test_a_clip_of_few_codebooks_need_not_follow_the_waveform(
 
     monkeypatch.setattr(LossBalancer, "balance", watched)
     for phase_counts in (1, 4):
-        loss = dataclasses.replace(tiny_config.loss, phase_counts=phase_counts)
+        loss = dataclasses.replace(tiny_config.loss, phase_counts=phase_counts, similarity=1.0)
         out = f"{tiny_config.out}-{phase_counts}"
         # Before the channel starts, so that the draw of counts changes nothing else.
         next(iter(TrainingRun(dataclasses.replace(tiny_config, loss=loss, steps=1, batch_size=12, out=out)).run()))
@@ -105,6 +105,7 @@ def test_a_clip_of_few_codebooks_need_not_follow_the_waveform(
     ratio = shared["waveform"] / whole["waveform"]
     assert set(ratio.numpy().round(3).tolist()) == {0.25, 0.5, 1.0}
     assert torch.allclose(shared["shaped"] / whole["shaped"], ratio)
+    assert torch.allclose(shared["similarity"] / whole["similarity"], ratio)
     assert torch.equal(shared["mel"], whole["mel"])
 
 
@@ -118,6 +119,11 @@ def test_segments_too_short_for_a_loss_are_refused(tiny_config: TrainConfig) -> 
     loss = dataclasses.replace(tiny_config.loss, similarity=1.0)
     with pytest.raises(ConfigError, match=r"0\.08 s"):
         dataclasses.replace(tiny_config, loss=loss, segment_seconds=0.07)
+
+
+def test_an_unknown_phase_loss_is_refused(tiny_config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="phase_losses must be among waveform"):
+        dataclasses.replace(tiny_config, loss=dataclasses.replace(tiny_config.loss, phase_losses=("wave",)))
 
 
 def test_more_replicas_than_segments_are_refused(tiny_config: TrainConfig) -> None:
