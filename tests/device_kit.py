@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streaming_encodec.audio.devices import Callback, Device, DeviceStream, Kind
+from streaming_encodec.audio.bell import Bell
+from streaming_encodec.audio.devices import Device, DeviceStream
+from streaming_encodec.audio.port import Kind, Port
 from streaming_encodec.errors import DeviceError
 
 
@@ -22,8 +25,9 @@ class Clock:
 class FakeStream:
     """An open device; `turn` is one callback."""
 
-    def __init__(self, kind: Kind, rate: int, channels: int, callback: Callback) -> None:
-        self.kind, self.rate, self.channels, self._callback = kind, rate, channels, callback
+    def __init__(self, port: Port, bell: Bell) -> None:
+        self.port, self._bell = port, bell
+        self.kind, self.rate, self.channels = port.kind, port.rate, port.channels
         self.active = True
         self.heard: list[np.ndarray] = []
 
@@ -31,10 +35,10 @@ class FakeStream:
         """Hand a microphone's block over, or ask for so many samples for the speaker."""
         if isinstance(block, int):
             block = np.full((block, self.channels), 9.0, np.float32)
-            self._callback(block, latency_s, lost)
+            self.port.fill_block(block, latency_s, lost)
             self.heard.append(block)
-        else:
-            self._callback(block, latency_s, lost)
+        elif self.port.take_block(block, latency_s, lost):
+            self._bell.ring()
 
     def close(self) -> None:
         self.active = False
@@ -42,14 +46,10 @@ class FakeStream:
 
 @dataclass
 class FakeBackend:
-    """Devices by index; ``rates`` is what all of them take, and ``channels``, if given, the one number that they do.
-
-    stuck: a stream is still being closed, and nothing can be opened.
-    """
+    """Devices by index; ``rates`` is what all of them take, and ``channels``, if given, the one number that they do."""
 
     rates: tuple[int, ...] = (24_000, 48_000)
     channels: int | None = None
-    stuck: bool = False
     all: list[Device] = field(
         default_factory=lambda: [
             Device(0, "Built-in Microphone", "Fake", 1, 0, 48_000, is_default_input=True),
@@ -59,6 +59,7 @@ class FakeBackend:
     )
     refreshes: int = 0
     streams: list[FakeStream] = field(default_factory=list)
+    bell: Bell = field(default_factory=Bell)
 
     def devices(self) -> list[Device]:
         return self.all
@@ -68,20 +69,18 @@ class FakeBackend:
             return "Invalid number of channels"
         return None if sample_rate in self.rates else "Invalid sample rate"
 
-    def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
-        if self.stuck or device not in self.all:
+    def open(
+        self, device: Device, kind: Kind, sample_rate: int, channels: int, clock: Callable[[], float]
+    ) -> DeviceStream:
+        if device not in self.all:
             raise DeviceError("it is gone")
-        stream = FakeStream(kind, sample_rate, channels, callback)
+        stream = FakeStream(Port(kind, sample_rate, channels, clock=clock), self.bell)
         self.streams.append(stream)
         return stream
 
     def refresh(self) -> None:
-        assert not any(stream.active for stream in self.streams), "PortAudio would crash"
         self.refreshes += 1
         self.all[:] = [replace(device, index=number) for number, device in enumerate(self.all)]
-
-    def can_refresh(self) -> bool:
-        return not self.stuck
 
     def stream(self, kind: Kind) -> FakeStream:
         """The one that is open now."""

@@ -57,15 +57,10 @@ def dummy_card(real_time: bool = False) -> Iterator[None]:
     server = start_server("-R", "-P", str(_CARD_PRIORITY)) if real_time else start_server("-r")
     try:
         _until(lambda: _answers(jack), "jackd did not start")
-        # A library that looked for cards earlier has to look again.
-        with _without_portaudio():
-            pass
         yield
     finally:
-        # PortAudio aborts the process if its server is gone when it says goodbye.
-        with _without_portaudio():
-            server.terminate()
-            server.wait(10)
+        server.terminate()
+        server.wait(10)
 
 
 def start_server(*options: str) -> subprocess.Popen[bytes]:
@@ -92,17 +87,6 @@ def _be_ordinary() -> None:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PROGRAM_PRIORITY))
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-
-
-@contextlib.contextmanager
-def _without_portaudio() -> Iterator[None]:
-    """PortAudio shut down while the block runs, if this process has it at all."""
-    portaudio = sys.modules.get("sounddevice")
-    if portaudio is not None:
-        portaudio._terminate()
-    yield
-    if portaudio is not None:
-        portaudio._initialize()
 
 
 def _answers(jack: Any) -> bool:

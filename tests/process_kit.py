@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -15,10 +16,10 @@ _PARTING = 4
 
 
 class Usage:
-    """Looks at a process once a second, from now until `facts` is asked for."""
+    """Looks at a process and those that it began once a second, from now until `facts` is asked for."""
 
     def __init__(self, process: Popen[str], settle_s: float = 5.0) -> None:
-        self._folder = Path(f"/proc/{process.pid}")
+        self._process = process.pid
         self._settle_s = settle_s
         self._looks: list[tuple[float, float, float]] = []  # (time, cpu seconds, MB)
         self._stop = threading.Event()
@@ -28,8 +29,9 @@ class Usage:
     def _run(self) -> None:
         while not self._stop.wait(1.0):
             try:
-                pages = int((self._folder / "statm").read_text().split()[1])
-                busy_s = sum(_busy_s(task) for task in (self._folder / "task").iterdir())
+                family = list(_family(self._process))
+                pages = sum(int((folder / "statm").read_text().split()[1]) for folder in family)
+                busy_s = sum(_busy_s(task) for folder in family for task in (folder / "task").iterdir())
             except (FileNotFoundError, ProcessLookupError):
                 return
             self._looks.append((time.monotonic(), busy_s, pages * _PAGE_MB))
@@ -45,6 +47,15 @@ class Usage:
         (begin, busy, _), (end, busy_then, _) = looks[0], looks[-1]
         memory = [round(looks[i][2], 1) for i in (0, len(looks) // 2, len(looks) - 1)]
         return {"memory_mb": memory, "cpu_share": round((busy_then - busy) / (end - begin), 3)}
+
+
+def _family(process: int) -> Iterator[Path]:
+    """The folders of a process and of those that it began, and they."""
+    folder = Path(f"/proc/{process}")
+    yield folder
+    for task in (folder / "task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _family(int(child))
 
 
 def _busy_s(task: Path) -> float:

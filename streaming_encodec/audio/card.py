@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
-from streaming_encodec.audio.devices import Backend, Kind
+from streaming_encodec.audio.devices import Backend
 from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.port import Kind
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.audio.side import CardCounts, Side
 from streaming_encodec.errors import DeviceError
 
 _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
-"""A lost device is tried every second. Looking for others in its place interrupts the one that is left, so that is done
-less and less often."""
+"""A lost device is tried every second. Looking for others in its place costs a tenth of a second of a core, so that is
+done less and less often."""
 _FIRST_MARGIN_S = 0.012
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
@@ -33,16 +31,15 @@ What one bad moment has taught is unlearned, a millisecond for each minute witho
 class Margin:
     """How much earlier than needed sound is made: little, more after each underrun, slowly less in calm."""
 
-    def __init__(self, counts: CardCounts) -> None:
-        self._counts = counts
-        self._seen = counts.underruns
+    def __init__(self) -> None:
+        self._seen = 0
         self._changed_at: float | None = None
         self.seconds = _FIRST_MARGIN_S
 
-    def update(self, now: float) -> None:
-        """Learn from the underruns since the last time."""
-        if self._counts.underruns > self._seen:
-            self._seen = self._counts.underruns
+    def update(self, now: float, underruns: int) -> None:
+        """Learn from ``underruns``, which counts all so far."""
+        if underruns > self._seen:
+            self._seen = underruns
             self._changed_at = now
             self.seconds = min(_LONGEST_MARGIN_S, self.seconds + _MORE_MARGIN_S)
         elif self._changed_at is not None and now - self._changed_at > _CALM_S:
@@ -78,16 +75,14 @@ class SoundCard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
-        self.counts = CardCounts()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # its `put` neither waits nor takes a lock
-        self._ring_bell = partial(self._bell.put, None)
+        self._lost = self._revived = 0
 
         def side(kind: Kind, wanted: str | int | None) -> Side:
-            return Side(backend, kind, wanted, sample_rate, self.counts, clock=clock, wake=self._ring_bell)
+            return Side(backend, kind, wanted, sample_rate, clock=clock)
 
         self._microphone = side("input", input_device) if use_input else None
         self._speaker = side("output", output_device) if use_output else None
-        self._margin = Margin(self.counts)
+        self._margin = Margin()
         self._retry_at = 0.0
         self._search_at = 0.0
         self._search_s = _RETRY_S
@@ -109,8 +104,8 @@ class SoundCard:
         """What the microphone has heard since the last call, [1, n]."""
         if self._microphone is None or not self._microphone.is_open:
             return np.zeros((1, 0), np.float32)
-        self._microphone.is_heard = True
-        block = self._microphone.ring.read_all()
+        self._microphone.port.hear()
+        block = self._microphone.port.ring.read_all()
         # The last of an interface's many inputs may be what it plays: the others would hear themselves.
         return self._microphone.resampler.push(mix_channels(block.T[:2], 1))
 
@@ -119,15 +114,15 @@ class SoundCard:
         speaker = self._speaker
         if speaker is None or not speaker.is_open:
             return
-        sound = mix_channels(speaker.resampler.push(pcm), speaker.ring.channels)
-        speaker.grain = math.gcd(speaker.grain, speaker.ring.write(np.ascontiguousarray(sound.T)))
+        sound = mix_channels(speaker.resampler.push(pcm), speaker.port.channels)
+        speaker.write(np.ascontiguousarray(sound.T))
 
     @property
     def queued_s(self) -> float | None:
         """Seconds of sound that wait for the speaker; None where there is no speaker (now)."""
         if self._speaker is None or not self._speaker.is_open:
             return None
-        return len(self._speaker.ring) / self._speaker.device_rate
+        return len(self._speaker.port.ring) / self._speaker.port.rate
 
     @property
     def ahead_s(self) -> float | None:
@@ -150,9 +145,20 @@ class SoundCard:
         speaker = self._speaker
         if speaker is None:
             return self._margin.seconds
-        return self._margin.seconds + max(0.0, speaker.block_s - speaker.grain / speaker.device_rate)
+        return self._margin.seconds + max(0.0, speaker.port.block_s - speaker.grain / speaker.port.rate)
 
     # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> CardCounts:
+        """What went wrong so far."""
+        return CardCounts(
+            underruns=0 if self._speaker is None else self._speaker.missed,
+            overruns=0 if self._microphone is None else self._microphone.missed,
+            reported=sum(side.reported for side in self._sides()),
+            lost_devices=self._lost,
+            revived_devices=self._revived,
+        )
 
     @property
     def input_latency_ms(self) -> float:
@@ -162,7 +168,7 @@ class SoundCard:
         frame waits for both at once, and sees the rest as jitter.
         """
         side = self._microphone
-        return 0.0 if side is None else side.latency_ms(less_s=side.block_s)
+        return 0.0 if side is None else side.latency_ms(less_s=side.port.block_s)
 
     @property
     def output_latency_ms(self) -> float:
@@ -173,9 +179,7 @@ class SoundCard:
     def names(self) -> dict[str, str]:
         """The devices in use, with their rates."""
         return {
-            side.kind: f"{side.device.name} ({side.device_rate} Hz)"
-            for side in self._sides()
-            if side.device is not None
+            side.kind: f"{side.device.name} ({side.port.rate} Hz)" for side in self._sides() if side.device is not None
         }
 
     @property
@@ -188,22 +192,19 @@ class SoundCard:
     def has(self, samples: int) -> bool:
         """Whether the next `read` gives at least so many."""
         side = self._microphone
-        return side is not None and side.is_open and len(side.ring) >= side.resampler.inputs_for(samples)
+        return side is not None and side.is_open and len(side.port.ring) >= side.resampler.inputs_for(samples)
 
     def wait(self, seconds: float, samples: int = 1) -> None:
         """Sleep until the microphone has so many, or for so long. The speaker wakes nobody: see `ahead_s`."""
         side = self._microphone
         if side is not None and side.is_open:
             # Set before looking, so that a block that comes in between is not missed.
-            wanted = side.wake_at = side.resampler.inputs_for(samples)
-            if len(side.ring) >= wanted:
-                side.wake_at = None
+            wanted = side.port.wake_at = side.resampler.inputs_for(samples)
+            if len(side.port.ring) >= wanted:
+                side.port.wake_at = None
                 return
-        with contextlib.suppress(queue.Empty):
-            self._bell.get(timeout=max(0.0, seconds))
-            return
-        if side is not None:
-            side.wake_at = None
+        if not self._backend.bell.wait(seconds) and side is not None:
+            side.port.wake_at = None
 
     def maintain(self) -> None:
         """Widen the margin after underruns, notice devices that went, and open them again when they are back.
@@ -211,11 +212,11 @@ class SoundCard:
         Costs nothing while all is well; call it every few milliseconds.
         """
         now = self._clock()
-        self._margin.update(now)
+        self._margin.update(now, 0 if self._speaker is None else self._speaker.missed)
         for side in self._sides():
             if side.is_gone(now):
                 side.close()
-                self.counts.lost_devices += 1
+                self._lost += 1
                 self._retry_at = now + _RETRY_S
                 self._search_s = 2 * _RETRY_S
                 self._search_at = now + self._search_s
@@ -226,28 +227,17 @@ class SoundCard:
         """A device that is back in its old place can be opened as it is; any other is seen only after a search."""
         self._retry_at = now + _RETRY_S
         gone = self.lost
-        self._open_all(now)
-        alone = len(self.lost) == len(self._sides())
-        if self.lost and (alone or now >= self._search_at):
-            self._search_s = min(_LONGEST_SEARCH_S, 2 * self._search_s)
-            self._search_at = now + self._search_s
-            self._search(now)
-        self.counts.revived_devices += len(set(gone) - set(self.lost))
-
-    def _search(self, now: float) -> None:
-        """PortAudio sees new devices only when it begins anew, and for that all streams must be closed."""
-        if not self._backend.can_refresh():
-            return  # the side that is left goes on
-        self.close()
-        with contextlib.suppress(DeviceError):  # the audio service itself is away: try again later
-            self._backend.refresh()
-        self._open_all(now)
-
-    def _open_all(self, now: float) -> None:
         for side in self._sides():
             if not side.is_open:
                 with contextlib.suppress(DeviceError):  # still away: the other side goes on meanwhile
                     side.open(now)
+        alone = len(self.lost) == len(self._sides())
+        if self.lost and (alone or now >= self._search_at):
+            self._search_s = min(_LONGEST_SEARCH_S, 2 * self._search_s)
+            self._search_at = now + self._search_s
+            with contextlib.suppress(DeviceError):  # not to be had: try again later
+                self._backend.refresh()
+        self._revived += len(set(gone) - set(self.lost))
 
     def _sides(self) -> list[Side]:
         return [side for side in (self._microphone, self._speaker) if side is not None]

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from streaming_encodec.audio.ring import Block
+from streaming_encodec.audio.bell import Bell
+from streaming_encodec.audio.port import Kind, Port
 from streaming_encodec.errors import DeviceError
-
-Kind = Literal["input", "output"]
-Callback = Callable[[Block, float, bool], None]
-"""Called by the sound card with a block [n, C] to read or to fill, the seconds between the block and the
-microphone or speaker, and whether the card reports that samples were lost before it."""
 
 _INSTEAD_HZ = (48_000, 44_100, 32_000, 16_000)
 """Tried in turn where a device has neither the model's rate nor a rate of its own that works."""
@@ -59,7 +55,10 @@ def likely_loudspeaker(name: str) -> bool:
 
 
 class DeviceStream(Protocol):
-    """An open device that calls back."""
+    """An open device that calls back; ``port`` is where its sound goes or comes from."""
+
+    @property
+    def port(self) -> Port: ...
 
     @property
     def active(self) -> bool:
@@ -72,7 +71,13 @@ class DeviceStream(Protocol):
 
 
 class Backend(Protocol):
-    """A way to sound devices: PortAudio, or a test's made-up ones."""
+    """A way to sound devices: PortAudio, or a test's made-up ones.
+
+    bell: rings when a microphone's port has come to its ``wake_at``.
+    """
+
+    @property
+    def bell(self) -> Bell: ...
 
     def devices(self) -> list[Device]:
         """What there is. Raises DeviceError where sound cannot be had at all."""
@@ -82,16 +87,18 @@ class Backend(Protocol):
         """Why the device cannot be opened so; None if it can."""
         ...
 
-    def open(self, device: Device, kind: Kind, sample_rate: int, channels: int, callback: Callback) -> DeviceStream:
-        """Open it and let it call back from now on. Raises DeviceError."""
+    def open(
+        self, device: Device, kind: Kind, sample_rate: int, channels: int, clock: Callable[[], float]
+    ) -> DeviceStream:
+        """Open it and let it call back from now on. Raises DeviceError.
+
+        clock: seconds, of the port's reader.
+        """
         ...
 
     def refresh(self) -> None:
-        """Look again for devices that came or went. All streams must be closed. Raises DeviceError."""
-        ...
-
-    def can_refresh(self) -> bool:
-        """Whether `refresh` can be tried now; asked before all streams are closed for it."""
+        """Look again for devices that came or went: what is listed soon after knows of them. Streams that are open
+        go on. Raises DeviceError."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""A ring of samples between a sound card's callback and the thread that computes.
+"""A ring of samples between a sound card's callback and the thread that computes, which may be in another process.
 
-One thread writes and one reads; neither waits, and neither allocates where the caller hands the array in. Each index is
+One side writes and one reads; neither waits, and neither allocates where the caller hands the array in. Each index is
 moved by one side only, after the samples are in place, so no lock is needed.
 """
 
@@ -14,45 +14,61 @@ from streaming_encodec.errors import StreamError
 Block = NDArray[np.float32]
 """Interleaved, as sound cards have it: [n, C]."""
 
+Memory = bytearray | memoryview
+"""Where a ring lies; of another process too, if both map the same."""
+
+_INDICES_BYTES = 16
+
 
 class SampleRing:
-    """Up to ``capacity`` samples of ``channels`` channels, first in, first out."""
+    """Up to ``capacity`` samples of ``channels`` channels, first in, first out.
 
-    def __init__(self, capacity: int, channels: int = 1) -> None:
+    memory: `size` bytes, zero at first, if not its own.
+    """
+
+    def __init__(self, capacity: int, channels: int = 1, memory: Memory | None = None) -> None:
         if capacity < 1 or channels < 1:
             raise StreamError(f"a ring holds something, not {capacity} samples of {channels} channels")
         self.capacity, self.channels = capacity, channels
-        self._samples: Block = np.zeros((capacity, channels), np.float32)
-        self._written = 0  # moved by the writer only
-        self._read = 0  # moved by the reader only
+        memory = bytearray(self.size(capacity, channels)) if memory is None else memory
+        # How many samples were ever written, which the writer moves, and read, which the reader moves.
+        self._moved = np.frombuffer(memory, np.int64, 2)
+        self._samples: Block = np.frombuffer(memory, np.float32, capacity * channels, _INDICES_BYTES).reshape(
+            capacity, channels
+        )
+
+    @staticmethod
+    def size(capacity: int, channels: int) -> int:
+        """How many bytes such a ring takes."""
+        return _INDICES_BYTES + 4 * capacity * channels
 
     def __len__(self) -> int:
-        return self._written - self._read
+        return int(self._moved[0]) - int(self._moved[1])
 
     @property
     def started(self) -> bool:
         """Whether anything was ever put in."""
-        return self._written > 0
+        return bool(self._moved[0])
 
     def write(self, block: Block) -> int:
         """Put in [n, C]; what does not fit is left out. Returns how many samples fitted."""
         count = min(len(block), self.capacity - len(self))
-        at = self._written % self.capacity
+        at = int(self._moved[0]) % self.capacity
         first = min(count, self.capacity - at)
         self._samples[at : at + first] = block[:first]
         self._samples[: count - first] = block[first:count]
-        self._written += count
+        self._moved[0] += count
         return count
 
     def read_into(self, out: Block) -> int:
         """Fill as much of ``out`` [n, C] as there is, from its beginning. Returns how many samples that
         were."""
         count = min(len(out), len(self))
-        at = self._read % self.capacity
+        at = int(self._moved[1]) % self.capacity
         first = min(count, self.capacity - at)
         out[:first] = self._samples[at : at + first]
         out[first:count] = self._samples[: count - first]
-        self._read += count
+        self._moved[1] += count
         return count
 
     def read_all(self) -> Block:
@@ -62,4 +78,4 @@ class SampleRing:
 
     def clear(self) -> None:
         """Forget what waits; for the reader only."""
-        self._read = self._written
+        self._moved[1] = self._moved[0]

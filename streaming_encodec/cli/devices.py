@@ -8,7 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from streaming_encodec.audio.devices import Backend, Device, Kind, channel_counts
+from streaming_encodec.audio.devices import Backend, Device, channel_counts
+from streaming_encodec.audio.port import Kind
 from streaming_encodec.cli.console import out, print_json
 from streaming_encodec.cli.options import JsonOption
 

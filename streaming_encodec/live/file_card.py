@@ -34,7 +34,7 @@ class FileCard:
         self._sound = np.concatenate([sound, np.zeros((1, round(tail_s * sample_rate)), np.float32)], axis=1)
         self._rate, self._clock, self._sleep = sample_rate, clock, sleep
         self.counts = CardCounts()
-        self._margin = Margin(self.counts)
+        self._margin = Margin()
         self._began: float | None = None
         self._taken = 0
         self._given = 0
@@ -102,7 +102,7 @@ class FileCard:
 
     def maintain(self) -> None:
         """Learn from underruns."""
-        self._margin.update(self._clock())
+        self._margin.update(self._clock(), self.counts.underruns)
 
     def _position(self) -> int:
         now = self._clock()

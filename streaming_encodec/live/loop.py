@@ -36,7 +36,10 @@ _RECENT = 256
 class Card(Protocol):
     """What the loop needs of a `SoundCard` (or of files that play its part)."""
 
-    counts: CardCounts
+    @property
+    def counts(self) -> CardCounts:
+        """What went wrong so far."""
+        ...
 
     def read(self) -> Pcm:
         """New samples of the microphone [1, n]."""

@@ -10,7 +10,6 @@ from device_kit import Clock, FakeBackend
 from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.audio.devices import Device, choose_shape, find_device, likely_loudspeaker
 from streaming_encodec.audio.ring import SampleRing
-from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.errors import DeviceError
 
 
@@ -153,16 +152,14 @@ def test_what_was_cut_by_chance_has_nothing_in_common(backend: FakeBackend) -> N
 
 
 def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:
-    counts = CardCounts()
-    margin = Margin(counts)
+    margin = Margin()
     first = margin.seconds
-    counts.underruns = 1
-    margin.update(100.0)
+    margin.update(100.0, 1)
     taught = margin.seconds
-    margin.update(159.0)
+    margin.update(159.0, 1)
     assert margin.seconds == taught > first
     for minute in range(1, 20):
-        margin.update(100.0 + 61.0 * minute)
+        margin.update(100.0 + 61.0 * minute, 1)
     assert margin.seconds == first
 
 
@@ -221,14 +218,14 @@ def test_the_two_threads_may_change_what_is_waited_for_at_any_moment(backend: Fa
         """While one thread looks how much there is, the other one acts."""
 
         def __len__(self) -> int:
-            side.wake_at = None
+            side.port.wake_at = None
             return super().__len__()
 
-    side.ring = Meddling(12_000)
+    side.port.ring = Meddling(12_000)
     begin = time.monotonic()
     card.wait(0.05, 320)
     assert time.monotonic() - begin >= 0.04
-    side.wake_at = 320
+    side.port.wake_at = 320
     backend.stream("input").turn(np.zeros((400, 1), np.float32))
     assert card.has(400)
 

@@ -1,0 +1,192 @@
+"""What a sound card's callback and the thread that computes have in common: a ring, and a few numbers.
+
+The callbacks only copy between the card's block and a ring that was made before and note a few numbers; the
+microphone's says when what somebody waits for is there. All of it lies in memory that two processes can map, since
+PortAudio has a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from streaming_encodec.audio.ring import Block, Memory, SampleRing
+
+Kind = Literal["input", "output"]
+
+_RING_S = 0.5
+"""Longer than any pause of the computing thread that can still be called a call."""
+_LARGEST_OF_S = 10.0
+"""A block that was longer than all others counts for so long, and for twice that at most."""
+_NOBODY = -1
+_WHOLE, _REAL = 8, 6
+_NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
+
+
+class Port:
+    """One direction of an open device.
+
+    Args:
+        kind: input is a microphone: the card writes.
+        rate: the device's, samples a second.
+        channels: how many the device was opened with.
+        memory: `size` bytes, zero at first, if not its own.
+        clock: seconds, the same for both sides.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        rate: int,
+        channels: int,
+        *,
+        memory: Memory | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
+        memory = bytearray(self.size(rate, channels)) if memory is None else memory
+        # Each is moved by the card's side alone or by the other side alone, but for wake_at.
+        self._whole = np.frombuffer(memory, np.int64, _WHOLE)
+        self._real = np.frombuffer(memory, np.float64, _REAL, 8 * _WHOLE)
+        if not self._real[1]:  # made just now, not by the other side before
+            self._real[1] = self._real[3] = clock()
+        self.ring = SampleRing(round(_RING_S * rate), channels, memoryview(memory)[_NUMBERS_BYTES:])
+
+    @staticmethod
+    def size(rate: int, channels: int) -> int:
+        """How many bytes such a port takes."""
+        return _NUMBERS_BYTES + SampleRing.size(round(_RING_S * rate), channels)
+
+    # -- what the card's side tells -------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> int:
+        """How often the card has called."""
+        return int(self._whole[0])
+
+    @property
+    def missed(self) -> int:
+        """Blocks that the speaker did not find whole, or of the microphone that found no room."""
+        return int(self._whole[1])
+
+    @property
+    def reported(self) -> int:
+        """Blocks before which the card itself reported lost samples."""
+        return int(self._whole[2])
+
+    @property
+    def grain(self) -> int:
+        """What divides all blocks so far, samples; 0 before the first."""
+        return int(self._whole[3])
+
+    @property
+    def latency_s(self) -> float:
+        """Between the last block and the microphone or speaker."""
+        return float(self._real[0])
+
+    @property
+    def called_at(self) -> float:
+        """When the card called last."""
+        return float(self._real[1])
+
+    @property
+    def block_s(self) -> float:
+        """The largest block lately, in seconds."""
+        return float(self._real[2])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the device has stopped calling, by what it says itself."""
+        return bool(self._whole[6])
+
+    # -- what the other side tells --------------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> int | None:
+        """Somebody is to be woken, once, when so many samples wait."""
+        return None if self._whole[4] <= 0 else int(self._whole[4])
+
+    @wake_at.setter
+    def wake_at(self, samples: int | None) -> None:
+        self._whole[4] = _NOBODY if samples is None else max(1, samples)
+
+    def hear(self) -> None:
+        """From now on it counts what the microphone's blocks find no room for."""
+        self._whole[5] = 1
+
+    # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
+
+    def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
+        """A microphone's block [n, C]; whether somebody is to be woken."""
+        fitted = self.ring.write(block)
+        # Before somebody has begun to listen nothing is missed.
+        self._whole[1] += bool(self._whole[5]) and fitted < len(block)
+        self._note(block, latency_s, lost)
+        wanted = self.wake_at  # looked at once: the other side takes it away when it has waited long enough
+        if wanted is None or len(self.ring) < wanted:
+            return False
+        self.wake_at = None
+        return True
+
+    def fill_block(self, block: Block, latency_s: float, lost: bool) -> bool:
+        """The speaker's block [n, C]; nobody is woken by it."""
+        count = self.ring.read_into(block)
+        if count < len(block):
+            block[count:] = 0
+            # Before the first sample was handed over nothing is missing.
+            self._whole[1] += self.ring.started
+        self._note(block, latency_s, lost)
+        return False
+
+    def end(self) -> None:
+        """The device calls no more."""
+        self._whole[6] = 1
+
+    @property
+    def on_block(self) -> Callable[[Block, float, bool], bool]:
+        """What the card calls with a block [n, C] to read or to fill, the seconds between it and the microphone or
+        speaker, and whether the card reports that samples were lost before it."""
+        return self.take_block if self.kind == "input" else self.fill_block
+
+    def _note(self, block: Block, latency_s: float, lost: bool) -> None:
+        whole, real = self._whole, self._real
+        whole[2] += lost
+        now = self._clock()
+        real[0], real[1] = latency_s, now
+        if now - real[3] > _LARGEST_OF_S:
+            real[3], real[5], real[4] = now, real[4], 0.0
+        real[4] = max(real[4], len(block) / self.rate)
+        real[2] = max(real[4], real[5])
+        whole[3] = math.gcd(int(whole[3]), len(block))
+        whole[0] += 1
+
+
+class SharedFile:
+    """Memory that another process maps by the name of its file."""
+
+    def __init__(self, size: int) -> None:
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory, where there is such
+        with tempfile.NamedTemporaryFile(prefix="streaming-encodec-", dir=folder, delete=False) as file:
+            file.truncate(size)
+            self.memory = memoryview(mmap.mmap(file.fileno(), size))
+        self.path = Path(file.name)
+
+    def unlink(self) -> None:
+        """Take the name away: whoever has mapped it keeps it."""
+        with contextlib.suppress(OSError):  # Windows keeps it until it is closed
+            self.path.unlink(missing_ok=True)
+
+    @staticmethod
+    def map(path: str) -> memoryview:
+        """What another process made."""
+        with open(path, "r+b") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0))
