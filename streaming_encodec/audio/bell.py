@@ -33,6 +33,9 @@ class Bell:
             self._hear.recv(4096)
         return bool(rang)
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give it up."""
         self._hear.close()

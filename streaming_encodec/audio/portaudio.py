@@ -53,7 +53,7 @@ class PortAudio:
             raise DeviceError(f"PortAudio cannot list the devices: {error}") from error
 
     def version(self) -> str:
-        """What PortAudio calls itself. Raises DeviceError where it is missing."""
+        """What PortAudio calls itself. Raises DeviceError where it is missing or broken."""
         return str(self._ask("version"))
 
     def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
@@ -101,8 +101,9 @@ class PortAudio:
     def _running(self) -> _Process:
         """Waits for the first only: in a call nobody waits for one that begins."""
         if self._process is None:
-            self._process = _Process(self._command, self.bell)
-            self._process.wait_until_begun()
+            process = _Process(self._command, self.bell)
+            process.wait_until_begun()
+            self._process = process
         if self._coming is not None and self._coming.has_begun():
             self._process, self._coming = self._coming, None
         if not self._process.alive:
@@ -120,14 +121,17 @@ class _Process:
 
     def __init__(self, command: Sequence[str], bell: Bell) -> None:
         inherits = (bell.number,) if os.name == "posix" else ()
-        self._process = subprocess.Popen(
-            [*command, *map(str, inherits)],
-            pass_fds=inherits,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        try:
+            self._process = subprocess.Popen(
+                [*command, *map(str, inherits)],
+                pass_fds=inherits,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise DeviceError(f"no process for sound devices ({error}): is {command[0]} Python?") from error
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._lock, self._since = threading.Lock(), time.monotonic()
         # Not a method, which would keep this alive: so the process ends with who uses it.
@@ -209,7 +213,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         with suppress(OSError):  # what was not yet written
             process.stdin.close()
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # the system itself holds it
+        process.wait(_GOODBYE_S)
 
 
 class _Stream:

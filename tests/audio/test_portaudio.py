@@ -262,8 +262,15 @@ def test_one_that_does_not_begin_is_not_waited_for(machine: Machine) -> None:
 )
 def test_without_portaudio_it_is_said_what_to_do(machine: Machine, plan: dict[str, bool], said: str) -> None:
     machine.change(**plan)
-    with pytest.raises(DeviceError, match=said):
-        PortAudio().devices()
+    backend = PortAudio()
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=said):
+            backend.devices()
+
+
+def test_without_python_it_is_said_what_is_wrong() -> None:
+    with pytest.raises(DeviceError, match="is /nowhere/python Python"):
+        PortAudio(["/nowhere/python"]).devices()
 
 
 def test_what_a_device_refuses_is_said(machine: Machine) -> None:
