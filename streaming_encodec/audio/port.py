@@ -27,7 +27,6 @@ _RING_S = 0.5
 """Longer than any pause of the computing thread that can still be called a call."""
 _LARGEST_OF_S = 10.0
 """A block that was longer than all others counts for so long, and for twice that at most."""
-_NOBODY = -1
 _WHOLE, _REAL = 8, 6
 _NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
 
@@ -113,11 +112,11 @@ class Port:
     @property
     def wake_at(self) -> int | None:
         """Somebody is to be woken, once, when so many samples wait."""
-        return None if self._whole[4] <= 0 else int(self._whole[4])
+        return int(self._whole[4]) or None
 
     @wake_at.setter
     def wake_at(self, samples: int | None) -> None:
-        self._whole[4] = _NOBODY if samples is None else max(1, samples)
+        self._whole[4] = 0 if samples is None else max(1, samples)
 
     def hear(self) -> None:
         """From now on it counts what the microphone's blocks find no room for."""
@@ -126,7 +125,8 @@ class Port:
     # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
 
     def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
-        """A microphone's block [n, C]; whether somebody is to be woken."""
+        """A microphone's block [n, C], the seconds between it and the air, and whether the card reports samples lost
+        before it; says whether somebody is to be woken."""
         fitted = self.ring.write(block)
         # Before somebody has begun to listen nothing is missed.
         self._whole[1] += bool(self._whole[5]) and fitted < len(block)
@@ -137,25 +137,18 @@ class Port:
         self.wake_at = None
         return True
 
-    def fill_block(self, block: Block, latency_s: float, lost: bool) -> bool:
-        """The speaker's block [n, C]; nobody is woken by it."""
+    def fill_block(self, block: Block, latency_s: float, lost: bool) -> None:
+        """The speaker's block [n, C]."""
         count = self.ring.read_into(block)
         if count < len(block):
             block[count:] = 0
             # Before the first sample was handed over nothing is missing.
             self._whole[1] += self.ring.started
         self._note(block, latency_s, lost)
-        return False
 
     def end(self) -> None:
         """The device calls no more."""
         self._whole[6] = 1
-
-    @property
-    def on_block(self) -> Callable[[Block, float, bool], bool]:
-        """What the card calls with a block [n, C] to read or to fill, the seconds between it and the microphone or
-        speaker, and whether the card reports that samples were lost before it."""
-        return self.take_block if self.kind == "input" else self.fill_block
 
     def _note(self, block: Block, latency_s: float, lost: bool) -> None:
         whole, real = self._whole, self._real
