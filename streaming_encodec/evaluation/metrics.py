@@ -198,7 +198,7 @@ class MetricSet:
 
 def factories(whisper: str | None = None) -> dict[str, Callable[[], Metric]]:
     """All metrics by name. ``whisper``: a model for the word error rate, see ``recognition``."""
-    from streaming_encodec.evaluation.recognition import SphinxWordErrorRate, WordErrorRate
+    from streaming_encodec.evaluation.recognition import WordErrorRate
     from streaming_encodec.evaluation.speaker import SpeakerSimilarity
 
     return {
@@ -207,7 +207,6 @@ def factories(whisper: str | None = None) -> dict[str, Callable[[], Metric]]:
         "visqol_speech": Visqol,
         "log_mel_db": LogMel,
         "wer": lambda: WordErrorRate(whisper),
-        "wer_sphinx": SphinxWordErrorRate,
         "speaker": SpeakerSimilarity,
     }
 

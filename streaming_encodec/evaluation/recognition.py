@@ -6,12 +6,9 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import need, package_folder
@@ -26,8 +23,8 @@ _INSTALL_WEIGHTS = (
 _MOST_TOKENS = 160  # of 30 s: more than anyone says, less than a loop of the recogniser
 
 
-class _WordsHeard(ABC):
-    """Errors per word said, as a recogniser hears it; at most 1 a clip.
+class WordErrorRate:
+    """Errors per word said, from Whisper (base, int8 on the CPU, greedy); at most 1 a clip.
 
     A recogniser that hears noise may babble without end: more errors than words count as nothing understood.
 
@@ -35,10 +32,15 @@ class _WordsHeard(ABC):
     what the recogniser understands of the original: then 0 means "understood alike", not "understood right".
     """
 
+    name, title = "wer", "WER"
     better: Better = "lower"
     absolute = True
 
-    def __init__(self) -> None:
+    def __init__(self, whisper: str | None = None) -> None:
+        faster_whisper = need("faster_whisper", "the word error rate")
+        with tempfile.TemporaryDirectory() as folder:
+            weights = whisper or str(_assemble(Path(folder)))
+            self._model: Any = faster_whisper.WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=1)
         self._heard: dict[Clip, list[str]] = {}
 
     def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
@@ -47,31 +49,6 @@ class _WordsHeard(ABC):
             return None
         understood = normalise(self.transcribe(degraded, clip.sample_rate, clip.language), clip.language)
         return Score(min(1.0, edit_distance(words, understood) / len(words)), weight=len(words))
-
-    @abstractmethod
-    def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
-        """What is said in ``samples`` [T]; no language means that it is guessed."""
-
-    def _reference(self, clip: Clip) -> list[str]:
-        if clip not in self._heard:
-            said = clip.text
-            if said is None:
-                said = self.transcribe(clip.samples, clip.sample_rate, clip.language)
-            self._heard[clip] = normalise(said, clip.language)
-        return self._heard[clip]
-
-
-class WordErrorRate(_WordsHeard):
-    """Words as Whisper hears them (base, int8 on the CPU, greedy)."""
-
-    name, title = "wer", "WER"
-
-    def __init__(self, whisper: str | None = None) -> None:
-        super().__init__()
-        faster_whisper = need("faster_whisper", "the word error rate")
-        with tempfile.TemporaryDirectory() as folder:
-            weights = whisper or str(assemble_whisper(Path(folder)))
-            self._model: Any = faster_whisper.WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=1)
 
     def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
         """What is said in ``samples`` [T]; no language means that it is guessed."""
@@ -87,36 +64,16 @@ class WordErrorRate(_WordsHeard):
         )
         return " ".join(segment.text for segment in segments)
 
-
-class SphinxWordErrorRate(_WordsHeard):
-    """Words as PocketSphinx hears them: English only, and far fewer than Whisper does.
-
-    A second opinion of another kind (Gaussian mixtures and word pairs, nothing learned end to end): a model that was
-    taught by Whisper (see ``training.phonetic``) is not judged by its teacher alone.
-    """
-
-    name, title = "wer_sphinx", "WER Sphinx"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._decoder: Any = need("pocketsphinx", "the second word error rate").Decoder
-
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
-        return super().__call__(clip, degraded) if clip.language.startswith("en") else None
-
-    def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
-        """What is said in ``samples`` [T], in English."""
-        # A decoder of its own for each clip: one that goes on carries its estimate of the channel over.
-        decoder = self._decoder(samprate=WIDEBAND, loglevel="FATAL")
-        heard = np.clip(resample(samples, sample_rate, WIDEBAND), -1.0, 1.0)
-        decoder.start_utt()
-        decoder.process_raw((heard * 32767).astype(np.int16).tobytes(), full_utt=True)
-        decoder.end_utt()
-        hypothesis = decoder.hyp()
-        return str(hypothesis.hypstr) if hypothesis else ""
+    def _reference(self, clip: Clip) -> list[str]:
+        if clip not in self._heard:
+            said = clip.text
+            if said is None:
+                said = self.transcribe(clip.samples, clip.sample_rate, clip.language)
+            self._heard[clip] = normalise(said, clip.language)
+        return self._heard[clip]
 
 
-def assemble_whisper(folder: Path) -> Path:
+def _assemble(folder: Path) -> Path:
     """The packaged weights come in two parts; put them together in ``folder``."""
     for part, package in enumerate(_PARTS, start=1):
         data = package_folder(package, "the word error rate's recogniser", _INSTALL_WEIGHTS) / "data"

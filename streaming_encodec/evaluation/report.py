@@ -197,7 +197,7 @@ def _order(row: Row) -> tuple[int, float, float]:
 def _spelled(metric: Metric, value: float | None) -> str:
     if value is None:
         return ABSENT
-    if metric.name in ("wer", "wer_sphinx"):
+    if metric.name == "wer":
         return f"{value:.1%}"
     return f"{value:.3f}" if metric.name in ("stoi", "speaker") else f"{value:.2f}"
 

@@ -105,9 +105,6 @@ class LossConfig:
     ``phase_counts``: a clip coded with fewer codebooks has its ``phase_losses`` lowered in proportion, beside the
     batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence;
     nor can words be told apart by spectra of 80 ms, which is what the similarity looks at.
-    ``phonetic`` above zero lets the clips of at most ``phonetic_counts`` codebooks learn from the first
-    ``phonetic_layers`` layers of a speech recogniser: Whisper base from the extra ``eval``, or ``phonetic_model``,
-    a folder with another Whisper of CTranslate2 (see ``phonetic``).
     ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
     """
 
@@ -119,10 +116,6 @@ class LossConfig:
     similarity: float = 5.0
     phase_counts: int = 8
     phase_losses: tuple[str, ...] = ("waveform", "shaped", "similarity")
-    phonetic: float = 0.0
-    phonetic_counts: int = 4
-    phonetic_layers: int = 6
-    phonetic_model: str | None = None
     adversarial: float = 1.0
     feature: float = 1.0
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256)
@@ -201,10 +194,6 @@ class TrainConfig:
         if self.loss.similarity > 0.0 and self.segment_samples < 0.08 * self.model.sampling_rate:
             raise ConfigError(
                 f"the similarity loss hears frames of 0.08 s: segment_seconds {self.segment_seconds} is less"
-            )
-        if self.loss.phonetic > 0.0 and self.segment_seconds > 30.0:
-            raise ConfigError(
-                f"the phonetic loss's recogniser hears 30 s at once: segment_seconds {self.segment_seconds} is more"
             )
         if self.loss.phase_counts < 1:
             raise ConfigError(f"loss.phase_counts must be 1 or more, got {self.loss.phase_counts!r}")

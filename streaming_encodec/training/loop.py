@@ -26,7 +26,7 @@ Row = dict[str, float]
 
 PANELS = (
     ("waveform", "shaped", "mel"),
-    ("loudness", "envelope", "similarity", "phonetic"),
+    ("loudness", "envelope", "similarity"),
     ("commitment", "grad_norm"),
     ("perplexity_1", "perplexity_mean"),
     ("discriminator", "adversarial", "feature"),

