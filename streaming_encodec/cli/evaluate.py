@@ -26,6 +26,7 @@ QUICK_CLIPS = 6
 QUICK_METRICS = ("pesq_wb", "stoi", "log_mel_db")
 QUICK_LOSSES = (0.05, 0.20)
 QUICK_KBPS = 6.0
+MOST_PLACES = 16
 
 
 def evaluate_command(
@@ -69,6 +70,16 @@ def evaluate_command(
         ),
     ] = False,
     clips: Annotated[int | None, typer.Option(min=1, help="Take only so many clips.", show_default="all")] = None,
+    places: Annotated[
+        int,
+        typer.Option(
+            "--places",
+            min=1,
+            max=MOST_PLACES,
+            help="Code every clip so many times, begun at other places of a frame: which words "
+            "are lost at few bits is chance, and so it averages out.",
+        ),
+    ] = 1,
     build_set: Annotated[
         bool,
         typer.Option("--build-set", help="First make FOLDER from Debian packages (apt-get): the listening set."),
@@ -88,7 +99,7 @@ def evaluate_command(
     Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity.
     A table, results.json, and plots; a metric whose package is missing is shown as such.
     """
-    from streaming_encodec.evaluation.clips import load_clips
+    from streaming_encodec.evaluation.clips import load_clips, shifted
     from streaming_encodec.evaluation.data import build_listening_set
     from streaming_encodec.evaluation.judging import PoolJudge
     from streaming_encodec.evaluation.metrics import make_metrics
@@ -121,7 +132,7 @@ def evaluate_command(
         plan = replace(plan, losses=QUICK_LOSSES, loss_bandwidths=(nearest,))
         clips = clips or QUICK_CLIPS
     metric_set = _without_slow(make_metrics(names, whisper), quick and names is None)
-    chosen = load_clips(audio, loaded.config.sampling_rate, clips)
+    chosen = shifted(load_clips(audio, loaded.config.sampling_rate, clips), places, loaded.config.hop_length)
     to.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         judge = None

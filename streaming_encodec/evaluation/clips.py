@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,24 @@ def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list
     if not rows:
         raise FileFormatError(f"{folder}: no audio files ({' '.join(sorted(SUFFIXES))}); give a folder that holds some")
     return [_load(folder, row, sample_rate) for row in _spread(rows, limit)]
+
+
+def shifted(clips: Sequence[Clip], places: int, frame_samples: int) -> list[Clip]:
+    """The clips, then each again ``places - 1`` times, begun further and further within a frame behind silence.
+
+    Where bits are few, which frame a sound falls into decides which words are lost: one coding is one throw of dice.
+    """
+    again = [
+        replace(
+            clip,
+            name=str(Path(clip.name).with_stem(f"{Path(clip.name).stem}+{place}")),
+            samples=np.pad(clip.samples, (place * frame_samples // places, 0)),
+            speaker=clip.speaker or clip.name,
+        )
+        for place in range(1, places)
+        for clip in clips
+    ]
+    return [*clips, *again]
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from streaming_encodec.cli.evaluate import evaluate_command
 from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError, StreamError
 from streaming_encodec.evaluation import opus as opus_module
-from streaming_encodec.evaluation.clips import load_clips
+from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
@@ -47,6 +47,21 @@ def test_a_bare_folder_is_read_in_order_and_resampled(tmp_path: Path) -> None:
     assert [clip.name for clip in clips] == ["a.flac", "deep/b.wav"]
     assert all(clip.samples.dtype == np.float32 and len(clip.samples) == RATE for clip in clips)
     assert clips[0].text is None
+
+
+def test_clips_begin_at_other_places_of_a_frame() -> None:
+    samples = np.linspace(0.1, 0.9, 1000, dtype=np.float32)
+    clips = [Clip("a.flac", samples, RATE, speaker="anna", text="one"), Clip("deep/b.wav", samples, RATE)]
+    placed = shifted(clips, 4, 320)
+    assert placed[:2] == clips
+    assert [clip.name for clip in placed[2:4]] == ["a+1.flac", str(Path("deep", "b+1.wav"))]
+    for place in range(1, 4):
+        first, second = placed[2 * place : 2 * place + 2]
+        assert not first.samples[: 80 * place].any()
+        assert np.array_equal(first.samples[80 * place :], samples)
+        assert (first.speaker, first.text) == ("anna", "one")
+        assert second.speaker == "deep/b.wav", "the same speaker as the clip it comes from"
+    assert shifted(clips, 1, 320) == clips
 
 
 def test_a_manifest_names_files_texts_and_speakers(tmp_path: Path) -> None:
@@ -299,10 +314,11 @@ def test_audio_of_two_folders_is_written_apart_and_never_outside(tmp_path: Path,
     (folder / "manifest.jsonl").write_text("\n".join(json.dumps({"file": name}) for name in names))
     result = run(
         folder, "-m", model_folder, "-o", tmp_path / "out", "--metrics", "log_mel_db", "--bandwidths", "1.5",
-        "--loss", "", "--save-audio", "--no-opus", "--no-plots",
+        "--loss", "", "--save-audio", "--no-opus", "--no-plots", "--places", "2",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out" / "audio").rglob("clip-0.flac"))) == 3
+    assert len(list((tmp_path / "out" / "audio").rglob("clip-0+1.flac"))) == 3
     assert outside.read_bytes() == before
 
 
