@@ -27,7 +27,9 @@ _RING_S = 0.5
 """Longer than any pause of the computing thread that can still be called a call."""
 _LARGEST_OF_S = 10.0
 """A block that was longer than all others counts for so long, and for twice that at most."""
-_WHOLE, _REAL = 8, 6
+_CALLS, _MISSED, _REPORTED, _GRAIN, _WAKE_AT, _HEARD, _ENDED = range(_WHOLE := 7)
+_LATENCY_S, _CALLED_AT, _BLOCK_S, _LARGEST_FROM, _LARGEST_S, _LARGEST_BEFORE_S = range(_REAL := 6)
+"""Where each number lies, of the whole ones and of the real ones behind them."""
 _NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
 
 
@@ -56,8 +58,8 @@ class Port:
         # Each is moved by the card's side alone or by the other side alone, but for wake_at.
         self._whole = np.frombuffer(memory, np.int64, _WHOLE)
         self._real = np.frombuffer(memory, np.float64, _REAL, 8 * _WHOLE)
-        if not self._real[1]:  # made just now, not by the other side before
-            self._real[1] = self._real[3] = clock()
+        if not self._real[_CALLED_AT]:  # made just now, not by the other side before
+            self._real[_CALLED_AT] = self._real[_LARGEST_FROM] = clock()
         self.ring = SampleRing(round(_RING_S * rate), channels, memoryview(memory)[_NUMBERS_BYTES:])
 
     @staticmethod
@@ -70,57 +72,57 @@ class Port:
     @property
     def calls(self) -> int:
         """How often the card has called."""
-        return int(self._whole[0])
+        return int(self._whole[_CALLS])
 
     @property
     def missed(self) -> int:
         """Blocks that the speaker did not find whole, or of the microphone that found no room."""
-        return int(self._whole[1])
+        return int(self._whole[_MISSED])
 
     @property
     def reported(self) -> int:
         """Blocks before which the card itself reported lost samples."""
-        return int(self._whole[2])
+        return int(self._whole[_REPORTED])
 
     @property
     def grain(self) -> int:
         """What divides all blocks so far, samples; 0 before the first."""
-        return int(self._whole[3])
+        return int(self._whole[_GRAIN])
 
     @property
     def latency_s(self) -> float:
         """Between the last block and the microphone or speaker."""
-        return float(self._real[0])
+        return float(self._real[_LATENCY_S])
 
     @property
     def called_at(self) -> float:
         """When the card called last."""
-        return float(self._real[1])
+        return float(self._real[_CALLED_AT])
 
     @property
     def block_s(self) -> float:
         """The largest block lately, in seconds."""
-        return float(self._real[2])
+        return float(self._real[_BLOCK_S])
 
     @property
     def ended(self) -> bool:
         """Whether the device has stopped calling, by what it says itself."""
-        return bool(self._whole[6])
+        return bool(self._whole[_ENDED])
 
     # -- what the other side tells --------------------------------------------------------------------------
 
     @property
     def wake_at(self) -> int | None:
         """Somebody is to be woken, once, when so many samples wait."""
-        return int(self._whole[4]) or None
+        return int(self._whole[_WAKE_AT]) or None
 
     @wake_at.setter
     def wake_at(self, samples: int | None) -> None:
-        self._whole[4] = 0 if samples is None else max(1, samples)
+        self._whole[_WAKE_AT] = 0 if samples is None else max(1, samples)
 
     def hear(self) -> None:
         """From now on it counts what the microphone's blocks find no room for."""
-        self._whole[5] = 1
+        self._whole[_HEARD] = 1
 
     # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
 
@@ -129,7 +131,7 @@ class Port:
         before it; says whether somebody is to be woken."""
         fitted = self.ring.write(block)
         # Before somebody has begun to listen nothing is missed.
-        self._whole[1] += bool(self._whole[5]) and fitted < len(block)
+        self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < len(block)
         self._note(block, latency_s, lost)
         wanted = self.wake_at  # looked at once: the other side takes it away when it has waited long enough
         if wanted is None or len(self.ring) < wanted:
@@ -143,24 +145,24 @@ class Port:
         if count < len(block):
             block[count:] = 0
             # Before the first sample was handed over nothing is missing.
-            self._whole[1] += self.ring.started
+            self._whole[_MISSED] += self.ring.started
         self._note(block, latency_s, lost)
 
     def end(self) -> None:
         """The device calls no more."""
-        self._whole[6] = 1
+        self._whole[_ENDED] = 1
 
     def _note(self, block: Block, latency_s: float, lost: bool) -> None:
         whole, real = self._whole, self._real
-        whole[2] += lost
+        whole[_REPORTED] += lost
         now = self._clock()
-        real[0], real[1] = latency_s, now
-        if now - real[3] > _LARGEST_OF_S:
-            real[3], real[5], real[4] = now, real[4], 0.0
-        real[4] = max(real[4], len(block) / self.rate)
-        real[2] = max(real[4], real[5])
-        whole[3] = math.gcd(int(whole[3]), len(block))
-        whole[0] += 1
+        real[_LATENCY_S], real[_CALLED_AT] = latency_s, now
+        if now - real[_LARGEST_FROM] > _LARGEST_OF_S:
+            real[_LARGEST_FROM], real[_LARGEST_BEFORE_S], real[_LARGEST_S] = now, real[_LARGEST_S], 0.0
+        real[_LARGEST_S] = max(real[_LARGEST_S], len(block) / self.rate)
+        real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
+        whole[_GRAIN] = math.gcd(int(whole[_GRAIN]), len(block))
+        whole[_CALLS] += 1
 
 
 class SharedFile:

@@ -30,7 +30,7 @@ class Server:
 
     def __init__(self, sd: Any, wake: Callable[[], None]) -> None:
         self._sd, self._wake = sd, wake
-        self._streams: dict[int, Any] = {}
+        self._streams: list[Any] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What a request asks for, or why it can't be had."""
@@ -89,9 +89,8 @@ class Server:
         except Exception:
             stream.close()
             raise
-        number = len(self._streams)
-        self._streams[number] = stream
-        return number
+        self._streams.append(stream)
+        return len(self._streams) - 1
 
     def _close(self, stream: int) -> None:
         self._streams[stream].close()

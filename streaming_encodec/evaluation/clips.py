@@ -72,7 +72,7 @@ def shifted(clips: Sequence[Clip], places: int, frame_samples: int) -> list[Clip
     again = [
         replace(
             clip,
-            name=str(Path(clip.name).with_stem(f"{Path(clip.name).stem}+{place}")),
+            name=Path(clip.name).with_stem(f"{Path(clip.name).stem}+{place}").as_posix(),
             samples=np.pad(clip.samples, (place * frame_samples // places, 0)),
             speaker=clip.speaker or clip.name,
         )
