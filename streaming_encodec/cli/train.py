@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from streaming_encodec.training.config import TrainConfig
     from streaming_encodec.training.loop import TrainingRun
 
+_SLOW = 1.5
+
 
 def command(
     data: Annotated[
@@ -143,6 +145,7 @@ def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
 def _train(config: TrainConfig) -> None:
     from streaming_encodec.training.loop import TrainingRun
 
+    _check_precision(config)
     run = TrainingRun(config)
     if run.step:
         note(f"going on at step {run.step}, after {minutes(run.elapsed_s)} of training")
@@ -153,6 +156,15 @@ def _train(config: TrainConfig) -> None:
     if not run.trainer.quantised:
         note("no codebooks yet: this model codes nothing, but the run goes on from here, or another with --start-model")
     out().print(f"step {run.step}: model in {run.out / 'model'}", soft_wrap=True)
+
+
+def _check_precision(config: TrainConfig) -> None:
+    from streaming_encodec.training.gradients import beside_float32
+    from streaming_encodec.training.step import low_precision, torch_device
+
+    low = low_precision(config)
+    if low is not None and (times := beside_float32(torch_device(config.device), low)) > _SLOW:
+        note(f"{config.precision} takes {times:.0f} times as long as float32 here: leave --precision out")
 
 
 def _show(run: TrainingRun, interrupt: Interrupt) -> None:

@@ -6,6 +6,8 @@ run on it explodes. A run in bfloat16 therefore starts with this comparison.
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,6 +55,21 @@ def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str,
     }
     worst = min(cosines, key=lambda name: cosines[name])
     return worst, cosines[worst]
+
+
+def beside_float32(device: torch.device, low: torch.dtype) -> float:
+    """How many times as long as in float32 a product takes in ``low``, at the best of some."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(256, 512, dtype=dtype, device=device), torch.ones(512, 512, dtype=dtype, device=device)
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            float((a @ b)[0, 0])  # waits for the device
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return seconds(low) / seconds(torch.float32)
 
 
 def require_sane_gradients(config: EncodecConfig, device: torch.device, low: torch.dtype) -> float:

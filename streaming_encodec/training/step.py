@@ -76,7 +76,11 @@ class CodecTrainer:
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
         self.optimizer = Muon(
-            (self.model.encoder, self.model.decoder), config.learning_rate, config.betas, config.weight_decay
+            (self.model.encoder, self.model.decoder),
+            config.learning_rate,
+            config.betas,
+            config.weight_decay,
+            low_precision(config),
         )
         self.adversary = Adversary(config) if config.loss.adversarial_start is not None else None
 
@@ -175,8 +179,7 @@ class CodecTrainer:
 
     def run(self, stack: StreamableStack, x: Tensor) -> Tensor:
         """Encoder or decoder in the run's precision, in the form that is fast on its device."""
-        low = torch.bfloat16 if self.config.precision == "bfloat16" else None
-        return products.forward(stack, self.config.model, x, low)
+        return products.forward(stack, self.config.model, x, low_precision(self.config))
 
     def _frames_get_lost(self, step: int) -> bool:
         start = self.config.lost_frames.start_step
@@ -230,6 +233,11 @@ class CodecTrainer:
         generator = torch.Generator().manual_seed(self.config.seed)
         self.quantizer.start(torch.cat(latents), generator)
         self.quantised = True
+
+
+def low_precision(config: TrainConfig) -> torch.dtype | None:
+    """What products are computed in; None is float32, as everything else."""
+    return torch.bfloat16 if config.precision == "bfloat16" else None
 
 
 def torch_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from streaming_encodec.cli.train import command
 from streaming_encodec.errors import CheckpointError, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training import gradients
 from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.config import AugmentConfig, TrainConfig
 from streaming_encodec.training.curves import CsvLog, plot_curves, read_rows
@@ -303,6 +304,18 @@ def test_command_says_when_the_model_has_no_codebooks_yet(tiny_config: TrainConf
     assert late.exit_code == 0
     assert "no codebooks" not in late.output
     assert command_line("--minutes", "1", "--steps", "5").exit_code == 2
+
+
+@pytest.mark.parametrize(("times", "said"), [(11.2, True), (0.4, False)])
+def test_command_says_where_bfloat16_costs_time(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, said: bool
+) -> None:
+    monkeypatch.setattr(gradients, "beside_float32", lambda device, low: times)
+    config = tmp_path / "config.json"
+    config.write_text(dataclasses.replace(tiny_config, steps=1, precision="bfloat16").to_json())
+    result = command_line("--config", config, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert ("takes 11 times as long as float32 here: leave --precision out" in result.output) == said
 
 
 def test_command_trains_and_goes_on(tiny_config: TrainConfig, tmp_path: Path) -> None:

@@ -14,11 +14,15 @@ from torch import nn
 from streaming_encodec.errors import CheckpointError, ConfigError
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.training import muon
 from streaming_encodec.training.channel import GaussianChannel
-from streaming_encodec.training.config import VOICE_24KHZ, ChannelConfig, TrainConfig
+from streaming_encodec.training.config import VOICE_24KHZ, ChannelConfig, QuantizerConfig, TrainConfig
 from streaming_encodec.training.initial import initialise
 from streaming_encodec.training.loop import TrainingRun
 from streaming_encodec.training.muon import Muon, orthogonalised
+from streaming_encodec.training.step import CodecTrainer
+
+from .conftest import TINY_MODEL
 
 
 @pytest.mark.parametrize(
@@ -38,11 +42,34 @@ def test_sound_passes_random_weights_at_its_own_level(config: EncodecConfig) -> 
     assert 0.2 < float(output.std() / batch.std()) < 0.8
 
 
-def test_a_step_of_a_matrix_is_orthogonal() -> None:
+@pytest.mark.parametrize("low", [None, torch.bfloat16])
+def test_a_step_of_a_matrix_is_orthogonal(low: torch.dtype | None) -> None:
+    generator = torch.Generator().manual_seed(0)
     for shape in [(40, 24), (24, 40), (32, 32)]:
-        sizes = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+        step = orthogonalised(torch.randn(shape, generator=generator), low)
+        assert step.dtype == torch.float32
+        sizes = torch.linalg.svdvals(step)
         assert float(sizes.min()) > 0.3
         assert float(sizes.max()) < 1.3
+
+
+@pytest.mark.parametrize(("precision", "low"), [("float32", None), ("bfloat16", torch.bfloat16)])
+def test_the_optimiser_computes_in_the_runs_precision(
+    precision: str, low: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bfloat16 without instructions for it takes ten times as long, also where only the optimiser uses it."""
+    seen = set()
+
+    def watched(matrix: torch.Tensor, low: torch.dtype | None = None) -> torch.Tensor:
+        seen.add(low)
+        return orthogonalised(matrix, low)
+
+    monkeypatch.setattr(muon, "orthogonalised", watched)
+    samples = torch.randn(2, 1, 9600, generator=torch.Generator().manual_seed(0)) * 0.1
+    few = QuantizerConfig(counts=(2,))
+    trainer = CodecTrainer(TrainConfig(model=TINY_MODEL, quantizer=few, batch_size=2, precision=precision), samples)
+    trainer.step(0, samples, 1e-3)
+    assert seen == {low}
 
 
 def test_the_optimiser_takes_every_parameter_once_and_learns() -> None:
