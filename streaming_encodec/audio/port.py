@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from streaming_encodec.audio.ring import Block, Memory, SampleRing
 
 Kind = Literal["input", "output"]
@@ -56,8 +54,8 @@ class Port:
         self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
         memory = bytearray(self.size(rate, channels)) if memory is None else memory
         # Each is moved by the card's side alone or by the other side alone, but for wake_at.
-        self._whole = np.frombuffer(memory, np.int64, _WHOLE)
-        self._real = np.frombuffer(memory, np.float64, _REAL, 8 * _WHOLE)
+        numbers = memoryview(memory)[:_NUMBERS_BYTES].cast("B")
+        self._whole, self._real = numbers[: 8 * _WHOLE].cast("q"), numbers[8 * _WHOLE :].cast("d")
         if not self._real[_CALLED_AT]:  # made just now, not by the other side before
             self._real[_CALLED_AT] = self._real[_LARGEST_FROM] = clock()
         self.ring = SampleRing(round(_RING_S * rate), channels, memoryview(memory)[_NUMBERS_BYTES:])
@@ -72,37 +70,37 @@ class Port:
     @property
     def calls(self) -> int:
         """How often the card has called."""
-        return int(self._whole[_CALLS])
+        return self._whole[_CALLS]
 
     @property
     def missed(self) -> int:
         """Blocks that the speaker did not find whole, or of the microphone that found no room."""
-        return int(self._whole[_MISSED])
+        return self._whole[_MISSED]
 
     @property
     def reported(self) -> int:
         """Blocks before which the card itself reported lost samples."""
-        return int(self._whole[_REPORTED])
+        return self._whole[_REPORTED]
 
     @property
     def grain(self) -> int:
         """What divides all blocks so far, samples; 0 before the first."""
-        return int(self._whole[_GRAIN])
+        return self._whole[_GRAIN]
 
     @property
     def latency_s(self) -> float:
         """Between the last block and the microphone or speaker."""
-        return float(self._real[_LATENCY_S])
+        return self._real[_LATENCY_S]
 
     @property
     def called_at(self) -> float:
         """When the card called last."""
-        return float(self._real[_CALLED_AT])
+        return self._real[_CALLED_AT]
 
     @property
     def block_s(self) -> float:
         """The largest block lately, in seconds."""
-        return float(self._real[_BLOCK_S])
+        return self._real[_BLOCK_S]
 
     @property
     def ended(self) -> bool:
@@ -114,7 +112,7 @@ class Port:
     @property
     def wake_at(self) -> int | None:
         """Somebody is to be woken, once, when so many samples wait."""
-        return int(self._whole[_WAKE_AT]) or None
+        return self._whole[_WAKE_AT] or None
 
     @wake_at.setter
     def wake_at(self, samples: int | None) -> None:
@@ -161,7 +159,7 @@ class Port:
             real[_LARGEST_FROM], real[_LARGEST_BEFORE_S], real[_LARGEST_S] = now, real[_LARGEST_S], 0.0
         real[_LARGEST_S] = max(real[_LARGEST_S], len(block) / self.rate)
         real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
-        whole[_GRAIN] = math.gcd(int(whole[_GRAIN]), len(block))
+        whole[_GRAIN] = math.gcd(whole[_GRAIN], len(block))
         whole[_CALLS] += 1
 
 

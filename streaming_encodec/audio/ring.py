@@ -32,7 +32,7 @@ class SampleRing:
         self.capacity, self.channels = capacity, channels
         memory = bytearray(self.size(capacity, channels)) if memory is None else memory
         # How many samples were ever written, which the writer moves, and read, which the reader moves.
-        self._moved = np.frombuffer(memory, np.int64, 2)
+        self._moved = memoryview(memory)[:_INDICES_BYTES].cast("B").cast("q")
         self._samples: Block = np.frombuffer(memory, np.float32, capacity * channels, _INDICES_BYTES).reshape(
             capacity, channels
         )
@@ -43,7 +43,7 @@ class SampleRing:
         return _INDICES_BYTES + 4 * capacity * channels
 
     def __len__(self) -> int:
-        return int(self._moved[0]) - int(self._moved[1])
+        return self._moved[0] - self._moved[1]
 
     @property
     def started(self) -> bool:
@@ -53,7 +53,7 @@ class SampleRing:
     def write(self, block: Block) -> int:
         """Put in [n, C]; what does not fit is left out. Returns how many samples fitted."""
         count = min(len(block), self.capacity - len(self))
-        at = int(self._moved[0]) % self.capacity
+        at = self._moved[0] % self.capacity
         first = min(count, self.capacity - at)
         self._samples[at : at + first] = block[:first]
         self._samples[: count - first] = block[first:count]
@@ -64,7 +64,7 @@ class SampleRing:
         """Fill as much of ``out`` [n, C] as there is, from its beginning. Returns how many samples that
         were."""
         count = min(len(out), len(self))
-        at = int(self._moved[1]) % self.capacity
+        at = self._moved[1] % self.capacity
         first = min(count, self.capacity - at)
         out[:first] = self._samples[at : at + first]
         out[first:count] = self._samples[: count - first]
