@@ -10,6 +10,7 @@ import typer
 from streaming_encodec.cli.console import err, note, print_facts, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.options import (
+    FRAMES_PER_PACKET,
     BandwidthOption,
     EngineOption,
     FramesPerPacketOption,
@@ -50,7 +51,7 @@ def demo_command(
     loss: LossOption = 0.0,
     jitter: JitterOption = 0.0,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: FramesPerPacketOption = 1,
+    frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
     model: ModelOption = DEFAULT_MODEL,
     record: RecordOption = None,
     input_device: InputOption = None,

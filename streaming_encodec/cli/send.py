@@ -25,6 +25,7 @@ from streaming_encodec.cli.console import complain, minutes, note, print_facts, 
 from streaming_encodec.cli.demo import InputOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
+    FRAMES_PER_PACKET,
     BandwidthOption,
     FramesPerPacketOption,
     JsonOption,
@@ -52,7 +53,7 @@ def send_command(
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: FramesPerPacketOption = 1,
+    frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
     redundancy_frames: Annotated[
         int,
         typer.Option(

@@ -13,6 +13,7 @@ from streaming_encodec.cli.console import complain, err, note, print_facts, prin
 from streaming_encodec.cli.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
+    FRAMES_PER_PACKET,
     BandwidthOption,
     EngineOption,
     FramesPerPacketOption,
@@ -38,7 +39,7 @@ def talk_command(
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
-    frames_per_packet: FramesPerPacketOption = 1,
+    frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
     input_device: InputOption = None,
     output_device: OutputOption = None,
     clip: Annotated[

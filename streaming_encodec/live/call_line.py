@@ -59,6 +59,10 @@ class CallLine:
         """Encode [1, n] and let the packets go. Raises CallError, with the cause, when the call is over."""
         self.call.say(mix_channels(pcm, self.call.format.channels))
 
+    def is_certain(self, count: int, now: float) -> bool:
+        """Whether all that `read` takes is here: then it may be asked before ``now``."""
+        return self.call.is_certain(count, now)
+
     def read(self, count: int, now: float) -> Pcm:
         """The next samples [1, count] of everybody. Raises CallError, with the cause, when the call is over."""
         self.call.check()

@@ -19,9 +19,9 @@ WEBSOCKET_BYTES = 6
 
 
 LIVE_DELAY = DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
-LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5)
+LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5, together_frames=2)
 """Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
-would make two of that."""
+would make two of that. When a frame is due the next one is usually here: both go through the decoder at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Line(Protocol):
 
     @property
     def frame_samples(self) -> int:
-        """Samples of a frame: so much is heard at once. More would ask for frames before they are due."""
+        """Samples of a frame."""
         ...
 
     @property
@@ -71,6 +71,10 @@ class Line(Protocol):
 
     def send(self, pcm: Pcm) -> None:
         """Say [1, n]. Never waits for the network. Raises CallError when the call is over."""
+        ...
+
+    def is_certain(self, count: int, now: float) -> bool:
+        """Whether all that `read` takes is here. Then it may be asked before ``now``: no packet could fill a gap."""
         ...
 
     def read(self, count: int, now: float) -> Pcm:

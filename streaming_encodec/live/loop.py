@@ -1,4 +1,4 @@
-"""The loop of a live end: microphone to line a packet at a time, line to speaker a frame at a time.
+"""The loop of a live end: microphone to line a packet at a time, line to speaker a frame or two at a time.
 
 It runs in one thread that is not the sound card's. Time is handed in, so tests run hours of it in seconds.
 """
@@ -27,6 +27,9 @@ _MAINTAIN_S = 0.03
 _EARLY_S = 0.006
 """A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
 are cold after each rest: two frames in one waking cost a third less than in two."""
+_FRAMES_AHEAD = 2
+"""So many frames are made at once, up to their own length before they are due, if nothing can change them any more: so
+a waking for the microphone nearly always serves the speaker too."""
 _SLOWEST_FORGETS = 0.995
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
@@ -202,15 +205,24 @@ class LiveLoop:
             return
         self._due = None
         target = self.card.target_s
-        while ahead < target:
-            # The moment at which exactly the target was left: it moves with the card's clock, not with this thread's
-            # luck, and so the jitter buffer also sees the two cards' drift.
-            self._make(self._clock() + ahead - target)
+        # The moment at which exactly the target was left, or will be: it moves with the card's clock, not with this
+        # thread's luck, and so the jitter buffer also sees the two cards' drift.
+        while frames := self._frames_to_make(due := self._clock() + ahead - target):
+            self._make(due, frames)
             self._wait_ms.append(1000 * target - self._decode_ms[-1])
             now_ahead = self.card.ahead_s
             if now_ahead is None or now_ahead <= ahead - self._frame_s:
                 break  # the speaker went away, or takes more than can be made: the next turn will see
             ahead = now_ahead
+
+    def _frames_to_make(self, due: float) -> int:
+        """A frame that is due; two of them, or two that soon will be, where no packet to come can change them."""
+        wait_s = due - self._clock()
+        if wait_s >= _FRAMES_AHEAD * self._frame_s:
+            return 0
+        if self.line.is_certain(_FRAMES_AHEAD * self.line.frame_samples, due):
+            return _FRAMES_AHEAD
+        return 1 if wait_s < 0 else 0
 
     def _listen_without_speaker(self) -> None:
         """The call goes on while the speaker is away; what is said then is lost."""
@@ -218,15 +230,15 @@ class LiveLoop:
         if self._due is None or now - self._due > _LATE_S:
             self._due = now
         while self._due <= now:
-            self._make(self._due)
+            self._make(self._due, 1)
             self._due += self._frame_s
 
-    def _make(self, now: float) -> None:
+    def _make(self, due: float, frames: int) -> None:
         begin = self._clock()
-        pcm = self.line.read(self.line.frame_samples, now)
+        pcm = self.line.read(frames * self.line.frame_samples, due)
         took = self._clock() - begin
         self._slowest_s = max(took, self._slowest_s * _SLOWEST_FORGETS)
-        self._decode_ms.append(1000 * took)
+        self._decode_ms.append(1000 * took / frames)
         if self.guard is not None:
             pcm = self.guard.process(pcm)
         self.output_level.add(pcm)

@@ -70,7 +70,7 @@ class LoopLine:
         )
         self.format = self._encoder.stream_format
         self._packet_samples = frames_per_packet * self.format.frame_samples
-        decoder = make_decoders(model, shared)
+        decoder = make_decoders(model, shared, LIVE_PLAYOUT.together_frames)
         decoder.warm_up(self._encoder.num_codebooks)
         # On one machine a frame or two are enough; the buffer takes more by itself when jitter is switched on.
         # The short window is for a sound card that has slept: all that it hears from then on is later by as much.
@@ -153,8 +153,17 @@ class LoopLine:
         if packets:
             self._background.call(self._mouth.send_packets, packets)
 
+    def is_certain(self, count: int, now: float) -> bool:
+        """Whether all that `read` takes is here: then it may be asked before ``now``."""
+        self._let_in()
+        return self._mixer.is_certain(count, now)
+
     def read(self, count: int, now: float) -> Pcm:
         """Take in what has arrived by now, and give the next samples [1, count]."""
+        self._let_in()
+        return mix_channels(self._mixer.read(count, now), 1)
+
+    def _let_in(self) -> None:
         while self._arrived:
             at, data = self._arrived.popleft()
             departed = self._departed.pop(sequence_of(data), at)
@@ -162,7 +171,6 @@ class LoopLine:
             self.detour.enter(data, at)
         for at, data in self.detour.leave(self._clock()):
             self._mixer.receive(int.from_bytes(data[4:6], "little"), data, at)
-        return mix_channels(self._mixer.read(count, now), 1)
 
     def figures(self) -> LineFigures:
         """How it goes."""

@@ -114,7 +114,7 @@ class VoiceClient:
             first_sequence=secrets.randbelow(1 << 16),
             first_timestamp=secrets.randbelow(1 << 32),
         )
-        self._decoder = decoder or make_decoders(model, shared)
+        self._decoder = decoder or make_decoders(model, shared, playout.together_frames if playout else 1)
         self._voices = IncomingVoices(
             self.format, self._decoder, playout, clock=clock, on_reports=self._send_reports, detour=detour
         )
@@ -282,6 +282,10 @@ class VoiceClient:
     def read(self, count: int, now_s: float) -> FloatArray:
         """The same without asyncio, for one thread that does nothing else (and instead of `pull`)."""
         return self._voices.read(count, now_s)
+
+    def is_certain(self, count: int, now_s: float) -> bool:
+        """Whether all that `read` takes is here: then it may be asked before `now_s`. For the thread that reads."""
+        return self._voices.is_certain(count, now_s)
 
     async def wait_for_voice(self) -> None:
         """Wait until the first packet of anybody has come, or the call is over."""

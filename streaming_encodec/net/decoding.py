@@ -11,6 +11,7 @@ from torch import Tensor
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.ahead import AheadDecoder
 from streaming_encodec.net.limits import MAX_SPEAKERS
 from streaming_encodec.net.mixer import FloatArray, SpeakerDecoder
 from streaming_encodec.streaming import StreamingDecoder, StreamPool
@@ -31,14 +32,15 @@ class SpeakerDecoders(SpeakerDecoder, Protocol):
         ...
 
 
-def make_decoders(model: EncodecModel, engine: EngineOrName = "auto") -> SpeakerDecoders:
+def make_decoders(model: EncodecModel, engine: EngineOrName = "auto", together_frames: int = 1) -> SpeakerDecoders:
     """What suits the engine: one that computes in numpy does single streams with less around the step than a batch has.
 
+    together_frames: that of the receivers' settings, to be warmed up for.
     With `onnx-int8` two speakers in a batch took 3 to 4 ms a frame, and by themselves 0.8 (voice model) or 1.5 ms each.
     """
     engine = find_engine(engine, model)
     if array_parts(engine.decoder, engine.quantizer, 1) is not None:
-        return SeparateDecoders(model, engine)
+        return SeparateDecoders(model, engine, together_frames=together_frames)
     return PooledDecoder(model, engine)
 
 
@@ -71,9 +73,16 @@ class _Fading:
 class SeparateDecoders:
     """Each speaker has a stream of his own."""
 
-    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MAX_SPEAKERS) -> None:
+    def __init__(
+        self,
+        model: EncodecModel,
+        engine: EngineOrName = "auto",
+        most: int = MAX_SPEAKERS,
+        together_frames: int = 1,
+    ) -> None:
         self._model, self._engine, self._most = model, find_engine(engine, model), most
-        self._streams: dict[int, StreamingDecoder] = {}
+        self._together_frames = together_frames
+        self._streams: dict[int, AheadDecoder] = {}
         self._fading = _Fading(self._engine)
 
     def __contains__(self, speaker: int) -> bool:
@@ -83,7 +92,7 @@ class SeparateDecoders:
         """Take a new speaker in. Raises CallError if there are too many."""
         if len(self._streams) >= self._most:
             raise CallError(f"at most {self._most} speakers are decoded at once")
-        self._streams[speaker] = StreamingDecoder(self._model, engine=self._engine)
+        self._streams[speaker] = AheadDecoder(StreamingDecoder(self._model, engine=self._engine))
 
     def close(self, speaker: int) -> None:
         """Forget a speaker."""
@@ -96,7 +105,10 @@ class SeparateDecoders:
 
     def warm_up(self, num_codebooks: int) -> None:
         """Decode a frame and forget it, so that the first real one is not the slow one."""
-        StreamingDecoder(self._model, engine=self._engine).warm_up(num_codebooks)
+        stream = StreamingDecoder(self._model, engine=self._engine)
+        stream.warm_up(num_codebooks)
+        for frames in range(2, self._together_frames + 1):
+            stream.push_together(np.zeros((num_codebooks, frames), np.int64))
 
     def _decode(self, speaker: int, request: DecodeRequest) -> FloatArray:
         stream = self._streams[speaker]
@@ -105,9 +117,9 @@ class SeparateDecoders:
         sound: FloatArray
         if request.codes is not None:
             self._fading.heard(speaker, request.codes)
-            sound = stream.push(request.codes)
+            sound = stream.decode(request.codes, request.following)
         else:
-            sound = stream.push_latent(*self._fading.lost(speaker))[0].cpu().numpy()
+            sound = stream.decode_latent(*self._fading.lost(speaker))
         return sound.astype(np.float32, copy=False)
 
 

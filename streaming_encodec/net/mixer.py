@@ -97,6 +97,10 @@ class Mixer:
         if self._voices.pop(sender, None) is not None:
             self._decoder.close(sender)
 
+    def is_certain(self, count: int, now_s: float) -> bool:
+        """Whether all that `read` takes is here: then it may be asked before `now_s` has come."""
+        return all(voice.is_certain(count, now_s) for voice in self._voices.values())
+
     def read(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard.
 

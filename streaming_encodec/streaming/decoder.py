@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +23,7 @@ from streaming_encodec.streaming.direct import (
     plain_codes,
 )
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.streaming.half import decoder_half
+from streaming_encodec.streaming.half import HalfState, decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import restore, snapshot
@@ -82,6 +83,18 @@ class StreamingDecoder:
                 return self._push_plain(plain, *self._direct)
         return self._push(codes)
 
+    def push_together(self, codes: Array) -> Array:
+        """As `push`, with all of ``codes``' frames in one step, however many they are.
+
+        The weights go through the caches once for all of them. The samples are those of `push` but for rounding.
+        """
+        half = self._half
+        self._half = replace(half, frames_per_step=max(1, codes.shape[-1]))
+        try:
+            return self.push(codes)
+        finally:
+            self._half = half
+
     @torch.no_grad()
     def push_latent(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Take latent frames [B, D, f] in place of codes: what concealment makes up for frames that were lost.
@@ -105,6 +118,14 @@ class StreamingDecoder:
         self._state = self._half.begin(self.batch_size)
 
     # -- the state as a value -------------------------------------------------------------------------------
+
+    def mark(self) -> HalfState:
+        """Where the stream is, for `rewind` on this object: costs nothing, unlike `state`."""
+        return self._state
+
+    def rewind(self, mark: HalfState) -> None:
+        """Go on from where `mark` was taken, as if nothing had been decoded since. Any mark, any number of times."""
+        self._state = mark
 
     def state(self) -> StreamState:
         """A snapshot, which later pushes do not change."""

@@ -27,10 +27,14 @@ same, on its last latent (decayed, as it was trained), so that its state keeps p
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One frame to decode, ``codes`` as in `DecodeFrame`; reset: the decoder begins afresh before it."""
+    """One frame to decode, ``codes`` as in `DecodeFrame`; reset: the decoder begins afresh before it.
+
+    following: see `PlayoutInstruction`.
+    """
 
     codes: IntArray | None
     reset: bool = False
+    following: tuple[IntArray, ...] = ()
 
 
 DecodeSteps = Generator[DecodeRequest, FloatArray, FloatArray]
@@ -81,6 +85,12 @@ class PcmPlayout:
     def queued_samples(self) -> int:
         """Samples made and not yet read."""
         return int(self._ready.shape[1])
+
+    def is_certain(self, count: int, now: float) -> bool:
+        """Whether `read` would decode nothing but frames that are here (see `Receiver.is_certain`)."""
+        missing = count - self._ready.shape[1]
+        frames = -(-missing // self._frame)
+        return frames <= 0 or self.receiver.is_certain(frames, now, self._ready.shape[1] / self._rate)
 
     def read(self, count: int, now: float) -> FloatArray:
         """The next ``count`` samples ``[C, count]``; ``now`` is when the first of them will be heard."""
@@ -136,7 +146,7 @@ class PcmPlayout:
 
     def _frame_of(self, instruction: PlayoutInstruction) -> DecodeSteps:
         if instruction.kind is Kind.DECODE:
-            pcm = self._checked((yield DecodeRequest(instruction.codes, instruction.reset)))
+            pcm = self._checked((yield DecodeRequest(instruction.codes, instruction.reset, instruction.following)))
             self._decoded += 1
             if pcm.shape[1] == self._frame and self._decoded % _BACKGROUND_EVERY == 0:
                 self._background.update(pcm)

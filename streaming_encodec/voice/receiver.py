@@ -61,6 +61,8 @@ class PlayoutInstruction:
     NOISE: comfort noise; ``noise`` are the sender's levels (DTX), or None: the receiver's own estimate
     (``concealed``). SILENCE: nothing has come yet, or the stream has ended.
     reset: the decoder must begin afresh before this frame. pace: the same for all frames of one pull.
+    following: codes of the next frames, as far as they are here and would be decoded after this one if nothing
+    changes: a decoder may go through all in one step. The instructions to come will name them again, or not.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class PlayoutInstruction:
     redundant: bool = False
     reset: bool = False
     pace: Pace = Pace.KEEP
+    following: tuple[IntArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class ReceiverSettings:
     the next. capacity_frames: the buffer's bound: 2 s at 75 frames a second.
     hurry_frames: excess delay above which shortening does not wait for quiet.
     shorten_above_frames, stretch_below_frames: how far delay may be off its target before time is bent. A pitch period,
-    which is what is cut out, lasts up to a frame.
+    which is what is cut out, lasts up to a frame. together_frames: an instruction names so many frames at most, its own
+    and those following.
     """
 
     delay: DelaySettings = field(default_factory=DelaySettings)
@@ -94,6 +98,7 @@ class ReceiverSettings:
     hurry_frames: float = 6.0
     shorten_above_frames: float = 0.75
     stretch_below_frames: float = 0.5
+    together_frames: int = 1
 
 
 class _State(Enum):
@@ -177,6 +182,16 @@ class Receiver:
         if self._state is _State.PLAYING:
             return self._play(clock)
         return self._wait(clock)
+
+    def is_certain(self, frames: int, now: float, queued_seconds: float = 0.0) -> bool:
+        """Whether that many pulls from now on decode one frame each that is here, at the pace of its sender.
+
+        Who asks for them before they are due loses nothing by it: no packet to come could fill a gap.
+        """
+        if self._state is not _State.PLAYING or not self._have(frames):
+            return False
+        pace, _ = self._choose_pace((now + queued_seconds) / self.format.frame_seconds)
+        return pace is Pace.KEEP
 
     def report(self, sender: int, now: float) -> Report:
         """How the stream arrived since the last report, for its sender."""
@@ -282,7 +297,18 @@ class Receiver:
             redundant=entry.redundant,
             reset=entry.reset,
             pace=pace,
+            following=self._following(entry.codes.shape[0]),
         )
+
+    def _following(self, num_codebooks: int) -> tuple[IntArray, ...]:
+        """Codes of the frames from the position on, while they are here and of the same kind."""
+        found = []
+        for frame in range(self._position, self._position + self.settings.together_frames - 1):
+            entry = self._buffer.peek(frame)
+            if entry is None or entry.codes is None or entry.reset or entry.codes.shape[0] != num_codebooks:
+                break
+            found.append(entry.codes)
+        return tuple(found)
 
     def _choose_pace(self, clock: float) -> tuple[Pace, int]:
         """Which way to bend time, and over how many frames; only over whole runs of good frames."""
@@ -296,14 +322,18 @@ class Receiver:
         return Pace.KEEP, 1
 
     def _run_of(self, pace: Pace, count: int) -> tuple[Pace, int]:
+        return (pace, count) if self._have(count) else (Pace.KEEP, 1)
+
+    def _have(self, count: int) -> bool:
+        """Whether the next so many frames are here, one run of sound."""
         for frame in range(self._position, self._position + count):
             entry = self._buffer.peek(frame)
             last = frame == self._position + count - 1
             if entry is None or entry.codes is None or (entry.end and not last):
-                return Pace.KEEP, 1
+                return False
             if entry.reset and frame > self._position:
-                return Pace.KEEP, 1
-        return pace, count
+                return False
+        return True
 
     def _count_played(self, entry: BufferedFrame, delay_frames: float) -> None:
         stats, samples = self.statistics, self.format.frame_samples

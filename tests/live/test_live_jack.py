@@ -57,7 +57,7 @@ def test_the_demo_is_heard(card: None) -> None:
     assert like > 0.5
     assert 20 < delay_ms < 2000
     assert facts["devices"]["input"].startswith("system")
-    assert facts["packets_sent"] > 400
+    assert facts["packets_sent"] > 200  # two frames in each
 
 
 def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
@@ -74,7 +74,7 @@ def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
     for facts, delay_ms, like in heard:
         assert facts["failure"] is None
         assert facts["connects"] == 1
-        assert facts["packets_sent"] > 400
+        assert facts["packets_sent"] > 200  # two frames in each
         assert like > 0.55
         assert 20 < delay_ms < 2500
 

@@ -25,6 +25,9 @@ class Line:
 
     def send(self, pcm: np.ndarray) -> None: ...
 
+    def is_certain(self, count: int, now: float) -> bool:
+        return False
+
     def read(self, count: int, now: float) -> np.ndarray:
         return np.zeros((1, count), np.float32)
 

@@ -207,3 +207,26 @@ def test_run_twice_gives_the_same(ledger: Ledger) -> None:
     x = random_samples(config, 1, 2000, 5).float()
     one, other = (run(se.StreamingEncoder(model, config.target_bandwidths[0]), x, [2000]) for _ in range(2))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("engine", ["eager", "fused", "onnx"])
+def test_a_decoder_goes_back_to_a_mark_and_through_frames_together(engine: str) -> None:
+    """`mark` and `rewind`, any number of times; `push_together` is `push` but for rounding."""
+    config = small_config()
+    model = random_model(config, 5, torch.float32)
+    codes = torch.randint(0, config.codebook_size, (1, 2, 24), generator=torch.Generator().manual_seed(1))
+    decoder, plain = se.StreamingDecoder(model, engine=engine), se.StreamingDecoder(model, engine=engine)
+    wanted = plain.push(codes)
+    pieces, at = [], 0
+    for size in (1, 4, 2, 2, 0, 5, 1, 9):
+        mark = decoder.mark()
+        for _ in range(2):
+            decoder.push_together(codes[..., at : at + 3])
+            decoder.rewind(mark)
+        part = codes[..., at : at + size]
+        pieces.append(decoder.push_together(part) if size % 2 == 0 else decoder.push(part))
+        at += size
+    got = torch.cat(pieces, dim=-1)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
+    assert decoder.frames_per_step == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voice.voice_cases import FORMAT, FRAME, codes_of, drive, noise_packet, packet, receiver, spell
 
 from streaming_encodec.errors import PacketError
-from streaming_encodec.voice.receiver import Kind, Pace, PlayoutInstruction
+from streaming_encodec.voice.receiver import Kind, Pace, PlayoutInstruction, ReceiverSettings
 from streaming_encodec.voice.record import Arrival, Pull, RecordingReceiver, RecordReader, replay
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
@@ -295,3 +298,58 @@ def test_any_history_is_answered_and_replays_to_the_same_answers(history: list[A
     for old, new in zip(answers, replay(entries, again), strict=True):
         assert [told(i) for i in old] == [told(i) for i in new]
     assert again.statistics == first.statistics
+
+
+@given(histories(), st.integers(1, 3), st.lists(st.integers(0, 12), max_size=4))
+@settings(deadline=None, max_examples=100)
+def test_what_is_certain_is_decoded_whatever_comes_before_it_is_due(
+    history: list[Arrival | Pull], frames: int, later: list[int]
+) -> None:
+    """Asked for early or on time: the same frames; and each but the last announces the one after it."""
+    target = receiver(minimum=1, initial=1, together_frames=3)
+    now = 0.0
+    for number in range(8):  # a stream that plays, so that there is something to be certain of
+        target.receive(packet(number), now)
+        target.pull(now)
+        now += FRAME
+    for entry in history:
+        list(replay([entry], target))
+        if not target.is_certain(frames, entry.now + now):
+            continue
+        early, due = copy.deepcopy(target), copy.deepcopy(target)
+        first = [early.pull(entry.now + now, i * FRAME)[0] for i in range(frames)]
+        for number in later:
+            due.receive(packet(number + 8), entry.now + now)
+        assert all(i.kind is Kind.DECODE and i.pace is Pace.KEEP and not i.concealed for i in first)
+        for one, two in itertools.pairwise(first):
+            assert two.codes.shape != one.codes.shape or two.codes is one.following[0]
+        second = [i for _ in range(frames) for i in due.pull(entry.now + now)]
+        played = [i.codes.tolist() for i in second if i.codes is not None]
+        assert played[:1] == [first[0].codes.tolist()]
+
+
+def test_certain_are_frames_that_are_here_and_due_at_their_pace() -> None:
+    target = receiver(together_frames=2)
+    assert not target.is_certain(1, 0.0)  # nothing plays
+    for number in (0, 1, 2, 4):
+        target.receive(packet(number), number * FRAME)
+    now = 2 * FRAME
+    assert not target.is_certain(1, now)  # still waiting for its target
+    made = target.pull(now)
+    assert spell(made) == [0]
+    assert [codes[0, 0] for codes in made[0].following] == [1]
+    assert target.is_certain(2, now + FRAME)
+    assert not target.is_certain(3, now + FRAME)  # the third is not here
+    assert not target.is_certain(2, now + 5 * FRAME)  # late: it will be shortened
+    assert spell(target.pull(now + FRAME) + target.pull(now + FRAME, FRAME)) == [1, 2]
+    assert not target.is_certain(1, now + 3 * FRAME)  # lost, or late
+
+
+def test_nothing_is_announced_unless_asked_for_nor_across_a_reset() -> None:
+    plain, together = receiver(), receiver(together_frames=4)
+    for target in (plain, together):
+        for number in range(6):
+            target.receive(packet(number, start=number in (0, 3), codebooks=4 if number < 5 else 2), number * FRAME)
+    assert plain.pull(2 * FRAME)[0].following == ()
+    assert [len(together.pull((2 + i) * FRAME)[0].following) for i in range(6)] == [2, 1, 0, 1, 0, 0]
+    assert ReceiverSettings().together_frames == 1
