@@ -113,7 +113,8 @@ class LiveLoop:
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
         self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next packet
         self._maintained = -_MAINTAIN_S
-        self._slowest_s = 0.0  # time that a frame lately took to be made, and forgets slowly
+        # Time that frames lately took to be made; forgets slowly. A speaker's first takes several times the usual.
+        self._slowest_s = _EARLY_S
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
