@@ -127,10 +127,11 @@ class Port:
     def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
         """A microphone's block [n, C], the seconds between it and the air, and whether the card reports samples lost
         before it; says whether somebody is to be woken."""
+        count = self.ring.count(block)
         fitted = self.ring.write(block)
         # Before somebody has begun to listen nothing is missed.
-        self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < len(block)
-        self._note(block, latency_s, lost)
+        self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < count
+        self._note(count, latency_s, lost)
         wanted = self.wake_at  # looked at once: the other side takes it away when it has waited long enough
         if wanted is None or len(self.ring) < wanted:
             return False
@@ -139,27 +140,28 @@ class Port:
 
     def fill_block(self, block: Block, latency_s: float, lost: bool) -> None:
         """The speaker's block [n, C]."""
-        count = self.ring.read_into(block)
-        if count < len(block):
-            block[count:] = 0
+        count, found = self.ring.count(block), self.ring.read_into(block)
+        if found < count:
+            missing = 4 * self.channels * (count - found)
+            memoryview(block).cast("B")[-missing:] = bytes(missing)
             # Before the first sample was handed over nothing is missing.
             self._whole[_MISSED] += self.ring.started
-        self._note(block, latency_s, lost)
+        self._note(count, latency_s, lost)
 
     def end(self) -> None:
         """The device calls no more."""
         self._whole[_ENDED] = 1
 
-    def _note(self, block: Block, latency_s: float, lost: bool) -> None:
+    def _note(self, count: int, latency_s: float, lost: bool) -> None:
         whole, real = self._whole, self._real
         whole[_REPORTED] += lost
         now = self._clock()
         real[_LATENCY_S], real[_CALLED_AT] = latency_s, now
         if now - real[_LARGEST_FROM] > _LARGEST_OF_S:
             real[_LARGEST_FROM], real[_LARGEST_BEFORE_S], real[_LARGEST_S] = now, real[_LARGEST_S], 0.0
-        real[_LARGEST_S] = max(real[_LARGEST_S], len(block) / self.rate)
+        real[_LARGEST_S] = max(real[_LARGEST_S], count / self.rate)
         real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
-        whole[_GRAIN] = math.gcd(whole[_GRAIN], len(block))
+        whole[_GRAIN] = math.gcd(whole[_GRAIN], count)
         whole[_CALLS] += 1
 
 

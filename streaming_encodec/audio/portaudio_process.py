@@ -73,7 +73,7 @@ class Server:
         def on_output(block: Block, count: int, time: Any, status: Any) -> None:
             port.fill_block(block, time.outputBufferDacTime - time.currentTime, bool(status))
 
-        make = self._sd.InputStream if kind == "input" else self._sd.OutputStream
+        make = self._sd.RawInputStream if kind == "input" else self._sd.RawOutputStream  # bytes: no numpy in here
         stream = make(
             device=device,
             samplerate=sample_rate,

@@ -6,13 +6,17 @@ moved by one side only, after the samples are in place, so no lock is needed.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streaming_encodec.errors import StreamError
 
-Block = NDArray[np.float32]
-"""Interleaved, as sound cards have it: [n, C]."""
+if TYPE_CHECKING:  # the sound card's process has no arrays, and goes without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+Block: TypeAlias = Any
+"""Interleaved, as sound cards have it: float32 [n, C], one after the other in memory. An array, or its bytes; numpy's
+types say that an array is such a buffer only from Python 3.12 on."""
 
 Memory = bytearray | memoryview
 """Where a ring lies; of another process too, if both map the same."""
@@ -29,13 +33,11 @@ class SampleRing:
     def __init__(self, capacity: int, channels: int = 1, memory: Memory | None = None) -> None:
         if capacity < 1 or channels < 1:
             raise StreamError(f"a ring holds something, not {capacity} samples of {channels} channels")
-        self.capacity, self.channels = capacity, channels
+        self.capacity, self.channels, self._step = capacity, channels, 4 * channels
         memory = bytearray(self.size(capacity, channels)) if memory is None else memory
         # How many samples were ever written, which the writer moves, and read, which the reader moves.
         self._moved = memoryview(memory)[:_INDICES_BYTES].cast("B").cast("q")
-        self._samples: Block = np.frombuffer(memory, np.float32, capacity * channels, _INDICES_BYTES).reshape(
-            capacity, channels
-        )
+        self._bytes = memoryview(memory)[_INDICES_BYTES : self.size(capacity, channels)].cast("B")
 
     @staticmethod
     def size(capacity: int, channels: int) -> int:
@@ -50,29 +52,41 @@ class SampleRing:
         """Whether anything was ever put in."""
         return bool(self._moved[0])
 
+    def count(self, block: Block) -> int:
+        """Samples in a block."""
+        return memoryview(block).nbytes // self._step
+
     def write(self, block: Block) -> int:
         """Put in [n, C]; what does not fit is left out. Returns how many samples fitted."""
-        count = min(len(block), self.capacity - len(self))
-        at = self._moved[0] % self.capacity
-        first = min(count, self.capacity - at)
-        self._samples[at : at + first] = block[:first]
-        self._samples[: count - first] = block[first:count]
-        self._moved[0] += count
+        count = min(self.count(block), self.capacity - len(self))
+        if count:
+            data, size = memoryview(block).cast("B"), count * self._step
+            at = self._moved[0] % self.capacity * self._step
+            first = min(size, len(self._bytes) - at)
+            self._bytes[at : at + first] = data[:first]
+            if first < size:
+                self._bytes[: size - first] = data[first:size]
+            self._moved[0] += count
         return count
 
     def read_into(self, out: Block) -> int:
         """Fill as much of ``out`` [n, C] as there is, from its beginning. Returns how many samples that
         were."""
-        count = min(len(out), len(self))
-        at = self._moved[1] % self.capacity
-        first = min(count, self.capacity - at)
-        out[:first] = self._samples[at : at + first]
-        out[first:count] = self._samples[: count - first]
-        self._moved[1] += count
+        count = min(self.count(out), len(self))
+        if count:
+            data, size = memoryview(out).cast("B"), count * self._step
+            at = self._moved[1] % self.capacity * self._step
+            first = min(size, len(self._bytes) - at)
+            data[:first] = self._bytes[at : at + first]
+            if first < size:
+                data[first:size] = self._bytes[: size - first]
+            self._moved[1] += count
         return count
 
-    def read_all(self) -> Block:
+    def read_all(self) -> NDArray[np.float32]:
         """All there is [n, C]: for the side that may allocate."""
+        import numpy as np
+
         out = np.empty((len(self), self.channels), np.float32)
         return out[: self.read_into(out)]
 

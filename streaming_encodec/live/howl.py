@@ -72,15 +72,18 @@ class HowlGuard:
     def _judge(self, sound: Pcm) -> None:
         loudness = float(np.sqrt(np.mean(sound**2)))
         self._full_s = self._full_s + _WINDOW_S if loudness > _FULL else 0.0
-        powers = np.abs(np.fft.rfft(sound * self._window)) ** 2
-        peak = int(np.argmax(powers))
-        share = float(powers[max(0, peak - 2) : peak + 3].sum() / (powers.sum() + 1e-20))
-        stays = abs(peak - self._bin) <= 1
-        self._bin = peak
-        tone = loudness > _LOUD and share > _TONAL and stays
-        self._tone_s = self._tone_s + _WINDOW_S if tone else 0.0
+        self._tone_s = self._tone_s + _WINDOW_S if loudness > _LOUD and self._is_one_tone(sound) else 0.0
         if self._tone_s >= _TONE_S or self._full_s >= _FULL_S:
             self.caught += 1
             self._tone_s = self._full_s = self._calm_s = 0.0
             self._silent_s = _SILENT_S
             self._ceiling = max(_SOFTEST, self._ceiling * _AFTER)
+
+    def _is_one_tone(self, sound: Pcm) -> bool:
+        """Where the last loud window had it, too."""
+        powers = np.abs(np.fft.rfft(sound * self._window)) ** 2
+        peak = int(np.argmax(powers))
+        share = float(powers[max(0, peak - 2) : peak + 3].sum() / (powers.sum() + 1e-20))
+        stays = abs(peak - self._bin) <= 1
+        self._bin = peak
+        return share > _TONAL and stays

@@ -297,7 +297,7 @@ class Receiver:
             redundant=entry.redundant,
             reset=entry.reset,
             pace=pace,
-            following=self._following(entry.codes.shape[0]),
+            following=() if entry.end else self._following(entry.codes.shape[0]),
         )
 
     def _following(self, num_codebooks: int) -> tuple[IntArray, ...]:
@@ -308,6 +308,8 @@ class Receiver:
             if entry is None or entry.codes is None or entry.reset or entry.codes.shape[0] != num_codebooks:
                 break
             found.append(entry.codes)
+            if entry.end:
+                break
         return tuple(found)
 
     def _choose_pace(self, clock: float) -> tuple[Pace, int]:

@@ -54,11 +54,11 @@ def test_two_threads_lose_nothing() -> None:
 
 def test_nothing_is_allocated_for_the_callback() -> None:
     ring, block = SampleRing(1000), np.zeros((100, 1), np.float32)
-    place = ring._samples.__array_interface__["data"]
+    place = ring._bytes.obj
     for _ in range(50):
         ring.write(block)
         ring.read_into(block)
-    assert ring._samples.__array_interface__["data"] == place
+    assert ring._bytes.obj is place
     ring.write(block)
     ring.clear()
     assert len(ring) == 0

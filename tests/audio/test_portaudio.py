@@ -57,7 +57,7 @@ def check_input_settings(device, channels, dtype, samplerate):
 
 check_output_settings = check_input_settings
 
-class InputStream:
+class RawInputStream:
     def __init__(self, device, callback, finished_callback, samplerate, channels, **_):
         self.callback, self.finished, self.device, self.stopped = callback, finished_callback, device, False
         self.samples = 0
@@ -76,20 +76,20 @@ class InputStream:
         self.finished()
 
     def block(self, at):
-        block = np.arange(self.samples, self.samples + 240, dtype=np.float32)[:, None]
+        block = np.arange(self.samples, self.samples + 240, dtype=np.float32)
         self.samples += 240
-        self.callback(block, 240, at, None)
+        self.callback(memoryview(block.tobytes()), 240, at, None)
 
     def close(self):
         while plan()["hangs"]:
             pass
         self.stopped = True
 
-class OutputStream(InputStream):
+class RawOutputStream(RawInputStream):
     def block(self, at):
-        block = np.full((240, 1), 9.0, np.float32)
-        self.callback(block, 240, at, None)
-        (here / "heard").open("ab").write(block.tobytes())
+        block = bytearray(np.full(240, 9.0, np.float32).tobytes())
+        self.callback(memoryview(block), 240, at, None)
+        (here / "heard").open("ab").write(block)
 """
 
 
