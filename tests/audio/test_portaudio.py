@@ -180,6 +180,15 @@ def test_sound_passes_both_ways_and_the_microphone_wakes(machine: Machine) -> No
     assert speaker.active
 
 
+def test_its_process_is_small() -> None:
+    """No numpy, and nothing of the rest: a process that only copies takes little memory and starts at once."""
+    code = (
+        "import sys, streaming_encodec.audio.portaudio_process\nprint(*{'numpy', 'torch', 'soxr'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_no_file_is_left_behind(machine: Machine) -> None:
     folder = Path("/dev/shm") if Path("/dev/shm").exists() else Path("/tmp")
     stream = opened(PortAudio())
