@@ -133,10 +133,10 @@ def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.Monk
 
 
 def test_a_minute_without_a_glitch(card: None) -> None:
-    """On a machine that stands still now and then one of three minutes has to be without."""
-    for _ in range(3):
+    """On a machine that stands still now and then one of five minutes has to be without."""
+    for _ in range(5):
         facts, _, like = jack_kit.hear_demo(60, "--model", DEFAULT_MODEL)
-        if facts["underruns"] == facts["overruns"] == 0:
+        if facts["underruns"] == facts["overruns"] == 0 and facts["mouth_to_ear_ms_p95"] < 120:
             break
     assert (facts["underruns"], facts["overruns"], facts["skipped_frames"]) == (0, 0, 0)
     assert facts["concealed_share"] < 0.01
