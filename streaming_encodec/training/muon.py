@@ -122,7 +122,7 @@ def orthogonalised(matrix: Tensor, low: torch.dtype | None = None) -> Tensor:
     """The nearest matrix with all singular values about 1 (within 0.7 to 1.2), ``[m, n]`` → same shape.
 
     ``low``: computed in this precision. Five rounds end within that range in any. Bfloat16 takes a third of the time
-    where the processor has instructions for it, and ten times as long where it has not.
+    where the processor has instructions for it, and many times as long where it has not.
     """
     a, b, c = _QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

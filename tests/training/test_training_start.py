@@ -57,7 +57,7 @@ def test_a_step_of_a_matrix_is_orthogonal(low: torch.dtype | None) -> None:
 def test_the_optimiser_computes_in_the_runs_precision(
     precision: str, low: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bfloat16 without instructions for it takes ten times as long, also where only the optimiser uses it."""
+    """Bfloat16 without instructions for it takes many times as long, also where only the optimiser uses it."""
     seen = set()
 
     def watched(matrix: torch.Tensor, low: torch.dtype | None = None) -> torch.Tensor:
