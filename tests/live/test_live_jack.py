@@ -133,17 +133,19 @@ def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.Monk
 
 
 def test_a_minute_without_a_glitch(card: None) -> None:
-    """One of three minutes has to be without, unless the machine itself stood still in all of them: then each glitch
-    must have such a moment to blame. Who goes before all programs there and is woken late all the same saw it."""
+    """The best of three minutes has to be without, unless the machine itself stood still in it: then each of a few
+    glitches must have such a moment to blame. Who goes before all programs and is woken late all the same saw it."""
+    minutes = []
     for _ in range(3):
         with jack_kit.machine_watched(60) as machine:
             facts, _, like = jack_kit.hear_demo(60, "--model", DEFAULT_MODEL)
-        glitches, stalls = facts["underruns"] + facts["overruns"], machine["machine_stalls_over_5_ms"]
+        glitches = facts["underruns"] + facts["overruns"]
+        minutes.append((glitches, facts["mouth_to_ear_ms_p95"], machine["machine_stalls_over_5_ms"], like, facts))
         if glitches == 0 and facts["mouth_to_ear_ms_p95"] < 120:
             break
-    assert glitches <= stalls
+    glitches, p95_ms, stalls, like, facts = min(minutes, key=lambda minute: minute[:2])
+    assert glitches <= min(stalls, 5)
+    assert p95_ms < 120
     assert facts["skipped_frames"] == 0
     assert facts["concealed_share"] < 0.01
-    if not stalls:
-        assert facts["mouth_to_ear_ms_p95"] < 120
     assert like > 0.7
