@@ -18,8 +18,10 @@ WEBSOCKET_BYTES = 6
 """A client's frame header with its mask, per packet."""
 
 
+TOGETHER_FRAMES = 2
+"""So many frames are made at once, and go through the decoder in one step, if nothing can change them any more."""
 LIVE_DELAY = DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
-LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5, together_frames=2)
+LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5, together_frames=TOGETHER_FRAMES)
 """Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
 would make two of that. When a frame is due the next one is usually here: both go through the decoder at once."""
 

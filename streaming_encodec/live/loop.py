@@ -16,7 +16,7 @@ import numpy as np
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.live.howl import HowlGuard
-from streaming_encodec.live.line import Line, LineFigures
+from streaming_encodec.live.line import TOGETHER_FRAMES, Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 
 _LONGEST_REST_S = 0.030
@@ -27,9 +27,6 @@ _MAINTAIN_S = 0.03
 _EARLY_S = 0.006
 """A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
 are cold after each rest: two frames in one waking cost a third less than in two."""
-_FRAMES_AHEAD = 2
-"""So many frames are made at once, up to their own length before they are due, if nothing can change them any more: so
-a waking for the microphone nearly always serves the speaker too."""
 _SLOWEST_FORGETS = 0.995
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
@@ -217,12 +214,15 @@ class LiveLoop:
             ahead = now_ahead
 
     def _frames_to_make(self, due: float) -> int:
-        """A frame that is due; two of them, or two that soon will be, where no packet to come can change them."""
+        """A frame that is due; two of them, or two that soon will be, where no packet to come can change them.
+
+        Up to their own length before they are due: so a waking for the microphone nearly always serves the speaker too.
+        """
         wait_s = due - self._clock()
-        if wait_s >= _FRAMES_AHEAD * self._frame_s:
+        if wait_s >= TOGETHER_FRAMES * self._frame_s:
             return 0
-        if self.line.is_certain(_FRAMES_AHEAD * self.line.frame_samples, due):
-            return _FRAMES_AHEAD
+        if self.line.is_certain(TOGETHER_FRAMES * self.line.frame_samples, due):
+            return TOGETHER_FRAMES
         return 1 if wait_s < 0 else 0
 
     def _listen_without_speaker(self) -> None:

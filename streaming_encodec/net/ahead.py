@@ -8,6 +8,7 @@ another than the one decoded ahead, the stream goes back to where it was (law 4:
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -37,9 +38,8 @@ class AheadDecoder:
         They are known again as the same objects.
         """
         if self._ahead and self._ahead[0][0] is codes:
-            known, sound = self._ahead.popleft()
-            self._given.append(known)
-            return sound
+            self._given.append(codes)
+            return self._ahead.popleft()[1]
         self._return()
         if not following:
             return self._sound(self._stream.push(codes))
@@ -47,7 +47,7 @@ class AheadDecoder:
         whole = self._sound(self._stream.push_together(np.concatenate((codes, *following), axis=1)))
         # Counted from the end: a stream with a start delay gives less for its first frames.
         ends = [max(0, whole.shape[1] - self._frame * left) for left in range(len(following), -1, -1)]
-        for later, begin, end in zip(following, ends, ends[1:], strict=False):
+        for later, (begin, end) in zip(following, pairwise(ends), strict=True):
             self._ahead.append((later, whole[:, begin:end]))
         return whole[:, : ends[0]]
 

@@ -114,7 +114,7 @@ class VoiceClient:
             first_sequence=secrets.randbelow(1 << 16),
             first_timestamp=secrets.randbelow(1 << 32),
         )
-        self._decoder = decoder or make_decoders(model, shared, playout.together_frames if playout else 1)
+        self._decoder = decoder or make_decoders(model, shared, (playout or ReceiverSettings()).together_frames)
         self._voices = IncomingVoices(
             self.format, self._decoder, playout, clock=clock, on_reports=self._send_reports, detour=detour
         )

@@ -114,13 +114,10 @@ class SeparateDecoders:
         stream = self._streams[speaker]
         if request.reset:
             stream.reset()
-        sound: FloatArray
-        if request.codes is not None:
-            self._fading.heard(speaker, request.codes)
-            sound = stream.decode(request.codes, request.following)
-        else:
-            sound = stream.decode_latent(*self._fading.lost(speaker))
-        return sound.astype(np.float32, copy=False)
+        if request.codes is None:
+            return stream.decode_latent(*self._fading.lost(speaker))
+        self._fading.heard(speaker, request.codes)
+        return stream.decode(request.codes, request.following)
 
 
 class PooledDecoder:

@@ -67,8 +67,8 @@ class IncomingVoices:
 
     def read(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard."""
+        self._let_in()
         clock_s = self._clock()
-        self._let_in(clock_s)
         if clock_s >= self._report_at_s:
             self._report_at_s = clock_s + _REPORT_S
             self._on_reports(self.mixer.reports(clock_s))
@@ -76,14 +76,14 @@ class IncomingVoices:
 
     def is_certain(self, count: int, now_s: float) -> bool:
         """Whether all that `read` takes of those who speak is here: then it may be asked before `now_s` has come."""
-        self._let_in(self._clock())
+        self._let_in()
         return self.mixer.is_certain(count, now_s)
 
-    def _let_in(self, clock_s: float) -> None:
+    def _let_in(self) -> None:
         while self._events:
             self._events.popleft()()
         if self._detour is not None:
-            for moment_s, data in self._detour.leave(clock_s):
+            for moment_s, data in self._detour.leave(self._clock()):
                 self._take(data, moment_s)
 
     def _take(self, data: bytes, at_s: float) -> None:

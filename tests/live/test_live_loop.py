@@ -1,6 +1,8 @@
 """The live loop on made-up sound cards and a made-up clock: delay, drift, a speaker that leaves, mute."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -108,14 +110,23 @@ class Cards:
                     stream.heard.clear()
 
 
+AnyLine = TypeVar("AnyLine", bound=EchoLine)
+
+
+def scene(
+    make_line: Callable[[Clock], AnyLine], microphone_ppm: float = 0.0, speaker_ppm: float = 0.0
+) -> tuple[Clock, FakeBackend, SoundCard, AnyLine, LiveLoop, Cards]:
+    """A loop between cards that call back and a line, and all that it is made of."""
+    clock, backend = Clock(), FakeBackend()
+    card, line = SoundCard(backend, RATE, clock=clock), make_line(clock)
+    cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
+    return clock, backend, card, line, LiveLoop(card, line, clock=clock), cards
+
+
 def call(
     seconds: float, microphone_ppm: float = 0.0, speaker_ppm: float = 0.0
 ) -> tuple[LiveLoop, EchoLine, list[Delays]]:
-    clock, backend = Clock(), FakeBackend()
-    card = SoundCard(backend, RATE, clock=clock)
-    line = EchoLine(clock)
-    loop = LiveLoop(card, line, clock=clock)
-    cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
+    clock, _, _, line, loop, cards = scene(EchoLine, microphone_ppm, speaker_ppm)
     begin, delays, look = clock.now, [], 0.0
     while (passed := clock.now - begin) < seconds:
         clock.now += 0.004
@@ -194,11 +205,7 @@ def test_one_long_block_does_not_show_as_delay_for_ever() -> None:
 
 
 def test_while_the_speaker_is_away_the_call_goes_on() -> None:
-    clock, backend = Clock(), FakeBackend()
-    card = SoundCard(backend, RATE, clock=clock)
-    line = EchoLine(clock)
-    loop = LiveLoop(card, line, clock=clock)
-    cards = Cards(backend, clock, 0, 0)
+    clock, backend, card, line, loop, cards = scene(EchoLine)
     speaker = backend.all.pop(1)
     backend.all.pop(1)
     lost_at = clock.now + 1.0
@@ -219,11 +226,7 @@ def test_while_the_speaker_is_away_the_call_goes_on() -> None:
 
 def test_on_a_machine_too_slow_what_is_far_behind_is_left_out_and_delay_stays_bounded() -> None:
     """Decoding a frame takes half as long again as it lasts."""
-    clock, backend = Clock(), FakeBackend()
-    card = SoundCard(backend, RATE, clock=clock)
-    line = EchoLine(clock, decode_s=0.020)
-    loop = LiveLoop(card, line, clock=clock)
-    cards = Cards(backend, clock, 0, 0)
+    clock, _, card, line, loop, cards = scene(partial(EchoLine, decode_s=0.020))
     begin, delays = clock.now, []
     while clock.now - begin < 40:
         clock.now += 0.004
@@ -288,11 +291,7 @@ class Counted(EchoLine):
 
 def test_frames_that_are_here_are_made_together_and_lose_nothing_by_it() -> None:
     """Half as many steps of the decoder, and nothing is concealed that would have come."""
-    clock, backend = Clock(), FakeBackend()
-    card = SoundCard(backend, RATE, clock=clock)
-    line = Counted(clock)
-    loop = LiveLoop(card, line, clock=clock)
-    cards = Cards(backend, clock, 0, 0)
+    clock, _, card, line, loop, cards = scene(Counted)
 
     def sleep(seconds: float, samples: int = 1) -> None:
         end = clock.now + seconds
