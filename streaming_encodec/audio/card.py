@@ -19,7 +19,7 @@ _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
 """A lost device is tried every second. Looking for others in its place costs a tenth of a second of a core, so that is
 done less and less often."""
-_FIRST_MARGIN_S = 0.012
+_FIRST_MARGIN_S = 0.009
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
 _LESS_MARGIN_S = 0.001
@@ -195,7 +195,7 @@ class SoundCard:
         return side is not None and side.is_open and len(side.port.ring) >= side.resampler.inputs_for(samples)
 
     def wait(self, seconds: float, samples: int = 1) -> None:
-        """Sleep until the microphone has so many, or for so long. The speaker wakes nobody: see `ahead_s`."""
+        """Sleep until the microphone has so many, for so long, or until `wake`. The speaker wakes nobody: see `ahead_s`."""
         side = self._microphone
         if side is not None and side.is_open:
             # Set before looking, so that a block that comes in between is not missed.
@@ -203,8 +203,13 @@ class SoundCard:
             if len(side.port.ring) >= wanted:
                 side.port.wake_at = None
                 return
-        if not self._backend.bell.wait(seconds) and side is not None:
+        self._backend.bell.wait(seconds)
+        if side is not None:
             side.port.wake_at = None
+
+    def wake(self) -> None:
+        """End the sleep of who waits, or of who waits next. Any thread may."""
+        self._backend.bell.ring()
 
     def maintain(self) -> None:
         """Widen the margin after underruns, notice devices that went, and open them again when they are back.

@@ -84,7 +84,10 @@ class _StepGraph(Nodes):
         y, n = INPUT, inputs
         for i, layer in enumerate(stack.layers):
             y, n = self._layer(layer, y, n, f"{STATE}.{i}")
-        self.node("Reshape", [y, self.ints(*([n] if self._single else [-1, n]), width_out)], [OUTPUT])
+        if self._single and self._widths.get(y) == width_out:
+            self.rename(y, OUTPUT)
+        else:
+            self.node("Reshape", [y, self.ints(*([n] if self._single else [-1, n]), width_out)], [OUTPUT])
         for name in states:
             self.rename(self._next[name][0], NEXT + name)
 
@@ -191,6 +194,7 @@ class _StepGraph(Nodes):
     def _resnet(self, layer: ResnetBlock, x: str, n: int, state: str) -> str:
         first, second = cast(StreamableConv1d, layer.block[1]), cast(StreamableConv1d, layer.block[3])
         channels = first.conv.in_channels
+        x = self._rows(x, channels)  # once, for the block and what goes past it
         y, _ = self._layer(layer.block[0], x, n, f"{state}.block.0")
         if layer.lookahead:
             x, _ = self._remember(f"{state}.delay", layer.lookahead, x, n, channels)
@@ -202,10 +206,10 @@ class _StepGraph(Nodes):
         y, _ = self._conv(first, y, n, f"{state}.block.1.history", ones=shortcut is None)
         y, _ = self._layer(layer.block[2], y, n, f"{state}.block.2")
         if shortcut is None:
-            x, matrix = self._rows(x, channels), np.vstack((matrix, bias))
+            matrix = np.vstack((matrix, bias))
         else:
             past = _array(shortcut.conv.weight)[:, :, 0].T
-            x = self._product(self._rows(x, channels), n, past, _array(shortcut.conv.bias) + bias)
+            x = self._product(x, n, past, _array(shortcut.conv.bias) + bias)
         return self._product(self._rows(y, len(matrix)), n, matrix, None, add_to=x)
 
     def _lstm(self, layer: ResidualLstm, x: str, n: int, state: str) -> str:
@@ -250,13 +254,20 @@ class _StepGraph(Nodes):
             hidden, cell = self._lstm_cell(gates, cell, size)
             return hidden, hidden, cell
         gates_in = self._product(x, n, w_in.T, b_in + b_rec)  # [batch * n, 4 * size]
-        frames = self.split(self._blocks(gates_in, n, 4 * size), 0 if self._single else 1, *[1] * n)
+        if self._single:
+            frames = [self.op("Gather", gates_in, self.constant(np.array(i)), axis=0) for i in range(n)]
+        else:
+            pieces = self.split(self._blocks(gates_in, n, 4 * size), 1, *[1] * n)
+            frames = [self._rows(piece, 4 * size) for piece in pieces]
         outputs = []
         for frame in frames:
-            gates = self._product(hidden, 1, w_rec.T, None, add_to=self._rows(frame, 4 * size))
+            gates = self._product(hidden, 1, w_rec.T, None, add_to=frame)
             hidden, cell = self._lstm_cell(gates, cell, size)
             outputs.append(self._blocks(hidden, 1, size))
-        return self._rows(self.op("Concat", *outputs, axis=0 if self._single else 1), size), hidden, cell
+        y = self.op("Concat", *outputs, axis=0 if self._single else 1)
+        if self._single:
+            self._widths[y] = size
+        return self._rows(y, size), hidden, cell
 
     def _lstm_cell(self, gates: str, cell: str, size: int) -> tuple[str, str]:
         # The input, forget and output gates lie together, the cell's last.
@@ -297,10 +308,14 @@ class _StepGraph(Nodes):
         return both, length + n
 
     def _product(self, x: str, rows: int, matrix: Array, bias: Array | None, add_to: str | None = None) -> str:
-        """``x`` [batch * rows, in] @ ``matrix`` [in, out] + ``bias`` [out], or onto ``add_to`` in its place."""
+        """``x`` [batch * rows, in] @ ``matrix`` [in, out] + ``bias`` [out], or onto ``add_to`` in its place.
+
+        ``add_to`` of a single stream may be one row, [out].
+        """
         if self._int8 and rows <= _MOST_QUANTISED_ROWS and matrix.size >= _LEAST_QUANTISED_SIZE:
-            y = self.quantised_product(x, matrix, bias)
-            if add_to is not None:
+            one_row = self._single and rows == 1 and add_to is not None
+            y = self.quantised_product(x, matrix, add_to if one_row else bias)
+            if add_to is not None and not one_row:
                 y = self.op("Add", y, add_to)
         elif bias is None and add_to is None:
             y = self.op("MatMul", x, self.constant(matrix))

@@ -74,16 +74,16 @@ class Nodes:
 
     def constant(self, array: NDArray[Any]) -> str:
         """A constant; equal ones are kept once."""
-        array = np.ascontiguousarray(array)
-        key = (array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
+        array = np.asarray(array, order="C")  # not `ascontiguousarray`, which makes a vector of a lone number
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key in self._known:
             return self._known[key]
         self._known[key] = name = self.name()
         self._constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def quantised_product(self, x: str, matrix: Array, bias: Array | None) -> str:
-        """``x`` [rows, in] @ ``matrix`` [in, out] + ``bias`` [out], the matrix in 8 bits.
+    def quantised_product(self, x: str, matrix: Array, bias: Array | str | None) -> str:
+        """``x`` [rows, in] @ ``matrix`` [in, out] + ``bias`` [out] (numbers, or a value), the matrix in 8 bits.
 
         Each 128 inputs of an output have a scale. A node of ONNX Runtime, not of the ONNX standard.
         """
@@ -98,7 +98,7 @@ class Nodes:
         quantised = (np.rint(quotient) + 128).astype(np.uint8)  # 128 stands for zero
         inputs = [x, self.constant(quantised), self.constant(scale.astype(np.float32).reshape(-1))]
         if bias is not None:
-            inputs += ["", "", self.constant(bias)]
+            inputs += ["", "", bias if isinstance(bias, str) else self.constant(bias)]
         return self.op(
             "MatMulNBits",
             *inputs,

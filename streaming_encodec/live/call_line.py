@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.live.background import BackgroundLoop
@@ -58,6 +60,15 @@ class CallLine:
     def send(self, pcm: Pcm) -> None:
         """Encode [1, n] and let the packets go. Raises CallError, with the cause, when the call is over."""
         self.call.say(mix_channels(pcm, self.call.format.channels))
+
+    def on_arrival(self, call: Callable[[], None]) -> None:
+        """Have this called whenever a packet has come, by the network's thread."""
+        self.call.on_arrival = call
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples of everybody made and not yet read."""
+        return self.call.queued_samples
 
     def is_certain(self, count: int, now: float) -> bool:
         """Whether all that `read` takes is here: then it may be asked before ``now``."""

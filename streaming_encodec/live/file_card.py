@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from streaming_encodec.audio.bell import Bell
 from streaming_encodec.audio.card import Margin
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.side import CardCounts
@@ -29,10 +30,12 @@ class FileCard:
         *,
         tail_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._sound = np.concatenate([sound, np.zeros((1, round(tail_s * sample_rate)), np.float32)], axis=1)
-        self._rate, self._clock, self._sleep = sample_rate, clock, sleep
+        self._rate, self._clock = sample_rate, clock
+        self._bell = Bell()
+        self._sleep = sleep or self._bell.wait
         self.counts = CardCounts()
         self._margin = Margin()
         self._began: float | None = None
@@ -96,9 +99,13 @@ class FileCard:
         return min(self._position(), int(self._sound.shape[1])) - self._taken >= samples
 
     def wait(self, seconds: float, samples: int = 1) -> None:
-        """Sleep until so many are said, or for so long."""
+        """Sleep until so many are said, for so long, or until `wake`."""
         lacking = self._taken + samples + 1 - self._position()
         self._sleep(min(seconds, max(0.0, lacking / self._rate)))
+
+    def wake(self) -> None:
+        """End the sleep of who waits, or of who waits next."""
+        self._bell.ring()
 
     def maintain(self) -> None:
         """Learn from underruns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,8 +20,10 @@ WEBSOCKET_BYTES = 6
 
 TOGETHER_FRAMES = 2
 """So many frames are made at once, and go through the decoder in one step, if nothing can change them any more."""
-LIVE_DELAY = DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
-LIVE_PLAYOUT = ReceiverSettings(delay=LIVE_DELAY, shorten_above_frames=0.5, together_frames=TOGETHER_FRAMES)
+LIVE_DELAY = DelaySettings(minimum_frames=0.5, initial_frames=1, trial_buckets=4, bins_per_frame=8, spare_frames=0.125)
+LIVE_PLAYOUT = ReceiverSettings(
+    delay=LIVE_DELAY, shorten_above_frames=0.25, stretch_below_frames=0.25, together_frames=TOGETHER_FRAMES
+)
 """Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
 would make two of that. When a frame is due the next one is usually here: both go through the decoder at once."""
 
@@ -73,6 +75,15 @@ class Line(Protocol):
 
     def send(self, pcm: Pcm) -> None:
         """Say [1, n]. Never waits for the network. Raises CallError when the call is over."""
+        ...
+
+    def on_arrival(self, call: Callable[[], None]) -> None:
+        """Have this called whenever a packet has come, in whatever thread that notices."""
+        ...
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples of everybody made and not yet read."""
         ...
 
     def is_certain(self, count: int, now: float) -> bool:

@@ -23,10 +23,11 @@ _LONGEST_REST_S = 0.030
 _SHORTEST_REST_S = 0.0002
 _SWITCH_S = 0.001
 """How soon the sound card's callback gets its turn while this thread computes; Python's default is 5 ms."""
-_MAINTAIN_S = 0.03
-_EARLY_S = 0.006
-"""A frame is made so much before its last moment, less the time it takes, where the loop is awake anyway. The caches
-are cold after each rest: two frames in one waking cost a third less than in two."""
+_MAINTAIN_S = 0.1
+_PATIENCE_S = 0.006
+"""A frame that is due and not here is waited for so long, less the time that a frame takes: what the card's margin
+allows. Then it is made up."""
+_FIRST_SLOWEST_S = 0.006
 _SLOWEST_FORGETS = 0.995
 _LATE_S = 0.25
 """A loop that stood still for longer (a laptop asleep) does not catch up, it goes on from now."""
@@ -74,7 +75,11 @@ class Card(Protocol):
         ...
 
     def wait(self, seconds: float, samples: int) -> None:
-        """Sleep until the microphone has so many, or for so long."""
+        """Sleep until the microphone has so many, somebody calls `wake`, or for so long."""
+        ...
+
+    def wake(self) -> None:
+        """End the sleep of who waits, or of who waits next. Any thread may."""
         ...
 
     def maintain(self) -> None:
@@ -111,7 +116,7 @@ class LiveLoop:
         self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next packet
         self._maintained = -_MAINTAIN_S
         # Time that frames lately took to be made; forgets slowly. A speaker's first takes several times the usual.
-        self._slowest_s = _EARLY_S
+        self._slowest_s = _FIRST_SLOWEST_S
         self._due: float | None = None  # when the next frame is due while there is no speaker
 
     def step(self) -> None:
@@ -127,6 +132,7 @@ class LiveLoop:
         """Turn until `stop` says so. Raises what the line raises when the call is over."""
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
+        self.line.on_arrival(self.card.wake)
         self.card.read()  # what was said before the call began would be heard late
         try:
             while not stop():
@@ -167,13 +173,20 @@ class LiveLoop:
     def _rest(self) -> tuple[float, int]:
         """How long to sleep, and how many samples of the microphone end it earlier.
 
-        Until the last moment at which the speaker's next frame can be begun, or there is a packet to be said.
+        Until the next frame is due, or if it is and is not here, until it can be waited for no longer. A packet that
+        arrives or can be said ends the sleep.
         """
         ahead = self.card.ahead_s
         if ahead is None:
             return _LONGEST_REST_S, self._missing
-        last_s = ahead - self.card.target_s + max(0.0, _EARLY_S - self._slowest_s)
-        return min(max(last_s, _SHORTEST_REST_S), _LONGEST_REST_S), self._missing
+        rest_s = ahead - self.card.target_s
+        if rest_s <= 0:
+            rest_s += self._patience_s
+        return min(max(rest_s, _SHORTEST_REST_S), _LONGEST_REST_S), self._missing
+
+    @property
+    def _patience_s(self) -> float:
+        return max(0.0, _PATIENCE_S - self._slowest_s)
 
     @property
     def _missing(self) -> int:
@@ -214,16 +227,19 @@ class LiveLoop:
             ahead = now_ahead
 
     def _frames_to_make(self, due: float) -> int:
-        """A frame that is due; two of them, or two that soon will be, where no packet to come can change them.
+        """Two that no packet to come can change, up to their own length before they are due; one that is due.
 
-        Up to their own length before they are due: so a waking for the microphone nearly always serves the speaker too.
+        So a packet's frames are made when it arrives, and neither the network nor this machine can delay them any more.
         """
         wait_s = due - self._clock()
         if wait_s >= TOGETHER_FRAMES * self._frame_s:
             return 0
         if self.line.is_certain(TOGETHER_FRAMES * self.line.frame_samples, due):
             return TOGETHER_FRAMES
-        return 1 if wait_s < 0 else 0
+        if wait_s > 0:
+            return 0
+        is_last = wait_s <= -self._patience_s
+        return 1 if is_last or self.line.is_certain(self.line.frame_samples, due) else 0
 
     def _listen_without_speaker(self) -> None:
         """The call goes on while the speaker is away; what is said then is lost."""
@@ -237,6 +253,10 @@ class LiveLoop:
     def _make(self, due: float, frames: int) -> None:
         begin = self._clock()
         pcm = self.line.read(frames * self.line.frame_samples, due)
+        # Where time was bent there is more than whole frames. To keep it would mean to want the next frame so much
+        # before it is played.
+        if more := self.line.queued_samples:
+            pcm = np.concatenate((pcm, self.line.read(more, due)), axis=1)
         took = self._clock() - begin
         self._slowest_s = max(took, self._slowest_s * _SLOWEST_FORGETS)
         self._decode_ms.append(1000 * took / frames)

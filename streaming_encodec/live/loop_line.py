@@ -82,6 +82,7 @@ class LoopLine:
         self._packets = self._bytes = 0
         self._network_s = 0.0
         self._meter = BufferMeter()
+        self._call = _nobody
         self._background = BackgroundLoop()
         try:
             self._background.run(self._open())
@@ -153,6 +154,16 @@ class LoopLine:
         if packets:
             self._background.call(self._mouth.send_packets, packets)
 
+    def on_arrival(self, call: Callable[[], None]) -> None:
+        """Have this called whenever a packet has come, by the network's thread; one that the detour delays calls before
+        it is through."""
+        self._call = call
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples made and not yet read."""
+        return self._mixer.queued_samples
+
     def is_certain(self, count: int, now: float) -> bool:
         """Whether all that `read` takes is here: then it may be asked before ``now``."""
         self._let_in()
@@ -168,9 +179,16 @@ class LoopLine:
             at, data = self._arrived.popleft()
             departed = self._departed.pop(sequence_of(data), at)
             self._network_s += (at - departed - self._network_s) * _SMOOTH
-            self.detour.enter(data, at)
-        for at, data in self.detour.leave(self._clock()):
-            self._mixer.receive(int.from_bytes(data[4:6], "little"), data, at)
+            if self.detour.is_clear:
+                self._take(data, at)
+            else:
+                self.detour.enter(data, at)
+        if not self.detour.is_clear:
+            for at, data in self.detour.leave(self._clock()):
+                self._take(data, at)
+
+    def _take(self, data: bytes, at: float) -> None:
+        self._mixer.receive(int.from_bytes(data[4:6], "little"), data, at)
 
     def figures(self) -> LineFigures:
         """How it goes."""
@@ -191,11 +209,16 @@ class LoopLine:
 
     def _on_packet(self, data: bytes) -> None:
         self._arrived.append((self._clock(), data))
+        self._call()
 
 
 def sequence_of(packet: bytes) -> int:
     """Its number, without a look at the rest."""
     return int.from_bytes(packet[6:8], "little")
+
+
+def _nobody() -> None:
+    """Until somebody wants to know."""
 
 
 def _ignore(message: ControlMessage) -> None:

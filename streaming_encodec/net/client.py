@@ -137,6 +137,8 @@ class VoiceClient:
         self._ear = ThreadPoolExecutor(1, "streaming-encodec-decode")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._receiving = False
+        self.on_arrival: Callable[[], None] | None = None
+        """Called in the event loop whenever a packet has come: for who sleeps until he can `read`."""
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -283,6 +285,11 @@ class VoiceClient:
         """The same without asyncio, for one thread that does nothing else (and instead of `pull`)."""
         return self._voices.read(count, now_s)
 
+    @property
+    def queued_samples(self) -> int:
+        """Samples of everybody made and not yet read. For the thread that reads."""
+        return self._voices.mixer.queued_samples
+
     def is_certain(self, count: int, now_s: float) -> bool:
         """Whether all that `read` takes is here: then it may be asked before `now_s`. For the thread that reads."""
         return self._voices.is_certain(count, now_s)
@@ -331,6 +338,8 @@ class VoiceClient:
     def _on_packet(self, data: bytes) -> None:
         self._heard.set()
         self._voices.arrived(data, self._clock())
+        if self.on_arrival is not None:
+            self.on_arrival()
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:

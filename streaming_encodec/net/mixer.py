@@ -97,6 +97,11 @@ class Mixer:
         if self._voices.pop(sender, None) is not None:
             self._decoder.close(sender)
 
+    @property
+    def queued_samples(self) -> int:
+        """Samples of everybody made and not yet read."""
+        return min((voice.queued_samples for voice in self._voices.values()), default=0)
+
     def is_certain(self, count: int, now_s: float) -> bool:
         """Whether all that `read` takes is here: then it may be asked before `now_s` has come."""
         return all(voice.is_certain(count, now_s) for voice in self._voices.values())

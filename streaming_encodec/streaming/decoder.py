@@ -23,7 +23,7 @@ from streaming_encodec.streaming.direct import (
     plain_codes,
 )
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.streaming.half import HalfState, decoder_half
+from streaming_encodec.streaming.half import Half, HalfState, decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import restore, snapshot
@@ -59,6 +59,7 @@ class StreamingDecoder:
         self.batch_size = check_count("batch_size", batch_size)
         self.engine = find_engine(engine, model)
         self._half = decoder_half(model, frames_per_step, self.engine.decoder)
+        self._together: dict[int, Half] = {}  # the same with other frames_per_step
         self.reset()
 
     # -- the stream -----------------------------------------------------------------------------------------
@@ -88,8 +89,11 @@ class StreamingDecoder:
 
         The weights go through the caches once for all of them. The samples are those of `push` but for rounding.
         """
-        half = self._half
-        self._half = replace(half, frames_per_step=max(1, codes.shape[-1]))
+        half, frames = self._half, max(1, codes.shape[-1])
+        together = self._together.get(frames)
+        if together is None:
+            together = self._together[frames] = replace(half, frames_per_step=frames)
+        self._half = together
         try:
             return self.push(codes)
         finally:

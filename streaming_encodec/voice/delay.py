@@ -27,24 +27,26 @@ class DelaySettings:
     """Bounds and habits of the target, in frames unless said otherwise.
 
     reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
+    trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: how finely delays are told apart. spare_frames: what the target is above the quantile; playout may
     lag behind its target by `ReceiverSettings.stretch_below_frames` before it does anything about it.
     """
 
-    minimum_frames: int = 2
+    minimum_frames: float = 2
     maximum_frames: int = 30
-    initial_frames: int = 3
+    initial_frames: float = 3
     reliable: bool = True
     window_s: float = 2.0
     bucket_s: float = 0.5
     memory_buckets: int = 50
     peak_memory_s: float = 30.0
+    trial_buckets: int = 1
     bins_per_frame: int = 1
     spare_frames: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
-            raise StreamError("delays in frames: 1 <= minimum <= initial <= maximum <= 500")
+        if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
+            raise StreamError("delays in frames: 0 < minimum <= initial <= maximum <= 500")
         if min(self.window_s, self.bucket_s, self.peak_memory_s) <= 0 or self.memory_buckets < 2:
             raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
         if not (1 <= self.bins_per_frame <= 16 and 0 <= self.spare_frames <= 10):
@@ -137,3 +139,5 @@ class DelayEstimator:
         enough = settings.quantile * below[-1] - 1e-9
         bins = next(bins for bins, sum_ in enumerate(below) if sum_ >= enough)
         self._learned = bins / settings.bins_per_frame + settings.spare_frames
+        if self._buckets < settings.trial_buckets:
+            self._learned = max(self._learned, settings.initial_frames)

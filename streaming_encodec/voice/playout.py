@@ -135,7 +135,7 @@ class PcmPlayout:
         before = sound.shape[1]
         impatient = self._patience_spent > _PATIENCE_S * self._rate
         if pace is Pace.SHORTEN:
-            sound = self._stretcher.shorten(sound, force=impatient)
+            sound = self._stretcher.shorten(sound, force=impatient, most=instructions[0].spare_samples)
         elif pace is Pace.SHORTEN_FAST:
             sound = self._stretcher.shorten(sound, force=True, times=3)
         else:

@@ -61,6 +61,7 @@ class PlayoutInstruction:
     NOISE: comfort noise; ``noise`` are the sender's levels (DTX), or None: the receiver's own estimate
     (``concealed``). SILENCE: nothing has come yet, or the stream has ended.
     reset: the decoder must begin afresh before this frame. pace: the same for all frames of one pull.
+    spare_samples: how many may be left out (SHORTEN), so that delay does not fall below its target.
     following: codes of the next frames, as far as they are here and would be decoded after this one if nothing
     changes: a decoder may go through all in one step. The instructions to come will name them again, or not.
     """
@@ -76,6 +77,7 @@ class PlayoutInstruction:
     redundant: bool = False
     reset: bool = False
     pace: Pace = Pace.KEEP
+    spare_samples: int = 0
     following: tuple[IntArray, ...] = ()
 
 
@@ -237,7 +239,8 @@ class Receiver:
             self._fall_quiet(entry)
             return self._wait(clock)
         pace, count = self._choose_pace(clock)
-        return [self._decode(clock, pace) for _ in range(count)]
+        spare = self._spare_samples(clock) if pace is Pace.SHORTEN else 0
+        return [self._decode(clock, pace, spare) for _ in range(count)]
 
     def _leap(self, clock: float) -> bool:
         """The frame at the position is missing: move to a later one, if that costs nothing."""
@@ -278,7 +281,7 @@ class Receiver:
         stats.silent_concealed_samples += samples
         return PlayoutInstruction(Kind.NOISE, self._position, lost_frames=self._lost_frames, concealed=True)
 
-    def _decode(self, clock: float, pace: Pace) -> PlayoutInstruction:
+    def _decode(self, clock: float, pace: Pace, spare_samples: int) -> PlayoutInstruction:
         frame = self._position
         entry = self._buffer.take(frame)
         if entry is None or entry.codes is None:  # `_choose_pace` counted frames of codes that are here
@@ -297,6 +300,7 @@ class Receiver:
             redundant=entry.redundant,
             reset=entry.reset,
             pace=pace,
+            spare_samples=spare_samples,
             following=() if entry.end else self._following(entry.codes.shape[0]),
         )
 
@@ -314,7 +318,7 @@ class Receiver:
 
     def _choose_pace(self, clock: float) -> tuple[Pace, int]:
         """Which way to bend time, and over how many frames; only over whole runs of good frames."""
-        excess = self._delay_of(self._position, clock) - self.delay.target_frames
+        excess = self._excess(clock)
         if excess > self.settings.hurry_frames:
             return self._run_of(Pace.SHORTEN_FAST, 4)
         if excess > self.settings.shorten_above_frames:
@@ -322,6 +326,15 @@ class Receiver:
         if excess < -self.settings.stretch_below_frames:
             return self._run_of(Pace.STRETCH, 1)
         return Pace.KEEP, 1
+
+    def _excess(self, clock: float) -> float:
+        """By how many frames delay is above its target."""
+        return self._delay_of(self._position, clock) - self.delay.target_frames
+
+    def _spare_samples(self, clock: float) -> int:
+        """What may be left out: half way from the target to where delay would be stretched again."""
+        least = self._excess(clock) + self.settings.stretch_below_frames / 2
+        return round(least * self.format.frame_samples)
 
     def _run_of(self, pace: Pace, count: int) -> tuple[Pace, int]:
         return (pace, count) if self._have(count) else (Pace.KEEP, 1)

@@ -48,15 +48,15 @@ class Stretcher:
         """Past samples that `stretch` needs."""
         return self._longest
 
-    def shorten(self, sound: FloatArray, *, force: bool = False, times: int = 1) -> FloatArray:
-        """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each; as it was where that would
-        be heard.
+    def shorten(self, sound: FloatArray, *, force: bool = False, times: int = 1, most: int | None = None) -> FloatArray:
+        """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each, none longer than ``most``; as it was
+        where that would be heard.
 
         The first sample stays the first and the last the last, so that it joins on both sides.
         """
-        at = 0
+        at, most = 0, self._longest if most is None else min(most, self._longest)
         for _ in range(times):
-            longest = min(self._longest, sound.shape[1] - at - self._overlap)
+            longest = min(most, sound.shape[1] - at - self._overlap)
             if longest < self._shortest:
                 break
             lag, similar = self._best_lag(sound[:, at:], longest)

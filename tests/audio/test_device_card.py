@@ -128,7 +128,7 @@ def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
     clock = Clock()
     card = SoundCard(backend, 24_000, clock=clock)
     speaker = backend.stream("output")
-    margin_s = 0.012
+    margin_s = Margin().seconds
     card.write(np.ones((1, frame), np.float32))
     speaker.turn(block)
     assert card.target_s == pytest.approx(margin_s + (block - less) / 24_000)
@@ -148,7 +148,7 @@ def test_what_was_cut_by_chance_has_nothing_in_common(backend: FakeBackend) -> N
     for count in (320, 317):
         card.write(np.ones((1, count), np.float32))
         backend.stream("output").turn(256)
-    assert card.target_s == pytest.approx(0.012 + 255 / 24_000)
+    assert card.target_s == pytest.approx(Margin().seconds + 255 / 24_000)
 
 
 def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:

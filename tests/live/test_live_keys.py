@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,9 +33,11 @@ LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0
 class Line:
     """Silence."""
 
-    sample_rate, packet_samples, frame_samples = 24_000, 320, 320
+    sample_rate, packet_samples, frame_samples, queued_samples = 24_000, 320, 320, 0
 
     def send(self, pcm: np.ndarray) -> None: ...
+
+    def on_arrival(self, call: Callable[[], None]) -> None: ...
 
     def is_certain(self, count: int, now: float) -> bool:
         return False

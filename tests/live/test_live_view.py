@@ -1,6 +1,7 @@
 """What a live command remembers of a call, and what it says of it at the end."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,12 +19,14 @@ from streaming_encodec.live.loop import LiveLoop
 class Line:
     """A line whose figures are what the test says."""
 
-    sample_rate, packet_samples, frame_samples = 24_000, 320, 320
+    sample_rate, packet_samples, frame_samples, queued_samples = 24_000, 320, 320, 0
 
     def __init__(self) -> None:
         self.now = LineFigures()
 
     def send(self, pcm: np.ndarray) -> None: ...
+
+    def on_arrival(self, call: Callable[[], None]) -> None: ...
 
     def is_certain(self, count: int, now: float) -> bool:
         return False

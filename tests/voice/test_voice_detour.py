@@ -70,6 +70,25 @@ def test_finer_bins_aim_closer_and_still_behind_the_latest(jitter_frames: float)
     assert fine - 0.5 >= jitter_frames
 
 
+def test_a_call_is_on_trial_before_the_target_falls_below_the_first() -> None:
+    def target(seconds: float) -> float:
+        estimator = DelayEstimator(FRAME_S, DelaySettings(minimum_frames=0.5, initial_frames=2.5, trial_buckets=4))
+        for number in range(round(seconds / FRAME_S)):
+            estimator.arrived(number, float(number))
+        return estimator.target_frames
+
+    assert target(1.9) == 2.5
+    assert target(2.1) == 1.0
+
+
+def test_less_than_a_frame_may_be_enough() -> None:
+    fine = DelaySettings(minimum_frames=0.5, initial_frames=1, bins_per_frame=8, spare_frames=0.125)
+    assert target_after(0.0, fine) == 0.5
+    assert target_after(0.6, fine) == 0.75
+    with pytest.raises(StreamError, match="0 < minimum"):
+        DelaySettings(minimum_frames=0)
+
+
 @pytest.mark.parametrize("wrong", [{"bins_per_frame": 0}, {"bins_per_frame": 17}, {"spare_frames": -0.1}])
 def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(StreamError, match="1 to 16 bins a frame"):

@@ -345,6 +345,21 @@ def test_certain_are_frames_that_are_here_and_due_at_their_pace() -> None:
     assert not target.is_certain(1, now + 3 * FRAME)  # lost, or late
 
 
+def test_what_is_shortened_does_not_fall_below_the_target() -> None:
+    """Half way from it to where delay is stretched is allowed: else the next step would be to give it back."""
+    for late in (1.0, 2.0, 3.0):
+        target = receiver(minimum=2, initial=2)
+        for number in range(8):
+            target.receive(packet(number), number * FRAME)
+        now = (2 + late) * FRAME
+        made = target.pull(now)
+        assert {i.pace for i in made} == {Pace.SHORTEN}
+        habits = target.settings
+        assert late > habits.shorten_above_frames
+        frames = late + habits.stretch_below_frames / 2
+        assert {i.spare_samples for i in made} == {round(frames * 320)}
+
+
 def test_nothing_is_announced_unless_asked_for_nor_across_a_reset() -> None:
     plain, together = receiver(), receiver(together_frames=4)
     for target in (plain, together):

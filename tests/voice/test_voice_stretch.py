@@ -45,6 +45,15 @@ def test_stretching_says_whole_periods_twice(hertz: float) -> None:
     assert roughness(np.concatenate([past, longer], axis=1)) < 1.2 * roughness(both)
 
 
+@pytest.mark.parametrize("most", [60, 100, 250])
+def test_no_piece_is_longer_than_allowed(most: int) -> None:
+    """143 Hz has periods of 168 samples at this rate: one fits, or what fits best."""
+    sound = tone(143.0, 640)
+    left = Stretcher(RATE).shorten(sound, force=True, most=most)
+    assert most // 2 <= sound.shape[1] - left.shape[1] <= most
+    assert Stretcher(RATE).shorten(sound, force=True, most=59).shape == sound.shape  # shorter than any period
+
+
 def test_both_ends_stay_so_that_the_frames_around_join() -> None:
     sound = tone(150, 1280)
     for short in (Stretcher(RATE).shorten(sound), Stretcher(RATE).shorten(sound, force=True, times=3)):
