@@ -195,7 +195,7 @@ class SoundCard:
         return side is not None and side.is_open and len(side.port.ring) >= side.resampler.inputs_for(samples)
 
     def wait(self, seconds: float, samples: int = 1) -> None:
-        """Sleep until the microphone has so many, for so long, or until `wake`. The speaker wakes nobody: see `ahead_s`."""
+        """Sleep until the microphone has so many, until `wake`, or for so long. Of the speaker see `ahead_s`."""
         side = self._microphone
         if side is not None and side.is_open:
             # Set before looking, so that a block that comes in between is not missed.

@@ -334,7 +334,7 @@ def test_frames_that_are_here_are_made_together_and_lose_nothing_by_it() -> None
 
 def test_a_packet_that_arrives_wakes_the_loop() -> None:
     """Its frames are made at once: then neither a stall nor a late waking can delay them any more."""
-    clock, _, card, line, loop, _ = scene(EchoLine)
+    _, _, card, line, loop, _ = scene(EchoLine)
     bell = card._backend.bell  # type: ignore[attr-defined]
     loop.run(lambda: True)
     assert not bell.wait(0.0)
@@ -375,7 +375,7 @@ def test_a_late_frame_that_comes_while_the_card_can_wait_is_played() -> None:
 
 def test_what_is_left_when_time_was_bent_goes_along_with_its_frame() -> None:
     """Kept for the next time, it would have each frame after it wanted so much before it is played."""
-    clock, backend, card, line, loop, cards = scene(EchoLine)
+    clock, _, _, line, loop, cards = scene(EchoLine)
     for _ in range(5000):
         clock.now += 0.004
         cards.until(clock.now)
