@@ -24,7 +24,7 @@ from streaming_encodec.training.curves import CsvLog, plot_curves, read_rows
 from streaming_encodec.training.loop import TrainingRun
 from streaming_encodec.training.step import DivergedError
 
-from .conftest import TINY_MODEL
+from .conftest import ZERO_PADDED
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 DOCS = Path(__file__).parents[2] / "docs" / "voice-24khz"
@@ -60,9 +60,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tiny_config: TrainConfig, tmp_pa
 
 def test_replicas_share_a_step_and_change_nothing_but_the_rounding(tiny_config: TrainConfig, tmp_path: Path) -> None:
     """Of a batch of 3 one takes 2 segments, the other 1; phases as in the tests above."""
-    config = with_adversary(
-        dataclasses.replace(tiny_config, model=dataclasses.replace(TINY_MODEL, pad_mode="constant"))
-    )
+    config = with_adversary(dataclasses.replace(tiny_config, model=ZERO_PADDED))
     one = TrainingRun(config)
     rows = list(one.run())
     pair = dataclasses.replace(config, replicas=2, out=str(tmp_path / "pair"))
@@ -306,13 +304,15 @@ def test_command_says_when_the_model_has_no_codebooks_yet(tiny_config: TrainConf
     assert command_line("--minutes", "1", "--steps", "5").exit_code == 2
 
 
+@pytest.mark.usefixtures("any_bfloat16")
 @pytest.mark.parametrize(("times", "said"), [(11.2, True), (0.4, False)])
 def test_command_says_where_bfloat16_costs_time(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, said: bool
 ) -> None:
     monkeypatch.setattr(gradients, "beside_float32", lambda device, low: times)
     config = tmp_path / "config.json"
-    config.write_text(dataclasses.replace(tiny_config, steps=1, precision="bfloat16").to_json())
+    coarse = dataclasses.replace(tiny_config, model=ZERO_PADDED, steps=1, precision="bfloat16")
+    config.write_text(coarse.to_json())
     result = command_line("--config", config, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert ("takes 11 times as long as float32 here: leave --precision out" in result.output) == said
