@@ -109,13 +109,16 @@ class SoundCard:
         # The last of an interface's many inputs may be what it plays: the others would hear themselves.
         return self._microphone.resampler.push(mix_channels(block.T[:2], 1))
 
-    def write(self, pcm: Pcm) -> None:
-        """Give the speaker [1, n] to play after what waits already; dropped while it is gone."""
+    def write(self, pcm: Pcm, *, usual: bool = True) -> None:
+        """Give the speaker [1, n] to play after what waits already; dropped while it is gone.
+
+        ``usual``: the lengths of these writes are what `target_s` expects to come.
+        """
         speaker = self._speaker
         if speaker is None or not speaker.is_open:
             return
         sound = mix_channels(speaker.resampler.push(pcm), speaker.port.channels)
-        speaker.write(np.ascontiguousarray(sound.T))
+        speaker.write(np.ascontiguousarray(sound.T), usual=usual)
 
     @property
     def queued_s(self) -> float | None:
@@ -137,15 +140,9 @@ class SoundCard:
 
     @property
     def target_s(self) -> float:
-        """What `ahead_s` should not fall below: the card's largest block, and a margin that underruns have taught.
-
-        When the card takes a block, what waits is a multiple of that which divides all blocks and all that was written
-        so far: more than a block less such a grain is a whole block.
-        """
-        speaker = self._speaker
-        if speaker is None:
-            return self._margin.seconds
-        return self._margin.seconds + max(0.0, speaker.port.block_s - speaker.grain / speaker.port.rate)
+        """What `ahead_s` should not fall below: the most that may wait for a block that wants more, and a margin that
+        underruns have taught."""
+        return self._margin.seconds + (0.0 if self._speaker is None else self._speaker.part_s)
 
     # -- figures --------------------------------------------------------------------------------------------
 

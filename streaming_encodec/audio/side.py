@@ -80,9 +80,13 @@ class Side:
         return self._reported_before + self.port.reported
 
     @property
-    def grain(self) -> int:
-        """What divides all blocks and all that was written, samples of the device."""
-        return math.gcd(self._written_grain, self.port.grain)
+    def part_s(self) -> float:
+        """The most that can wait when the card takes a block and not be a whole block, given what waits now.
+
+        What waits changes by blocks and by usual writes: a length that divides both always leaves the same rest of it.
+        """
+        port, grain = self.port, math.gcd(self._written_grain, self.port.grain)
+        return max(0.0, port.block_s - (grain - len(port.ring) % grain) / port.rate) if grain else port.block_s
 
     def open(self, now: float) -> None:
         """Find the device and open it. Raises DeviceError."""
@@ -108,9 +112,11 @@ class Side:
             self._stream.close()
             self._stream = None
 
-    def write(self, block: Block) -> None:
-        """Hand [n, C] to the speaker."""
-        self._written_grain = math.gcd(self._written_grain, self.port.ring.write(block))
+    def write(self, block: Block, *, usual: bool = True) -> None:
+        """Hand [n, C] to the speaker; ``usual``: of a length that is to be expected again."""
+        written = self.port.ring.write(block)
+        if usual:
+            self._written_grain = math.gcd(self._written_grain, written)
 
     @property
     def next_block_s(self) -> float:

@@ -60,7 +60,7 @@ class FileCard:
         self._taken = max(self._taken, due)
         return out
 
-    def write(self, pcm: Pcm) -> None:
+    def write(self, pcm: Pcm, *, usual: bool = True) -> None:
         """Keep [1, n]."""
         self._heard.append(pcm)
         self._given += pcm.shape[1]

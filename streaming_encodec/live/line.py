@@ -20,9 +20,9 @@ WEBSOCKET_BYTES = 6
 
 TOGETHER_FRAMES = 2
 """So many frames are made at once, and go through the decoder in one step, if nothing can change them any more."""
-LIVE_DELAY = DelaySettings(minimum_frames=0.5, initial_frames=1, trial_buckets=4, bins_per_frame=8, spare_frames=0.125)
+LIVE_DELAY = DelaySettings(minimum_frames=0.5, initial_frames=1, trial_buckets=4, bins_per_frame=8, spare_frames=0)
 LIVE_PLAYOUT = ReceiverSettings(
-    delay=LIVE_DELAY, shorten_above_frames=0.25, stretch_below_frames=0.25, together_frames=TOGETHER_FRAMES
+    delay=LIVE_DELAY, shorten_above_frames=0.125, stretch_below_frames=0.25, together_frames=TOGETHER_FRAMES
 )
 """Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
 would make two of that. When a frame is due the next one is usually here: both go through the decoder at once."""

@@ -46,8 +46,8 @@ class Card(Protocol):
         """New samples of the microphone [1, n]."""
         ...
 
-    def write(self, pcm: Pcm) -> None:
-        """Samples [1, n] for the speaker."""
+    def write(self, pcm: Pcm, *, usual: bool = True) -> None:
+        """Samples [1, n] for the speaker; ``usual``: of a length that is to be expected again."""
         ...
 
     @property
@@ -265,4 +265,7 @@ class LiveLoop:
         self.output_level.add(pcm)
         if self._on_heard is not None:
             self._on_heard(pcm)
-        self.card.write(pcm)
+        whole = frames * self.line.frame_samples
+        self.card.write(pcm[:, :whole])
+        if more:
+            self.card.write(pcm[:, whole:], usual=False)

@@ -120,16 +120,23 @@ def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(ba
     assert card.target_s < 0.08
 
 
-@pytest.mark.parametrize(("block", "frame", "less"), [(256, 320, 64), (240, 320, 80), (320, 320, 320), (512, 320, 64)])
+@pytest.mark.parametrize(
+    ("block", "frame", "odd", "less"),
+    [(256, 320, 0, 64), (240, 320, 0, 80), (320, 320, 0, 320), (512, 320, 0, 64), (256, 320, 100, 28)],
+)
 def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
-    backend: FakeBackend, block: int, frame: int, less: int
+    backend: FakeBackend, block: int, frame: int, odd: int, less: int
 ) -> None:
-    """Blocks and frames have a length in common; less than a block, less that length, is never waiting by halves."""
+    """Blocks and frames have a length in common; less than a block, less that length, is never waiting by halves.
+
+    What is written besides, once, moves all that will wait by what it is more than multiples of that length.
+    """
     clock = Clock()
     card = SoundCard(backend, 24_000, clock=clock)
     speaker = backend.stream("output")
     margin_s = Margin().seconds
     card.write(np.ones((1, frame), np.float32))
+    card.write(np.ones((1, odd), np.float32), usual=False)
     speaker.turn(block)
     assert card.target_s == pytest.approx(margin_s + (block - less) / 24_000)
     # Made at the very last moment, without a margin, every block is whole all the same.

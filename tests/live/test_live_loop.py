@@ -179,13 +179,13 @@ class Timed(SoundCard):
     cards: Cards | None = None
     waits_ms: list[float]
 
-    def write(self, pcm: np.ndarray) -> None:
+    def write(self, pcm: np.ndarray, *, usual: bool = True) -> None:
         if self.cards is not None:
             blocks, place = divmod(round((self.queued_s or 0.0) * RATE), 256)
             early = max(0.0, (self.ahead_s or 0.0) - self.target_s)
             taken_s = self.cards.next["output"] - self._clock() + blocks * self.cards.period["output"]
             self.waits_ms.append(1000 * (taken_s + place / RATE - early))
-        super().write(pcm)
+        super().write(pcm, usual=usual)
 
 
 def test_one_long_block_does_not_show_as_delay_for_ever() -> None:
