@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from device_kit import FakeBackend
 
-from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.card import Margin, SoundCard
 from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
@@ -170,6 +170,21 @@ def test_two_clocks_that_drift_apart_do_not_move_the_delay(ppm: float) -> None:
     statistics = line.mixer.statistics[1]
     stretched = statistics.inserted_samples_for_deceleration - statistics.removed_samples_for_acceleration
     assert stretched * np.sign(ppm) < -500  # a fast microphone is played faster
+
+
+def test_bent_time_leaves_frames_and_blocks_their_common_length() -> None:
+    """64 samples: what is written besides whole frames shifts what waits, and frames are not due earlier for good."""
+    clock, _, card, line, loop, cards = scene(EchoLine, microphone_ppm=3000.0, speaker_ppm=-3000.0)
+    usual = Margin().seconds + (256 - 64) / RATE
+    while clock.now < 110:
+        clock.now += 0.004
+        cards.until(clock.now)
+        loop.step()
+    assert card.counts.underruns == 0
+    assert line.mixer.statistics[1].removed_samples_for_acceleration % 64 != 0
+    shift = round((card.queued_s or 0.0) * RATE) % 64
+    assert shift > 0
+    assert card.target_s == pytest.approx(usual + shift / RATE)
 
 
 class Timed(SoundCard):
