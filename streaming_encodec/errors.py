@@ -36,4 +36,4 @@ class CallError(StreamingEncodecError):
 
 
 class MissingExtraError(StreamingEncodecError, ImportError):
-    """An optional dependency is not installed; the message names the extra to install."""
+    """An optional dependency is not installed; the message says how to install it."""

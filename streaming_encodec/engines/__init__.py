@@ -4,7 +4,7 @@ By name, in the façades' ``engine=`` or through ``make_engine``:
 
 * ``eager``: the layers' own step; the reference.
 * ``fused``: the same in torch, as matrix products in channels-last layout. Any dtype and device.
-* ``onnx``: the same as a graph in ONNX Runtime. CPU, float32; needs the extra ``[onnx]``.
+* ``onnx``: the same as a graph in ONNX Runtime. CPU, float32.
 * ``onnx-int8``: that, with the large matrices and their inputs in 8 bits: faster, and not quite the same.
 * ``auto``: the fastest that runs this model here with the reference's values to float32 rounding. In ``demo``,
   ``talk`` and ``doctor`` (``make_live_engine``) ``onnx-int8``, where it runs.

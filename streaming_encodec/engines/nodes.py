@@ -17,7 +17,7 @@ try:
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
     raise MissingExtraError(
-        "this engine, and the export, need onnx: pip install 'streaming-encodec[onnx]', or use engine='fused'"
+        "this engine, and the export, need onnx: pip install onnx, or use engine='fused'"
     ) from error
 
 __all__ = ["Array", "IntArray", "Nodes", "TensorProto", "helper", "onnx"]

@@ -16,7 +16,7 @@ def runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(
-            "this needs ONNX Runtime: pip install 'streaming-encodec[onnx]', or use engine='fused'"
+            "this needs ONNX Runtime: pip install onnxruntime, or use engine='fused'"
         ) from error
     return onnxruntime
 

@@ -198,7 +198,7 @@ def test_onnx_refuses_float64() -> None:
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_a_missing_package_is_named_with_its_extra(package: str, tmp_path: Path) -> None:
+def test_a_missing_package_is_named(package: str, tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.modules[{package!r}] = None  # as if it were not installed
@@ -214,7 +214,7 @@ for attempt in (lambda: se.StreamingEncoder(model, engine="onnx"), export):
     try:
         attempt()
     except se.MissingExtraError as error:
-        assert "streaming-encodec[onnx]" in str(error), error
+        assert {"pip install " + package + ","!r} in str(error), error
     else:
         raise AssertionError("nothing was missed")
 """
