@@ -15,9 +15,7 @@ def runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError(
-            "this needs ONNX Runtime: pip install onnxruntime, or use engine='fused'"
-        ) from error
+        raise MissingExtraError("this needs ONNX Runtime: pip install onnxruntime, or use engine='fused'") from error
     return onnxruntime
 
 
