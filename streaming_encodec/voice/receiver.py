@@ -24,7 +24,7 @@ from enum import Enum
 from streaming_encodec.errors import PacketError
 from streaming_encodec.voice.buffer import BufferedFrame, FrameBuffer
 from streaming_encodec.voice.delay import DelayEstimator, DelaySettings
-from streaming_encodec.voice.statistics import ReceiverStatistics
+from streaming_encodec.voice.statistics import ReceiverStatistics, ReportInterval
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import HEADER_BYTES
@@ -125,7 +125,7 @@ class Receiver:
         self._noise: tuple[int, ...] | None = None
         self._most_codebooks = 0
         self._last_transit: float | None = None
-        self._report = _Interval()
+        self._report = ReportInterval()
 
     @property
     def buffered_frames(self) -> int:
@@ -373,34 +373,6 @@ class Receiver:
             change = abs(transit_frames - self._last_transit) * self.format.frame_seconds
             self.statistics.jitter += (change - self.statistics.jitter) / 16  # RFC 3550, 6.4.1
         self._last_transit = transit_frames
-
-
-class _Interval:
-    """What happened since the last report."""
-
-    def __init__(self) -> None:
-        self._events = 0
-        self._missing = 0
-        self._marks = (0, 0, 0, 0)
-
-    def missing(self, begins: bool) -> None:
-        self._events += begins
-        self._missing += 1
-
-    def close(self, stats: ReceiverStatistics, sender: int, now: float, delay_ms: float) -> Report:
-        played, concealed = stats.total_samples_received, stats.concealed_samples
-        marks = (stats.packets_received, stats.packets_lost, played, concealed)
-        received, lost, played, concealed = (a - b for a, b in zip(marks, self._marks, strict=True))
-        burst = self._missing / self._events if self._events else 0.0
-        self._marks, self._events, self._missing = marks, 0, 0
-        return Report(
-            sender=sender,
-            fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
-            fraction_concealed=min(1.0, concealed / max(1, played)),
-            burst_frames=burst,
-            jitter_ms=1000 * stats.jitter,
-            playout_delay_ms=delay_ms,
-        )
 
 
 __all__ = ["Kind", "Pace", "PacketError", "PlayoutInstruction", "Receiver", "ReceiverSettings"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from streaming_encodec.wire.control import Report
+
 
 @dataclass(slots=True)
 class ReceiverStatistics:
@@ -88,3 +90,33 @@ _OWN = {
     "comfort_noise_samples",
     "restarts",
 }
+
+
+class ReportInterval:
+    """What happened since the last report to the sender."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._missing = 0
+        self._marks = (0, 0, 0, 0)
+
+    def missing(self, begins: bool) -> None:
+        """A frame was made up; ``begins``: the one before it was not."""
+        self._events += begins
+        self._missing += 1
+
+    def close(self, stats: ReceiverStatistics, sender: int, now: float, delay_ms: float) -> Report:
+        """The report, and the next interval begins."""
+        played, concealed = stats.total_samples_received, stats.concealed_samples
+        marks = (stats.packets_received, stats.packets_lost, played, concealed)
+        received, lost, played, concealed = (a - b for a, b in zip(marks, self._marks, strict=True))
+        burst = self._missing / self._events if self._events else 0.0
+        self._marks, self._events, self._missing = marks, 0, 0
+        return Report(
+            sender=sender,
+            fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
+            fraction_concealed=min(1.0, concealed / max(1, played)),
+            burst_frames=burst,
+            jitter_ms=1000 * stats.jitter,
+            playout_delay_ms=delay_ms,
+        )
