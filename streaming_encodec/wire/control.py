@@ -13,6 +13,7 @@ from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, Fields, write_json
 from streaming_encodec.wire.header import MAX_CODEBOOKS
 from streaming_encodec.wire.hello import Hello, Welcome
 
+MAX_REASON_CHARACTERS = 123
 _FOREVER_MS = 86_400_000.0
 
 
@@ -108,28 +109,30 @@ class Report:
             burst_frames=fields.number("burst_frames", 0.0, _FOREVER_MS),
             jitter_ms=fields.number("jitter_ms", 0.0, _FOREVER_MS),
             playout_delay_ms=fields.number("playout_delay_ms", 0.0, _FOREVER_MS),
-            listener=fields.whole("listener", 0, 0xFFFF),
+            listener=fields.whole("listener", 0, 0xFFFF) if fields.has("listener") else 0,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """Either side leaves on purpose; ``retry_s`` asks to come back after so long (a relay being
-    restarted)."""
+    """Either side leaves on purpose, for a reason or without one.
 
-    reason: str
+    retry_s: asks the other side to come back after so long (a relay that restarts).
+    """
+
+    reason: str = ""
     retry_s: float | None = None
     TYPE: ClassVar[str] = "bye"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"reason": self.reason, "retry_s": self.retry_s}
+        return {"reason": self.reason or None, "retry_s": self.retry_s}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Bye:
         """From JSON that came. Raises PacketError."""
         return cls(
-            fields.text("reason", 123),
+            fields.text("reason", MAX_REASON_CHARACTERS, shortest=0) if fields.has("reason") else "",
             fields.number("retry_s", 0.0, 3600.0) if fields.has("retry_s") else None,
         )
 

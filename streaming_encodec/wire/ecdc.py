@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.wire.bits import pack_bits, unpack_bits
+from streaming_encodec.wire.fields import as_whole
 
 Codes = NDArray[np.int64]
 
@@ -96,16 +97,16 @@ class EcdcHeader:
         name, samples, books, lm = (meta.get(key) for key in ("m", "al", "nc", "lm"))
         if not isinstance(name, str):
             raise FileFormatError(f"damaged .ecdc header: 'm' must be the name of a model, not {name!r}")
-        if type(samples) is not int or samples < 0:
+        if (whole_samples := as_whole(samples)) is None or whole_samples < 0:
             raise FileFormatError(f"damaged .ecdc header: 'al' must be a number of samples, not {samples!r}")
-        if type(books) is not int or books < 1:
+        if (whole_books := as_whole(books)) is None or whole_books < 1:
             raise FileFormatError(f"damaged .ecdc header: 'nc' must be a number of codebooks, not {books!r}")
         if lm is not False:
             raise FileFormatError(
                 "this .ecdc file was packed with a language model, which only the machine that wrote it can "
                 "be trusted to undo; pack it again without (`encodec` without --lm)"
             )
-        return cls(name, samples, books)
+        return cls(name, whole_samples, whole_books)
 
 
 @dataclass(frozen=True, slots=True)

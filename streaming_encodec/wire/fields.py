@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from streaming_encodec.errors import PacketError
 
 MAX_CONTROL_BYTES = 2048
-"""Longest control message in UTF-8: room for a token, too short to be a weapon."""
+"""Longest control message in UTF-8: fits a token, and bounds the work that an attacker can cause."""
+
+_INVISIBLE = re.compile(
+    r"[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Controls, line ends, marks that turn the direction of text, halves of surrogate pairs, and what is not seen at all.
+
+A list of its own: `str.isprintable` changes with the version of Unicode, so two versions of Python would disagree
+about a room's name, and no other language has it.
+"""
+
+
+def is_visible(text: str) -> bool:
+    """Whether text that a stranger sent has only characters that can be seen, and spaces."""
+    return _INVISIBLE.search(text) is None
+
+
+def as_whole(value: object) -> int | None:
+    """The whole number that a JSON value is, in any of JSON's spellings: 1, 1.0 and 1e0 are one number.
+
+    Where all numbers are floating point, as in JavaScript, a program can't tell them apart. None for anything else;
+    true and false are no numbers.
+    """
+    if type(value) is int:
+        return value
+    return int(value) if type(value) is float and value.is_integer() else None
 
 
 class Fields:
@@ -47,17 +74,17 @@ class Fields:
         """Whether the field is there and not null."""
         return self._values.get(name) is not None
 
-    def text(self, name: str, longest: int) -> str:
-        """A string of 1 to ``longest`` printable characters."""
+    def text(self, name: str, longest: int, *, shortest: int = 1) -> str:
+        """A string of ``shortest`` to ``longest`` visible characters, see `is_visible`."""
         value = self._values.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.isprintable():
-            raise PacketError(f"field {name!r} is text of 1 to {longest} printable characters")
+        if not isinstance(value, str) or not shortest <= len(value) <= longest or not is_visible(value):
+            raise PacketError(f"field {name!r} is text of {shortest} to {longest} visible characters")
         return value
 
     def whole(self, name: str, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``; true and false are no numbers."""
-        value = self._values.get(name)
-        if type(value) is not int or not low <= value <= high:
+        """A whole number from ``low`` to ``high``, see `as_whole`."""
+        value = as_whole(self._values.get(name))
+        if value is None or not low <= value <= high:
             raise PacketError(f"field {name!r} is a whole number in {low}..{high}")
         return value
 
@@ -69,8 +96,10 @@ class Fields:
         return float(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """true or false; ``default`` where the field is missing."""
-        value = self._values.get(name, default)
+        """true or false; ``default`` where the field is missing or null."""
+        value = self._values.get(name)
+        if value is None:
+            return default
         if not isinstance(value, bool):
             raise PacketError(f"field {name!r} is true or false")
         return value
@@ -83,8 +112,10 @@ class Fields:
         return Fields(value)
 
     def objects(self, name: str, most: int) -> list[Fields]:
-        """A list of at most ``most`` objects; empty where the field is missing."""
-        value = self._values.get(name, [])
+        """A list of at most ``most`` objects; empty where the field is missing or null."""
+        value = self._values.get(name)
+        if value is None:
+            return []
         if not isinstance(value, list) or len(value) > most or not all(isinstance(v, dict) for v in value):
             raise PacketError(f"field {name!r} is a list of at most {most} objects")
         return [Fields(v) for v in value]

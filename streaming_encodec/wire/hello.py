@@ -180,7 +180,7 @@ class Welcome:
             sender=fields.whole("sender", 0, 0xFFFF),
             resume=fields.text("resume", 64) if fields.has("resume") else None,
             resumed=fields.flag("resumed"),
-            heartbeat_s=fields.number("heartbeat_s", 0.01, 3600.0),
+            heartbeat_s=fields.number("heartbeat_s", 0.01, 3600.0) if fields.has("heartbeat_s") else 5.0,
             speakers=tuple(s.whole("sender", 1, 0xFFFF) for s in fields.objects("speakers", 64)),
             protocol=fields.whole("protocol", PROTOCOL_VERSION, PROTOCOL_VERSION),
         )

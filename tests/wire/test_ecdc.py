@@ -187,12 +187,21 @@ def header_with(**changes: object) -> bytes:
         (header_with(lm=True), "language model"),
         (header_with(lm=None), "language model"),
         (header_with(nc=33), "33 codebooks"),
+        (header_with(nc=1e308), "codebooks"),
+        (header_with(al=1e300), "cut off"),
         (header_with(al=10**18), "cut off"),  # and no memory is taken for it
     ],
 )
 def test_bad_headers(data: bytes, says: str) -> None:
     with pytest.raises(FileFormatError, match=says):
         parse(data, MONO)
+
+
+def test_whole_numbers_may_have_a_point() -> None:
+    """As a writer has them for which all numbers are floating point."""
+    data, _ = make_file(MONO, 320, 1)
+    head = len(EcdcHeader("test", 320, 1).to_bytes())
+    assert parse(header_with(al=320.0, nc=1.0) + data[head:], MONO)[0] == EcdcHeader("x", 320, 1)
 
 
 def test_codes_above_the_codebook_are_damage() -> None:

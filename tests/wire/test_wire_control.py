@@ -77,12 +77,19 @@ def test_any_json_is_refused_or_read(value: object) -> None:
         '{"a":' * 400,
         '{"type":"joined","sender":' + "9" * 1900 + "}",
         '{"type":"joined","sender":1,"sender":2}',
-        '{"type":"joined","sender":1.0}',
+        '{"type":"joined","sender":1.5}',
+        '{"type":"joined","sender":1e999}',
+        '{"type":"joined","sender":-1e999}',
+        '{"type":"joined","sender":65535.5}',
+        '{"type":"joined","sender":"1"}',
+        '{"type":"joined","sender":null}',
         '{"type":"joined","sender":true}',
         '{"type":"joined","sender":0}',
         '{"type":"joined"}',
         '{"type":"nothing"}',
         '{"type":"bye","reason":"a\\u0007b"}',
+        '{"type":"bye","reason":"a\\u202eb"}',
+        '{"type":"bye","reason":1}',
         '{"type":"bye","reason":"\ud800"}',
         '{"type":"bye","reason":"x","retry_s":NaN}',
         '{"type":"bye","reason":"x","retry_s":1e999}',
@@ -102,6 +109,8 @@ def test_hostile_text(text: str | bytes) -> None:
     [
         ("role", "king"),
         ("protocol", 2),
+        ("protocol", True),
+        ("protocol", None),
         ("room", ""),
         ("room", "x" * 65),
         ("token", "x" * 1401),
@@ -116,6 +125,13 @@ def test_a_hello_that_is_wrong(field: str, value: object) -> None:
     good = json.loads(serialize_control(MESSAGES[0]))
     with pytest.raises(PacketError, match="field" if field != "format" else None):
         parse_control(json.dumps(good | {field: value}))
+
+
+@pytest.mark.parametrize("spelling", ["3", "3.0", "3e0", "30e-1", "0.3E+1"])
+def test_a_whole_number_has_many_spellings(spelling: str) -> None:
+    read = parse_control(f'{{"type":"joined","sender":{spelling}}}')
+    assert read == Joined(3)
+    assert serialize_control(read) == '{"type":"joined","sender":3}'
 
 
 def test_what_cannot_be_sent() -> None:
