@@ -1,35 +1,45 @@
-"""`streaming-encodec info`: what a file holds."""
+"""`streaming-encodec info`: what a file or a model holds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from streaming_encodec.cli.console import minutes, print_facts, print_json
+from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED
 from streaming_encodec.cli.options import JsonOption
 from streaming_encodec.errors import FileFormatError
 
-if TYPE_CHECKING:
-    from streaming_encodec.model.config import EncodecConfig
+_EXPORT_CONFIG = "codec.json"
 
 
 def command(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A sound file, an .ecdc file, a model's folder or a .th file."),
+        typer.Argument(
+            metavar="FILE",
+            help="A sound file, an .ecdc file, a model's folder, a .th file, an exported codec's folder, or the name "
+            "of a model, see `models`.",
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a sound file, an .ecdc file or a model holds, from its header alone."""
+    """Say what a sound file, an .ecdc file or a model holds.
+
+    Of a model also its fingerprint, by which the two ends of a call know that they have the same one.
+    """
     if not file.exists():
-        raise FileFormatError(f"{file}: cannot be read: no such file; check the name")
-    if file.is_dir():
-        facts = _model_folder(file)
-    elif file.suffix == ".th":
-        facts = _model_file(file)
+        name = file.as_posix()
+        if name not in (DEFAULT_MODEL, *PUBLISHED, *PUBLISHED.values()):
+            raise FileFormatError(f"{file}: cannot be read: no such file, and no name that `models` lists; check it")
+        facts = _model(PUBLISHED.get(name, name))
+    elif (file / _EXPORT_CONFIG).is_file():
+        facts = _export(file)
+    elif file.is_dir() or file.suffix == ".th":
+        facts = _model(file)
     elif _begins_as_ecdc(file):
         facts = _ecdc(file)
     else:
@@ -83,19 +93,12 @@ def _sound(file: Path) -> dict[str, Any]:
     }
 
 
-def _model_folder(folder: Path) -> dict[str, Any]:
-    from streaming_encodec.model.config import EncodecConfig
-
-    return _model_facts(EncodecConfig.from_json(folder / "config.json"))
-
-
-def _model_file(file: Path) -> dict[str, Any]:
+def _model(name: str | Path) -> dict[str, Any]:
     from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.fingerprint import fingerprint
 
-    return _model_facts(EncodecModel.from_pretrained(file).config)
-
-
-def _model_facts(config: EncodecConfig) -> dict[str, Any]:
+    model = EncodecModel.from_pretrained(name)
+    config = model.config
     return {
         "kind": "model",
         "sample_rate": config.sampling_rate,
@@ -106,6 +109,25 @@ def _model_facts(config: EncodecConfig) -> dict[str, Any]:
         "num_codebooks": config.num_quantizers,
         "codebook_size": config.codebook_size,
         "streams_by": "samples" if config.streams_by_sample else "segments",
+        "fingerprint": fingerprint(model),
+    }
+
+
+def _export(folder: Path) -> dict[str, Any]:
+    from streaming_encodec.engines.ort_folder import ExportedFolder
+
+    config = ExportedFolder.load(folder).config
+    return {
+        "kind": "exported codec",
+        "sample_rate": config["sampling_rate"],
+        "channels": config["channels"],
+        "bandwidths_kbps": [entry["kbps"] for entry in config["bandwidths"]],
+        "hop_length": config["hop_length"],
+        "frame_ms": 1000 * config["hop_length"] / config["sampling_rate"],
+        "num_codebooks": config["num_codebooks"],
+        "codebook_size": config["codebook_size"],
+        "weights": config["weights"],
+        "fingerprint": config["model"],
     }
 
 

@@ -8,8 +8,10 @@ import pytest
 import soundfile
 import torch
 from cli_kit import CLIP, Run, noise
+from original_encodec import save_th, small_original
 
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.net.formats import stream_format
 
 
 def sound_of(path: Path) -> np.ndarray:
@@ -160,6 +162,20 @@ def test_info(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:
         "samples",
     )
     assert "24000" in run("info", speech).out
+
+
+def test_info_tells_the_fingerprint_of_a_model_in_every_form(run: Run, mono_model: Path, tmp_path: Path) -> None:
+    fingerprint = stream_format(EncodecModel.from_pretrained(mono_model)).model
+    run("export", mono_model, tmp_path / "exported")
+    for form in (mono_model, tmp_path / "exported"):
+        facts = run("info", form, "--json").json
+        assert (facts["fingerprint"], facts["num_codebooks"], facts["sample_rate"]) == (fingerprint, 8, 24_000), form
+        assert fingerprint in run("info", form).out
+    original = small_original(24_000)
+    th = run("info", save_th(original, tmp_path / "model.th"), "--json").json
+    assert th["fingerprint"] == stream_format(EncodecModel.from_pretrained(tmp_path / "model.th")).model
+    bundled = run("info", "voice-24khz", "--json").json
+    assert bundled["fingerprint"] == stream_format(EncodecModel.from_pretrained("voice-24khz")).model
 
 
 def test_models(run: Run) -> None:
