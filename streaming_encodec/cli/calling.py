@@ -13,6 +13,7 @@ import typer
 
 from streaming_encodec.cli.interrupt import ending_signals
 from streaming_encodec.net.config import DEFAULT_PORT, client_tls
+from streaming_encodec.text_files import decode_text
 
 if TYPE_CHECKING:
     from streaming_encodec.net.client import CallStatistics
@@ -28,22 +29,32 @@ TokenOption = Annotated[
     typer.Option(help="Token, or @FILE to read it from a file: others can see what a command line says."),
 ]
 
-CaOption = Annotated[Path | None, typer.Option(help="Certificate, PEM, of a relay that the system does not know.")]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(help="Certificate, PEM, that a wss:// relay is trusted by, besides those of the system."),
+]
 
 
 def read_token(token: str | None) -> str | None:
-    """The token itself, out of its file if it was given as `@FILE`."""
+    """The token itself, out of its file if it was given as `@FILE`, whatever program wrote that."""
     if token is None or not token.startswith("@"):
         return token
     try:
-        return Path(token[1:]).read_text(encoding="ascii").strip()
+        return decode_text(Path(token[1:]).read_bytes()).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{token[1:]}: cannot be read: {error}", param_hint="--token") from error
 
 
-def tls_of(authority: Path | None) -> ssl.SSLContext | None:
-    """The TLS context for `--ca`."""
-    return None if authority is None else client_tls(authority)
+def tls_of(authority: Path | None, url: str) -> ssl.SSLContext | None:
+    """The TLS context for `--ca`; None without it. Raises typer.BadParameter for an address that has no TLS."""
+    if authority is None:
+        return None
+    if url.partition("://")[0].lower() != "wss":
+        raise typer.BadParameter(
+            f"{url} has no TLS, so there is no certificate to check: write wss://, or leave --ca out",
+            param_hint="--ca",
+        )
+    return client_tls(authority)
 
 
 def on_interrupt() -> asyncio.Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -11,10 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from streaming_encodec.cli.calling import CaOption, tls_of
 from streaming_encodec.cli.console import out, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
 from streaming_encodec.cli.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
-from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.errors import CallError, StreamingEncodecError
 
 _COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
 
@@ -31,6 +33,7 @@ class Finding:
 
 def doctor_command(
     url: Annotated[str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")] = None,
+    ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
@@ -38,10 +41,13 @@ def doctor_command(
 ) -> None:
     """Look at everything a call needs: PortAudio, devices, rates, speed, relay. Exit code 1 if something is
     bad."""
+    if ca is not None and url is None:
+        raise typer.BadParameter("which relay? give --url", param_hint="--ca")
+    tls = None if url is None else tls_of(ca, url)
     use_threads(threads)
     findings = [*look_at_sound(), *_look(lambda: look_at_speed(model, engine), "speed")]
     if url is not None:
-        findings += _look(lambda: look_at_relay(url), "relay")
+        findings += _look(lambda: look_at_relay(url, tls), "relay")
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
@@ -111,40 +117,39 @@ def look_at_speed(model: str, engine: str) -> list[Finding]:
     return [Finding("speed", "ok", details)]
 
 
-def look_at_relay(url: str) -> list[Finding]:
+def look_at_relay(url: str, tls: ssl.SSLContext | None = None) -> list[Finding]:
     """Whether something that speaks WebSocket and our protocol answers, and how soon."""
-    return [asyncio.run(_visit(url))]
+    return [asyncio.run(_visit(url, tls))]
 
 
-async def _visit(url: str) -> Finding:
+async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     import time
 
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-    from websockets.typing import Subprotocol
+    from websockets.exceptions import ConnectionClosed
 
     from streaming_encodec.net.config import SUBPROTOCOL
-    from streaming_encodec.net.trouble import explain, in_words
+    from streaming_encodec.net.dial import DIAL_ERRORS, RelayAddress
 
     begin = time.perf_counter()
     try:
-        async with asyncio.timeout(5.0):
-            async with connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None) as socket:
-                opened = time.perf_counter()
+        address = RelayAddress(url, tls)
+    except CallError as error:
+        return Finding("relay", "bad", str(error))
+    try:
+        async with await address.connect() as socket:
+            opened = time.perf_counter()
+            async with asyncio.timeout(5.0):
                 await (await socket.ping())
-                answer_ms = 1000 * (time.perf_counter() - opened)
-                spoken = socket.subprotocol
-    except (OSError, TimeoutError, InvalidHandshake) as error:
-        return Finding(
-            "relay",
-            "bad",
-            f"no relay answers at {url} ({in_words(error)})",
-            "start one with `streaming-encodec serve`, or check host, port and firewall",
-        )
-    except (InvalidURI, ValueError):  # a port or a host's name that cannot be is the latter
-        return Finding("relay", "bad", f"{url} is no WebSocket address", "write ws://host:port or wss://host")
+            answer_ms = 1000 * (time.perf_counter() - opened)
+            spoken = socket.subprotocol
     except ConnectionClosed as error:
-        return Finding("relay", "bad", f"{url} ends the connection at once", str(explain(url, error)))
+        return Finding("relay", "bad", f"{url} ends the connection at once", str(await address.explain(error)))
+    except CallError as error:
+        return Finding("relay", "bad", str(error))
+    except DIAL_ERRORS as error:
+        absent = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
+        cure = "start one with `streaming-encodec serve`, or check host, port and firewall" if absent else ""
+        return Finding("relay", "bad", str(await address.explain(error)), cure)
     if spoken != SUBPROTOCOL:
         return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
     opening_ms = 1000 * (opened - begin)

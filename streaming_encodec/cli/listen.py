@@ -64,7 +64,7 @@ def listen_command(
         room=room,
         role="subscribe",
         max_codebooks=max_codebooks,
-        tls=tls_of(ca),
+        tls=tls_of(ca, url),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep))
     if as_json:

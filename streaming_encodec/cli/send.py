@@ -90,7 +90,7 @@ def send_command(
         ),
         dtx=dtx,
         adapt=adapt,
-        tls=tls_of(ca),
+        tls=tls_of(ca, url),
     )
     # A missing microphone is told before anybody is called.
     speaks = source if source is not None else _open_microphone(input_device, loaded.config.sampling_rate)

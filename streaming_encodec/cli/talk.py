@@ -163,7 +163,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             bandwidth=kbps,
             engine=fast,
             sending=SenderSettings(frames_per_packet=wishes.frames_per_packet),
-            tls=tls_of(wishes.ca),
+            tls=tls_of(wishes.ca, wishes.url),
             detour=Detour(wishes.loss / 100, wishes.jitter) if wishes.loss or wishes.jitter else None,
             playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
         )

@@ -25,7 +25,7 @@ from streaming_encodec.net.presence import Presence
 from streaming_encodec.net.room_name import check_room_name
 from streaming_encodec.net.speaking import OutgoingVoice
 from streaming_encodec.net.statistics import CallStatistics
-from streaming_encodec.net.token_source import TokenSource
+from streaming_encodec.net.token_source import TokenSource, clean_token
 from streaming_encodec.net.tokens import role_of, token_claims
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.voice.detour import Detour
@@ -65,7 +65,7 @@ class VoiceClient:
         playout: habits of the jitter buffers. decoder: in place of its own.
         detour: a bad network for what arrives, to try things with.
         clock: seconds, monotonic; what arrivals are timed by, and what `pull` and `read` are told.
-        tls: for a relay whose certificate the system does not know, see `client_tls`.
+        tls: for a relay with a certificate of its own, see `client_tls`; None trusts what the system trusts.
         give_up_s: after an outage of so long the call is over.
 
     Raises:
@@ -94,6 +94,8 @@ class VoiceClient:
         tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
     ) -> None:
+        if isinstance(token, str):
+            token = clean_token(token)
         claims = token_claims(token) if isinstance(token, str) else {}
         role = role or role_of(claims)
         if role not in ROLES:

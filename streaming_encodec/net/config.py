@@ -10,6 +10,7 @@ from pathlib import Path
 from streaming_encodec.errors import CallError
 from streaming_encodec.net.limits import RelayLimits
 from streaming_encodec.net.tokens import TokenKey
+from streaming_encodec.text_files import decode_text
 
 DEFAULT_PORT = 8765
 SUBPROTOCOL = "streaming-encodec.v1"
@@ -88,10 +89,16 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def client_tls(authority: Path) -> ssl.SSLContext:
-    """A client's TLS context that trusts the certificates in this PEM file besides those of the system."""
+    """A client's TLS context that trusts the certificates in this PEM file besides those of the system.
+
+    Raises CallError for a file that has none.
+    """
     context = ssl.create_default_context()
     try:
-        context.load_verify_locations(authority)
-    except (OSError, ssl.SSLError) as error:
-        raise CallError(f"certificate {authority}: {error}") from error
+        context.load_verify_locations(cadata=decode_text(authority.read_bytes()))
+    except OSError as error:  # an ssl.SSLError is one too
+        why = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise CallError(f"certificate {authority}: cannot be read: {why}") from error
+    except (ValueError, TypeError) as error:  # no text, or no ASCII
+        raise CallError(f"certificate {authority}: cannot be read: it is no PEM file") from error
     return context

@@ -14,15 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-from websockets.typing import Subprotocol
+from websockets.exceptions import ConnectionClosed
 
 from streaming_encodec.errors import CallError, PacketError
 from streaming_encodec.net.closing import FINAL_CODES
-from streaming_encodec.net.config import SUBPROTOCOL
 from streaming_encodec.net.connection import limit_unsent
-from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.dial import DIAL_ERRORS, OPEN_S, RelayAddress
 from streaming_encodec.net.logs import event
 from streaming_encodec.net.seat_connection import SeatConnection
 from streaming_encodec.net.token_source import TokenSource, fetch_token
@@ -38,7 +35,6 @@ from streaming_encodec.wire.hello import Hello, Welcome
 
 _QUEUE_PACKETS = 20
 _QUEUE_CONTROLS = 32
-_OPEN_S = 5.0
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.2
 """Back within two seconds after the relay is, with the time a handshake takes."""
@@ -66,10 +62,13 @@ class Link:
     """One seat in one room, through as many connections as it takes.
 
     Args:
-        url: `ws://host:port` or `wss://…`.
+        url: `ws://host:port` or `wss://…`. tls: see `RelayAddress`.
         hello: who comes; its token and resume fields are filled in here.
         on_packet: called with each packet. on_control: with each control message, the welcomes among them.
         give_up_s: after an outage of so long the call is over; None tries for ever.
+
+    Raises:
+        CallError: the address is none.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Link:
         self._token = token
         self._on_packet = on_packet
         self._on_control = on_control
-        self._tls = tls
+        self._address = RelayAddress(url, tls)
         self._give_up_s = give_up_s
         self._chance = chance
         self._socket: SeatConnection | None = None
@@ -110,9 +109,9 @@ class Link:
     async def open(self) -> Welcome:
         """Connect for the first time. Raises CallError where that fails, with what to do about it."""
         try:
-            socket, welcome = await self._connect(await fetch_token(self._token, _OPEN_S))
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed, ValueError) as error:
-            raise explain(self.url, error) from error
+            socket, welcome = await self._connect(await fetch_token(self._token, OPEN_S))
+        except (*DIAL_ERRORS, ConnectionClosed) as error:
+            raise await self._address.explain(error) from error
         self._task = asyncio.create_task(self._run(socket))
         return welcome
 
@@ -189,26 +188,10 @@ class Link:
     # -- inside ---------------------------------------------------------------------------------------------
 
     async def _connect(self, token: str | None) -> tuple[SeatConnection, Welcome]:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        socket = await connect(
-            self.url,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            additional_headers=headers,
-            user_agent_header=None,
-            open_timeout=_OPEN_S,
-            ping_interval=5.0,
-            ping_timeout=10.0,
-            close_timeout=1.0,
-            max_size=MAX_MESSAGE_BYTES,
-            write_limit=WRITE_LIMIT_BYTES,
-            ssl=self._tls,
-            create_connection=SeatConnection,
-        )
-        assert isinstance(socket, SeatConnection)  # made by create_connection
+        socket = await self._address.connect(token)
         limit_unsent(socket.transport.get_extra_info("socket"))
         try:
-            async with asyncio.timeout(_OPEN_S):
+            async with asyncio.timeout(OPEN_S):
                 resume = self.welcome.resume if self.welcome is not None else None
                 await socket.send(serialize_control(replace(self._hello, resume=resume)))
                 welcome = parse_control(await socket.recv())
@@ -305,14 +288,14 @@ class Link:
             attempt += 1
             token, no_token = None, None
             try:
-                token = await fetch_token(self._token, _OPEN_S)
+                token = await fetch_token(self._token, OPEN_S)
             except CallError as error:  # the ticket may do without; if not, there may be one the next time
                 no_token = error
             try:
                 return (await self._connect(token))[0]
-            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+            except (*DIAL_ERRORS, ConnectionClosed) as error:
                 if not is_transient(error) and (no_token is None or not is_not_allowed(error)):
-                    raise explain(self.url, error) from error
+                    raise await self._address.explain(error) from error
                 if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:
                     raise CallError(
                         f"no connection to {self.url} for {self._give_up_s:g} s: the call is over"

@@ -7,6 +7,7 @@ of the two is a property of the key, never of the token.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import re
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from streaming_encodec.errors import CallError
 from streaming_encodec.net.closing import CloseCode, Refused, not_allowed
 from streaming_encodec.net.room_name import check_room_name
+from streaming_encodec.text_files import decode_text, encoding_of
 from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS
 
 AUDIENCE = "streaming-encodec"
@@ -82,6 +84,7 @@ class TokenKey:
                 f"token key {path}: an SSH public key is no secret: give an Ed25519 key in PEM, as "
                 "`openssl genpkey -algorithm ed25519` makes them, or `streaming-encodec token --new-key FILE`"
             )
+        data = _without_mark(data)
         if not data.lstrip().startswith(b"-----BEGIN"):
             return cls.from_secret(data.strip())
         try:
@@ -132,6 +135,18 @@ class TokenKey:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise CallError(f"the token is longer than {MAX_TOKEN_CHARACTERS} characters: use shorter names")
         return token
+
+
+def _without_mark(data: bytes) -> bytes:
+    """A text file's bytes as an editor without a byte-order mark would write them; other bytes as they are.
+
+    A PEM file that is not known as one would become a shared secret, and a public key is none.
+    """
+    if encoding_of(data) != "utf-8":
+        with contextlib.suppress(UnicodeDecodeError):
+            text = decode_text(data)
+            return text.encode() if text.isascii() else data
+    return data
 
 
 class TokenChecker:

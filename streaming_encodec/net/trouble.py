@@ -6,10 +6,19 @@ import errno
 import socket
 import ssl
 
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.net.closing import FINAL_CODES, CloseCode
+from streaming_encodec.net.proxies import Proxy
 
 _BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
 
@@ -25,26 +34,82 @@ _WHY = {
 }
 
 
-def explain(url: str, error: Exception) -> CallError:
-    """The error that a user sees, with what to do about it."""
+_NO_TLS_REASONS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
+"""What OpenSSL makes of an answer that is no TLS, by its versions."""
+_OTHER_HOST = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+_OTHER_TIME = frozenset({9, 10})
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
+def explain(url: str, error: Exception, proxy: Proxy | None = None) -> CallError:
+    """The error that a user sees, with what to do about it. proxy: the one that the connection went through."""
     if isinstance(error, ConnectionClosed) and error.rcvd is not None:
         code, reason = error.rcvd.code, error.rcvd.reason
         why = _WHY.get(CloseCode(code)) if code in CloseCode.__members__.values() else None
         return CallError(why or f"the relay ended the call: {reason or code}")
     if isinstance(error, ssl.SSLError):
-        return CallError(f"{url}: no secure connection ({error.reason or error}); see --ca for a relay's own")
+        return CallError(f"{url}: no secure connection: {_tls_in_words(error)}{_by_way_of(proxy)}")
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _BUSY_STATUSES:
             return CallError(f"the relay at {url} is full or restarting (HTTP {status}): try later")
-        return CallError(f"{url} is no relay that takes this client (HTTP {status})")
+        return CallError(f"{url} is no relay that takes this client (HTTP {status}){_by_way_of(proxy)}")
+    if proxy is not None and isinstance(error, OSError | TimeoutError | ProxyError):
+        return CallError(
+            f"no way to {url} through {proxy}: {_proxy_in_words(error)}. "
+            "Set that variable to a proxy that works, or name the relay's host in no_proxy"
+        )
     if isinstance(error, OSError | TimeoutError):
         return CallError(f"no relay at {url} ({in_words(error)}): is it running? `streaming-encodec serve` starts one")
     # A port or a host's name that cannot be is a ValueError; so is a bad certificate, which is an OSError too.
     if isinstance(error, InvalidURI | ValueError):
         reason = error.msg if isinstance(error, InvalidURI) else str(error)
         return CallError(f"{url} is no WebSocket address ({reason}): write ws://host:port or wss://host")
+    if isinstance(error, InvalidMessage):
+        return CallError(f"{url} is no relay: what answers there is no HTTP{_by_way_of(proxy)}")
     return CallError(f"no connection to {url}: {error}")
+
+
+def _by_way_of(proxy: Proxy | None) -> str:
+    return "" if proxy is None else f"; the connection goes through {proxy}"
+
+
+def _tls_in_words(error: ssl.SSLError) -> str:
+    """What a failed TLS handshake means to a person, with the cure."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS fails ({error.reason or error})"
+    code = getattr(error, "verify_code", 0)
+    why = getattr(error, "verify_message", "") or error.reason
+    if code in _OTHER_HOST:
+        return f"its certificate is for another host ({why}): use the name that it is for"
+    if code in _OTHER_TIME:
+        return f"its certificate is not valid now ({why}): it needs a new one, or a clock is wrong"
+    return (
+        f"its certificate is not trusted by this system ({why}). "
+        "If the relay has one of its own, give that with --ca FILE (in Python: tls=client_tls(FILE))"
+    )
+
+
+def _proxy_in_words(error: Exception) -> str:
+    """What a proxy's failure means to a person."""
+    if isinstance(error, InvalidProxyStatus):
+        status = error.response.status_code
+        if status == 407:
+            return "it wants a name and a password (HTTP 407), written SCHEME://NAME:PASSWORD@HOST:PORT"
+        return f"it does not let this through (HTTP {status})"
+    if isinstance(error, InvalidProxyMessage):
+        return "what answers there is no HTTP proxy"
+    if isinstance(error, ProxyError) and error.__cause__ is not None:
+        return str(error.__cause__)
+    return in_words(error)
+
+
+def is_no_tls(error: Exception) -> bool:
+    """Whether the other end of a TLS handshake may speak none."""
+    if isinstance(error, ssl.SSLError):
+        return not isinstance(error, ssl.SSLCertVerificationError) and (error.reason or "") in _NO_TLS_REASONS | {""}
+    return isinstance(error, ConnectionResetError | ConnectionAbortedError)
 
 
 def in_words(error: Exception) -> str:
@@ -56,7 +121,9 @@ def in_words(error: Exception) -> str:
         return "no such host"
     if isinstance(error, TimeoutError):
         return "no answer"
-    return str(error)
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return "it hangs up at once"
+    return str(error) or type(error).__name__
 
 
 def is_not_allowed(error: Exception) -> bool:

@@ -414,6 +414,20 @@ async def test_compressed_frames(relay: Relay) -> None:
         assert await closed_with(socket) == CloseCode.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize("greeted", [False, True])
+async def test_a_message_of_empty_fragments_without_end(relay: Relay, greeted: bool) -> None:
+    """No fragment counts towards the longest message, so their number is what must be bounded."""
+    async with guest(relay) as socket:
+        if greeted:
+            await enter(socket)
+        socket.transport.write(Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True))
+        fragment = Frame(Opcode.CONT, b"", fin=False).serialize(mask=True)
+        for _ in range(50):
+            socket.transport.write(100 * fragment)
+        # Or sooner, for frames that come too fast.
+        assert await closed_with(socket) in (CloseCode.TOO_BIG, 1008, CloseCode.TOO_FAST)
+
+
 async def test_unmasked_frames(relay: Relay) -> None:
     async with seated(relay) as (socket, _):
         socket.transport.write(Frame(Opcode.BINARY, voice(1)).serialize(mask=False))

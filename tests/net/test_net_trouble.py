@@ -66,4 +66,4 @@ def test_a_certificate_that_nobody_knows_is_not_a_wrong_address() -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.reason = "CERTIFICATE_VERIFY_FAILED"
     assert isinstance(error, ValueError)
-    assert "see --ca" in str(explain("wss://x", error))
+    assert "--ca FILE" in str(explain("wss://x", error))
