@@ -13,14 +13,17 @@ import typer
 
 from streaming_encodec.cli.console import note
 from streaming_encodec.net.config import DEFAULT_PORT, RelayConfig, server_tls
-from streaming_encodec.net.limits import MAX_SPEAKERS, RelayLimits
-from streaming_encodec.net.logs import JsonFormatter
+from streaming_encodec.net.descriptors import raise_descriptor_limit
+from streaming_encodec.net.limits import MAX_SPEAKERS, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.net.logs import JsonFormatter, OncePerMinute, event, log_loop_error
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.net.tokens import TokenKey
 
 _LIMITS = RelayLimits()
 _WHO = "Who may come in"
 _LIMIT = "Limits"
+_OWN_DESCRIPTORS = 64
+"""What the process has open besides connections: libraries, the log, listening sockets."""
 
 
 def serve_command(
@@ -55,7 +58,7 @@ def serve_command(
         ),
     ] = False,
     public_metrics: Annotated[
-        bool, typer.Option("--public-metrics", help="Answer /metrics to other machines too.")
+        bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
     ] = False,
     drain_s: Annotated[float, typer.Option(min=0.0, help="Seconds that calls may go on after SIGTERM.")] = 3.0,
     max_connections: Annotated[
@@ -103,6 +106,8 @@ def serve_command(
 async def _serve(config: RelayConfig) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_loop_error)
+    _provide_descriptors(config.limits.max_connections)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, stop.set)
@@ -121,13 +126,28 @@ async def _serve(config: RelayConfig) -> None:
         drained.cancel()
 
 
+def _provide_descriptors(max_connections: int) -> None:
+    """Let the process open as many sockets as it promises connections; say so where the system does not allow it."""
+    needed = max_connections + UNANSWERED_CONNECTIONS + _OWN_DESCRIPTORS
+    allowed = raise_descriptor_limit(needed)
+    if allowed is not None and allowed < needed:
+        event(
+            "few_descriptors",
+            logging.WARNING,
+            allowed=allowed,
+            needed=needed,
+            hint=f"raise the limit (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-connections",
+        )
+
+
 def _log_json(verbose: bool) -> None:
+    """Everything that is logged in this process goes to stderr as JSON, asyncio's and other libraries' too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger("streaming_encodec.net")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler.addFilter(OncePerMinute())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("streaming_encodec.net").setLevel(logging.INFO)
     # What strangers' broken handshakes look like is of interest to those who ask for it.
     logging.getLogger("streaming_encodec.net.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 

@@ -18,6 +18,8 @@ class CloseCode(IntEnum):
     """Sent by the WebSocket layer: compressed, masked wrongly, bad fragments."""
     INVALID_TEXT = 1007
     TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    """A fault of the relay's own; also a ping that was not answered."""
     RESTARTING = 1012
     TRY_LATER = 1013
     """A room, the rooms or the speakers are full."""

@@ -11,14 +11,22 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import Event, State
 
 from streaming_encodec.net.closing import Refused
-from streaming_encodec.net.limits import MOST_UNSENT_BYTES, UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.intake import Intake
+from streaming_encodec.net.limits import (
+    MOST_UNSENT_BYTES,
+    READ_BYTES,
+    UNSENT_LIMIT_BYTES,
+    WRITE_LIMIT_BYTES,
+    RelayLimits,
+)
 from streaming_encodec.net.outbox import Outbox
 
 # Not in the socket module before Python 3.14, nor on every system.
@@ -35,6 +43,9 @@ class Doorkeeper(Protocol):
     def gone(self, connection: VoiceConnection) -> None:
         """It is over."""
 
+    def flooded(self, connection: VoiceConnection) -> None:
+        """It sends more bytes or frames than its `Intake` allows. Nothing more of it is read."""
+
 
 def binary_frame(packet: bytes) -> bytes:
     """A packet as a WebSocket message of a server, ready for any number of sockets."""
@@ -49,12 +60,18 @@ def text_frame(message: str) -> bytes:
 class VoiceConnection(ServerConnection):
     """One client of the relay."""
 
-    def __init__(self, *args: Any, doorkeeper: Doorkeeper, queue_frames: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, doorkeeper: Doorkeeper, limits: RelayLimits, clock: Callable[[], float], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._doorkeeper = doorkeeper
+        self._clock = clock
+        self._intake = Intake(limits, clock())
+        self._flooding = False
         self._full = False
         self._full_since_s = 0.0
-        self.outbox = Outbox(queue_frames)
+        self._ending_since_s: float | None = None
+        self.outbox = Outbox(limits.queue_frames)
         self.address = ""
         self.closing = False
         """Set by the relay once it has decided to close this connection."""
@@ -76,10 +93,29 @@ class VoiceConnection(ServerConnection):
         self._doorkeeper.gone(self)
 
     def data_received(self, data: bytes) -> None:
-        """Cut off who makes the WebSocket layer answer (pings) and does not read the answers."""
-        super().data_received(data)
+        """Take in what fits the budget, piece by piece, so that a flood is noticed after little work.
+
+        Cuts off a client that makes the WebSocket layer answer (pings) and does not read the answers.
+        """
+        for at in range(0, len(data), READ_BYTES):
+            if self._flooding or self.transport.is_closing():
+                return
+            piece = data[at : at + READ_BYTES]
+            if self._intake.data(len(piece), self._clock()):
+                super().data_received(piece)
+            else:
+                self._flooding = True
+            if self._flooding:
+                self.transport.pause_reading()
+                self._doorkeeper.flooded(self)
         if self.transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
             self.transport.abort()
+
+    def process_event(self, event: Event) -> None:
+        """Count each frame, those that no message comes of too; `data_received` acts on it."""
+        if isinstance(event, Frame) and not self._intake.frame(event, self._clock()):
+            self._flooding = True
+        super().process_event(event)
 
     def pause_writing(self) -> None:
         """The transport is full."""
@@ -121,15 +157,42 @@ class VoiceConnection(ServerConnection):
         self.transport.write(data)
         return True
 
+    # -- going on, and ending --------------------------------------------------------------------------------
+
+    def seated(self) -> None:
+        """The client has a seat, and with it the budget of a stream."""
+        self._intake.seated(self._clock())
+
     def stalled_s(self, now_s: float) -> float:
-        """How long this peer has read nothing while there was something to read."""
+        """How long this peer has read nothing while there was something to read; `now_s` is the loop's time."""
         return now_s - self._full_since_s if self._full else 0.0
+
+    def stood_still(self, seconds: float, now_s: float) -> None:
+        """The relay itself did not run for so long: this peer could not read in that time."""
+        self._full_since_s = min(now_s, self._full_since_s + seconds)
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether this connection should have ended a while ago; to be asked again and again.
+
+        A peer can leave a close frame unanswered, or not read the last bytes, for as long as it likes.
+        """
+        if self.protocol.state is not State.CLOSING and not self.transport.is_closing():
+            return False
+        if self._ending_since_s is None:
+            self._ending_since_s = now_s
+        return now_s - self._ending_since_s >= _CLOSE_S
 
     async def refuse(self, refused: Refused) -> None:
         """Close with a code; a peer that does not read or answer is cut off after a moment."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await self.close(refused.code, refused.reason)
+                if self._flooding and self.protocol.state is State.OPEN:
+                    # Its answer would come behind the flood, which is not read: send the code and the end at once.
+                    self.protocol.fail(refused.code, refused.reason)
+                    self.send_data()
+                    await self.wait_closed()
+                else:
+                    await self.close(refused.code, refused.reason)
         if self.transport is not None:
             self.transport.abort()
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
+from streaming_encodec.net.closing import CloseCode, Refused
 from streaming_encodec.net.config import RelayConfig, address_group
 from streaming_encodec.net.connection import VoiceConnection
-from streaming_encodec.net.http import answer_plain
+from streaming_encodec.net.http import answer_plain, is_forwarded
 from streaming_encodec.net.limits import UNANSWERED_CONNECTIONS
+from streaming_encodec.net.logs import event
 from streaming_encodec.net.metrics import Metrics
 
 
 class Entrance:
     """The connections of a relay, of all and of each address; a `Doorkeeper`.
 
-    draining: set it to let nobody in any more.
+    close: closes a connection with a code. draining: set it to let nobody in any more.
     """
 
-    def __init__(self, config: RelayConfig, metrics: Metrics) -> None:
-        self._config, self._metrics = config, metrics
+    def __init__(
+        self, config: RelayConfig, metrics: Metrics, close: Callable[[VoiceConnection, Refused], None]
+    ) -> None:
+        self._config, self._metrics, self._close = config, metrics, close
         self._addresses: Counter[str] = Counter()
         self.connections: set[VoiceConnection] = set()
         self.draining = False
@@ -37,7 +44,7 @@ class Entrance:
             len(self.connections) > limits.max_connections + UNANSWERED_CONNECTIONS
             or self._addresses[group] > limits.max_connections_per_address + UNANSWERED_CONNECTIONS
         ):
-            connection.transport.abort()
+            self._cut_off(connection, "too many connections")
 
     def gone(self, connection: VoiceConnection) -> None:
         """Uncount it."""
@@ -47,16 +54,30 @@ class Entrance:
         if not self._addresses[group]:
             del self._addresses[group]
 
+    def flooded(self, connection: VoiceConnection) -> None:
+        """Close a connection that sends too much; cut it off where no close code can be sent (any more)."""
+        if connection.protocol.state is State.OPEN and not connection.closing:
+            self._close(connection, Refused(CloseCode.TOO_FAST, "more bytes or frames than allowed"))
+        elif connection.protocol.state is State.CONNECTING:
+            self._cut_off(connection, "too many bytes before the handshake")
+        else:
+            connection.transport.abort()
+
+    def _cut_off(self, connection: VoiceConnection, reason: str) -> None:
+        self._metrics.counts["cut_off"] += 1
+        event("cut_off", logging.WARNING, cause=reason, reason=reason, address=connection.address)
+        connection.transport.abort()
+
     def answer(self, connection: VoiceConnection, request: Request, *, rooms: int, seats: int) -> Response | None:
         """What an HTTP request gets; None lets the WebSocket handshake go on."""
-        limits = self._config.limits
+        config, limits = self._config, self._config.limits
         gauges = {
             "connections_open": len(self.connections),
             "rooms": rooms,
             "seats": seats,
             "draining": int(self.draining),
         }
-        plain = answer_plain(self._config, self._metrics, gauges, connection, request)
+        plain = answer_plain(config, self._metrics, gauges, connection, request)
         if plain is not None:
             return plain
         if self.draining:
@@ -65,4 +86,7 @@ class Entrance:
             return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many connections of one address\n")
         if len(self.connections) > limits.max_connections:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        if config.token_key is None and not config.insecure and is_forwarded(request.headers):
+            # It listens to this machine only, and so asks for no tokens; this client is somewhere else.
+            return connection.respond(HTTPStatus.FORBIDDEN, "behind a proxy this relay needs --key or --insecure\n")
         return None

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import logging
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from streaming_encodec.net.bucket import Bucket
 from streaming_encodec.net.config import address_group
-from streaming_encodec.net.limits import UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.net.limits import ACCEPTED_AT_ONCE, READ_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.net.logs import event
+from streaming_encodec.net.metrics import Metrics
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_MANY_ADDRESSES = 1024
+# The system as a whole has no more of these, so closing one of our own does not help.
+_SYSTEM_IS_FULL = (errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(slots=True)
+class _Address:
+    openings: Bucket
+    open: int = 0
 
 
 class Gate:
     """The caps beyond which a connection is not even answered, over all sockets that it listens on.
 
-    asyncio tells nobody of a connection before its TLS handshake is done, so whoever begins none could hold as many
-    as there are descriptors. This counts where asyncio accepts through the socket object: everywhere but on Windows,
-    where `Entrance` counts, after the handshake.
+    asyncio reports a connection after its TLS handshake, so a client that begins none could hold as many as there are
+    descriptors. This counts where asyncio accepts through the socket object: everywhere but on Windows, where
+    `Entrance` counts, after the handshake. It caps what is open, in all and of one address, and how often one address
+    opens: an address may replace all of its connections once a second.
     """
 
-    def __init__(self, limits: RelayLimits) -> None:
+    def __init__(self, limits: RelayLimits, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._most = limits.max_connections + UNANSWERED_CONNECTIONS
         self._most_of_address = limits.max_connections_per_address + UNANSWERED_CONNECTIONS
-        self._open: Counter[str] = Counter()
+        self._openings_per_s = limits.max_connections_per_address
+        self._metrics = metrics
+        self._clock = clock
+        self._addresses: dict[str, _Address] = {}
+        self._sweep_at = _MANY_ADDRESSES
+        self.open = 0
+        """Connections that are open now."""
 
     async def listen(self, host: str, port: int) -> list[socket.socket]:
         """A socket bound to each address of `host` ("" is every one), as asyncio does it. Raises OSError."""
@@ -50,29 +76,67 @@ class Gate:
     def admit(self, address: str) -> Callable[[], None] | None:
         """Count a connection; returns what is to be called when it is over, None if there are too many."""
         group = address_group(address)
-        if self._open.total() >= self._most or self._open[group] >= self._most_of_address:
+        now_s = self._clock()
+        known = self._addresses.get(group)
+        if known is None:
+            if len(self._addresses) >= self._sweep_at:
+                self._sweep(now_s)
+            openings = Bucket(self._openings_per_s, 2 * self._most_of_address, now_s)
+            known = self._addresses[group] = _Address(openings)
+        if self.open >= self._most or known.open >= self._most_of_address or not known.openings.take(1, now_s):
+            self.refused("too many connections", address)
             return None
-        self._open[group] += 1
-        return partial(self._gone, group)
+        known.open += 1
+        self.open += 1
+        return partial(self._gone, known)
 
-    def _gone(self, group: str) -> None:
-        self._open[group] -= 1
-        if not self._open[group]:
-            del self._open[group]
+    def refused(self, reason: str, address: str) -> None:
+        """Note that a connection was cut off unanswered."""
+        self._metrics.counts["cut_off"] += 1
+        event("cut_off", logging.WARNING, cause=reason, reason=reason, address=address)
+
+    def _gone(self, address: _Address) -> None:
+        address.open -= 1
+        self.open -= 1
+
+    def _sweep(self, now_s: float) -> None:
+        """Forget the addresses that have nothing open and have not opened much lately."""
+        self._addresses = {
+            group: known for group, known in self._addresses.items() if known.open or not known.openings.is_full(now_s)
+        }
+        self._sweep_at = max(_MANY_ADDRESSES, 2 * len(self._addresses))
 
 
 class _Listening(socket.socket):
+    """A socket to listen on that asks the gate, and gives way to other work after a few connections."""
+
     def __init__(self, gate: Gate, family: int) -> None:
         # With its protocol: asyncio switches Nagle's waiting off only for what says that it is TCP.
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._gate = gate
+        self._accepted = 0
+        self._spare = _spare_descriptor()
         if os.name == "posix":
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             self.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
 
     def accept(self) -> tuple[socket.socket, Any]:
-        connection, address = super().accept()
+        # asyncio accepts until this says that nobody waits, and asks again in the next turn of its loop.
+        if self._accepted >= ACCEPTED_AT_ONCE:
+            self._accepted = 0
+            raise BlockingIOError("enough for this turn")
+        self._accepted += 1
+        try:
+            connection, address = super().accept()
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                self._refuse_one()
+            elif error.errno in _SYSTEM_IS_FULL:
+                self._accepted = ACCEPTED_AT_ONCE  # asyncio waits a second then, but first calls this many times more
+            elif error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                self._accepted = 0
+            raise
         over = self._gate.admit(address[0])
         if over is None:
             connection.close()
@@ -80,11 +144,52 @@ class _Listening(socket.socket):
             raise ConnectionAbortedError("too many connections")
         return _Accepted(connection, over), address
 
+    def close(self) -> None:
+        super().close()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+
+    def _refuse_one(self) -> None:
+        """No descriptor is left: use the spare one to close a connection, which would wait unanswered otherwise.
+
+        Raises ConnectionAbortedError when that was done; returns where there is no spare descriptor either.
+        """
+        if self._spare is None:
+            self._spare = _spare_descriptor()
+        if self._spare is None:
+            self._accepted = ACCEPTED_AT_ONCE
+            return
+        os.close(self._spare)
+        self._spare = None
+        try:
+            connection, address = super().accept()
+            connection.close()
+        finally:
+            self._spare = _spare_descriptor()
+        self._gate.refused("no descriptors left", address[0])
+        raise ConnectionAbortedError("no descriptors left")
+
+
+def _spare_descriptor() -> int | None:
+    with contextlib.suppress(OSError):
+        return os.open(os.devnull, os.O_RDONLY)
+    return None
+
 
 class _Accepted(socket.socket):
+    """An accepted connection that is read in small pieces, below TLS too, and says when it is closed."""
+
     def __init__(self, connection: socket.socket, over: Callable[[], None]) -> None:
         super().__init__(connection.family, connection.type, connection.proto, connection.detach())
         self._over: Callable[[], None] | None = over
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        return super().recv(min(bufsize, READ_BYTES), flags)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        size = memoryview(buffer).nbytes
+        return super().recv_into(buffer, min(nbytes or size, size, READ_BYTES), flags)
 
     def close(self) -> None:
         over, self._over = self._over, None

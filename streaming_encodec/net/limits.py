@@ -22,6 +22,15 @@ MOST_UNSENT_BYTES = 32_768
 MAX_SPEAKERS = 64
 """In one room, at most: a welcome lists so many, and each is decoded by every listener."""
 
+READ_BYTES = 256
+"""Read from a connection at a time: what one turn of the event loop may spend on it. 42 pings fit, or two packets."""
+
+FIRST_BYTES = 20_480
+"""All that a connection may send before it has a seat: an HTTP request with its headers, and a hello."""
+
+ACCEPTED_AT_ONCE = 4
+"""Connections accepted in one turn of the event loop; each costs as much as some ten packets."""
+
 UNANSWERED_CONNECTIONS = 64
 """Beyond the caps on connections so many more get an HTTP answer; from there on they are just cut off."""
 
@@ -54,9 +63,16 @@ class RelayLimits:
     speed: float = 1.25
     """Frames a second that a speaker may send, as a multiple of the frame rate: 94 where it is 75."""
     burst_s: float = 2.0
-    """Frames that may come at once after a stalled network, in seconds of sound: 150 at 75 a second."""
+    """Frames that may come at once, in seconds of sound: 150 at 75 a second."""
+    outage_s: float = 10.0
+    """After an outage as many more may come at once as it held back, of at most so long an outage; see `Bucket`."""
     controls_per_s: float = 32.0
     """Control messages: a report a second on each speaker, and some."""
+    upkeep_frames_per_s: float = 16.0
+    """WebSocket frames that carry no whole message: pings, pongs, fragments. Twice as many at once."""
+    bytes_per_s: float = 131_072.0
+    """Bytes that a seat may send, eight times as many at once: above what the limits on messages allow a stream of
+    75 frames a second."""
     max_token_ttl_s: float = 86_400.0
     """Tokens valid for longer are refused: the ids of used ones are remembered so long."""
     max_used_tokens: int = 100_000

@@ -16,6 +16,7 @@ import os
 import resource
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ import numpy as np
 
 from streaming_encodec.net.bare import BareListener, BareSpeaker, churn_once
 from streaming_encodec.net.config import RelayConfig
+from streaming_encodec.net.descriptors import raise_descriptor_limit
+from streaming_encodec.net.flood import FLOODS, flooded
 from streaming_encodec.net.limits import RelayLimits
 from streaming_encodec.net.link import Link
 from streaming_encodec.net.relay import Relay
@@ -34,6 +37,8 @@ from streaming_encodec.wire.hello import Hello, StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
+_DESCRIPTORS = 16_384
+_FLOOD_FIGURES = ("packets_out", "missing", "p50_ms", "p99_ms", "p999_ms", "max_ms", "relay_cpu_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,11 @@ class ChurnResult:
 # -- the relay's process ------------------------------------------------------------------------------------
 
 
-def _relay_process(pipe: Connection, port: int) -> None:
+_AMPLE = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000)
+
+
+def _relay_process(pipe: Connection, port: int, limits: RelayLimits) -> None:
     async def serve() -> None:
-        limits = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000)
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
@@ -105,10 +112,10 @@ def _resources() -> dict[str, float]:
 class RelayProcess:
     """A relay in a process of its own that can be asked for its resources."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, limits: RelayLimits = _AMPLE) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_relay_process, args=(there, port), daemon=True)
+        self._process = context.Process(target=_relay_process, args=(there, port, limits), daemon=True)
         self._process.start()
         self.port: int = self._pipe.recv()
 
@@ -125,9 +132,9 @@ class RelayProcess:
 
 
 @contextmanager
-def relay_process() -> Iterator[RelayProcess]:
+def relay_process(limits: RelayLimits = _AMPLE) -> Iterator[RelayProcess]:
     """Run a relay in a process of its own."""
-    relay = RelayProcess()
+    relay = RelayProcess(limits=limits)
     try:
         yield relay
     finally:
@@ -202,6 +209,27 @@ async def _talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int,
         mouth.send(serialize_packet(packet))
 
 
+async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[dict[str, Any]]:
+    """Two speakers and 30 listeners: their latencies by themselves, under each flood, and by themselves again."""
+
+    async def calls() -> LoadResult:
+        return await fan_out(
+            relay, speakers=2, listeners_each=15, one_room=False, stalled=0, seconds=seconds, frames_per_packet=1
+        )
+
+    results: list[dict[str, Any]] = []
+    for kind in ("none", *FLOODS, "none"):
+        if kind == "none":
+            attack, result = Counter[str](), await calls()
+        else:
+            with flooded(relay.port, kind, attackers, FORMAT) as attack:
+                result = await calls()
+        figures = {name: round(value, 2) for name, value in asdict(result).items() if name in _FLOOD_FIGURES}
+        results.append({"flood": kind, **figures, **attack})
+        await asyncio.sleep(2.0)  # what is left of the connections ends
+    return results
+
+
 async def churn(relay: RelayProcess, *, connections: int, seconds: float) -> ChurnResult:
     """Rounds of connections that join, speak a little, and leave, half of them without a goodbye."""
     results: list[dict[str, float]] = []
@@ -257,26 +285,30 @@ async def resume(rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Measure a relay on this machine.")
-    parser.add_argument("run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume"))
+    parser.add_argument("run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume", "flood"))
     parser.add_argument("--listeners", type=int, default=200, help="of one-to-many and stalled")
     parser.add_argument("--speakers", type=int, default=10, help="of many-rooms and one-room")
     parser.add_argument("--each", type=int, default=20, help="listeners of each of these")
     parser.add_argument("--frames", type=int, default=1, help="frames in a packet")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--connections", type=int, default=500, help="of a round of churn")
+    parser.add_argument("--attackers", type=int, default=8, help="of flood: connections at a time")
     parser.add_argument("--rounds", type=int, default=10, help="of resume")
     options = parser.parse_args()
-    raise_descriptor_limit()
+    raise_descriptor_limit(_DESCRIPTORS)
     if options.run == "resume":
         print(json.dumps(asyncio.run(resume(options.rounds)), indent=2))
         return
-    with relay_process() as relay:
+    # The limits of `serve` as it comes; 32 connections of one address are the callers'.
+    with relay_process(RelayLimits() if options.run == "flood" else _AMPLE) as relay:
         result = asyncio.run(_run(relay, options))
     print(json.dumps(result, indent=2))
 
 
 async def _run(relay: RelayProcess, options: argparse.Namespace) -> Any:
     common = {"seconds": options.seconds, "frames_per_packet": options.frames}
+    if options.run == "flood":
+        return await flood(relay, attackers=options.attackers, seconds=options.seconds)
     if options.run == "churn":
         return asdict(await churn(relay, connections=options.connections, seconds=options.seconds))
     if options.run in ("one-to-many", "stalled"):
@@ -295,13 +327,6 @@ async def _run(relay: RelayProcess, options: argparse.Namespace) -> Any:
         **common,
     )
     return asdict(result)
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many sockets as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""Counters of one relay in the Prometheus text format, version 0.0.4."""
+"""Counters of one relay in the Prometheus text format, version 0.0.4; prometheus-client writes it."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
 _PREFIX = "streaming_encodec_relay_"
 _BOUNDS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 _COUNTERS = {
     "connections": "TCP connections accepted.",
+    "cut_off": "Connections cut off without an answer: too many, or too many bytes before the handshake.",
     "joins": "Seats taken.",
     "resumes": "Seats taken again after a lost connection.",
     "packets_in": "Voice packets received.",
@@ -21,6 +26,7 @@ _COUNTERS = {
     "bytes_out": "Bytes of voice packets for listeners, with WebSocket heads.",
     "packets_dropped": "Packets out that were dropped because a listener was slow.",
     "evictions": "Listeners put out because they did not read.",
+    "stalls": "Times that the relay itself did not run for a second or more.",
 }
 _GAUGES = {
     "connections_open": "TCP connections open now.",
@@ -44,26 +50,42 @@ class Metrics:
         self._buckets[bisect_left(_BOUNDS_S, seconds)] += 1
         self._sum_s += seconds
 
-    def text(self, gauges: Mapping[str, int]) -> str:
-        """The exposition; `gauges` gives the present values."""
-        lines: list[str] = []
+    def exposition(self, gauges: Mapping[str, int]) -> tuple[bytes, str]:
+        """All metrics in the text format, which every Prometheus reads, and its content type.
+
+        gauges: the present values.
+        """
+        # A registry of its own: the global one would add the metrics of everything else in this process.
+        registry = CollectorRegistry()
+        registry.register(_Snapshot(self, gauges))
+        encode, content_type = choose_encoder("")
+        return encode(registry), content_type
+
+    def families(self, gauges: Mapping[str, int]) -> Iterator[Metric]:
+        """All metrics, as prometheus-client takes them."""
         for name, about in _COUNTERS.items():
-            lines += _family(f"{name}_total", "counter", about, [("", self.counts[name])])
+            yield CounterMetricFamily(_PREFIX + name, about, value=self.counts[name])
         for name, about in _GAUGES.items():
-            lines += _family(name, "gauge", about, [("", gauges.get(name, 0))])
-        closed = [(f'{{code="{code}"}}', count) for code, count in sorted(self.closed.items())]
-        lines += _family("closed_total", "counter", "Connections that the relay closed, by code.", closed)
-        name = "fanout_seconds"
-        lines += _family(name, "histogram", "From a packet's arrival to the last copy's handing over.", [])
+            yield GaugeMetricFamily(_PREFIX + name, about, value=gauges.get(name, 0))
+        closed = CounterMetricFamily(
+            f"{_PREFIX}closed", "Connections that the relay closed, by close code.", labels=["code"]
+        )
+        for code, count in sorted(self.closed.items()):
+            closed.add_metric([str(int(code))], count)
+        yield closed
+        buckets: list[tuple[str, float]] = []
         total = 0
         for bound, count in zip((*_BOUNDS_S, "+Inf"), self._buckets, strict=True):
             total += count
-            lines.append(f'{_PREFIX}{name}_bucket{{le="{bound}"}} {total}')
-        lines += [f"{_PREFIX}{name}_sum {self._sum_s:.6f}", f"{_PREFIX}{name}_count {total}"]
-        return "\n".join(lines) + "\n"
+            buckets.append((str(bound), total))
+        about = "From a packet's arrival to the last copy's handing over."
+        yield HistogramMetricFamily(f"{_PREFIX}fanout_seconds", about, buckets=buckets, sum_value=self._sum_s)
 
 
-def _family(name: str, kind: str, about: str, samples: list[tuple[str, int]]) -> list[str]:
-    full = _PREFIX + name
-    head = [f"# HELP {full} {about}", f"# TYPE {full} {kind}"]
-    return head + [f"{full}{labels} {value}" for labels, value in samples]
+class _Snapshot(Collector):
+    def __init__(self, metrics: Metrics, gauges: Mapping[str, int]) -> None:
+        self._metrics = metrics
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        return self._metrics.families(self._gauges)

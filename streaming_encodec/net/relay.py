@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
 from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.net.bucket import OUTAGE_S
 from streaming_encodec.net.closing import FINAL_CODES, CloseCode, Refused
 from streaming_encodec.net.config import SUBPROTOCOL, RelayConfig
 from streaming_encodec.net.connection import VoiceConnection, binary_frame, text_frame
@@ -25,7 +27,7 @@ from streaming_encodec.net.door import Door
 from streaming_encodec.net.entrance import Entrance
 from streaming_encodec.net.gate import Gate
 from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
-from streaming_encodec.net.logs import event, logger
+from streaming_encodec.net.logs import event, failure
 from streaming_encodec.net.metrics import Metrics
 from streaming_encodec.net.rooms import Effects, RoomTable, Seat
 from streaming_encodec.wire.control import Bye, ControlMessage, Report, parse_control, serialize_control
@@ -56,8 +58,8 @@ class Relay:
         self._clock = clock
         self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
         self._door = Door(config, wall_clock)
-        self._gate = Gate(config.limits)
-        self._entrance = Entrance(config, self.metrics)
+        self._gate = Gate(config.limits, self.metrics, clock)
+        self._entrance = Entrance(config, self.metrics, self._close)
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[Server] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
@@ -94,7 +96,7 @@ class Relay:
             write_limit=WRITE_LIMIT_BYTES,
             logger=logging.getLogger("streaming_encodec.net.websockets"),
             create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
-                VoiceConnection, doorkeeper=self._entrance, queue_frames=limits.queue_frames
+                VoiceConnection, doorkeeper=self._entrance, limits=limits, clock=self._clock
             ),
             ssl=config.tls,
         )
@@ -160,7 +162,11 @@ class Relay:
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, VoiceConnection)  # made by create_connection
-        return self._entrance.answer(connection, request, rooms=len(self._rooms.rooms), seats=self._rooms.seats)
+        try:
+            return self._entrance.answer(connection, request, rooms=len(self._rooms.rooms), seats=self._rooms.seats)
+        except Exception:
+            failure("request")
+            return connection.respond(HTTPStatus.INTERNAL_SERVER_ERROR, "the relay failed\n")
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, VoiceConnection)  # made by create_connection
@@ -170,6 +176,8 @@ class Relay:
             seat = await self._enter(connection)
             while True:
                 self._take(connection, seat, await connection.recv())
+                # A message that waits already is received at once: let others have their turn between two of them.
+                await asyncio.sleep(0)
         except Refused as refused:
             code = refused.code
             self.metrics.closed[code] += 1
@@ -182,6 +190,11 @@ class Relay:
             code = closed.rcvd.code if closed.rcvd is not None else mine
             if mine is not None and not connection.closing:
                 self.metrics.closed[mine] += 1
+        except Exception:
+            failure("connection")
+            code = CloseCode.INTERNAL_ERROR
+            self.metrics.closed[code] += 1
+            await connection.refuse(Refused(CloseCode.INTERNAL_ERROR, "the relay failed"))
         finally:
             self._vacate(connection, seat, code)
 
@@ -200,6 +213,7 @@ class Relay:
             self._door.use(grant)
             found = self._rooms.join(hello, connection, now_s)
         seat, welcome, effects = found
+        connection.seated()
         connection.tell(text_frame(serialize_control(welcome)))
         self._apply(effects)
         self.metrics.counts["resumes" if welcome.resumed else "joins"] += 1
@@ -223,6 +237,8 @@ class Relay:
         except PacketError as error:
             raise Refused(CloseCode.BAD_MESSAGE, "not a control message") from error
         self._apply(self._rooms.control(seat, control, self._clock()))
+        if isinstance(control, Bye):
+            event("leave", room=seat.room.name, seat=seat.number, code=int(CloseCode.NORMAL))
 
     def _fan_out(self, seat: VoiceSeat, data: bytes) -> None:
         begin_s = self._clock()
@@ -293,15 +309,34 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        then_s = loop.time()
         while True:
             await asyncio.sleep(_TICK_S)
             try:
-                self._apply(self._rooms.tick(self._clock()))
-                loop_s = asyncio.get_running_loop().time()
-                for connection in self._entrance.connections:
-                    if connection.stalled_s(loop_s) >= self.config.limits.stall_s:
-                        self.metrics.counts["evictions"] += not connection.closing
-                        self._close(connection, Refused(CloseCode.STALLED, "does not read what it is sent"))
+                late_s, then_s = loop.time() - then_s - _TICK_S, loop.time()
+                if late_s >= OUTAGE_S:
+                    self._stood_still(late_s)
+                self._sweep(loop.time())
             except Exception:
                 # The sweep must go on whatever one seat did to it.
-                logger.exception("tick failed")
+                failure("tick")
+
+    def _stood_still(self, seconds: float) -> None:
+        """The process did not run for so long: nobody's time may run out for that."""
+        self.metrics.counts["stalls"] += 1
+        event("stalled", logging.WARNING, seconds=round(seconds, 3))
+        self._rooms.stood_still(seconds, self._clock())
+        loop_s = asyncio.get_running_loop().time()
+        for connection in self._entrance.connections:
+            connection.stood_still(seconds, loop_s)
+
+    def _sweep(self, loop_s: float) -> None:
+        """Close whatever has been idle, stalled, or ending, for too long."""
+        self._apply(self._rooms.tick(self._clock()))
+        for connection in list(self._entrance.connections):
+            if connection.is_overdue(loop_s):
+                connection.transport.abort()
+            elif connection.stalled_s(loop_s) >= self.config.limits.stall_s:
+                self.metrics.counts["evictions"] += not connection.closing
+                self._close(connection, Refused(CloseCode.STALLED, "does not read what it is sent"))

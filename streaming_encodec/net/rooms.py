@@ -172,8 +172,13 @@ class RoomTable(Generic[Peer]):
             format=hello.format,
             max_codebooks=hello.max_codebooks,
             peer=peer,
-            frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s),
-            controls=Bucket(limits.controls_per_s, 2 * limits.controls_per_s, now_s),
+            frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
+            controls=Bucket(
+                limits.controls_per_s,
+                2 * limits.controls_per_s,
+                now_s,
+                forgiven=limits.outage_s * limits.controls_per_s,
+            ),
             heard_s=now_s,
         )
         if seat.speaks:
@@ -222,6 +227,12 @@ class RoomTable(Generic[Peer]):
                 effects.closes.append((seat.peer, idle))
         return effects
 
+    def stood_still(self, seconds: float, now_s: float) -> None:
+        """The relay itself did not run for so long: nobody could be heard, or come back, in that time."""
+        for seat in self._tickets:
+            seat.heard_s = min(now_s, seat.heard_s + seconds)
+            seat.lost_s = min(now_s, seat.lost_s + seconds)
+
     # -- what seats send ------------------------------------------------------------------------------------
 
     def packet(self, seat: Seat[Peer], data: bytes, now_s: float) -> tuple[int, bytes]:
@@ -262,7 +273,10 @@ class RoomTable(Generic[Peer]):
                 if seat.hears and speaker is not None and speaker.speaks and speaker.peer is not None:
                     effects.notices.append((speaker, _signed(message, seat.number)))
             case Bye():
+                peer = seat.peer
                 effects = self.leave(seat)
+                if peer is not None:
+                    effects.closes.append((peer, Refused(CloseCode.NORMAL, "goodbye")))
             case _:
                 raise Refused(CloseCode.BAD_MESSAGE, f"a client does not send {message.TYPE!r} here")
         return effects

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,6 +113,23 @@ def voice(sequence: int, codebooks: int = 8, frames: int = 1, **fields: Any) -> 
 def counted(relay: Relay, name: str) -> int:
     """A counter of the relay's metrics."""
     return relay.metrics.counts[name]
+
+
+async def fetch(relay: Relay, path: str, **headers: str) -> tuple[int, str, str]:
+    """Status, content type and body of a page of the relay; a header's `_` stands for `-`."""
+    request = urllib.request.Request(
+        relay.url.replace("ws", "http", 1) + path,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+    def get() -> tuple[int, str, str]:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+    return await asyncio.to_thread(get)
 
 
 async def until(condition: Any, what: str) -> None:

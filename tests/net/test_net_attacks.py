@@ -377,7 +377,7 @@ async def test_far_too_many_connections_are_cut_off_unanswered(
             assert secure or len(relay._entrance.connections) == 2 + 64
             for one in held:
                 one.close()
-            await until(lambda: not relay._gate._open, "all were counted out")
+            await until(lambda: not relay._gate.open, "all were counted out")
 
 
 @pytest.mark.parametrize(

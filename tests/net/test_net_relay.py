@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import logging
 import os
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from net.net_support import (
     closed_with,
     counted,
     enter,
+    fetch,
     guest,
     heard,
     running,
@@ -40,7 +37,6 @@ from streaming_encodec.net.bare import BareListener, churn_once
 from streaming_encodec.net.closing import CloseCode
 from streaming_encodec.net.config import RelayConfig, client_tls, server_tls
 from streaming_encodec.net.limits import RelayLimits
-from streaming_encodec.net.logs import JsonFormatter, event, logger
 from streaming_encodec.net.relay import Relay
 from streaming_encodec.wire.control import Bye, Joined, Left, Report, serialize_control
 from streaming_encodec.wire.hello import Welcome
@@ -284,43 +280,6 @@ async def test_stopping_does_not_wait_for_who_does_not_read() -> None:
         stuck.close()
 
 
-async def fetch(relay: Relay, path: str) -> tuple[int, str, str]:
-    def get() -> tuple[int, str, str]:
-        try:
-            with urllib.request.urlopen(relay.url.replace("ws", "http", 1) + path, timeout=5) as answer:
-                return answer.status, answer.headers["Content-Type"], answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.headers["Content-Type"], error.read().decode()
-
-    return await asyncio.to_thread(get)
-
-
-async def test_health_metrics_and_nothing_else() -> None:
-    async with (
-        running() as relay,
-        seated(relay, "publish") as (mouth, _),
-        seated(relay, "subscribe") as (ear, _),
-    ):
-        await mouth.send(voice(1, frames=2))
-        size = len(await heard(ear))
-        assert await fetch(relay, "/healthz?x=1") == (200, "text/plain; charset=utf-8", "ok\n")
-        status, kind, text = await fetch(relay, "/metrics")
-        assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
-        assert f"streaming_encodec_relay_bytes_in_total {size}\n" in text
-        for line in ("packets_in_total 1", "frames_in_total 2", "packets_out_total 1", "rooms 1", "seats 2"):
-            assert f"streaming_encodec_relay_{line}\n" in text
-        assert (await fetch(relay, "/../etc/passwd"))[0] == 404
-        assert (await fetch(relay, "/"))[0] == 426  # a page is no WebSocket
-
-
-async def test_metrics_are_not_for_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_encodec.net.http.is_loopback", lambda address: False)
-    async with running() as relay:
-        assert (await fetch(relay, "/metrics"))[0] == 404
-    async with running(public_metrics=True) as relay:
-        assert (await fetch(relay, "/metrics"))[0] == 200
-
-
 async def test_a_port_that_is_taken() -> None:
     async with running() as relay:
         with pytest.raises(CallError, match="cannot listen"):
@@ -369,16 +328,6 @@ async def test_tls(tmp_path: Path) -> None:
             server_tls(*bad)
     with pytest.raises(CallError, match="certificate"):
         client_tls(key)
-
-
-def test_logs_are_one_json_object_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger=logger.name):
-        event("join", room="a\nb", seat=3)
-    line = JsonFormatter().format(caplog.records[-1])
-    assert "\n" not in line
-    values = json.loads(line)
-    assert (values["event"], values["room"], values["seat"], values["level"]) == ("join", "a\nb", 3, "info")
-    assert values["time"].endswith("Z")
 
 
 def test_the_relay_needs_no_torch() -> None:

@@ -24,7 +24,6 @@ from streaming_encodec.net.config import address_group
 from streaming_encodec.net.door import read_hello
 from streaming_encodec.net.limits import RelayLimits
 from streaming_encodec.net.link import reconnect_delay_s
-from streaming_encodec.net.metrics import Metrics
 from streaming_encodec.net.outbox import Outbox
 from streaming_encodec.net.rooms import RoomTable, Seat
 from streaming_encodec.net.tokens import TokenChecker, TokenKey, new_key_file
@@ -402,24 +401,6 @@ def test_one_customer_is_one_address() -> None:
     assert address_group("::ffff:192.0.2.7") == "192.0.2.7"
     assert address_group("2001:db8::1") == address_group("2001:db8::ffff:1%eth0") != address_group("2001:db8:0:1::1")
     assert address_group("local") == "local"
-
-
-def test_metrics_are_in_the_text_format() -> None:
-    metrics = Metrics()
-    metrics.counts["packets_in"] += 3
-    metrics.closed[4403] += 2
-    for seconds in (0.0001, 0.004, 3.0):
-        metrics.fanout(seconds)
-    text = metrics.text({"rooms": 2})
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert lines["streaming_encodec_relay_packets_in_total"] == "3"
-    assert lines["streaming_encodec_relay_rooms"] == "2"
-    assert lines['streaming_encodec_relay_closed_total{code="4403"}'] == "2"
-    buckets = [int(v) for k, v in lines.items() if "_bucket" in k]
-    assert buckets == sorted(buckets)
-    assert buckets[0] == 1
-    assert buckets[-1] == 3 == int(lines["streaming_encodec_relay_fanout_seconds_count"])
-    assert text.endswith("\n")
 
 
 def test_no_bytes_bring_the_protocol_down() -> None:
