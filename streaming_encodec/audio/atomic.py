@@ -1,49 +1,69 @@
-"""Output files that appear whole or not at all."""
+"""Output files that appear whole, are on the disk when they do, and keep the permissions of what they replace."""
 
 import contextlib
 import os
 import secrets
+import shutil
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
+
+from safetensors import SafetensorError
 
 from streaming_encodec.errors import FileFormatError
 
+# Linux takes 255 bytes a name, and so do the other systems or more.
+_MAX_NAME_BYTES = 255
+
 
 class AtomicPath:
-    """A temporary name beside the wanted one, renamed to it in one step when the content is complete.
+    """A temporary name beside the wanted one, renamed to it in one step when the content is complete and on the disk.
 
     Nobody ever sees half a file under the wanted name, and a file that was there stays until the new one is
-    done; so reading and writing the same path is safe too. Used as a context manager it commits at the end of
-    the block and discards on an exception.
+    done. Used as a context manager it commits at the end of the block and discards on an exception; errors of
+    the system and of safetensors within the block, a full disk for one, become a `FileFormatError` that names the
+    file and the cause.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """
         Raises:
-            FileFormatError: the folder is missing or may not be written, or the name is taken by something
-                that is not a plain file.
+            FileFormatError: what `check_writable` raises, or the folder takes no new file.
         """
-        wanted = Path(path)
+        self.wanted = Path(path)
+        check_writable(self.wanted)
         # A link is followed, so that the rename replaces what it points to and not the link.
-        self.path = Path(os.path.realpath(wanted))
-        if self.path.exists() and not self.path.is_file():
-            raise FileFormatError(f"{wanted}: cannot be written, it is not a plain file; choose another name")
-        if not self.path.parent.is_dir():
-            raise FileFormatError(f"{wanted}: the folder {wanted.parent} does not exist; make it first")
-        self.temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self.path = Path(os.path.realpath(self.wanted))
+        self.temporary = self.path.with_name(part_name(self.path.name))
+        # What is secret under its name must not be readable under another meanwhile.
+        mode = 0o600 if self.path.exists() else 0o666
         try:
             # Opened here, not later, so that a folder without write permission is noticed before any work is
             # done.
-            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            os.close(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         except OSError as error:
-            raise FileFormatError(f"{wanted}: cannot be written: {error.strerror}") from error
+            raise not_written(self.wanted, error) from error
         self._open = True
 
     def commit(self) -> None:
-        """Give the file its name. Its content must be written and closed."""
-        if self._open:
+        """Bring the content to the disk, then give the file its name. The content must be written and closed.
+
+        Raises:
+            FileFormatError: the disk refuses; nothing is left behind, and a file that was there is as it was.
+        """
+        if not self._open:
+            return
+        try:
+            to_disk(self.temporary)
+            _keep_permissions(self.path, self.temporary)
             os.replace(self.temporary, self.path)
-            self._open = False
+        except OSError as error:
+            self.discard()
+            raise not_written(self.wanted, error) from error
+        self._open = False
+        _folder_to_disk(self.path.parent)
 
     def discard(self) -> None:
         """Remove the temporary file; does nothing after `commit`."""
@@ -52,13 +72,178 @@ class AtomicPath:
                 self.temporary.unlink()
             self._open = False
 
-    def __enter__(self) -> "AtomicPath":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.commit()
-        else:
-            self.discard()
+            return
+        self.discard()
+        if isinstance(error, (OSError, SafetensorError)):
+            raise not_written(self.wanted, error) from error
+
+
+class AtomicFiles:
+    """Several files of one folder, written into a hidden folder in it and moved to their names when all are whole.
+
+    `with AtomicFiles(folder) as part:` makes the folder where it is missing and gives the hidden one to write
+    into; at the end of the block its files are brought to the disk and then moved, `last` after the others, which
+    needs no space any more. On an exception nothing of it stays.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], last: str | None = None) -> None:
+        self.folder = Path(folder)
+        self._last = last
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Path:
+        """Raises FileFormatError where the folder cannot be made or written."""
+        folder = self.folder
+        try:
+            self._made = _make_folders(folder)
+            self._part = folder / part_name(folder.name or "files")
+            self._part.mkdir(0o700)
+        except OSError as error:
+            self._remove_made()
+            raise not_written(folder, error) from error
+        return self._part
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+            elif isinstance(error, (OSError, SafetensorError)):
+                raise not_written(self.folder, error) from error
+        except OSError as failure:
+            raise not_written(self.folder, failure) from failure
+        finally:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._remove_made()
+
+    def _commit(self) -> None:
+        files = sorted(self._part.iterdir(), key=lambda file: (file.name == self._last, file.name))
+        for file in files:
+            place = self.folder / file.name
+            if place.exists() and not place.is_file():
+                raise FileFormatError(f"{place}: cannot be written, it is not a plain file; choose another folder")
+            to_disk(file)
+            _keep_permissions(place, file)
+        for file in files:
+            os.replace(file, self.folder / file.name)
+        _folder_to_disk(self.folder)
+
+    def _remove_made(self) -> None:
+        """Take back the folders made here that have stayed empty."""
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def write_by(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file, then give that the name.
+
+    Raises:
+        FileFormatError: it cannot be written; what was there is as it was.
+    """
+    with AtomicPath(path) as file:
+        write(file.temporary)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole text file, UTF-8. Raises as `write_by`."""
+    write_by(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise now what writing a file of this name would raise later, as far as it can be known.
+
+    Raises:
+        FileFormatError: the folder is missing or takes no files, the name is too long, taken by something that is
+            not a plain file, or by a file that is write-protected.
+    """
+    wanted = Path(path)
+    place = Path(os.path.realpath(wanted))
+    try:
+        is_there = place.exists()
+        if is_there and not place.is_file():
+            raise FileFormatError(f"{wanted}: cannot be written, it is not a plain file; choose another name")
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise not_written(wanted, error) from error
+    if len(os.fsencode(place.name)) > _MAX_NAME_BYTES:
+        raise FileFormatError(f"{wanted}: cannot be written: the name is longer than {_MAX_NAME_BYTES} bytes")
+    if not place.parent.is_dir():
+        raise FileFormatError(f"{wanted}: the folder {wanted.parent} does not exist; make it first")
+    if not may(place.parent, os.W_OK | os.X_OK):
+        raise FileFormatError(f"{wanted}: cannot be written: no permission to write into {wanted.parent}")
+    if is_there and not may(place, os.W_OK):
+        raise FileFormatError(f"{wanted}: is write-protected; choose another name, or allow writing")
+
+
+def may(path: Path, what: int) -> bool:
+    """`os.access` for whom the process acts as."""
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
+
+
+def not_written(path: Path, error: Exception) -> FileFormatError:
+    """The error that says which file could not be written, and why."""
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    cause = cause.removeprefix("Error while serializing: I/O error: ")  # safetensors: the system's words follow
+    return FileFormatError(f"{path}: cannot be written: {cause}")
+
+
+def part_name(name: str) -> str:
+    """A hidden name for what shall be called `name`, no longer than a system takes."""
+    ending = f".{secrets.token_hex(4)}.part"
+    stem = os.fsencode(f".{name}")[: _MAX_NAME_BYTES - len(ending)]
+    # A letter that is cut in two would be refused by systems whose names are Unicode.
+    return stem.decode("utf-8", "ignore") + ending
+
+
+def to_disk(path: Path) -> None:
+    """Wait until the content of a file is on the disk. Raises OSError where it cannot get there."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder: Path) -> None:
+    # The rename itself is safe only when the folder is on the disk. Not every system can be asked for that, and
+    # where it fails the file is whole all the same.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _keep_permissions(old: Path, new: Path) -> None:
+    """Give `new` the owner, mode and access list of `old`, if that exists; nobody gets more than he had."""
+    try:
+        had = os.stat(old)
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(had.st_mode)
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(new, had.st_uid, -1)
+        try:
+            os.chown(new, -1, had.st_gid)
+        except OSError:
+            others = mode & 0o7
+            mode &= ~0o70 | others << 3  # it is another group now
+    os.chmod(new, mode)
+    if hasattr(os, "getxattr"):
+        with contextlib.suppress(OSError):
+            os.setxattr(new, "system.posix_acl_access", os.getxattr(old, "system.posix_acl_access"))
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return those that were not there, the outermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]

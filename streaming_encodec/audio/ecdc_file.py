@@ -1,5 +1,6 @@
 """`.ecdc` files on disk, around the byte-level work of `streaming_encodec.wire.ecdc`."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming_encodec.audio.atomic import AtomicPath
+from streaming_encodec.audio.atomic import AtomicPath, not_written
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.wire.ecdc import (
     MAX_HEADER_BYTES,
@@ -49,12 +50,12 @@ class EcdcWriter:
 
     def push(self, codes: NDArray[np.integer]) -> None:
         """Append frames [K, f] of a model without segments."""
-        self._spool.write(self._packer.push(codes))
+        self._keep(self._packer.push(codes))
         self._frames += codes.shape[1]
 
     def push_segment(self, codes: NDArray[np.integer], scale: float | None) -> None:
         """Append one whole segment [K, f] with its scale."""
-        self._spool.write(self._packer.begin(scale) + self._packer.push(codes) + self._packer.end())
+        self._keep(self._packer.begin(scale) + self._packer.push(codes) + self._packer.end())
         self._frames += codes.shape[1]
 
     def close(self, samples: int) -> int:
@@ -68,25 +69,36 @@ class EcdcWriter:
 
         Raises:
             StreamError: the frames pushed are not those of so many samples.
+            FileFormatError: the disk refuses, being full for example; what was there is as it was.
         """
         wanted = sum(self._layout.frames_of(n) for n in self._layout.segments(samples))
         if wanted != self._frames:
             raise StreamError(f"{samples} samples are {wanted} frames, but {self._frames} were written")
         if self._layout.segment_samples is None:
-            self._spool.write(self._packer.end())
-        self._spool.seek(0)
-        with self._target.temporary.open("wb") as out:
-            out.write(EcdcHeader(self._model, samples, self._num_codebooks).to_bytes())
-            shutil.copyfileobj(self._spool, out)
-            size = out.tell()
-        self._spool.close()
+            self._keep(self._packer.end())
+        try:
+            self._spool.seek(0)
+            with self._target.temporary.open("wb") as out:
+                out.write(EcdcHeader(self._model, samples, self._num_codebooks).to_bytes())
+                shutil.copyfileobj(self._spool, out)
+                size = out.tell()
+            self._spool.close()
+        except OSError as error:
+            raise not_written(self._target.wanted, error) from error
         self._target.commit()
         return size
 
     def discard(self) -> None:
         """Leave nothing behind; does nothing after `close`."""
-        self._spool.close()
+        with contextlib.suppress(OSError):  # of a full disk, told already
+            self._spool.close()
         self._target.discard()
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._spool.write(data)
+        except OSError as error:
+            raise not_written(self._target.wanted, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +125,23 @@ def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
     if parsed is None:
         raise FileFormatError(f"{path}: the .ecdc file ends within its header; it is empty or was cut off")
     return parsed[0]
+
+
+def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
+    """Whether a `.ecdc` file is there and as long as its header says: not one that a dying machine left behind."""
+    try:
+        with Path(path).open("rb") as file:
+            parsed = EcdcHeader.parse(file.read(MAX_HEADER_BYTES))
+            size = file.seek(0, os.SEEK_END)
+    except (OSError, FileFormatError):
+        return False
+    if parsed is None:
+        return False
+    header, begin = parsed
+    # Segments are summed one by one: a header out of its mind would name more of them than there is time.
+    if header.num_codebooks > layout.max_codebooks or header.samples > 8 * size * layout.hop_length:
+        return False
+    return size == begin + layout.body_bytes(header.samples, header.num_codebooks)
 
 
 def read_ecdc(path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], EcdcLayout]) -> Iterator[EcdcBlock]:

@@ -12,9 +12,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from streaming_encodec.audio.atomic import AtomicPath
 from streaming_encodec.audio.resample import StreamResampler, mix_channels
+from streaming_encodec.audio.writer import AudioWriter, output_format
 from streaming_encodec.errors import FileFormatError, StreamError
+
+__all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "output_format", "rechunk"]
 
 Pcm = NDArray[np.float32]
 
@@ -24,22 +26,6 @@ _READ_SAMPLES = 16_384
 
 # What libsndfile reports for a stream whose length its header does not state.
 _UNKNOWN_SAMPLES = 2**62
-
-# A WAV data chunk counts bytes in 32 bits; leave room for the header.
-_MAX_WAV_BYTES = 2**32 - 4096
-
-_FORMAT_OF = {
-    ".wav": "WAV",
-    ".flac": "FLAC",
-    ".ogg": "OGG",
-    ".mp3": "MP3",
-    ".aif": "AIFF",
-    ".aiff": "AIFF",
-    ".au": "AU",
-    ".caf": "CAF",
-    ".w64": "W64",
-    ".rf64": "RF64",
-}
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
@@ -148,81 +134,6 @@ class AudioReader:
         self.close()
 
 
-class AudioWriter:
-    """An audio file written by blocks; its format is that of the name's ending.
-
-    The file gets its name only when it is complete (`close`, or the end of the `with` block); an exception
-    within the block leaves nothing behind. Integer formats clip at full scale. The bytes depend on the
-    samples alone, not on how they were cut.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], sample_rate: int, channels: int = 1, samples: int | None = None
-    ) -> None:
-        """
-        Args:
-            path: the file to write, replaced if it is there.
-            sample_rate: in Hz.
-            channels: 1 or more.
-            samples: how many will be written at most, if known: a WAV too long for its 32-bit header becomes
-                RF64.
-
-        Raises:
-            FileFormatError: the ending is unknown, or the file cannot be written there.
-        """
-        kind = output_format(path)
-        if kind == "WAV" and samples is not None and samples * channels * 2 > _MAX_WAV_BYTES:
-            kind = "RF64"
-        self.path = Path(path)
-        self.sample_rate = sample_rate
-        self.channels = channels
-        self.samples = 0
-        self._target = AtomicPath(path)
-        try:
-            self._file = soundfile.SoundFile(
-                str(self._target.temporary), "w", samplerate=sample_rate, channels=channels, format=kind
-            )
-        except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-            self._target.discard()
-            raise FileFormatError(f"{path}: cannot be written as {kind}: {error}") from error
-
-    def write(self, pcm: Pcm) -> None:
-        """Append [C, n] float32 in -1 … 1.
-
-        Raises:
-            StreamError: another number of channels.
-            FileFormatError: the disk refuses, being full for example.
-        """
-        if pcm.ndim != 2 or pcm.shape[0] != self.channels:
-            raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
-        try:
-            self._file.write(np.ascontiguousarray(pcm.T, dtype=np.float32))
-        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            raise FileFormatError(f"{self.path}: cannot be written: {error}") from error
-        self.samples += pcm.shape[1]
-
-    def close(self) -> None:
-        """Complete the file and give it its name."""
-        self._file.close()
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind; does nothing after `close`."""
-        self._file.close()
-        self._target.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-
 def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     """Read the header of an audio file.
 
@@ -231,21 +142,6 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     """
     with AudioReader(path) as reader:
         return reader.info
-
-
-def output_format(path: str | os.PathLike[str]) -> str:
-    """libsndfile's name of the format that the ending of `path` asks for.
-
-    Raises:
-        FileFormatError: an ending that is not among those written here.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in _FORMAT_OF:
-        raise FileFormatError(
-            f"{path}: cannot tell the audio format from {ending or 'a name without ending'!r}; "
-            f"use one of {' '.join(_FORMAT_OF)}"
-        )
-    return _FORMAT_OF[ending]
 
 
 def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from streaming_encodec.audio.atomic import check_writable
+from streaming_encodec.audio.targets import check_target
 from streaming_encodec.cli.bench_report import machine, print_tables, read_report, write_json, write_report
 from streaming_encodec.cli.console import note, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL
 from streaming_encodec.cli.options import JsonOption
-from streaming_encodec.errors import FileFormatError
 
 ARCHITECTURE = "encodec-24khz-random"
 
@@ -111,15 +112,16 @@ def command(
 
 def _check_targets(output_json: Path | None, plot: Path | None, report: Path | None) -> None:
     """Raise now what would be raised after minutes of measuring."""
-    for path in (output_json, plot, report):
-        if path is not None and not path.parent.is_dir():
-            raise FileFormatError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if output_json is not None:
+        check_target(output_json, [".json"], [report, plot])
     if report is not None:
+        check_target(report, [".md"], [plot])
         read_report(report)
     if plot is not None:
         from streaming_encodec.cli.bench_plot import check_plot
 
         check_plot(plot)
+        check_writable(plot)
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.errors import FileFormatError, MissingExtraError
 
 _OURS, _PEER = "#2a6fb0", "#b0b0b0"
@@ -54,7 +55,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         )
         axes.margins(x=0.2)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    kind = path.suffix[1:].lower()
+    write_by(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=130))
 
 
 def _figure(**settings: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from streaming_encodec._version import __version__
+from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.cli.console import out
 from streaming_encodec.errors import FileFormatError
 
@@ -63,7 +64,7 @@ def print_tables(result: Result) -> None:
 
 def write_json(path: Path, result: Result) -> None:
     """All figures, indented."""
-    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_report(path: Path) -> tuple[str, str]:
@@ -96,7 +97,7 @@ def write_report(path: Path, result: Result) -> None:
         ]
         parts.append("\n".join(lines + [_line(row) for row in table.rows]))
     body = "\n\n".join(parts)
-    path.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+    write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")
 
 
 def tables(result: Result) -> Iterator[Table]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streaming_encodec.cli.console import complain, err, minutes, print_facts, print_json
+from streaming_encodec.cli.console import complain, err, minutes, note, print_facts, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, layout_of, load_model
 from streaming_encodec.cli.options import BandwidthOption, JsonOption, bandwidth_of, use_threads
 from streaming_encodec.errors import ConfigError, StreamingEncodecError
@@ -58,15 +58,20 @@ def command(
     """Encode all sound files of a folder to .ecdc, exactly as `encode` does one.
 
     For models that stream by samples. What is there already is left out, so that an interrupted run goes on
-    where it was. A file that cannot be read is told at the end; the others are encoded all the same, and
-    the exit code is 1.
+    where it was; an .ecdc that is empty or cut off is made again. A file that cannot be read is told at the end;
+    the others are encoded all the same, and the exit code is 1.
     """
+    from streaming_encodec.audio.ecdc_file import is_whole_ecdc
+    from streaming_encodec.audio.targets import check_folder
     from streaming_encodec.streaming.engine import find_engine
 
-    everything = list(find_jobs(source, target))
-    todo = [job for job in everything if again or not job.target.exists()]
+    check_folder(target)
+    skipped: list[Path] = []
+    everything = list(find_jobs(source, target, skipped))
     # What is wrong for all is told once, and a model from the hub is downloaded once.
     loaded = load_model(model)
+    layout = layout_of(loaded.config)
+    todo = [job for job in everything if again or not is_whole_ecdc(job.target, layout)]
     kbps = bandwidth_of(loaded, bandwidth)
     find_engine(engine, loaded.model)
     processes = max(1, min(jobs or os.cpu_count() or 1, len(todo)))
@@ -83,6 +88,7 @@ def command(
             {
                 "files": len(results) - len(failed),
                 "already_there": len(everything) - len(todo),
+                "skipped": [str(path) for path in skipped],
                 "seconds": seconds,
                 "bytes": sum(done.size for done in results),
                 "failed": {str(done.job.source): done.error for done in failed},
@@ -97,21 +103,29 @@ def command(
                 "failed": f"{len(failed)} files",
             },
         )
+    if skipped:
+        note(f"{len(skipped)} files such as {skipped[0]} are macOS's notes on other files, and hold no sound: skipped")
     for done in failed:
         complain(f"{done.job.source}: {done.error}")
     if failed:
         raise typer.Exit(1)
 
 
-def find_jobs(source: Path, target: Path) -> Iterator[Job]:
+def find_jobs(source: Path, target: Path, skipped: list[Path] | None = None) -> Iterator[Job]:
     """The sound files below a folder, each with its place below another.
+
+    `skipped` is filled with the AppleDouble files (`._a.wav`) that macOS puts beside others on foreign disks.
 
     Raises:
         ConfigError: no such folder, or no sound file in it, or two that would be written to one place.
     """
     if not source.is_dir():
         raise ConfigError(f"{source} is no folder: give one that holds sound files")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
+    named = sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
+    notes = {path for path in named if _is_apple_double(path)}
+    files = [path for path in named if path not in notes]
+    if skipped is not None:
+        skipped += sorted(notes)
     if not files:
         raise ConfigError(f"{source} holds no sound files ({', '.join(SOUND_SUFFIXES)})")
     taken: dict[Path, Path] = {}
@@ -121,6 +135,16 @@ def find_jobs(source: Path, target: Path) -> Iterator[Job]:
             raise ConfigError(f"{taken[place]} and {path} would both be written to {place}: rename one")
         taken[place] = path
         yield Job(path, place)
+
+
+def _is_apple_double(path: Path) -> bool:
+    if not path.name.startswith("._"):
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x00\x05\x16\x07"
+    except OSError:
+        return False  # told when it is read
 
 
 def _run(todo: list[Job], processes: int, model: str, kbps: float, engine: str) -> Iterator[Done]:
@@ -168,9 +192,11 @@ class _Worker:
     def encode_file(self, job: Job) -> tuple[float, int]:
         from streaming_encodec.audio.ecdc_file import EcdcWriter
         from streaming_encodec.audio.files import AudioReader
+        from streaming_encodec.audio.targets import refuse_input
         from streaming_encodec.streaming import StreamingEncoder
 
         config = self.loaded.config
+        refuse_input(job.target, [job.source])
         job.target.parent.mkdir(parents=True, exist_ok=True)
         encoder = StreamingEncoder(
             self.loaded.model, self.kbps, "exact", frames_per_step=FRAMES_PER_STEP, engine=self.engine

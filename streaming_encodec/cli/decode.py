@@ -46,9 +46,11 @@ def command(
 ) -> None:
     """Make a sound file of an .ecdc file, also of one that the original `encodec` wrote without --lm."""
     from streaming_encodec.audio.ecdc_file import read_ecdc, read_ecdc_header
-    from streaming_encodec.audio.files import AudioWriter, output_format
+    from streaming_encodec.audio.files import AudioWriter
+    from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.audio.writer import SOUND_ENDINGS
 
-    output_format(target)  # a wrong ending is told before a model is loaded
+    check_target(target, SOUND_ENDINGS, [source])  # what is wrong is told before a model is loaded
     header = read_ecdc_header(source)
     use_threads(threads)
     loaded = load_model(model or _model_of(source, header))

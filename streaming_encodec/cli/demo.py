@@ -41,6 +41,9 @@ JitterOption = Annotated[
 ]
 RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
+CLIP_RECORD = Path("demo.wav")
+"""What a clip becomes without --record."""
+
 _LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
 _JITTERS_MS = (0.0, 5.0, 20.0, 50.0)
 _KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
@@ -69,15 +72,19 @@ def demo_command(
     loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the same pace,
     and writes demo.wav and demo.png.
     """
-    from streaming_encodec.audio.files import AudioReader, output_format
+    from streaming_encodec.audio.atomic import check_writable
+    from streaming_encodec.audio.files import AudioReader
+    from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.audio.writer import SOUND_ENDINGS
     from streaming_encodec.cli.live_run import check_speed
     from streaming_encodec.engines import make_live_engine
     from streaming_encodec.live.loop_line import LoopLine
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.voice.detour import Detour
 
-    if record is not None:
-        output_format(record)
+    if record is not None or clip is not None:
+        check_target(record or CLIP_RECORD, SOUND_ENDINGS, [clip])
+        check_writable((record or CLIP_RECORD).with_suffix(".png"))
     if clip is not None:
         with AudioReader(clip):
             pass
@@ -94,7 +101,7 @@ def demo_command(
             )
             try:
                 if card is None:
-                    facts = _run_clip(loaded, line, clip, record or Path("demo.wav"), seconds)
+                    facts = _run_clip(loaded, line, clip, record or CLIP_RECORD, seconds)
                 else:
                     facts = _run_live(loaded, line, card, record, seconds)
             finally:

@@ -44,9 +44,11 @@ def command(
     """
     from streaming_encodec.audio.ecdc_file import EcdcWriter
     from streaming_encodec.audio.files import AudioReader
+    from streaming_encodec.audio.targets import check_target
 
+    check_target(target, [".ecdc"], [source])  # what is wrong is told before a model is loaded
     with AudioReader(source):
-        pass  # a wrong input is told before a model is loaded
+        pass
     use_threads(threads)
     loaded = load_model(model)
     config = loaded.config

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.audio.files import AudioWriter
+from streaming_encodec.audio.targets import check_folder
 from streaming_encodec.cli.console import err, note, out, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
 from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
@@ -113,6 +115,7 @@ def evaluate_command(
     )
     from streaming_encodec.evaluation.runner import Plan, evaluate
 
+    check_folder(to, [audio] if save_audio else [])  # clips and what became of them must not mix
     use_threads(threads)
     loaded = load_model(model)
     if build_set:
@@ -142,8 +145,8 @@ def evaluate_command(
         result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
 
     report = report_json(loaded.name, chosen, metric_set, plan, result)
-    (to / "results.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (to / "results.md").write_text(as_markdown(loaded.name, chosen, metric_set, result), encoding="utf-8")
+    write_text(to / "results.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(to / "results.md", as_markdown(loaded.name, chosen, metric_set, result))
     if plots:
         _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
     if as_json:

@@ -24,9 +24,11 @@ def command(
     `docs/export.md` describes the files; `streaming_encodec.engines.ort_codec` runs them with ONNX Runtime
     and numpy alone.
     """
+    from streaming_encodec.audio.targets import check_folder
     from streaming_encodec.engines.export import export
     from streaming_encodec.model.fingerprint import fingerprint
 
+    check_folder(folder, [model])
     loaded = load_model(model)
     files = export(loaded.model, folder, frames_per_step, int8)
     sizes = {file.name: file.stat().st_size for file in files}

@@ -51,10 +51,11 @@ def listen_command(
 
     The file begins with the first word and ends when all speakers have left, after --seconds, or on Ctrl-C.
     """
-    from streaming_encodec.audio.files import output_format
+    from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.audio.writer import SOUND_ENDINGS
     from streaming_encodec.net.client import VoiceClient
 
-    output_format(target)
+    check_target(target, SOUND_ENDINGS)
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
@@ -92,16 +93,17 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
     stop = on_interrupt()
     tally = _Tally()
     failed = False
-    async with call:
-        note(f"listening in {call.room}; Ctrl-C stops")
-        stopped = asyncio.create_task(stop.wait())
-        heard = asyncio.create_task(call.wait_for_voice())
-        await asyncio.wait({stopped, heard}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if heard.done():
-            heard.result()
-        heard.cancel()
-        with AudioWriter(target, rate, channels) as writer:
+    # Opened before anybody is called: what cannot be written is told now, not at the first word.
+    with AudioWriter(target, rate, channels) as writer:
+        async with call:
+            note(f"listening in {call.room}; Ctrl-C stops")
+            stopped = asyncio.create_task(stop.wait())
+            heard = asyncio.create_task(call.wait_for_voice())
+            await asyncio.wait({stopped, heard}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if heard.done():
+                heard.result()
+            heard.cancel()
             try:
                 if not stop.is_set():
                     async with aclosing(call.receive()) as blocks:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming_encodec.audio.atomic import AtomicPath
+from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.cli.live_view import History
 from streaming_encodec.errors import MissingExtraError
 
@@ -50,10 +50,4 @@ def draw_call(path: Path, said: Pcm, heard: Pcm, sample_rate: int, history: Hist
     bottom.set_title("mouth to ear")
     bottom.set_ylabel("ms")
     bottom.set_xlabel("s")
-    target = AtomicPath(path)
-    try:
-        figure.savefig(target.temporary, format="png", dpi=100)
-    except BaseException:
-        target.discard()
-        raise
-    target.commit()
+    write_by(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))

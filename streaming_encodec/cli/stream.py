@@ -59,12 +59,14 @@ def command(
     The output has the length of the input. Models that work on whole segments, such as
     facebook/encodec_48khz, go through segment by segment.
     """
-    from streaming_encodec.audio.files import AudioReader, AudioWriter, output_format, rechunk
+    from streaming_encodec.audio.files import AudioReader, AudioWriter, rechunk
+    from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.audio.writer import SOUND_ENDINGS
     from streaming_encodec.cli.codec import make_codec
 
-    output_format(target)  # a wrong ending is told before a model is loaded
+    check_target(target, SOUND_ENDINGS, [source])  # what is wrong is told before a model is loaded
     with AudioReader(source):
-        pass  # and so is a wrong input
+        pass
     use_threads(threads)
     loaded = load_model(model)
     config = loaded.config

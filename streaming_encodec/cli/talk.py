@@ -61,12 +61,14 @@ def talk_command(
     With --clip and --record it needs no sound devices: it says a file and records what it hears until the
     file ends.
     """
-    from streaming_encodec.audio.files import AudioReader, output_format
+    from streaming_encodec.audio.files import AudioReader
+    from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.audio.writer import SOUND_ENDINGS
 
     if clip is not None and record is None:
         raise typer.BadParameter("say where what is heard goes: --record FILE", param_hint="--clip")
     if record is not None:
-        output_format(record)
+        check_target(record, SOUND_ENDINGS, [clip])
     if clip is not None:
         with AudioReader(clip):
             pass

@@ -121,8 +121,10 @@ def _configured(
 
 
 def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
+    from streaming_encodec.audio.targets import check_folder
     from streaming_encodec.training.recipe import SOURCES, Clip, build_dataset, folder_sources
 
+    check_folder(data)
     own = folder_sources(folders)
     seconds: dict[str, float] = {}
     skipped: list[str] = []
@@ -143,8 +145,12 @@ def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
 
 
 def _train(config: TrainConfig) -> None:
+    from streaming_encodec.audio.targets import check_folder, refuse_input
     from streaming_encodec.training.loop import TrainingRun
 
+    check_folder(config.out)
+    if not Path(config.out, "state.safetensors").exists():  # a run that goes on does not read it
+        refuse_input(Path(config.out, "model"), [config.start_model])
     _check_precision(config)
     run = TrainingRun(config)
     if run.step:

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from streaming_encodec._version import __version__
+from streaming_encodec.audio.atomic import AtomicFiles
 from streaming_encodec.engines.graph import INPUT, NEXT, OUTPUT, state_shapes, step_graph
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.engines.nodes import onnx
@@ -39,13 +40,11 @@ from streaming_encodec.streaming.state import named_tensors
 
 _Arrays = dict[str, NDArray[Any]]
 
-_UNFINISHED = "unfinished"
-"""Stands for the format while files are written: nobody loads such a folder, and the next export may go there."""
-
 
 @torch.no_grad()
 def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bool = False) -> list[Path]:
-    """Write the folder and return its files. Made if missing; files of an earlier export are replaced.
+    """Write the folder and return its files. Made if missing; files of an earlier export are replaced, when all
+    of the new ones are whole and on the disk.
 
     Args:
         model: a float32 model that streams by samples.
@@ -55,12 +54,12 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
 
     Raises:
         StreamError: the model cannot stream by samples, is not float32, or the folder holds something else.
+        FileFormatError: the folder cannot be written; it is as it was.
     """
     check_runs(model)
     encoder, decoder = encoder_half(model, frames_per_step), decoder_half(model, frames_per_step)
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_NAME).is_file():
         raise StreamError(f"{folder} holds files that are no earlier export: choose a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
     identity = fingerprint(model)
     graphs = {
         "encoder": step_graph(model.encoder, encoder.step_inputs, int8),
@@ -70,11 +69,6 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     groups = codebook_groups(model.config)
     for i, group in enumerate(groups):
         graphs[f"quantizer.{i}"] = quantizer_graph([books[k] for k in group])
-    (folder / CONFIG_NAME).write_text(json.dumps({"format": _UNFINISHED}) + "\n", encoding="utf-8")
-    for old in folder.glob("quantizer.*.onnx"):
-        old.unlink()  # there may have been more of them
-    files = [_write_graph(folder / f"{part}.onnx", graph, part, identity) for part, graph in graphs.items()]
-
     tensors: _Arrays = {"codebooks": np.stack(books)}
     tensors |= _start_tensors(encoder_after_silence(model, encoder, 1), "encoder")
     skips = []
@@ -82,14 +76,17 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
         state = decoder_after_silence(model, decoder, 1, count)
         tensors |= _start_tensors(state, f"decoder.{count}")
         skips.append(state.skip)
-    save_file(tensors, folder / TENSORS_NAME)
-
     config = _describe(model, identity, int8, encoder, decoder, [len(group) for group in groups])
     config["encoder"]["skip_outputs"] = encoder_after_silence(model, encoder, 1).skip
     config["decoder"]["skip_outputs"] = skips
-    # Last: until now the folder was no export.
-    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return [*files, folder / TENSORS_NAME, folder / CONFIG_NAME]
+    with AtomicFiles(folder, last=CONFIG_NAME) as part:
+        files = [_write_graph(part / f"{name}.onnx", graph, name, identity) for name, graph in graphs.items()]
+        save_file(tensors, part / TENSORS_NAME)
+        (part / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    written = [folder / name for name in (*(file.name for file in files), TENSORS_NAME, CONFIG_NAME)]
+    for old in set(folder.glob("quantizer.*.onnx")) - set(written):
+        old.unlink()  # the earlier export had more of them
+    return written
 
 
 def _describe(

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.errors import FileFormatError
 from streaming_encodec.evaluation.clips import MANIFEST, Samples
 from streaming_encodec.training.decoding import read_audio, write_flac
@@ -143,7 +144,7 @@ def build_listening_set(
                 if on_clip is not None:
                     on_clip(item.name)
     lines = [json.dumps(rows[item.name], ensure_ascii=False) for item in items]
-    (out / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / MANIFEST, "\n".join(lines) + "\n")
     return out
 
 

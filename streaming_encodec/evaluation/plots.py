@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.evaluation.metrics import Metric, power_spectrum
@@ -36,7 +37,7 @@ def rate_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: s
         axes.set_xticks(ticks, [f"{kbps:g}" for kbps in ticks])
         _finish(axes, metric, "kbps (payload)")
     figure.suptitle("Quality and rate, no loss")
-    figure.savefig(path, dpi=110)
+    write_by(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
 def loss_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: str) -> bool:
@@ -54,7 +55,7 @@ def loss_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: s
                 _line(axes, rows, metric, lambda row: 100 * row.measured_loss, label, shade, style)
         _finish(axes, metric, "packets lost, % (bursts)")
     figure.suptitle("Quality and bursty loss")
-    figure.savefig(path, dpi=110)
+    write_by(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
     return True
 
 
@@ -81,7 +82,7 @@ def spectrogram_plot(path: Path, clip: Clip, sounds: Mapping[str, Samples]) -> N
         axes.set_ylabel("kHz", fontsize=8)
     all_axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=list(all_axes), label="dB", shrink=0.6)
-    figure.savefig(path, dpi=110)
+    write_by(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
 def _panels(metrics: Sequence[Metric]) -> tuple[Any, list[Any]]:

@@ -6,9 +6,6 @@ Weight norm may be spelled in either of torch's ways or be folded already; the m
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from streaming_encodec.errors import CheckpointError, ConfigError
+from streaming_encodec.audio.atomic import AtomicFiles
+from streaming_encodec.errors import CheckpointError, ConfigError, FileFormatError
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.weight_norm import DIRECTION_SUFFIXES, MAGNITUDE_SUFFIXES, fold, unfold
 
@@ -186,23 +184,12 @@ def save_folder(
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(_TRAINING_BUFFERS)}
     compute = torch.promote_types(next(iter(model.state_dict().values())).dtype, torch.float32)
     values = {**model.config.to_dict(), "dtype": str(compute).removeprefix("torch.")}
-    exists = folder.is_dir()
-    part = (folder if exists else folder.parent) / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
-        part.mkdir(parents=True)
-        save_file(tensors, part / WEIGHTS_NAME, metadata={"format": "pt"})
-        (part / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        for name in (WEIGHTS_NAME, CONFIG_NAME):
-            _to_disk(part / name)
-        if exists:
-            for name in (WEIGHTS_NAME, CONFIG_NAME):
-                os.replace(part / name, folder / name)
-        else:
-            part.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be written ({error}): choose a folder on a disk with space") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well
+        with AtomicFiles(folder, last=CONFIG_NAME) as part:
+            save_file(tensors, part / WEIGHTS_NAME, metadata={"format": "pt"})
+            (part / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except FileFormatError as error:
+        raise CheckpointError(f"{error}; choose a folder on a disk with space") from error
 
 
 def export_tensors(model: EncodecModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -230,9 +217,3 @@ def export_tensors(model: EncodecModel, dtype: torch.dtype | None = None) -> dic
             tensors[f"{stem}cluster_size"] = weight.new_zeros(weight.shape[0])
             tensors[f"{stem}embed_avg"] = torch.zeros_like(weight)
     return tensors
-
-
-def _to_disk(path: Path) -> None:
-    # Renaming before the content is on the disk would leave an empty file behind a power cut.
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -213,13 +213,21 @@ class TokenChecker:
 
 
 def new_key_file(path: str | os.PathLike[str]) -> None:
-    """Write a fresh shared key that only its owner can read. Raises CallError if the file is there."""
+    """Write a fresh shared key that only its owner can read. Raises CallError if the file is there, or cannot be
+    written.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.unlink(path)  # half a key, or none
+            raise
     except OSError as error:
         raise CallError(f"{path}: cannot be made: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(48) + "\n")
 
 
 def token_claims(token: str) -> dict[str, Any]:

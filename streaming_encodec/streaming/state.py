@@ -7,8 +7,6 @@ output. So it holds everything that decides the output but the weights, whose fi
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.errors import StreamError
 
 _FORMAT = "streaming-encodec-state-1"
@@ -85,19 +84,14 @@ class StreamState:
         return self.tensors["pending"].shape[0]
 
     def save(self, path: str | Path) -> None:
-        """Write a ``.safetensors`` file; whatever was at ``path`` stays until the new one is whole."""
+        """Write a ``.safetensors`` file; whatever was at ``path`` stays until the new one is whole and on the disk.
+
+        Raises ``FileFormatError`` where it cannot be written.
+        """
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tensors"}
         metadata = {"format": _FORMAT, "settings": json.dumps(settings)}
-        path = Path(path)
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_by(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> StreamState:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from streaming_encodec.audio.atomic import not_written, write_by, write_text
 
 
 class CsvLog:
@@ -19,16 +23,27 @@ class CsvLog:
         self._path = path
         self._columns = list(columns)
         rows = [row for row in read_rows(path) if _step(row) <= resume_step] if path.exists() else []
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append one row and close the file, so that a reader always sees whole rows."""
-        with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            writer.writerow({name: f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in row.items()})
+        """Append one row and close the file, so that a reader always sees whole rows.
+
+        Raises :class:`FileFormatError` where the row does not get to the disk; nothing of it stays then.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+        writer.writerow({name: f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in row.items()})
+        before = self._path.stat().st_size
+        try:
+            with self._path.open("ab") as file:
+                file.write(text.getvalue().encode())
+        except OSError as error:
+            os.truncate(self._path, before)
+            raise not_written(self._path, error) from error
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -58,5 +73,5 @@ def plot_curves(csv_path: Path, png_path: Path, groups: Sequence[Sequence[str]])
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(fontsize=7)
-    figure.savefig(png_path, dpi=110)
+    write_by(png_path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
     return True

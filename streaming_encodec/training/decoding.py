@@ -13,6 +13,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from streaming_encodec.audio.writer import AudioWriter
 from streaming_encodec.errors import FileFormatError, MissingExtraError
 
 Samples = npt.NDArray[np.float32]
@@ -36,8 +37,9 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
 
 
 def write_flac(path: Path, samples: Samples, sample_rate: int) -> None:
-    """Write mono 16-bit FLAC."""
-    soundfile.write(path, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    """Write mono 16-bit FLAC, whole or not at all. Raises `FileFormatError`."""
+    with AudioWriter(path, sample_rate) as file:
+        file.write(samples[None])
 
 
 def _read_g722(path: Path) -> Samples:

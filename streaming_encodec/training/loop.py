@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streaming_encodec.audio.atomic import AtomicPath
+from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig
@@ -66,8 +66,7 @@ class TrainingRun:
         self._codebooks_at = 0.0  # progress when they began
         if resumes:
             self._resume()
-        with AtomicPath(self.out / "config.json") as file:
-            file.temporary.write_text(config.to_json())
+        write_text(self.out / "config.json", config.to_json())
         most = config.model.num_quantizers
         self._counts = [count for count in (2, 4, 8, 16, 32) if count <= most] or [most]
         scores = [f"{name}_{count}" for count in self._counts for name in ("pesq", "stoi", "mel")]

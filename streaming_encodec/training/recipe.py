@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.training.decoding import SUFFIXES, read_audio, write_flac
 
@@ -206,7 +207,7 @@ def build_dataset(
             if on_clip is not None:
                 on_clip(clip)
     write_manifest(out / "manifest.jsonl", clips)
-    (out / "SOURCES.json").write_text(json.dumps([asdict(s) for s in sources], indent=1) + "\n")
+    write_text(out / "SOURCES.json", json.dumps([asdict(s) for s in sources], indent=1) + "\n")
     return clips
 
 
@@ -284,10 +285,8 @@ def _listed_voices(folder: Path) -> dict[str, str]:
 
 
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
-    """One JSON object a line; written beside and renamed, so that a half-written manifest is never read."""
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(asdict(clip)) + "\n" for clip in clips))
-    partial.replace(path)
+    """One JSON object a line; whole or not at all, so that a half-written manifest is never read."""
+    write_text(path, "".join(json.dumps(asdict(clip)) + "\n" for clip in clips))
 
 
 def read_manifest(path: Path) -> list[Clip]:

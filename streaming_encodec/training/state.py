@@ -12,17 +12,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.errors import CheckpointError
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write atomically: an interruption leaves the state before, never half a state."""
+    """Write atomically: an interruption or a full disk leaves the state before, never half a state.
+
+    Raises :class:`FileFormatError` where it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     # A copy each: safetensors refuses tensors that share memory.
     held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    save_file(held, partial, metadata={"values": json.dumps(values)})
-    partial.replace(path)
+    write_by(path, lambda temporary: save_file(held, temporary, metadata={"values": json.dumps(values)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 import torch
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training.dataset import ClipStore
+from streaming_encodec.training.decoding import write_flac
 from streaming_encodec.training.losses import MelLoss
 from streaming_encodec.training.recipe import Clip
 
@@ -57,7 +57,7 @@ def validate(
             if samples_folder is not None and number < 4:
                 samples_folder.mkdir(parents=True, exist_ok=True)
                 path = samples_folder / f"{number}_{count}.flac"
-                soundfile.write(path, np.clip(decoded, -1.0, 1.0), store.sample_rate)
+                write_flac(path, decoded, store.sample_rate)
     return {name: float(np.mean(values)) for name, values in totals.items()}
 
 

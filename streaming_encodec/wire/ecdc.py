@@ -146,6 +146,12 @@ class EcdcLayout:
         for offset in range(0, samples, self.stride_samples):
             yield min(self.segment_samples, samples - offset)
 
+    def body_bytes(self, samples: int, num_codebooks: int) -> int:
+        """Size of all that follows the header of a whole file."""
+        frame_bits = num_codebooks * self.bits_per_codebook
+        scale = _SCALE.size if self.normalize else 0
+        return sum(scale + -(-self.frames_of(length) * frame_bits // 8) for length in self.segments(samples))
+
 
 class EcdcPacker:
     """Codes in, bytes out; the header is not part of it, since it holds the length, known only at the end.

@@ -99,8 +99,10 @@ def test_bench_looks_at_its_files_before_it_measures(
     monkeypatch.setattr("streaming_encodec.cli.bench_run.bench_model", measure)
     (tmp_path / "report.md").write_text("no markers")
     run("bench", "-m", mono_model, "--report", tmp_path / "report.md").fails_with("no lines")
-    for option in ("--output-json", "--plot", "--report"):
-        run("bench", "-m", mono_model, option, tmp_path / "none" / "a.svg").fails_with("make it first")
+    for option, name in (("--output-json", "a.json"), ("--plot", "a.svg"), ("--report", "a.md")):
+        run("bench", "-m", mono_model, option, tmp_path / "none" / name).fails_with("make it first")
+    run("bench", "-m", mono_model, "--output-json", tmp_path / "a.wav").fails_with("use .json")
+    run("bench", "-m", mono_model, "--report", tmp_path / "a.json").fails_with("use .md")
     run("bench", "-m", mono_model, "--plot", tmp_path / "a.drawing").fails_with("use .png or .svg")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     run("bench", "-m", mono_model, "--plot", tmp_path / "a.svg").fails_with("--plot needs matplotlib")

@@ -96,7 +96,7 @@ def test_a_bandwidth_that_the_model_has_not(run: Run, mono_model: Path, speech: 
 
 
 def test_output_that_cannot_be_written(run: Run, mono_model: Path, speech: Path, empty: Path) -> None:
-    run("stream", speech, empty / "a.xyz", "-m", mono_model).fails_with("cannot tell the audio format")
+    run("stream", speech, empty / "a.xyz", "-m", mono_model).fails_with("use .wav or .flac")
     run("stream", speech, empty / "no" / "a.wav", "-m", mono_model).fails_with("does not exist")
     run("encode", speech, empty / "no" / "a.ecdc", "-m", mono_model).fails_with("does not exist")
     run("encode", speech, empty, "-m", mono_model).fails_with("not a plain file")

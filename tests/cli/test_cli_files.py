@@ -127,14 +127,6 @@ def test_default_model_runs_on_the_bundled_clip(run: Run, tmp_path: Path) -> Non
     assert "is a preview" in result.err
 
 
-def test_input_and_output_may_be_the_same_file(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(speech.read_bytes())
-    assert run("stream", path, path, "-m", mono_model).code == 0
-    assert sound_of(path).shape == (1, 40_001)
-    assert path.read_bytes() != speech.read_bytes()
-
-
 def test_tables_for_people(run: Run, mono_model: Path, speech: Path, tmp_path: Path) -> None:
     table = run("stream", speech, tmp_path / "out.wav", "-m", mono_model).out
     for word in ("frames", "bitrate", "delay", "p50", "p99", "max", "real-time factor"):

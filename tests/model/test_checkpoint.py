@@ -274,7 +274,7 @@ def test_saving_over_a_model_keeps_other_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-@pytest.mark.parametrize("failing", ["save_file", "_to_disk", "json"])
+@pytest.mark.parametrize("failing", ["save_file", "fsync", "json"])
 def test_a_failing_save_leaves_nothing_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch, exists: bool, failing: str
 ) -> None:
@@ -288,6 +288,8 @@ def test_a_failing_save_leaves_nothing_behind(
 
     if failing == "json":
         monkeypatch.setattr(Path, "write_text", no_space)
+    elif failing == "fsync":
+        monkeypatch.setattr(os, failing, no_space)
     else:
         monkeypatch.setattr(checkpoint, failing, no_space)
     with pytest.raises(CheckpointError, match=r"cannot be written.*No space left"):
