@@ -40,6 +40,16 @@ def command(
     only_folders: Annotated[
         bool, typer.Option("--only-folders", help="With --build-data: no packages, only the folders given.")
     ] = False,
+    noise_folder: Annotated[
+        list[Path] | None,
+        typer.Option("--noise-folder", help="With --build-data: sounds of this folder are mixed into speech."),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out", help="With --build-data: a file of lines `source speaker split` (valid, eval or exclude)."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A run's config.json to start from; options override it.")
     ] = None,
@@ -73,10 +83,16 @@ def command(
     `streaming-encodec train --data data --out runs/mine --minutes 60`.
     """
     if build_data:
-        _build(data or Path("data"), folder or [], only_folders)
+        _build(data or Path("data"), folder or [], noise_folder or [], held_out, only_folders)
         return
-    if folder or only_folders:
-        raise typer.BadParameter("belongs to --build-data", param_hint="--folder")
+    for option, value in {
+        "--folder": folder,
+        "--noise-folder": noise_folder,
+        "--held-out": held_out,
+        "--only-folders": only_folders,
+    }.items():
+        if value:
+            raise typer.BadParameter("belongs to --build-data", param_hint=option)
     if time_budget is not None and steps is not None:
         raise typer.BadParameter("a run fits one budget: give --minutes or --steps", param_hint="--steps")
     changes: dict[str, object] = {
@@ -120,12 +136,14 @@ def _configured(
     return dataclasses.replace(settings, **values)  # type: ignore[arg-type]
 
 
-def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
+def _build(data: Path, folders: list[Path], noise: list[Path], held_out: Path | None, only_folders: bool) -> None:
     from streaming_encodec.audio.targets import check_folder
+    from streaming_encodec.training.listing import HeldOut
     from streaming_encodec.training.recipe import SOURCES, Clip, build_dataset, folder_sources
 
     check_folder(data)
-    own = folder_sources(folders)
+    own = folder_sources(folders, noise)
+    speakers = HeldOut() if held_out is None else HeldOut.read(held_out)
     seconds: dict[str, float] = {}
     skipped: list[str] = []
 
@@ -138,7 +156,7 @@ def _build(data: Path, folders: list[Path], only_folders: bool) -> None:
     sources = own if only_folders else SOURCES + own
     if not sources:
         raise typer.BadParameter("needs at least one --folder", param_hint="--only-folders")
-    clips = build_dataset(data, sources, on_clip=count, on_skip=skipped.append)
+    clips = build_dataset(data, sources, held_out=speakers, on_clip=count, on_skip=skipped.append)
     print_facts(f"{data}: {len(clips)} clips", {name: minutes(value) for name, value in seconds.items()})
     for reason in skipped:
         note(f"left out: {reason}")

@@ -14,11 +14,20 @@ from streaming_encodec.training.config import AugmentConfig
 Samples = npt.NDArray[np.float32]
 
 
-def augment(samples: Samples, sample_rate: int, config: AugmentConfig, rng: np.random.Generator) -> Samples:
-    """``samples`` [T] → [T]: perhaps reverb, band limit, noise; always a gain and polarity; within ±1."""
+def augment(
+    samples: Samples, sample_rate: int, config: AugmentConfig, rng: np.random.Generator, scene: Samples | None = None
+) -> Samples:
+    """``samples`` [T] → [T]: perhaps reverb, a ``scene`` [T] behind it, a microphone, a band limit, noise.
+
+    Always a gain and a polarity; the result is within ±1.
+    """
     x = samples
     if rng.random() < config.reverb_chance:
         x = add_reverb(x, rng.uniform(*config.reverb_seconds), sample_rate, rng)
+    if scene is not None:
+        x = mix(x, scene, rng.uniform(*config.scene_snr_db))
+    if rng.random() < config.microphone_chance:
+        x = microphone(x, config.microphone_db, sample_rate, rng)
     if rng.random() < config.band_limit_chance:
         x = band_limit(x, rng.uniform(*config.band_limit_hz), sample_rate)
     if rng.random() < config.noise_chance:
@@ -39,10 +48,23 @@ def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samp
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     slope = rng.uniform(0.0, 1.0)
     spectrum *= np.maximum(1.0, np.arange(len(spectrum))) ** -slope
-    noise = np.fft.irfft(spectrum, len(samples))
+    return mix(samples, np.fft.irfft(spectrum, len(samples)), snr_db)
+
+
+def mix(samples: Samples, noise: npt.NDArray[np.floating], snr_db: float) -> Samples:
+    """``samples`` [T] with ``noise`` [T] at a level of ``snr_db`` below it."""
     level = float(np.sqrt(np.mean(samples**2)) + 1e-4) / 10.0 ** (snr_db / 20.0)
     scaled = noise * (level / (np.sqrt(np.mean(noise**2)) + 1e-12))
     return np.asarray(samples + scaled, dtype=np.float32)
+
+
+def microphone(samples: Samples, most_db: float, sample_rate: int, rng: np.random.Generator) -> Samples:
+    """A smooth frequency response within ± ``most_db``, drawn at eight frequencies from 60 Hz up."""
+    spectrum = np.fft.rfft(samples)
+    frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
+    knots = np.geomspace(60.0, sample_rate / 2, 8)
+    gain_db = np.interp(np.log(np.maximum(frequency, 1.0)), np.log(knots), rng.uniform(-most_db, most_db, 8))
+    return np.fft.irfft(spectrum * 10.0 ** (gain_db / 20.0), len(samples)).astype(np.float32)
 
 
 def band_limit(samples: Samples, cutoff_hz: float, sample_rate: int) -> Samples:

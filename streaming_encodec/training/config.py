@@ -27,7 +27,8 @@ VOICE_24KHZ = EncodecConfig(
 class AugmentConfig:
     """How a segment is roughened before it is coded; a field with ``_chance`` is a probability a clip.
 
-    ``speed`` plays a clip slower or faster, pitch and formants with it: a few voices become many.
+    ``speed`` plays a clip slower or faster, pitch and formants with it: a few voices become many. ``noise`` is
+    coloured, ``scene`` a recording from the data set's noise sources; ``microphone`` is a random frequency response.
     """
 
     speed_chance: float = 0.5
@@ -35,6 +36,10 @@ class AugmentConfig:
     gain_db: tuple[float, float] = (-14.0, 4.0)
     noise_chance: float = 0.2
     noise_snr_db: tuple[float, float] = (12.0, 45.0)
+    scene_chance: float = 0.15
+    scene_snr_db: tuple[float, float] = (5.0, 35.0)
+    microphone_chance: float = 0.2
+    microphone_db: float = 6.0
     band_limit_chance: float = 0.1
     band_limit_hz: tuple[float, float] = (3400.0, 8000.0)
     reverb_chance: float = 0.05
@@ -131,7 +136,9 @@ class TrainConfig:
     """A run. With ``minutes`` the learning rate fits a wall-clock budget, else it fits ``steps``.
 
     ``start_model``: the folder of a model to go on from, such as an earlier run's; None begins with random weights.
-    ``source_weights``: how often a source is drawn, by its name; the others share by their duration.
+    ``speaker_seconds``: speakers are drawn evenly, but one with less sound than this in proportion to it; a clip whose
+    bandwidth is known to pass 8.5 kHz is drawn ``wideband_factor`` times as often, and one of a source in
+    ``source_weights`` so many times as often again.
     ``replicas``: parts of a batch that are worked on at the same time, each on one core (see ``replicas``);
     ``threads``: of torch, for what remains between them.
     ``precision``: ``float32``, or ``bfloat16`` by autocast (compare gradients first: see ``gradients``).
@@ -151,6 +158,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 50
     grad_clip: float = 5.0
+    speaker_seconds: float = 30.0
+    wideband_factor: float = 3.0
     source_weights: Mapping[str, float] = field(default_factory=dict)
     augment: AugmentConfig = AugmentConfig()
     lost_frames: LostFramesConfig = LostFramesConfig()
@@ -169,7 +178,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every")
-        _check_positive(self, "grad_clip threads replicas validation_clips")
+        _check_positive(self, "grad_clip threads replicas validation_clips speaker_seconds wideband_factor")
         if self.replicas > self.batch_size:
             raise ConfigError(f"{self.replicas} replicas can't share a batch of {self.batch_size}: give fewer")
         if self.precision not in ("float32", "bfloat16"):

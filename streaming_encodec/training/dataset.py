@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,13 @@ import soundfile
 from streaming_encodec.errors import FileFormatError
 from streaming_encodec.training.augment import at_speed, augment
 from streaming_encodec.training.config import AugmentConfig
-from streaming_encodec.training.recipe import Clip, Split, read_manifest
+from streaming_encodec.training.listing import Split
+from streaming_encodec.training.recipe import Clip, read_manifest
 
 Samples = npt.NDArray[np.float32]
+
+WIDEBAND_HZ = 8500
+"""A recording whose sound goes higher was not made at 16 kHz."""
 
 
 class ClipStore:
@@ -60,6 +66,14 @@ class ClipStore:
         return np.ascontiguousarray(samples)
 
 
+class Sampling(NamedTuple):
+    """How often a clip is drawn: see :class:`TrainConfig`'s fields of the same names."""
+
+    speaker_seconds: float = 30.0
+    wideband_factor: float = 3.0
+    source_weights: Mapping[str, float] = MappingProxyType({})
+
+
 class SegmentSource:
     """Draws batches of augmented segments."""
 
@@ -68,18 +82,22 @@ class SegmentSource:
         store: ClipStore,
         clips: Sequence[Clip],
         segment_samples: int,
-        weights: Mapping[str, float],
+        sampling: Sampling,
         augmenting: AugmentConfig,
         seed: int,
     ) -> None:
-        if not clips:
+        speech = [clip for clip in clips if clip.content != "noise"]
+        if not speech:
             raise FileFormatError("the data set has no clips of split 'train'; build it with at least one source")
+        if unknown := set(sampling.source_weights) - (known := {clip.source for clip in speech}):
+            raise FileFormatError(f"source_weights names {sorted(unknown)}, the data set has {sorted(known)}")
         self._store = store
-        self._clips = list(clips)
         self._length = segment_samples
         self._augmenting = augmenting
         self._seed = seed
-        self._cumulative = _draw_weights(self._clips, weights)
+        self._speech = _Draw(speech, sampling)
+        scenes = [clip for clip in clips if clip.content == "noise"]
+        self._scenes = _Draw(scenes, Sampling()) if scenes else None
 
     def batch(self, step: int, size: int) -> Samples:
         """Segments ``[size, T]`` of a step."""
@@ -90,16 +108,18 @@ class SegmentSource:
         settings = self._augmenting
         speed = float(np.exp(rng.uniform(*np.log(settings.speed)))) if rng.random() < settings.speed_chance else 1.0
         for _ in range(4):  # a stretch of silence teaches little: most of the time, draw again
-            segment = self._cut(rng, math.ceil(self._length * speed))
+            segment = self._cut(self._speech, rng, math.ceil(self._length * speed))
             if float(np.abs(segment).max()) > 0.01 or rng.random() < 0.1:
                 break
         if len(segment) != self._length:
             segment = at_speed(segment, speed, self._length)
-        return augment(segment, self._store.sample_rate, self._augmenting, rng)
+        scene = None
+        if self._scenes is not None and rng.random() < settings.scene_chance:
+            scene = self._cut(self._scenes, rng, self._length)
+        return augment(segment, self._store.sample_rate, self._augmenting, rng, scene)
 
-    def _cut(self, rng: np.random.Generator, length: int) -> Samples:
-        index = int(np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right"))
-        samples = self._store.read(self._clips[min(index, len(self._clips) - 1)])
+    def _cut(self, draw: _Draw, rng: np.random.Generator, length: int) -> Samples:
+        samples = self._store.read(draw.one(rng))
         spare = len(samples) - length
         if spare >= 0:
             start = int(rng.integers(0, spare + 1))
@@ -108,17 +128,30 @@ class SegmentSource:
         return np.pad(samples, (before, -spare - before))
 
 
-def _draw_weights(clips: Sequence[Clip], weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
-    """Cumulative weights: inside a source by duration; a whole source by ``weights``, else by duration."""
-    totals: dict[str, float] = {}
+class _Draw:
+    """One clip at a time, by weights that are even over speakers."""
+
+    def __init__(self, clips: Sequence[Clip], sampling: Sampling) -> None:
+        self._clips = list(clips)
+        self._cumulative = np.cumsum(draw_weights(self._clips, sampling))
+
+    def one(self, rng: np.random.Generator) -> Clip:
+        index = int(np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right"))
+        return self._clips[min(index, len(self._clips) - 1)]
+
+
+def draw_weights(clips: Sequence[Clip], sampling: Sampling) -> list[float]:
+    """A weight for each clip: its share of what its speaker counts, by duration."""
+    seconds: dict[tuple[str, str], float] = {}
     for clip in clips:
-        totals[clip.source] = totals.get(clip.source, 0.0) + clip.seconds
-    unknown = set(weights) - set(totals)
-    if unknown:
-        raise FileFormatError(f"source_weights names {sorted(unknown)}, the data set has {sorted(totals)}")
-    named = sum(totals[name] for name in weights)
-    share = {name: weights[name] * named / (sum(weights.values()) * totals[name]) for name in weights}
-    return np.cumsum([clip.seconds * share.get(clip.source, 1.0) for clip in clips])
+        seconds[clip.source, clip.speaker] = seconds.get((clip.source, clip.speaker), 0.0) + clip.seconds
+    weights = []
+    for clip in clips:
+        total = seconds[clip.source, clip.speaker]
+        wide = sampling.wideband_factor if (clip.bandwidth_hz or 0) > WIDEBAND_HZ else 1.0
+        factor = wide * sampling.source_weights.get(clip.source, 1.0)
+        weights.append(factor * clip.seconds / total * min(total, sampling.speaker_seconds))
+    return weights
 
 
 def load_split(root: Path, split: Split) -> list[Clip]:

@@ -18,7 +18,7 @@ from streaming_encodec.errors import FileFormatError, MissingExtraError
 
 Samples = npt.NDArray[np.float32]
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".g722"})
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".g722"})
 
 
 def read_audio(path: Path, sample_rate: int) -> Samples:
@@ -34,6 +34,15 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
     return np.ascontiguousarray(np.clip(samples, -1.0, 1.0), dtype=np.float32)
+
+
+def bandwidth_hz(samples: Samples, sample_rate: int) -> int:
+    """Where the sound ``[T]`` ends: the highest frequency within 50 dB of the peak of its mean power spectrum."""
+    size = 1024
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (0, size)), size)[:: size // 2]
+    power = (np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2).mean(axis=0)
+    heard = np.flatnonzero(power >= power.max() * 1e-5)
+    return round(float(heard[-1]) * sample_rate / size)
 
 
 def write_flac(path: Path, samples: Samples, sample_rate: int) -> None:

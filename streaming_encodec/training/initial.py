@@ -7,6 +7,7 @@ branches begin small, and the latent and the output are brought to their levels 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -39,6 +40,24 @@ def initialise(model: EncodecModel, batch: Tensor) -> None:
     last.weight.div_(model.encoder(batch).std())
     output = model.decoder(model.encoder(batch))
     _convolutions(model.decoder.layers)[-1].weight.mul_(_OUTPUT * batch.std() / output.std())
+
+
+@torch.no_grad()
+def deepen(model: EncodecModel, residual_layers: int) -> EncodecModel:
+    """``model`` with more residual layers a stage, which begin as identities: the codec computes what it did before."""
+    deep = EncodecModel(replace(model.config, num_residual_layers=residual_layers))
+    deep.quantizer.load_state_dict(model.quantizer.state_dict())
+    for old_stack, new_stack in ((model.encoder, deep.encoder), (model.decoder, deep.decoder)):
+        rest = list(old_stack.layers)
+        for layer in new_stack.layers:
+            if isinstance(layer, ResnetBlock) and not isinstance(rest[0], ResnetBlock):
+                convolutions = _convolutions(layer.block)
+                for convolution in convolutions:
+                    _draw(convolution, convolution.in_channels * convolution.kernel_size[0])
+                convolutions[-1].weight.zero_()
+                continue
+            layer.load_state_dict(rest.pop(0).state_dict())
+    return deep
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv1d]:

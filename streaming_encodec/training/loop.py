@@ -18,7 +18,7 @@ from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.curves import CsvLog, plot_curves
-from streaming_encodec.training.dataset import ClipStore, Samples, SegmentSource, load_split
+from streaming_encodec.training.dataset import ClipStore, Samples, Sampling, SegmentSource, load_split
 from streaming_encodec.training.step import CodecTrainer, torch_device
 from streaming_encodec.training.validation import pick_clips, validate
 
@@ -50,9 +50,8 @@ class TrainingRun:
         self._state_path = self.out / "state.safetensors"
         store = ClipStore(Path(config.data), config.model.sampling_rate, config.cache_mb)
         clips = load_split(store.root, "train")
-        self._source = SegmentSource(
-            store, clips, config.segment_samples, config.source_weights, config.augment, config.seed
-        )
+        sampling = Sampling(config.speaker_seconds, config.wideband_factor, config.source_weights)
+        self._source = SegmentSource(store, clips, config.segment_samples, sampling, config.augment, config.seed)
         self._store = store
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._drawn: dict[int, Future[Samples]] = {}

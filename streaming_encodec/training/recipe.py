@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -23,12 +23,14 @@ import numpy as np
 
 from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.errors import ConfigError, FileFormatError
-from streaming_encodec.training.decoding import SUFFIXES, read_audio, write_flac
+from streaming_encodec.training.decoding import SUFFIXES, bandwidth_hz, read_audio, write_flac
+from streaming_encodec.training.listing import HeldOut, Listed, Split, read_listing
 
-Split = Literal["train", "valid", "eval"]
 Kind = Literal["debian", "npm", "folder"]
 
-PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "user-supplied"})
+PERMISSIVE = frozenset(
+    {"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY", "CC-BY-3.0", "CC-BY-4.0", "public domain", "user-supplied"}
+)
 """Licences under which a clip may be learned from: they ask for a credit at most."""
 
 RESERVED_VOICES = frozenset(
@@ -49,7 +51,7 @@ class Source:
     """One package or folder of audio.
 
     ``under`` is the folder inside the unpacked package that holds the audio; ``speaker`` names who speaks,
-    for sources of one speaker (``""``: taken from a manifest beside the files, else the file's folder).
+    for sources of one speaker (``""``: taken from a manifest of the folder, else the file's folder).
     """
 
     name: str
@@ -59,14 +61,14 @@ class Source:
     split: Split
     speaker: str = ""
     under: str = ""
-    content: Literal["speech", "music"] = "speech"
+    content: Literal["speech", "music", "noise"] = "speech"
     credit: str = ""
     skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One line of ``manifest.jsonl``; ``seconds`` at the rate of the data set."""
+    """One line of ``manifest.jsonl``: ``seconds`` at the rate of the data set; at ``bandwidth_hz`` its sound ends."""
 
     file: str
     seconds: float
@@ -75,6 +77,7 @@ class Clip:
     speaker: str
     split: Split
     content: str
+    bandwidth_hz: int | None = None
 
 
 SOURCES: tuple[Source, ...] = (
@@ -154,29 +157,36 @@ FETCHERS: dict[Kind, Callable[[Source, Path], Path]] = {
 }
 
 
-def folder_sources(folders: Sequence[Path]) -> tuple[Source, ...]:
-    """Folders of one's own as sources to train on, each with a name that no other source has."""
+def folder_sources(folders: Sequence[Path], noise: Sequence[Path] = ()) -> tuple[Source, ...]:
+    """Folders of one's own as sources to train on, each with a name that no other source has.
+
+    What lies in the ``noise`` folders is mixed into speech, never coded by itself.
+    """
     taken = {source.name for source in SOURCES}
+    both = [*folders, *noise]
     made = []
-    for folder in folders:
+    for number_of, folder in enumerate(both):
         parts = [part for part in folder.resolve().parts if part != folder.anchor] or ["folder"]
         names = ["-".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        names += [f"{names[-1]}-{number}" for number in range(2, len(folders) + 2)]
+        names += [f"{names[-1]}-{number}" for number in range(2, len(both) + 2)]
         name = next(name for name in names if name not in taken)
         taken.add(name)
-        made.append(Source(name, "folder", str(folder), "user-supplied", "train"))
+        content: Literal["speech", "noise"] = "noise" if number_of >= len(folders) else "speech"
+        made.append(Source(name, "folder", str(folder), "user-supplied", "train", content=content))
     return tuple(made)
 
 
 def build_dataset(
     out: Path, sources: Sequence[Source], sample_rate: int = 24000, min_seconds: float = 0.4,
+    held_out: HeldOut | None = None,
     on_clip: Callable[[Clip], None] | None = None, on_skip: Callable[[str], None] | None = None,
 ) -> list[Clip]:  # fmt: skip
     """Write ``out/<source>/<n>.flac``, ``out/manifest.jsonl`` and ``out/SOURCES.json``; return the clips.
 
     A package whose folder already has a ``done`` mark is not fetched again, so an interrupted build goes on
-    where it stopped; a folder of one's own may have changed and is read each time. There, what can't be read is left
-    out and told to ``on_skip``. Recordings longer than half a minute are cut into equal parts.
+    where it stopped; a folder of one's own may have changed and is read each time. There, what can't be read, and what
+    its manifest gives a licence that forbids learning from it, is left out and reported to ``on_skip``. Speakers of
+    ``held_out`` go where it says. Recordings longer than half a minute are cut into equal parts.
 
     Raises:
         ConfigError: a ``train`` source whose licence is not permissive, or two sources of one name.
@@ -200,7 +210,7 @@ def build_dataset(
         if not done.exists():
             with tempfile.TemporaryDirectory() as work:
                 folder = FETCHERS[source.kind](source, Path(work))
-                made = list(_convert(source, folder, out, sample_rate, min_seconds, on_skip))
+                made = list(_convert(source, folder, out, sample_rate, min_seconds, held_out or HeldOut(), on_skip))
             write_manifest(done, made)
         for clip in read_manifest(done):
             clips.append(clip)
@@ -227,18 +237,20 @@ def _convert(
     out: Path,
     sample_rate: int,
     min_seconds: float,
+    held_out: HeldOut,
     on_skip: Callable[[str], None] | None,
 ) -> Iterator[Clip]:
-    listed = _listed_voices(folder)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    files = [p for p in files if not any(part in source.skip for part in p.relative_to(folder).parts)]
-    if out.resolve().is_relative_to(folder.resolve()):  # the data set itself is no recording
-        files = [p for p in files if not p.resolve().is_relative_to(out.resolve())]
-    if not files:
-        raise FileFormatError(f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})")
+    listing = read_listing(folder)
+    files = _sound_files(source, folder, out)
     (out / source.name).mkdir(exist_ok=True)
     unread = 0
     for number, path in enumerate(files):
+        row = listing.get(path.resolve(), Listed())
+        said = _about(source, row, path, held_out)
+        if isinstance(said, str):
+            if on_skip is not None and said:
+                on_skip(said)
+            continue
         try:
             samples = read_audio(path, sample_rate)
         except FileFormatError as error:
@@ -248,17 +260,37 @@ def _convert(
             if on_skip is not None:
                 on_skip(str(error))
             continue
-        voice = listed.get(path.relative_to(folder).as_posix(), "")
-        speaker = source.speaker or voice or path.parent.name
-        split = split_of_voice(voice, source.split)
+        if said.bandwidth_hz is None:
+            said = replace(said, bandwidth_hz=bandwidth_hz(samples, sample_rate))
         parts = np.array_split(samples, max(1, math.ceil(len(samples) / (_LONGEST_S * sample_rate))))
         for part, piece in enumerate(parts):
             if len(piece) < min_seconds * sample_rate or float(np.abs(piece).max()) < 1e-3:
                 continue
             target = f"{source.name}/{number:05d}{f'-{part:03d}' if len(parts) > 1 else ''}.flac"
             write_flac(out / target, piece, sample_rate)
-            seconds = round(len(piece) / sample_rate, 3)
-            yield Clip(target, seconds, source.name, source.licence, speaker, split, source.content)
+            yield replace(said, file=target, seconds=round(len(piece) / sample_rate, 3))
+
+
+def _sound_files(source: Source, folder: Path, out: Path) -> list[Path]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = [p for p in files if not any(part in source.skip for part in p.relative_to(folder).parts)]
+    if out.resolve().is_relative_to(folder.resolve()):  # the data set itself is no recording
+        files = [p for p in files if not p.resolve().is_relative_to(out.resolve())]
+    if not files:
+        raise FileFormatError(f"source {source.name!r}: no audio under {folder} ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def _about(source: Source, row: Listed, path: Path, held_out: HeldOut) -> Clip | str:
+    """A file's line of the manifest, without name and length; or why it is left out, empty for a speaker held out."""
+    name, licence = row.source or source.name, row.licence or source.licence
+    speaker = source.speaker or row.speaker or path.parent.name
+    split = held_out.decide(name, speaker, row.split or split_of_voice(row.speaker, source.split))
+    if split == "exclude":
+        return ""
+    if split == "train" and licence not in PERMISSIVE:
+        return f"{path}: its manifest says {licence!r}, and only permissive audio may be learned from"
+    return Clip("", 0.0, name, licence, speaker, split, source.content, row.bandwidth_hz)
 
 
 def split_of_voice(voice: str, default: Split) -> Split:
@@ -267,21 +299,6 @@ def split_of_voice(voice: str, default: Split) -> Split:
     if names & RESERVED_VOICES:
         return "eval"
     return "valid" if names & VALIDATION_VOICES else default
-
-
-def _listed_voices(folder: Path) -> dict[str, str]:
-    """File -> voice, from a ``manifest.jsonl`` beside the audio, where there is one."""
-    path = folder / "manifest.jsonl"
-    if not path.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {row["file"]: str(row.get("voice", row.get("speaker", ""))) for row in rows}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FileFormatError(
-            f"{path}: each line must be a JSON object with a 'file', and may have a 'voice' or 'speaker' ({error!r}); "
-            "mend it or remove it"
-        ) from error
 
 
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:

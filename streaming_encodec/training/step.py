@@ -18,7 +18,7 @@ from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.channel import GaussianChannel
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.gradients import require_sane_gradients
-from streaming_encodec.training.initial import initialise
+from streaming_encodec.training.initial import deepen, initialise
 from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
 from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
 from streaming_encodec.training.muon import Muon
@@ -254,6 +254,11 @@ def torch_device(name: str) -> torch.device:
 def _starting_model(config: TrainConfig, batch: Tensor) -> EncodecModel:
     if config.start_model is not None:
         model = EncodecModel.from_pretrained(config.start_model)
+        layers = config.model.num_residual_layers
+        if model.config.num_residual_layers < layers and not model.config.use_conv_shortcut:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                model = deepen(model, layers)
         if model.config != config.model:
             raise ConfigError(f"start_model {config.start_model} has another architecture than the run's model")
         return model

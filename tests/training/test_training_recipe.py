@@ -16,6 +16,7 @@ import soundfile
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.training import recipe
 from streaming_encodec.training.decoding import read_audio
+from streaming_encodec.training.listing import HeldOut
 from streaming_encodec.training.recipe import (
     PERMISSIVE,
     SOURCES,
@@ -151,6 +152,86 @@ def test_a_folder_with_a_foreign_manifest_says_what_it_should_hold(tmp_path: Pat
     (audio / "manifest.jsonl").write_text('{"audio_filepath": "1.wav"}\n')
     with pytest.raises(FileFormatError, match="'file'"):
         build_dataset(tmp_path / "out", [own(audio)])
+
+
+def test_a_manifest_says_who_speaks_from_where_under_which_licence_and_how_wide(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["a/0.wav", "a/1.wav", "2.wav"])
+    rows = [
+        {"file": "a/0.wav", "speaker": "p1", "source": "vctk", "licence": "CC-BY-4.0", "bandwidth_hz": 11000},
+        {"file": "a/1.wav", "speaker": "p2", "source": "emodb", "licence": "public domain", "split": "valid"},
+    ]
+    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    clips = build_dataset(tmp_path / "out", [own(audio)])
+    said = {c.speaker: (c.source, c.licence, c.split) for c in clips}
+    assert said == {
+        "in": ("mine", "user-supplied", "train"),
+        "p1": ("vctk", "CC-BY-4.0", "train"),
+        "p2": ("emodb", "public domain", "valid"),
+    }
+    assert next(c for c in clips if c.speaker == "p1").bandwidth_hz == 11000
+    measured = next(c for c in clips if c.speaker == "p2").bandwidth_hz
+    assert measured is not None
+    assert measured < 8500  # at 16 kHz nothing is above 8 kHz
+
+
+def test_a_manifest_may_lie_beside_the_folder(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["0.wav"])
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"file": "in/0.wav", "voice": "anna"}))
+    assert [clip.speaker for clip in build_dataset(tmp_path / "out", [own(audio)])] == ["anna"]
+
+
+def test_what_may_not_be_learned_from_is_left_out_and_reported(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", ["0.wav", "1.wav", "2.wav"])
+    rows = [
+        {"file": "0.wav", "licence": "CC-BY-NC-4.0"},
+        {"file": "1.wav", "licence": "CC-BY-SA-3.0", "split": "eval"},
+        {"file": "2.wav", "licence": "MIT"},
+    ]
+    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    left_out: list[str] = []
+    clips = build_dataset(tmp_path / "out", [own(audio)], on_skip=left_out.append)
+    assert [(c.licence, c.split) for c in clips] == [("CC-BY-SA-3.0", "eval"), ("MIT", "train")]
+    assert len(left_out) == 1
+    assert "CC-BY-NC-4.0" in left_out[0]
+
+
+def test_speakers_held_out_go_where_the_list_says(tmp_path: Path) -> None:
+    audio = folder_of(tmp_path / "in", [f"{i}.wav" for i in range(4)])
+    rows = [{"file": f"{i}.wav", "speaker": f"p{i}", "source": "vctk"} for i in range(4)]
+    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "held").write_text(
+        "# the listening set\nvctk p0 valid\n* p1 exclude # sounds like another\nemodb p2 eval\n"
+    )
+    clips = build_dataset(tmp_path / "out", [own(audio)], held_out=HeldOut.read(tmp_path / "held"))
+    assert [(c.speaker, c.split) for c in clips] == [("p0", "valid"), ("p2", "train"), ("p3", "train")]
+
+
+@pytest.mark.parametrize("line", ["vctk p0", "vctk p0 train", "vctk p 0 valid"])
+def test_a_list_of_speakers_that_is_none_names_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "held").write_text(f"\n{line}\n")
+    with pytest.raises(FileFormatError, match="line 2"):
+        HeldOut.read(tmp_path / "held")
+
+
+@pytest.mark.parametrize("row", [{"file": "1.wav", "split": "test"}, {"file": "1.wav", "bandwidth_hz": "wide"}, 3])
+def test_a_manifest_with_odd_values_is_refused(tmp_path: Path, row: object) -> None:
+    audio = folder_of(tmp_path / "in", ["1.wav"])
+    (audio / "manifest.jsonl").write_text(json.dumps(row))
+    with pytest.raises(FileFormatError, match=r"manifest\.jsonl"):
+        build_dataset(tmp_path / "out", [own(audio)])
+
+
+def test_opus_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "1.opus", voice_like(1.0, 1, 24000), 24000, format="OGG", subtype="OPUS")
+    (clip,) = build_dataset(tmp_path / "out", [own(tmp_path / "in")])
+    assert clip.seconds == pytest.approx(1.0, abs=0.01)
+
+
+def test_noise_folders_are_marked_as_noise(tmp_path: Path) -> None:
+    folders = [folder_of(tmp_path / name, ["1.wav"]) for name in ("voices", "rain")]
+    clips = build_dataset(tmp_path / "out", folder_sources(folders[:1], folders[1:]))
+    assert [(clip.source, clip.content) for clip in clips] == [("voices", "speech"), ("rain", "noise")]
 
 
 def test_long_recordings_are_cut_into_equal_clips_and_lose_nothing(tmp_path: Path) -> None:

@@ -156,6 +156,26 @@ def test_a_run_begins_with_a_model_that_is_there(tiny_config: TrainConfig, tmp_p
         TrainingRun(dataclasses.replace(again, out=str(tmp_path / "none"), start_model=str(tmp_path / "nothing")))
 
 
+def test_a_start_model_gains_residual_layers_that_change_nothing_yet(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = TrainingRun(tiny_config)
+    list(run.run())
+    folder = str(Path(tiny_config.out) / "model")
+    deeper = dataclasses.replace(tiny_config.model, num_residual_layers=3)
+    config = dataclasses.replace(tiny_config, out=str(tmp_path / "deep"), start_model=folder, model=deeper)
+    trainer = TrainingRun(config).trainer
+    sound = torch.randn(1, 1, 6400, generator=torch.Generator().manual_seed(1)) * 0.1
+    with torch.no_grad():
+        codes = run.trainer.model.encode(sound).audio_codes
+        assert torch.equal(trainer.model.encode(sound).audio_codes, codes)
+        assert torch.equal(trainer.model.decode(codes), run.trainer.model.decode(codes))
+    before = {name: value.clone() for name, value in trainer.model.decoder.state_dict().items()}
+    list(TrainingRun(config).run(until_step=1))
+    after = EncodecModel.from_pretrained(str(tmp_path / "deep" / "model")).decoder.state_dict()
+    zero = [name for name, value in before.items() if "weight" in name and not value.any()]
+    assert len(zero) == 2 * len(tiny_config.model.upsampling_ratios)
+    assert all(after[name].any() for name in zero)
+
+
 def test_a_budget_by_the_clock_leaves_time_for_the_codebooks(tiny_config: TrainConfig) -> None:
     now = [0.0]
 
