@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +18,22 @@ from streaming_encodec.training.discriminator import (
 )
 
 
-class Adversary:
-    """The discriminator with its optimiser."""
+class Judged(NamedTuple):
+    """What the discriminator said of a replica's share."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    losses: dict[str, float]
+    gradients: dict[str, Tensor]  # at the output [b, 1, T], of the decoder's two losses
+    learned: Sequence[Tensor] | None  # its own gradients; None on a step on which it doesn't learn
+
+
+class Adversary:
+    """The discriminator with its optimiser; ``low``: the precision of its products, None for float32."""
+
+    def __init__(self, config: TrainConfig, low: torch.dtype | None = None) -> None:
         self._every = config.loss.discriminator_every
+        self._rows = -(-config.loss.discriminator_clips // config.replicas)
+        self._rate_share = config.loss.discriminator_learning_rate_share
+        self._low = low
         with torch.random.fork_rng(devices=[]):  # the codec's start doesn't depend on whether there is an adversary
             torch.manual_seed(config.seed + 1)
             self.discriminator = MultiScaleStftDiscriminator(
@@ -31,25 +43,41 @@ class Adversary:
             self.discriminator.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0
         )
 
-    def learn(self, step: int, output: Tensor, target: Tensor, learning_rate: float) -> float:
-        """One step of the discriminator on ``[B, 1, T]``; returns its loss, 0 on steps left out."""
-        if step % self._every:
-            return 0.0
-        loss = discriminator_loss(self.discriminator(target), self.discriminator(output.detach()))
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+    def judge(self, step: int, output: Tensor, target: Tensor) -> Judged:
+        """Losses and gradients for ``output`` and ``target`` [b, 1, T]; changes nothing, so replicas may share it.
+
+        One pass serves both sides: the decoder is judged by the discriminator as it was before this step.
+        Only the first clips are judged; the gradient of the others is zero.
+        """
+        learns = step % self._every == 0
+        heard = output[: self._rows].detach().requires_grad_()
+        with torch.autocast(heard.device.type, self._low or torch.bfloat16, enabled=self._low is not None):
+            with torch.set_grad_enabled(learns):
+                real = self.discriminator(target[: self._rows])
+            fake = self.discriminator(heard)
+        wanted = {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
+        gradients = {}
+        for name, loss in wanted.items():
+            of_heard = torch.autograd.grad(loss, heard, retain_graph=True)[0]
+            gradients[name] = torch.cat([of_heard, torch.zeros_like(output[self._rows :])])
+        losses = {name: float(loss.detach()) for name, loss in wanted.items()}
+        if not learns:
+            return Judged(losses, gradients, None)
+        own = discriminator_loss(real, fake)
+        losses["discriminator"] = float(own.detach())
+        return Judged(losses, gradients, torch.autograd.grad(own, list(self.discriminator.parameters())))
+
+    def learn(self, judged: Sequence[Judged], weights: Sequence[float], learning_rate: float) -> None:
+        """One step of the discriminator, from what it said of each replica's share of the batch."""
+        shares = [(weight, part.learned) for weight, part in zip(weights, judged, strict=True) if part.learned]
+        if not shares:
+            return
+        for number, parameter in enumerate(self.discriminator.parameters()):
+            parameter.grad = sum((weight * learned[number] for weight, learned in shares), torch.zeros_like(parameter))
         torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = self._rate_share * learning_rate
         self.optimizer.step()
-        return float(loss.detach())
-
-    def losses(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The decoder's adversarial and feature losses for ``output`` [B, 1, T]."""
-        with torch.no_grad():
-            real = self.discriminator(target)
-        fake = self.discriminator(output)
-        return {"adversarial": adversarial_loss(fake), "feature": feature_loss(real, fake)}
 
     def state(self) -> dict[str, Tensor]:
         """Tensors to resume from."""

@@ -35,6 +35,9 @@ class LossBalancer:
         total = torch.zeros_like(next(iter(active.values())))
         for name, gradient in active.items():
             norms = gradient.norm(dim=(1, 2), keepdim=True)  # [B, 1, 1]
+            judged = norms > 0.0  # the discriminator leaves clips out
+            if not bool(judged.any()):
+                continue
             if name in self._norms:
                 # A nearly silent segment has a log-mel gradient a hundred times the usual one: limit each
                 # row.
@@ -42,12 +45,13 @@ class LossBalancer:
                 gradient = gradient * (limit / (norms + 1e-12)).clamp_max(1.0)
                 norms = norms.clamp_max(limit)
             else:
-                gradient = gradient * (norms.median() / (norms + 1e-12)).clamp_max(1.0)
-                norms = norms.median()
+                middle = norms[judged].median()
+                gradient = gradient * (middle / (norms + 1e-12)).clamp_max(1.0)
+                norms = norms.clamp_max(middle)
             before, weight = self._norms.get(name, 0.0), self._weights.get(name, 0.0)
             # A weighted mean: exact from the first step, not biased to zero.
             self._weights[name] = weight * self._decay + 1.0 - self._decay
-            self._norms[name] = before * self._decay + float(norms.mean()) * (1.0 - self._decay)
+            self._norms[name] = before * self._decay + float(norms[judged].mean()) * (1.0 - self._decay)
             total = total + gradient * (self._share(name) / total_share / (self._average(name) + 1e-12))
         return total * self._average(self._reference)
 

@@ -110,7 +110,9 @@ class LossConfig:
     ``phase_counts``: a clip coded with fewer codebooks has its ``phase_losses`` lowered in proportion, beside the
     batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence;
     nor can words be told apart by spectra of 80 ms, which is what the similarity looks at.
-    ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten.
+    ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten. Of each batch it
+    judges ``discriminator_clips``: a clip costs it as much as the decoder, forward and backward. It learns at
+    ``discriminator_learning_rate_share`` of the codec's rate, as Adam's steps are larger than Muon's.
     """
 
     waveform: float = 0.5
@@ -129,6 +131,8 @@ class LossConfig:
     discriminator_filters: int = 16
     discriminator_windows: tuple[int, ...] = (2048, 1024, 512)
     discriminator_every: int = 1
+    discriminator_clips: int = 16
+    discriminator_learning_rate_share: float = 0.3
 
 
 @dataclass(frozen=True)

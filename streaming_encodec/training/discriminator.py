@@ -67,19 +67,22 @@ class MultiScaleStftDiscriminator(nn.Module):
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """Hinge loss, averaged over the scales."""
-    losses = [F.relu(1 - r.logits).mean() + F.relu(1 + f.logits).mean() for r, f in zip(real, fake, strict=True)]
+    losses = [
+        F.relu(1 - r.logits.float()).mean() + F.relu(1 + f.logits.float()).mean()
+        for r, f in zip(real, fake, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
 def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
     """What the decoder lowers to be taken for real (hinge)."""
-    return torch.stack([F.relu(1 - f.logits).mean() for f in fake]).mean()
+    return torch.stack([F.relu(1 - f.logits.float()).mean() for f in fake]).mean()
 
 
 def feature_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """L1 between the features of real and decoded sound, relative to the real ones' mean level."""
     losses = [
-        (got - wanted.detach()).abs().mean() / (wanted.detach().abs().mean() + 1e-6)
+        (got.float() - wanted.detach().float()).abs().mean() / (wanted.detach().float().abs().mean() + 1e-6)
         for r, f in zip(real, fake, strict=True)
         for wanted, got in zip(r.features, f.features, strict=True)
     ]

@@ -13,7 +13,7 @@ from streaming_encodec.errors import ConfigError, StreamingEncodecError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.training import products, state
-from streaming_encodec.training.adversary import Adversary
+from streaming_encodec.training.adversary import Adversary, Judged
 from streaming_encodec.training.balancer import LossBalancer
 from streaming_encodec.training.channel import GaussianChannel
 from streaming_encodec.training.config import TrainConfig
@@ -41,6 +41,7 @@ class _Decoded(NamedTuple):
     output: Tensor  # [b, C, T]
     losses: dict[str, float]
     gradients: dict[str, Tensor]  # at the output
+    judged: Judged | None  # by the discriminator, where it takes part
 
 
 class CodecTrainer:
@@ -82,7 +83,7 @@ class CodecTrainer:
             config.weight_decay,
             low_precision(config),
         )
-        self.adversary = Adversary(config) if config.loss.adversarial_start is not None else None
+        self.adversary = Adversary(config, low_precision(config)) if config.loss.adversarial_start is not None else None
 
     def step(self, step: int, samples: Tensor, learning_rate: float) -> dict[str, float]:
         """Learn from ``samples`` [B, 1, T]; returns the losses and what to watch, by name."""
@@ -140,9 +141,17 @@ class CodecTrainer:
         shares = self.replicas.shares(samples)
         latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
 
+        start = self.config.loss.adversarial_start
+        adversary = self.adversary if start is not None and step >= start else None
+
         def decode(i: int, model: EncodecModel) -> _Decoded:
             output = self.run(model.decoder, latents[i]).float()
-            return _Decoded(output, *self._judge(output.detach(), shares[i], step))
+            losses, gradients = self._judge(output.detach(), shares[i], step)
+            judged = None if adversary is None else adversary.judge(step, output, shares[i])
+            if judged is not None:
+                losses |= judged.losses
+                gradients |= judged.gradients
+            return _Decoded(output, losses, gradients, judged)
 
         decoded = self.replicas.each(decode)
         weights = [len(share) / len(samples) for share in shares]
@@ -150,17 +159,13 @@ class CodecTrainer:
             name: sum(w * d.losses[name] for w, d in zip(weights, decoded, strict=True)) for name in decoded[0].losses
         }
         gradients = {
-            name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)]) for name in losses
+            name: torch.cat([w * d.gradients[name] for w, d in zip(weights, decoded, strict=True)])
+            for name in decoded[0].gradients
         }
         for name in self.config.loss.phase_losses & gradients.keys():
             gradients[name] *= phase
-        start = self.config.loss.adversarial_start
-        if self.adversary is not None and start is not None and step >= start:
-            heard = torch.cat([d.output.detach() for d in decoded]).requires_grad_()
-            losses["discriminator"] = self.adversary.learn(step, heard, samples, learning_rate)
-            for name, loss in self.adversary.losses(heard, samples).items():
-                losses[name] = float(loss.detach())
-                gradients[name] = torch.autograd.grad(loss, heard, retain_graph=True)[0]
+        if adversary is not None:
+            adversary.learn([d.judged for d in decoded if d.judged is not None], weights, learning_rate)
         wanted = self.replicas.shares(self.balancer.balance(gradients))
         self.replicas.each(lambda i, model: torch.autograd.backward(decoded[i].output, wanted[i]))
         if passed.requires_grad:
