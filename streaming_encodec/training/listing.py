@@ -66,7 +66,7 @@ def _listed(row: Mapping[str, object]) -> Listed:
         str(row.get("source", "")),
         str(row.get("licence", "")),
         None if bandwidth is None else round(bandwidth),
-        cast("Split | None", split),
+        split,
     )
 
 
