@@ -9,19 +9,13 @@ from collections.abc import Iterator
 
 import jack_kit
 import pytest
+from ci_kit import cannot
 
 from streaming_encodec.audio.card import SoundCard
 from streaming_encodec.audio.portaudio import PortAudio
 from streaming_encodec.cli.loading import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
-
-
-def cannot(reason: str) -> None:
-    """A device test that cannot run is a failure where it must run, a skip with its reason elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
