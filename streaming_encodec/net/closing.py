@@ -1,7 +1,7 @@
 """Why a connection ends: close codes, and the exception that carries one through the protocol logic.
 
 Codes below 4000 are RFC 6455's and the IANA registry's; 4000 and above are this protocol's own, modelled on
-the HTTP status whose last digits they share. `docs/transport.md` lists them with what a client does about
+the HTTP status whose last digits they share. `docs/protocol.md` lists them with what a client does about
 each.
 """
 
