@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, fields
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from net.net_support import running
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from wire.vectors import DOCUMENT
 
 from streaming_encodec.model.config import EncodecConfig
@@ -67,6 +71,31 @@ def test_every_close_code_is_listed_with_what_follows() -> None:
 )
 def test_figures_in_the_text(said: str) -> None:
     assert said in DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "options"),
+    [
+        (400, "/", {"subprotocols": None}),
+        (400, "/", {"subprotocols": ["streaming-encodec.v2"]}),
+        (403, "/", {"origin": "https://page.example"}),
+        (403, "/", {"additional_headers": {"X-Forwarded-For": "192.0.2.1"}}),
+        (404, "/room", {}),
+        (101, "/?anything", {}),
+    ],
+)
+async def test_a_handshake_is_answered_as_listed(status: int, path: str, options: dict[str, Any]) -> None:
+    assert status == 101 or f"| {status} |" in DOCUMENT
+    async with running() as relay:
+        options = {"subprotocols": [SUBPROTOCOL], "proxy": None} | options
+        try:
+            async with connect(relay.url + path, **options) as socket:
+                assert socket.response is not None
+                found = socket.response.status_code
+                assert not socket.protocol.extensions, "compression was offered and must not be accepted"
+        except InvalidStatus as refused:
+            found = refused.response.status_code
+    assert found == status
 
 
 def test_the_configurations_defaults() -> None:
