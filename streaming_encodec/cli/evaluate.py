@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streaming_encodec.evaluation.runner import Condition, Evaluation
 
 QUICK_CLIPS = 6
-QUICK_METRICS = ("pesq_wb", "stoi", "log_mel_db")
+QUICK_METRICS = ("pesq_wb", "stoi", "log_mel_db", "modulation")
 QUICK_LOSSES = (0.05, 0.20)
 QUICK_KBPS = 6.0
 MOST_PLACES = 16
@@ -48,7 +48,8 @@ def evaluate_command(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Some of pesq_wb, stoi, visqol_speech, log_mel_db, wer, speaker.",
+            help="Some of pesq_wb, stoi, visqol_speech, log_mel_db, wer, speaker, dnsmos, distill_mos, lsd, "
+            "modulation.",
             show_default="all",
         ),
     ] = None,
@@ -98,19 +99,20 @@ def evaluate_command(
 ) -> None:
     """Measure a model on a folder of speech, through the streaming path, beside Opus at equal rates.
 
-    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity.
-    A table, results.json, and plots; a metric whose package is missing is shown as such.
+    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity, the
+    opinion scores DNSMOS and Distill-MOS, log-spectral distance, and buzz at the frame rate (modulation).
+    Tables, results.json, and plots; a metric whose package is missing is shown as such.
     """
     from streaming_encodec.evaluation.clips import load_clips, shifted
     from streaming_encodec.evaluation.data import build_listening_set
     from streaming_encodec.evaluation.judging import PoolJudge
-    from streaming_encodec.evaluation.metrics import make_metrics
+    from streaming_encodec.evaluation.metrics import MetricOptions, make_metrics
     from streaming_encodec.evaluation.report import as_json as report_json
     from streaming_encodec.evaluation.report import (
         as_markdown,
         marks,
         marks_table,
-        rows_table,
+        rows_tables,
         signals_table,
     )
     from streaming_encodec.evaluation.runner import Plan, evaluate
@@ -134,13 +136,14 @@ def evaluate_command(
         nearest = min(known, key=lambda kbps: abs(kbps - QUICK_KBPS))
         plan = replace(plan, losses=QUICK_LOSSES, loss_bandwidths=(nearest,))
         clips = clips or QUICK_CLIPS
-    metric_set = _without_slow(make_metrics(names, whisper), quick and names is None)
+    options = MetricOptions(whisper, loaded.config.sampling_rate / loaded.config.hop_length)
+    metric_set = _without_slow(make_metrics(names, options), quick and names is None)
     chosen = shifted(load_clips(audio, loaded.config.sampling_rate, clips), places, loaded.config.hop_length)
     to.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         judge = None
         if jobs > 1:
-            judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs, whisper))
+            judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs))
         listener = stack.enter_context(_Progress(chosen, to if save_audio else None))
         result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
 
@@ -153,7 +156,8 @@ def evaluate_command(
         print_json(report)
         return
     console = out()
-    console.print(rows_table(metric_set, result, loaded.name))
+    for table in rows_tables(metric_set, result, loaded.name):
+        console.print(table)
     for name, reason in metric_set.missing.items():
         note(f"{name} was not measured: {reason}")
     console.print(signals_table(result))
@@ -175,8 +179,8 @@ def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
     """Quick runs leave out what takes seconds a clip; the table says so."""
     if not quick:
         return metrics
-    kept = tuple(metric for metric in metrics.metrics if metric.name in QUICK_METRICS)
-    left = {m.name: "left out by --quick; name it with --metrics" for m in metrics.metrics if m not in kept}
+    kept = tuple(metric for metric in metrics.metrics if metric.family in QUICK_METRICS)
+    left = {m.family: "left out by --quick; name it with --metrics" for m in metrics.metrics if m not in kept}
     return replace(metrics, metrics=kept, missing=metrics.missing | left)
 
 
@@ -233,10 +237,12 @@ def _draw(to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluatio
     clean = [label for label in sounds if "lost" not in label]
     ours = [label for label in clean if label.startswith("model")]
     theirs = [label for label in clean if label == f"opus {QUICK_KBPS:g} kbps"]
+    shown = [metric for metric in metrics.metrics if metric.family != "modulation"]
     worst = [label for label in sounds if "lost" in label and label.startswith(f"model {QUICK_KBPS:g} ")][-1:]
     try:
-        rate_plot(to / "rate.png", metrics.metrics, result, name)
-        loss_plot(to / "loss.png", metrics.metrics, result, name)
+        if shown:
+            rate_plot(to / "rate.png", shown, result, name)
+            loss_plot(to / "loss.png", shown, result, name)
         spectrogram_plot(to / "spectrograms.png", clip, {label: sounds[label] for label in ours + theirs + worst})
     except MissingExtraError as error:
         note(f"no plots: {error}")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.errors import FileFormatError, MissingExtraError
 
 EXTRA = "pip install 'streaming-encodec[eval]'"
 
@@ -29,3 +29,11 @@ def package_folder(package: str, purpose: str, install: str = EXTRA) -> Path:
     if spec is None or spec.origin is None:
         raise MissingExtraError(f"{purpose} needs {package!r}: {install}")
     return Path(spec.origin).parent
+
+
+def packaged_file(package: str, file: str, purpose: str, install: str = EXTRA) -> Path:
+    """A data file of a package. Raises MissingExtraError, or FileFormatError where the package lacks the file."""
+    path = package_folder(package, purpose, install) / file
+    if not path.is_file():
+        raise FileFormatError(f"{path} is missing; install {package} again: {install}")
+    return path

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.metrics import Metric, MetricSet, Score, make_metrics
+from streaming_encodec.evaluation.metrics import Metric, MetricOptions, MetricSet, Score, make_metrics
 
 Scores = dict[str, Score | None]
 
@@ -38,14 +38,14 @@ class SerialJudge:
 class PoolJudge:
     """Clips go to worker processes, each with its own metrics; a context manager.
 
-    Scores are those of :class:`SerialJudge`. Workers make the metrics again by name, so that only those which
+    Scores are those of :class:`SerialJudge`. Workers make the metrics again by family, so that only those which
     ``make_metrics`` knows can be used.
 
     Raises:
         ConfigError: fewer than two workers.
     """
 
-    def __init__(self, clips: Sequence[Clip], metrics: MetricSet, workers: int, whisper: str | None = None) -> None:
+    def __init__(self, clips: Sequence[Clip], metrics: MetricSet, workers: int) -> None:
         if workers < 2:
             raise ConfigError(f"a pool needs two workers or more, not {workers}; one is SerialJudge's work")
         # A forked process would inherit torch's locks.
@@ -53,7 +53,7 @@ class PoolJudge:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(tuple(clips), metrics.names, whisper),
+            initargs=(tuple(clips), metrics.families, metrics.options),
         )
 
     def __call__(self, sounds: Sequence[Samples], names: Sequence[str]) -> Iterator[Scores]:
@@ -77,12 +77,12 @@ class _Worker:
     metrics: tuple[Metric, ...] = ()
 
 
-def _start_worker(clips: tuple[Clip, ...], names: tuple[str, ...], whisper: str | None) -> None:
+def _start_worker(clips: tuple[Clip, ...], families: tuple[str, ...], options: MetricOptions) -> None:
     import torch
 
     torch.set_num_threads(1)
     _Worker.clips = clips
-    _Worker.metrics = make_metrics(names, whisper).metrics
+    _Worker.metrics = make_metrics(families, options).metrics
 
 
 def _work(place: int, sound: Samples, names: tuple[str, ...]) -> Scores:

@@ -1,12 +1,13 @@
 """What is measured: each metric compares a clip with what came out of a codec.
 
-A metric is a class with a ``name``, a direction (``better``) and a call. Its package is imported when it is
-made, so that a missing one is known before anything is computed: see :func:`make_metrics`.
+A metric has a ``name``, a direction (``better``) and a call. Those that share a network or a spectrum are a ``family``.
+A package is imported when its family is made, so that a missing one is known before anything is computed: see
+:func:`make_metrics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
@@ -41,6 +42,7 @@ class Metric(Protocol):
 
     name: str
     title: str
+    family: str
     better: Better
     absolute: bool
     """Whether the original itself has a value: it has a word error rate, but no distance to itself."""
@@ -62,6 +64,7 @@ class PesqWideband:
     """PESQ-WB, ITU-T P.862.2: 1.0 … 4.64 mean opinion score."""
 
     name, title = "pesq_wb", "PESQ-WB"
+    family = name
     better: Better = "higher"
     absolute = False
     worst = 1.0
@@ -91,6 +94,7 @@ class Stoi:
     """Short-time objective intelligibility (Taal et al. 2011), 0 … 1."""
 
     name, title = "stoi", "STOI"
+    family = name
     better: Better = "higher"
     absolute = False
 
@@ -106,6 +110,7 @@ class Visqol:
     """ViSQOL v3 in speech mode (16 kHz, lattice mapping): 1 … 5 mean opinion score."""
 
     name, title = "visqol_speech", "ViSQOL speech"
+    family = name
     better: Better = "higher"
     absolute = False
 
@@ -133,6 +138,7 @@ class LogMel:
     """
 
     name, title = "log_mel_db", "log-mel dB"
+    family = name
     better: Better = "lower"
     absolute = False
     bands, window, floor_db = 80, 1024, -80.0
@@ -185,51 +191,77 @@ def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
+class MetricOptions:
+    """What some metrics ask for: ``whisper`` names a model for the word error rate (see ``recognition``),
+    ``frame_rate_hz`` is where the codec under test would buzz."""
+
+    whisper: str | None = None
+    frame_rate_hz: float = 75.0
+
+
+@dataclass(frozen=True)
 class MetricSet:
-    """The metrics that can be had here, and why the others can't: ``missing`` maps name to reason."""
+    """The metrics that can be had here, and why the others can't: ``missing`` maps a family to the reason."""
 
     metrics: tuple[Metric, ...]
     missing: dict[str, str]
+    options: MetricOptions = MetricOptions()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(metric.name for metric in self.metrics)
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(metric.family for metric in self.metrics))
 
-def factories(whisper: str | None = None) -> dict[str, Callable[[], Metric]]:
-    """All metrics by name. ``whisper``: a model for the word error rate, see ``recognition``."""
+
+def factories(options: MetricOptions) -> dict[str, Callable[[], Sequence[Metric]]]:
+    """Every family by name; making it gives its metrics."""
+    from streaming_encodec.evaluation.distill_mos import DistillMos
+    from streaming_encodec.evaluation.dnsmos import dnsmos_metrics
     from streaming_encodec.evaluation.recognition import WordErrorRate
     from streaming_encodec.evaluation.speaker import SpeakerSimilarity
+    from streaming_encodec.evaluation.spectra import LSD_BANDS, LogSpectralDistance, modulation_metrics
 
     return {
-        "pesq_wb": PesqWideband,
-        "stoi": Stoi,
-        "visqol_speech": Visqol,
-        "log_mel_db": LogMel,
-        "wer": lambda: WordErrorRate(whisper),
-        "speaker": SpeakerSimilarity,
+        "pesq_wb": lambda: [PesqWideband()],
+        "stoi": lambda: [Stoi()],
+        "visqol_speech": lambda: [Visqol()],
+        "log_mel_db": lambda: [LogMel()],
+        "wer": lambda: [WordErrorRate(options.whisper)],
+        "speaker": lambda: [SpeakerSimilarity()],
+        "dnsmos": dnsmos_metrics,
+        "distill_mos": lambda: [DistillMos()],
+        "lsd": lambda: [LogSpectralDistance(band) for band in LSD_BANDS],
+        "modulation": lambda: modulation_metrics(options.frame_rate_hz),
     }
 
 
-def make_metrics(names: Sequence[str] | None = None, whisper: str | None = None) -> MetricSet:
-    """Make the metrics named, or all.
+def make_metrics(names: Sequence[str] | None = None, options: MetricOptions = MetricOptions()) -> MetricSet:
+    """Make the families named, or all; the first word of a name is enough (``visqol``).
 
     Of *all*, those whose package is missing are left out with the reason; one that was *named* must be there.
 
     Raises:
-        ConfigError: a name that is no metric's.
-        MissingExtraError: a named metric's package is not installed.
+        ConfigError: a name that is no family's.
+        MissingExtraError: a named family's package is not installed.
     """
-    known = factories(whisper)
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(f"there is no metric {name!r}; take some of {', '.join(known)}")
-    made, missing = [], {}
-    for name in names if names is not None else known:
+    known = factories(options)
+    made: list[Metric] = []
+    missing = {}
+    for family in known if names is None else dict.fromkeys(_family(name, known) for name in names):
         try:
-            made.append(known[name]())
+            made += known[family]()
         except MissingExtraError as error:
             if names is not None:
                 raise
-            missing[name] = str(error)
-    return MetricSet(tuple(made), missing)
+            missing[family] = str(error)
+    return MetricSet(tuple(made), missing, options)
+
+
+def _family(name: str, known: Iterable[str]) -> str:
+    for family in known:
+        if name in (family, family.split("_")[0]):
+            return family
+    raise ConfigError(f"there is no metric {name!r}; take some of {', '.join(known)}")

@@ -33,6 +33,7 @@ class WordErrorRate:
     """
 
     name, title = "wer", "WER"
+    family = name
     better: Better = "lower"
     absolute = True
 

@@ -82,7 +82,7 @@ def heard(model: EncodecModel, codes: Tensor, books: Books, samples: int) -> Sam
 
 def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: int = 1) -> list[dict[str, float]]:
     """A row for each loss and way of sending: the metrics' means over the clips, and the share concealed."""
-    judges = make_metrics(metrics).metrics
+    judges = make_metrics(metrics)
     rows = []
     for sending in (PLAIN, REDUNDANT):
         kbps = model.config.bandwidth_for(sending.num_codebooks)
@@ -90,7 +90,7 @@ def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: in
         coded = [encode_clips(model, [clip], bandwidth) for clip in clips]
         for loss in LOSSES:
             row = {"loss": loss, "codebooks": float(sending.num_codebooks), "bytes": float(sending.packet_bytes)}
-            scores: dict[str, list[float]] = {name: [] for name in ("concealed", *metrics)}
+            scores: dict[str, list[float]] = {name: [] for name in ("concealed", *judges.names)}
             for number, (clip, one) in enumerate(zip(clips, coded, strict=True)):
                 packets = -(-one.frames[0] // FRAMES_PER_PACKET)
                 packet_ms = FRAMES_PER_PACKET * model.config.frame_ms
@@ -98,7 +98,7 @@ def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: in
                 books = codebooks_that_arrive(sending, lost, one.frames[0])
                 sound = heard(model, one.codes, books, len(clip.samples))
                 scores["concealed"].append(float((books == 0).mean()))
-                for judge in judges:
+                for judge in judges.metrics:
                     score = judge(clip, sound)
                     if score is not None:
                         scores[judge.name].append(score.value)
@@ -120,8 +120,8 @@ def main(
 ) -> None:
     """Print the quality at each loss, with all bits in codebooks and with redundancy, as a Markdown table."""
     codec = EncodecModel.from_pretrained(model)
-    names = metrics.split(",")
-    rows = measure(codec, load_clips(folder, codec.config.sampling_rate, clips), names, seed)
+    rows = measure(codec, load_clips(folder, codec.config.sampling_rate, clips), metrics.split(","), seed)
+    names = [name for name in rows[0] if name not in ("loss", "codebooks", "bytes", "concealed")]
     typer.echo("| loss | codebooks | redundancy | bytes a packet | concealed | " + " | ".join(names) + " |")
     typer.echo("|---" * (5 + len(names)) + "|")
     for row in rows:

@@ -15,6 +15,7 @@ from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metrics import Metric, MetricSet
 from streaming_encodec.evaluation.robustness import CLICK_RATIO
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row
+from streaming_encodec.evaluation.spectra import Modulation
 
 FORMAT = 1
 """Version of the JSON's layout."""
@@ -27,13 +28,24 @@ _PACKAGES = (
     "visqol-python",
     "faster-whisper",
     "resemblyzer",
+    "speechmos",
+    "distillmos",
     "av",
 )
 
 STREAMED_LIMIT = 1.05
 """How much rougher at its frame borders the streamed sound may be than the offline model's: rounding only."""
 
+BUZZ_DB = 2.0
+"""How far the envelope's modulation at the frame rate may stand above its neighbours; speech has up to 1."""
+
+_BUZZ_FROM_HZ = 4000.0
+
 ABSENT = "–"
+
+_ARROWS = {"higher": "↑", "lower": "↓"}
+_FURTHER = ("dnsmos", "distill_mos", "lsd")
+_TITLES = ("through the streaming path", "further measures; no loss of the training resembles the opinion scores")
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,8 @@ def marks(metrics: MetricSet, result: Evaluation) -> list[Mark]:
         if metric.name in ("pesq_wb", "stoi", "visqol_speech")
     ]
     found.append(_intelligible(metrics, result))
+    if modulation := _modulation_mark(metrics, result):
+        found.append(modulation)
     if result.signals:
         broken = [f"{s.signal} at {s.kbps:g} kbps" for s in result.signals if not s.finite]
         found.append(Mark("no NaN on hostile signals", not broken, ", ".join(broken) or "all samples finite"))
@@ -121,63 +135,110 @@ def _intelligible(metrics: MetricSet, result: Evaluation) -> Mark:
     return Mark(what, coded <= limit, f"{coded:.1%}, limit {limit:.1%} (original {clean:.1%})")
 
 
+def _modulation_mark(metrics: MetricSet, result: Evaluation) -> Mark | None:
+    """Above 4 kHz, at every bandwidth without loss; None where it was left out."""
+    judges = [m for m in metrics.metrics if isinstance(m, Modulation) and m.band.low_hz >= _BUZZ_FROM_HZ]
+    rows = [row for row in result.rows if row.codec == MODEL and not row.loss]
+    found = [(value, m, row) for m in judges for row in rows if (value := _score(row, m.name)) is not None]
+    if not found:
+        return None
+    value, metric, row = max(found, key=lambda one: one[0])
+    detail = f"{value:.1f} dB, {metric.band.title} at {metric.rate_hz:g} Hz, {row.kbps:g} kbps"
+    return Mark(f"modulation above 4 kHz at most {BUZZ_DB:g} dB", value <= BUZZ_DB, detail)
+
+
 def _score(row: Row | None, name: str) -> float | None:
     return None if row is None else row.scores.get(name)
 
 
-def rows_table(metrics: MetricSet, result: Evaluation, name: str) -> Table:
-    """Conditions down, metrics across; what could not be measured is named below."""
-    title = f"{name} through the streaming path"
-    # Narrow enough for 80 columns with all six metrics.
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+@dataclass(frozen=True)
+class TextTable:
+    """A table of conditions before it is drawn."""
+
+    title: str
+    heads: list[str]
+    lines: list[list[str]]
+
+
+def rows_tables(metrics: MetricSet, result: Evaluation, name: str) -> list[Table]:
+    """Conditions down, metrics across; what could not be measured is named below the first table."""
+    tables: list[Table] = []
+    for text in tables_of_text(metrics, result, name):
+        # Narrow enough for 80 columns.
+        table = Table(
+            title=text.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False
+        )
+        for head in text.heads:
+            table.add_column("\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True)
+        last = text.lines[0][0] if text.lines else ""
+        for line in text.lines:
+            if line[0] != last:
+                table.add_section()
+            last = line[0]
+            table.add_row(*line)
+        tables.append(table)
     if metrics.missing:
-        table.caption = f"not measured: {', '.join(metrics.missing)}"
-    heads, lines = rows_of_text(metrics, result)
-    for head in heads:
-        table.add_column("\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True)
-    last = lines[0][0] if lines else ""
-    for line in lines:
-        if line[0] != last:
-            table.add_section()
-        last = line[0]
-        table.add_row(*line)
-    return table
+        tables[0].caption = f"not measured: {', '.join(metrics.missing)}"
+    return tables
 
 
-def rows_of_text(metrics: MetricSet, result: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Heads and lines of the table of conditions."""
-    arrows = {"higher": "↑", "lower": "↓"}
-    heads = [
-        "codec",
-        "kbps",
-        "real kbps",
-        "lost",
-        *(f"{m.title} {arrows[m.better]}" for m in metrics.metrics),
+def tables_of_text(metrics: MetricSet, result: Evaluation, name: str) -> list[TextTable]:
+    """Up to three tables: likeness to the original; opinion scores and spectral distance; modulation."""
+    first = [m for m in metrics.metrics if m.family not in _FURTHER and not isinstance(m, Modulation)]
+    further = [m for m in metrics.metrics if m.family in _FURTHER]
+    tables: list[TextTable] = []
+    for chosen, title in ((first, f"{name} {_TITLES[0]}"), (further, _TITLES[1])):
+        if chosen or not tables:
+            columns = [[_spelled(m, row.scores.get(m.name)) for row in _sorted(result)] for m in chosen]
+            heads = [f"{m.title} {_ARROWS[m.better]}" for m in chosen]
+            tables.append(_with_conditions(title, heads, columns, result, rate=True))
+    modulation = [m for m in metrics.metrics if isinstance(m, Modulation)]
+    if modulation:
+        tables.append(_modulation_table(modulation, result))
+    return tables
+
+
+def _modulation_table(metrics: Sequence[Modulation], result: Evaluation) -> TextTable:
+    """A column for each band holds the decibels at all multiples of the frame rate."""
+    bands = dict.fromkeys(m.band for m in metrics)
+    columns = [
+        [" ".join(_spelled(m, row.scores.get(m.name), 1) for m in metrics if m.band == band) for row in _sorted(result)]
+        for band in bands
     ]
+    rates = ", ".join(dict.fromkeys(f"{m.rate_hz:g}" for m in metrics))
+    title = f"modulation of the envelope at {rates} Hz, dB above neighbouring rates; speech has -3 to 1"
+    return _with_conditions(title, [f"{band.title} ↓" for band in bands], columns, result, rate=False)
+
+
+def _with_conditions(
+    title: str, heads: list[str], columns: list[list[str]], result: Evaluation, rate: bool
+) -> TextTable:
+    """Columns of scores behind those that name the conditions; the payload's real rate only if ``rate``."""
     lines = []
-    for row in sorted(result.rows, key=_order):
+    for place, row in enumerate(_sorted(result)):
         sound = row.codec == ORIGINAL
-        line = [
-            row.codec,
-            ABSENT if sound else f"{row.kbps:g}",
-            ABSENT if sound else f"{row.measured_kbps:.2f}",
-            f"{row.measured_loss:.1%}" if row.loss else ABSENT,
-        ]
-        lines.append(line + [_spelled(metric, row.scores.get(metric.name)) for metric in metrics.metrics])
-    return heads, lines
+        line = [row.codec, ABSENT if sound else f"{row.kbps:g}"]
+        if rate:
+            line.append(ABSENT if sound else f"{row.measured_kbps:.2f}")
+        line.append(f"{row.measured_loss:.1%}" if row.loss else ABSENT)
+        lines.append(line + [column[place] for column in columns])
+    return TextTable(title, ["codec", "kbps", *(["real kbps"] if rate else []), "lost", *heads], lines)
+
+
+def _sorted(result: Evaluation) -> list[Row]:
+    return sorted(result.rows, key=_order)
 
 
 def as_markdown(name: str, clips: Sequence[Clip], metrics: MetricSet, result: Evaluation) -> str:
     """The tables of conditions and marks in Markdown, for a model card."""
-    heads, lines = rows_of_text(metrics, result)
     seconds = sum(clip.seconds for clip in clips)
     speakers = len({clip.speaker or clip.name for clip in clips})
     text = [
         f"{name}: {len(clips)} clips, {speakers} speakers, {seconds:.0f} s, through the streaming path.",
         "",
-        *_markdown_table(heads, lines),
-        "",
     ]
+    for table in tables_of_text(metrics, result, name):
+        text += [f"{table.title}:", "", *_markdown_table(table.heads, table.lines), ""]
     for missing, reason in metrics.missing.items():
         text += [f"Not measured: {missing} ({reason})", ""]
     words = {True: "yes", False: "no", None: "not measured"}
@@ -194,12 +255,12 @@ def _order(row: Row) -> tuple[int, float, float]:
     return ((ORIGINAL, MODEL, OPUS).index(row.codec), row.kbps, row.loss)
 
 
-def _spelled(metric: Metric, value: float | None) -> str:
+def _spelled(metric: Metric, value: float | None, digits: int = 2) -> str:
     if value is None:
         return ABSENT
     if metric.name == "wer":
         return f"{value:.1%}"
-    return f"{value:.3f}" if metric.name in ("stoi", "speaker") else f"{value:.2f}"
+    return f"{value:.{3 if metric.name in ('stoi', 'speaker') else digits}f}"
 
 
 def signals_table(result: Evaluation) -> Table:

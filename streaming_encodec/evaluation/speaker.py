@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from streaming_encodec.errors import FileFormatError
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.extras import package_folder
+from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metrics import (
     WIDEBAND,
     Better,
@@ -39,15 +38,14 @@ class SpeakerSimilarity:
     """
 
     name, title = "speaker", "speaker sim."
+    family = name
     better: Better = "higher"
     absolute = False
 
     def __init__(self) -> None:
         # The package's dependencies break others: only its weights are used, so it installs without them.
         install = "pip install --no-deps resemblyzer"
-        path = package_folder("resemblyzer", "speaker similarity", install) / "pretrained.pt"
-        if not path.is_file():
-            raise FileFormatError(f"{path} is missing; install Resemblyzer again: {install}")
+        path = packaged_file("resemblyzer", "pretrained.pt", "speaker similarity", install)
         # Saved on a GPU; nothing but tensors is accepted from the file.
         weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
         self._lstm = nn.LSTM(_BANDS, 256, num_layers=3, batch_first=True)

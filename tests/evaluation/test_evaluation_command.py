@@ -21,7 +21,7 @@ from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
-from streaming_encodec.evaluation.report import as_markdown, marks, rows_table
+from streaming_encodec.evaluation.report import as_markdown, marks, rows_tables
 from streaming_encodec.evaluation.robustness import SignalResult
 from streaming_encodec.evaluation.runner import (
     MODEL,
@@ -148,7 +148,7 @@ def test_the_listening_set_holds_nobody_who_is_trained_on() -> None:
 class Loudness:
     """A metric with weights and a clip it refuses, to see how means are taken."""
 
-    name, title, better, absolute = "loudness", "Loudness", "higher", True
+    name, title, family, better, absolute = "loudness", "Loudness", "loudness", "higher", True
 
     def __call__(self, clip, degraded):  # type: ignore[no-untyped-def]
         return {"clip-0.flac": Score(1.0, 3.0), "clip-1.flac": Score(5.0, 1.0)}.get(clip.name)
@@ -184,7 +184,7 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert len(result.signals) == 8
     assert [border.kbps for border in result.borders] == [1.5, 6.0]
 
-    table = rows_table(metrics, result, "x")
+    (table,) = rows_tables(metrics, result, "x")
     assert table.caption == "not measured: wer"
     assert "Not measured: wer (not here)" in as_markdown("x", clips, metrics, result)
     again = evaluate(small_model(), clips, metrics, plan)
@@ -222,7 +222,7 @@ def test_a_text_that_is_null_is_none(tmp_path: Path) -> None:
 
 def test_workers_judge_as_this_process_does(tmp_path: Path) -> None:
     clips = load_clips(write_folder(tmp_path, clips=2), RATE)
-    metrics = make_metrics(["log_mel_db", "stoi"])
+    metrics = make_metrics(["log_mel_db", "stoi", "modulation"])
     sounds = [clip.samples * np.float32(0.5) for clip in clips]
     here = list(SerialJudge(clips, metrics)(sounds, metrics.names))
     with PoolJudge(clips, metrics, workers=2) as judge:
