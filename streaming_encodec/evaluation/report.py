@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 from streaming_encodec.evaluation.clips import Clip
+from streaming_encodec.evaluation.equal_quality import equal_qualities
 from streaming_encodec.evaluation.metrics import Metric, MetricSet
 from streaming_encodec.evaluation.robustness import CLICK_RATIO
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row
@@ -77,6 +79,7 @@ def as_json(name: str, clips: Sequence[Clip], metrics: MetricSet, plan: Plan, re
             for c in clips
         ],
         "rows": [asdict(row) for row in result.rows],
+        "equal_quality": [asdict(equal) for equal in equal_qualities(metrics.metrics, result)],
         "signals": [asdict(signal) for signal in result.signals],
         "borders": [asdict(border) for border in result.borders],
         "marks": [asdict(mark) for mark in marks(metrics, result)],
@@ -169,10 +172,11 @@ def rows_tables(metrics: MetricSet, result: Evaluation, name: str) -> list[Table
             title=text.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0, pad_edge=False
         )
         for head in text.heads:
-            table.add_column("\n".join(head.split()), justify="left" if head == "codec" else "right", no_wrap=True)
+            justify: JustifyMethod = "left" if head in ("codec", "metric") else "right"
+            table.add_column("\n".join(head.split()), justify=justify, no_wrap=True)
         last = text.lines[0][0] if text.lines else ""
         for line in text.lines:
-            if line[0] != last:
+            if text.heads[0] == "codec" and line[0] != last:
                 table.add_section()
             last = line[0]
             table.add_row(*line)
@@ -183,7 +187,7 @@ def rows_tables(metrics: MetricSet, result: Evaluation, name: str) -> list[Table
 
 
 def tables_of_text(metrics: MetricSet, result: Evaluation, name: str) -> list[TextTable]:
-    """Up to three tables: likeness to the original; opinion scores and spectral distance; modulation."""
+    """Up to four tables: likeness to the original; opinion scores and spectral distance; modulation; Opus's rates."""
     first = [m for m in metrics.metrics if m.family not in _FURTHER and not isinstance(m, Modulation)]
     further = [m for m in metrics.metrics if m.family in _FURTHER]
     tables: list[TextTable] = []
@@ -195,7 +199,23 @@ def tables_of_text(metrics: MetricSet, result: Evaluation, name: str) -> list[Te
     modulation = [m for m in metrics.metrics if isinstance(m, Modulation)]
     if modulation:
         tables.append(_modulation_table(modulation, result))
+    if equal := _equal_table(metrics.metrics, result):
+        tables.append(equal)
     return tables
+
+
+def _equal_table(metrics: Sequence[Metric], result: Evaluation) -> TextTable | None:
+    """Metrics down, the model's bandwidths across."""
+    found = {(equal.metric, equal.kbps): str(equal) for equal in equal_qualities(metrics, result)}
+    rates = sorted({kbps for _, kbps in found})
+    lines = [
+        [metric.title, *(found.get((metric.name, kbps), ABSENT) for kbps in rates)]
+        for metric in metrics
+        if any(name == metric.name for name, _ in found)
+    ]
+    if not lines:
+        return None
+    return TextTable("kbps that Opus needs for equal quality", ["metric", *(f"{kbps:g} kbps" for kbps in rates)], lines)
 
 
 def _modulation_table(metrics: Sequence[Modulation], result: Evaluation) -> TextTable:

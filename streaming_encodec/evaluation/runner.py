@@ -27,19 +27,26 @@ from streaming_encodec.streaming.half import check_streams
 
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 
+OPUS_KBPS = (6.0, 9.0, 12.0, 16.0)
+"""Rates at which Opus is measured whatever the model's are: its rate at equal quality is read between them."""
+
 _BORDER_CLIPS = 4  # some 2,000 frames: enough for a ratio
 _BORDER_S = 30.0  # they are decoded whole, offline
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. ``losses`` are shares of packets, run at each of ``loss_bandwidths``; 0 is always run."""
+    """What to run. ``losses`` are shares of packets, run at each of ``loss_bandwidths``; 0 is always run.
+
+    Opus is run at the model's rates, and without loss at ``opus_bandwidths`` too.
+    """
 
     bandwidths: tuple[float, ...]
     losses: tuple[float, ...] = (0.01, 0.05, 0.10, 0.20)
     loss_bandwidths: tuple[float, ...] = ()
     burst_ms: float = BURST_MS
     opus: bool = True
+    opus_bandwidths: tuple[float, ...] = OPUS_KBPS
     robustness: bool = True
     block_samples: int = BLOCK_SAMPLES
     seed: int = 0
@@ -166,10 +173,17 @@ def evaluate(
 
 
 def _conditions(plan: Plan) -> list[Condition]:
-    codecs = [MODEL, OPUS] if plan.opus else [MODEL]
-    clean = [Condition(codec, kbps, 0.0) for codec in codecs for kbps in plan.bandwidths]
+    clean = [Condition(MODEL, kbps, 0.0) for kbps in plan.bandwidths]
+    codecs = [MODEL]
+    if plan.opus:
+        codecs.append(OPUS)
+        clean += [Condition(OPUS, kbps, 0.0) for kbps in _opus_rates(plan)]
     lossy = [Condition(codec, kbps, loss) for codec in codecs for kbps in plan.loss_bandwidths for loss in plan.losses]
     return [Condition(ORIGINAL, 0.0, 0.0), *clean, *lossy]
+
+
+def _opus_rates(plan: Plan) -> list[float]:
+    return sorted({*plan.bandwidths, *plan.opus_bandwidths})
 
 
 def _check(model: EncodecModel, plan: Plan) -> Opus | None:
@@ -197,25 +211,25 @@ def _outcomes(model: EncodecModel, clips: Sequence[Clip], plan: Plan, opus: Opus
     for kbps in rates:
         coded = encode_set(model, clips, kbps, plan.block_samples)
         frame_ms = 1000 * config.hop_length / config.sampling_rate
-        for loss in _losses(plan, kbps):
+        for loss in _losses(plan, kbps, plan.bandwidths):
             masks = _masks(coded.frames, frame_ms, loss, plan)
             sounds = coded.decode(model, masks if loss else None)
             yield Condition(MODEL, kbps, loss), coded.kbps, _share(masks), sounds
     if opus is None:
         return
-    for kbps in rates:
+    clean = _opus_rates(plan)
+    for kbps in sorted({*clean, *plan.loss_bandwidths}):
         streams = [opus.encode(clip.samples, clip.sample_rate, kbps) for clip in clips]
         measured = float(np.average([s.kbps for s in streams], weights=[s.length for s in streams]))
         packet_ms = 1000 * streams[0].packet_samples / streams[0].sample_rate
-        for loss in _losses(plan, kbps):
+        for loss in _losses(plan, kbps, clean):
             masks = _masks([len(s.packets) for s in streams], packet_ms, loss, plan)
             sounds = [opus.decode(s, mask) for s, mask in zip(streams, masks, strict=True)]
             yield Condition(OPUS, kbps, loss), measured, _share(masks), sounds
 
 
-def _losses(plan: Plan, kbps: float) -> list[float]:
-    clean = [0.0] if kbps in plan.bandwidths else []
-    return clean + (list(plan.losses) if kbps in plan.loss_bandwidths else [])
+def _losses(plan: Plan, kbps: float, clean: Sequence[float]) -> list[float]:
+    return ([0.0] if kbps in clean else []) + (list(plan.losses) if kbps in plan.loss_bandwidths else [])
 
 
 def _masks(packets: Sequence[int], packet_ms: float, loss: float, plan: Plan) -> list[Lost]:

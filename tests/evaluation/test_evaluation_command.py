@@ -19,6 +19,7 @@ from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraE
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
+from streaming_encodec.evaluation.equal_quality import equal_qualities, equal_rate
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
 from streaming_encodec.evaluation.report import as_markdown, marks, rows_tables
@@ -165,13 +166,13 @@ def has_opus() -> bool:
 def test_rows_of_a_run(tmp_path: Path) -> None:
     clips = load_clips(write_folder(tmp_path, clips=3), RATE)
     metrics = MetricSet((LogMel(), Loudness()), {"wer": "not here"})  # type: ignore[arg-type]
-    plan = Plan((1.5, 6.0), losses=(0.2,), loss_bandwidths=(6.0,), opus=has_opus())
+    plan = Plan((1.5, 6.0), losses=(0.2,), loss_bandwidths=(6.0,), opus=has_opus(), opus_bandwidths=(9.0,))
     result = evaluate(small_model(), clips, metrics, plan)
     found = [(row.codec, row.kbps, row.loss) for row in result.rows]
-    codecs = [MODEL, OPUS] if plan.opus else [MODEL]
-    assert found == [(ORIGINAL, 0.0, 0.0)] + [
-        (codec, *rest) for codec in codecs for rest in ((1.5, 0.0), (6.0, 0.0), (6.0, 0.2))
-    ]
+    expected = [(ORIGINAL, 0.0, 0.0), *((MODEL, *rest) for rest in ((1.5, 0.0), (6.0, 0.0), (6.0, 0.2)))]
+    if plan.opus:
+        expected += [(OPUS, *rest) for rest in ((1.5, 0.0), (6.0, 0.0), (6.0, 0.2), (9.0, 0.0))]
+    assert found == expected
     whole, holed = result.row(MODEL, 6.0), result.row(MODEL, 6.0, 0.2)
     assert whole is not None
     assert holed is not None
@@ -184,7 +185,7 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert len(result.signals) == 8
     assert [border.kbps for border in result.borders] == [1.5, 6.0]
 
-    (table,) = rows_tables(metrics, result, "x")
+    table = rows_tables(metrics, result, "x")[0]
     assert table.caption == "not measured: wer"
     assert "Not measured: wer (not here)" in as_markdown("x", clips, metrics, result)
     again = evaluate(small_model(), clips, metrics, plan)
@@ -234,6 +235,38 @@ def test_workers_judge_as_this_process_does(tmp_path: Path) -> None:
 
 def row(codec: str, kbps: float, **scores: float) -> Row:
     return Row(codec, kbps, 0.0, kbps, 0.0, dict(scores), {})
+
+
+def test_opus_at_equal_quality_is_read_between_the_measured_rates() -> None:
+    rows = [
+        row(MODEL, 3.0, stoi=0.5, log_mel_db=4.5),
+        row(MODEL, 6.0, stoi=0.92, log_mel_db=3.0),
+        row(MODEL, 12.0, stoi=0.99),
+        dataclasses.replace(row(MODEL, 6.0, stoi=0.1), loss=0.1),
+        *(row(OPUS, kbps, stoi=stoi, log_mel_db=db) for kbps, stoi, db in
+          ((12.0, 0.96, 2.0), (6.0, 0.9, 6.0), (9.0, 0.94, 4.0))),
+        dataclasses.replace(row(OPUS, 6.0, stoi=0.95), loss=0.1),
+    ]  # fmt: skip
+    metrics = make_metrics(["stoi", "log_mel_db", "modulation"])
+    found = {(e.metric, e.kbps): (e.opus_kbps, e.beyond) for e in equal_qualities(metrics.metrics, Evaluation(rows))}
+    assert found == {
+        ("stoi", 3.0): (6.0, "below"),
+        ("stoi", 6.0): (pytest.approx(7.5), None),
+        ("stoi", 12.0): (12.0, "above"),
+        ("log_mel_db", 3.0): (pytest.approx(8.25), None),
+        ("log_mel_db", 6.0): (pytest.approx(10.5), None),
+    }
+    text = as_markdown("x", [], metrics, Evaluation(rows))
+    assert "| STOI | < 6.0 | 7.5 | > 12.0 |" in text
+    assert "| log-mel dB | 8.2 | 10.5 | – |" in text
+    assert "equal quality" not in as_markdown("x", [], metrics, Evaluation([r for r in rows if r.kbps != 9.0][:4]))
+
+
+def test_where_opus_is_not_steadily_better_the_highest_crossing_counts() -> None:
+    points = [(3.0, 0.95), (6.0, 0.8), (9.0, 0.7), (12.0, 0.9)]
+    assert equal_rate(points, 0.85) == (pytest.approx(11.25), None)
+    assert equal_rate(points, 0.7) == (3.0, "below")
+    assert equal_rate(points, 0.9) == (12.0, None)
 
 
 @pytest.mark.parametrize(("coded", "met"), [(0.249, True), (0.251, False)])
