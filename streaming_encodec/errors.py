@@ -35,5 +35,9 @@ class CallError(StreamingEncodecError):
     """A call cannot be set up or kept: relay down, token refused, model mismatch."""
 
 
+class FolderError(StreamingEncodecError):
+    """A folder that a command would fill is in use by another run, or cannot be written."""
+
+
 class MissingExtraError(StreamingEncodecError, ImportError):
     """An optional dependency is not installed; the message says how to install it."""

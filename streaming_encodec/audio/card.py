@@ -14,6 +14,7 @@ from streaming_encodec.audio.port import Kind
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.audio.side import CardCounts, Side
 from streaming_encodec.errors import DeviceError
+from streaming_encodec.samples import repair_amplitude
 
 _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
@@ -107,7 +108,7 @@ class SoundCard:
         self._microphone.port.hear()
         block = self._microphone.port.ring.read_all()
         # The last of an interface's many inputs may be what it plays: the others would hear themselves.
-        return self._microphone.resampler.push(mix_channels(block.T[:2], 1))
+        return self._microphone.resampler.push(mix_channels(repair_amplitude(block.T[:2]), 1))
 
     def write(self, pcm: Pcm, *, usual: bool = True) -> None:
         """Give the speaker [1, n] to play after what waits already; dropped while it is gone.

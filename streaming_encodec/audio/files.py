@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streaming_encodec.audio.resample import StreamResampler, mix_channels
 from streaming_encodec.audio.writer import AudioWriter, output_format
 from streaming_encodec.errors import FileFormatError, StreamError
+from streaming_encodec.samples import MAX_AMPLITUDE, clip_amplitude, is_audible
 
 __all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "output_format", "rechunk"]
 
@@ -103,23 +104,27 @@ class AudioReader:
             if block.shape[1] == 0:
                 break
             position += block.shape[1]
-            yield resampler.push(mix_channels(block, self.channels))
+            yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))
         if self.info.samples is not None and position < self.info.samples:
             raise FileFormatError(
                 f"{self._path}: cut off: {position} of {self.info.samples} samples are there; copy or record it again"
             )
-        yield resampler.flush()
+        yield clip_amplitude(resampler.flush())
 
     def _read(self, position: int) -> Pcm:
         try:
             frames: Pcm = self._file.read(_READ_SAMPLES, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise FileFormatError(f"{self._path}: damaged after sample {position}: {error}") from error
-        if not np.isfinite(frames).all():
-            at = position + int(np.argmin(np.isfinite(frames).all(axis=1)))
-            raise FileFormatError(
-                f"{self._path}: sample {at} is not a finite number; repair the file (NaN and infinity are not sound)"
+        if not is_audible(frames):
+            at = int(np.argmin((np.abs(frames) <= MAX_AMPLITUDE).all(axis=1)))
+            worst = float(frames[at][np.argmin(np.abs(frames[at]) <= MAX_AMPLITUDE)])
+            cause = (
+                f"is {worst:.3g}, beyond {MAX_AMPLITUDE:g} (full scale is 1.0); scale the file down"
+                if np.isfinite(worst)
+                else "is not a finite number; repair the file (NaN and infinity are not sound)"
             )
+            raise FileFormatError(f"{self._path}: sample {position + at} {cause}")
         return frames.T
 
     def close(self) -> None:

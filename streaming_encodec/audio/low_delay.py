@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.samples import as_sample_rate
 
 Pcm = NDArray[np.float32]
 
@@ -21,25 +22,33 @@ _ZEROS = 22
 _CUTOFF = 0.92
 """Of the lower rate's half, where the filter is 6 dB down; 60 dB are reached at that half."""
 _KAISER_BETA = 5.65
+_MOST_COEFFICIENTS = 1 << 22
+"""16 MB; rates that share hardly a divisor, such as 44101 Hz with 24 kHz, take half of it."""
+_MOST_TIMES = 48
+"""As far as 500 Hz and 24 kHz. A block from a source that claims 1 Hz would fill the memory."""
 
 
 class LowDelayResampler:
     """Blocks [C, n] in, blocks [C, m] out. At equal rates the input is handed through.
 
     Raises:
-        StreamError: a rate that is not positive.
+        StreamError: a rate that is no whole number of Hz, or two between which the way is too long for a call.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
-        if source_rate < 1 or target_rate < 1 or channels < 1:
-            raise StreamError(
-                f"rates and channels must be positive, not {source_rate} Hz, {target_rate} Hz, {channels}"
-            )
+        source_rate, target_rate = as_sample_rate(source_rate), as_sample_rate(target_rate)
+        if channels < 1:
+            raise StreamError(f"channels must be 1 or more, not {channels}")
         self.source_rate, self.target_rate, self.channels = source_rate, target_rate, channels
         common = math.gcd(source_rate, target_rate)
         self._up, self._down = target_rate // common, source_rate // common
         stretch = max(1.0, source_rate / target_rate)
         self._half = math.ceil(_ZEROS * stretch)
+        times = max(source_rate, target_rate) / min(source_rate, target_rate)
+        if times > _MOST_TIMES or 2 * self._half * self._up > _MOST_COEFFICIENTS:
+            raise StreamError(
+                f"{source_rate} Hz cannot become {target_rate} Hz in a call: use one of the usual rates, 8000 to 192000"
+            )
         self._bank = _phases(self._up, self._half, _CUTOFF / stretch)  # [up, taps]
         self.reset()
 

@@ -5,6 +5,7 @@ import soxr
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.samples import as_sample_rate
 
 Pcm = NDArray[np.float32]
 
@@ -34,8 +35,7 @@ class StreamResampler:
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1, quality: str = "HQ") -> None:
-        if source_rate < 1 or target_rate < 1:
-            raise StreamError(f"sample rates must be positive, not {source_rate} and {target_rate}")
+        source_rate, target_rate = as_sample_rate(source_rate), as_sample_rate(target_rate)
         self.source_rate = source_rate
         self.target_rate = target_rate
         self.channels = channels

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streaming_encodec.cli.console import complain, err, minutes, note, print_facts, print_json
+from streaming_encodec.cli.folder_lock import FolderLock
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, layout_of, load_model
-from streaming_encodec.cli.options import BandwidthOption, JsonOption, bandwidth_of, use_threads
+from streaming_encodec.cli.options import MOST_THREADS, BandwidthOption, JsonOption, bandwidth_of, use_threads
 from streaming_encodec.errors import ConfigError, StreamingEncodecError
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     engine: Annotated[str, typer.Option("--engine", "-e", help="How the network is run.")] = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes, a thread each; 0 for one a core.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, max=MOST_THREADS, help="Processes, a thread each; 0 for one a core.")
+    ] = 0,
     again: Annotated[bool, typer.Option("--again", help="Also files that have been encoded.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,16 +74,17 @@ def command(
     # What is wrong for all is told once, and a model from the hub is downloaded once.
     loaded = load_model(model)
     layout = layout_of(loaded.config)
-    todo = [job for job in everything if again or not is_whole_ecdc(job.target, layout)]
     kbps = bandwidth_of(loaded, bandwidth)
     find_engine(engine, loaded.model)
-    processes = max(1, min(jobs or os.cpu_count() or 1, len(todo)))
     results = []
-    with _bar(len(todo)) as bar:
-        task = bar.add_task("encoding", total=len(todo))
-        for done in _run(todo, processes, model, kbps, engine):
-            results.append(done)
-            bar.advance(task)
+    with FolderLock(target):
+        todo = [job for job in everything if again or not is_whole_ecdc(job.target, layout)]
+        processes = max(1, min(jobs or os.cpu_count() or 1, len(todo)))
+        with _bar(len(todo)) as bar:
+            task = bar.add_task("encoding", total=len(todo))
+            for done in _run(todo, processes, model, kbps, engine):
+                results.append(done)
+                bar.advance(task)
     failed = [done for done in results if done.error]
     seconds = sum(done.seconds for done in results)
     if as_json:

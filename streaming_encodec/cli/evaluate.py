@@ -15,8 +15,9 @@ from streaming_encodec.audio.atomic import write_text
 from streaming_encodec.audio.files import AudioWriter
 from streaming_encodec.audio.targets import check_folder
 from streaming_encodec.cli.console import err, note, out, print_json
+from streaming_encodec.cli.folder_lock import FolderLock
 from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
-from streaming_encodec.cli.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.cli.options import MOST_SEED, MOST_THREADS, JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 QUICK_CLIPS = 6
 QUICK_METRICS = ("pesq_wb", "stoi", "log_mel_db", "modulation")
+LOSSES = (0.01, 0.05, 0.10, 0.20)
 QUICK_LOSSES = (0.05, 0.20)
 QUICK_KBPS = 6.0
 MOST_PLACES = 16
@@ -57,12 +59,15 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="KBPS,KBPS", help="Rates without loss.", show_default="all of the model"),
     ] = None,
-    loss: Annotated[str, typer.Option(metavar="%,%", help="Shares of packets lost, in percent.")] = "1,5,10,20",
+    loss: Annotated[
+        str | None,
+        typer.Option(metavar="%,%", help="Shares of packets lost, in percent.", show_default="1,5,10,20"),
+    ] = None,
     loss_bandwidths: Annotated[
         str | None,
         typer.Option(metavar="KBPS,KBPS", help="Rates with loss.", show_default="all of the model"),
     ] = None,
-    burst_ms: Annotated[float, typer.Option(min=1.0, help="Mean length of a burst of losses.")] = 60.0,
+    burst_ms: Annotated[float, typer.Option(min=1.0, max=60_000.0, help="Mean length of a burst of losses.")] = 60.0,
     opus: Annotated[bool, typer.Option(help="Compare with Opus at the same rates.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw plots.")] = True,
     quick: Annotated[
@@ -92,8 +97,10 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="MODEL", help="A faster-whisper model for the word error rate.", show_default="packaged"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the losses.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that apply the metrics; as many as cores are free.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the losses.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Processes that apply the metrics; as many as cores are free.")
+    ] = 1,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -125,7 +132,7 @@ def evaluate_command(
     known = loaded.config.target_bandwidths
     plan = Plan(
         bandwidths=_numbers(bandwidths, "--bandwidths") or known,
-        losses=tuple(percent / 100 for percent in _numbers(loss, "--loss")),
+        losses=tuple(percent / 100 for percent in _numbers(loss, "--loss", most=99.0)) if loss is not None else LOSSES,
         loss_bandwidths=_numbers(loss_bandwidths, "--loss-bandwidths") or known,
         burst_ms=burst_ms,
         opus=opus,
@@ -133,14 +140,18 @@ def evaluate_command(
     )
     names = metrics.split(",") if metrics else None
     if quick:
-        nearest = min(known, key=lambda kbps: abs(kbps - QUICK_KBPS))
-        plan = replace(plan, losses=QUICK_LOSSES, loss_bandwidths=(nearest,))
+        # What was asked for by name stays.
+        if loss is None:
+            plan = replace(plan, losses=QUICK_LOSSES)
+        if loss_bandwidths is None:
+            nearest = min(known, key=lambda kbps: abs(kbps - QUICK_KBPS))
+            plan = replace(plan, loss_bandwidths=(nearest,))
         clips = clips or QUICK_CLIPS
     options = MetricOptions(whisper, loaded.config.sampling_rate / loaded.config.hop_length)
     metric_set = _without_slow(make_metrics(names, options), quick and names is None)
     chosen = shifted(load_clips(audio, loaded.config.sampling_rate, clips), places, loaded.config.hop_length)
-    to.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(FolderLock(to))
         judge = None
         if jobs > 1:
             judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs))
@@ -168,11 +179,14 @@ def evaluate_command(
 command = evaluate_command
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+def _numbers(text: str | None, option: str, most: float = 1000.0) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        numbers = tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError as error:
         raise typer.BadParameter(f"give numbers with commas between, not {text!r}", param_hint=option) from error
+    if not all(0 <= number <= most for number in numbers):
+        raise typer.BadParameter(f"give numbers from 0 to {most:g}, not {text!r}", param_hint=option)
+    return numbers
 
 
 def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:

@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from streaming_encodec.cli.console import print_facts, print_json
+from streaming_encodec.cli.folder_lock import FolderLock
 from streaming_encodec.cli.loading import load_model
 from streaming_encodec.cli.options import JsonOption
+
+MOST_FRAMES_PER_STEP = 750
+"""Ten seconds: a graph unrolls its LSTM, so that it grows with every frame."""
 
 
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, a hub id, a folder, or a .th file.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
-    frames_per_step: Annotated[int, typer.Option(min=1, help="Frames that go through the graphs at once.")] = 1,
+    frames_per_step: Annotated[
+        int, typer.Option(min=1, max=MOST_FRAMES_PER_STEP, help="Frames that go through the graphs at once.")
+    ] = 1,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights in the large matrices.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -30,7 +36,8 @@ def command(
 
     check_folder(folder, [model])
     loaded = load_model(model)
-    files = export(loaded.model, folder, frames_per_step, int8)
+    with FolderLock(folder):
+        files = export(loaded.model, folder, frames_per_step, int8)
     sizes = {file.name: file.stat().st_size for file in files}
     facts = {
         "model": loaded.name,

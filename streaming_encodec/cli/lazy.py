@@ -9,10 +9,13 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from streaming_encodec.cli.console import complain
 from streaming_encodec.errors import StreamingEncodecError
+
+_MOST = 1e9
+"""Seconds, samples, ms: what is more is a slip of the finger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,17 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
     return app
 
 
+class _FiniteCommand(TyperCommand):
+    """A command none of whose numbers is NaN or infinite: neither is below a least or above a most, so both pass."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for parameter in ctx.command.params:
+            value = ctx.params.get(parameter.name)
+            if isinstance(value, float) and not abs(value) <= _MOST:
+                raise typer.BadParameter(f"{value} is no number to work with", ctx=ctx, param=parameter)
+        return super().invoke(ctx)
+
+
 def _placeholder() -> None:
     """Stands in the help screen for a command that is not imported yet; never runs."""
 
@@ -68,7 +82,7 @@ def _load(name: str) -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_show_locals=False,
     )
-    single.command(name)(function)
+    single.command(name, cls=_FiniteCommand)(function)
     command = typer.main.get_command(single)
     command.name = name
     return command

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 DEFAULT_KBPS = 6.0
 
+MOST_SEED = 2**63 - 1
+
+MOST_THREADS = 256
+"""Threads, or processes, that may be asked for: as many as the largest machines have cores. A system that is asked for
+thousands refuses some in the middle of the work, and torch then ends the process."""
+
 BandwidthOption = Annotated[
     float | None,
     typer.Option(
@@ -38,7 +44,7 @@ encoder and decoder at once."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 ThreadsOption = Annotated[
-    int, typer.Option(min=1, help="CPU threads; more than one rarely makes single frames faster.")
+    int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; more than one rarely makes single frames faster.")
 ]
 
 

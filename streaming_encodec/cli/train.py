@@ -10,11 +10,19 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from streaming_encodec.cli.console import err, minutes, note, out, print_facts
+from streaming_encodec.cli.folder_lock import FolderLock
 from streaming_encodec.cli.interrupt import Interrupt
+from streaming_encodec.cli.options import MOST_SEED, MOST_THREADS
 
 if TYPE_CHECKING:
     from streaming_encodec.training.config import TrainConfig
     from streaming_encodec.training.loop import TrainingRun
+
+DEFAULT_OUT = "runs/voice-24khz"
+CONFIG_NAME = "config.json"
+MOST_STEPS = 1_000_000_000
+MOST_SEGMENTS = 65_536
+MOST_SEGMENT_SECONDS = 60.0
 
 _SLOW = 1.5
 
@@ -28,9 +36,14 @@ def command(
             show_default="the run's or --config's, else data",
         ),
     ] = None,
-    run_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; one that is there is resumed.")] = Path(
-        "runs/voice-24khz"
-    ),
+    run_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run; one that is there is resumed.",
+            show_default="--config's, else runs/voice-24khz",
+        ),
+    ] = None,
     build_data: Annotated[
         bool, typer.Option("--build-data", help="Fetch the recipe's packages into --data, then stop.")
     ] = False,
@@ -57,23 +70,39 @@ def command(
         Path | None, typer.Option("--start-model", help="Folder of a model to go on from; without: random weights.")
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, help="Fit the run to so many minutes of training.")
+        float | None, typer.Option("--minutes", min=0.01, max=1e6, help="Fit the run to so many minutes of training.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fit the run to so many steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Segments a step.")] = None,
-    segment_seconds: Annotated[float | None, typer.Option("--segment-seconds", help="Length of a segment.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak; a cosine follows.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=MOST_STEPS, help="Fit the run to so many steps.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=MOST_SEGMENTS, help="Segments a step.")
+    ] = None,
+    segment_seconds: Annotated[
+        float | None,
+        typer.Option("--segment-seconds", min=0.0, max=MOST_SEGMENT_SECONDS, help="Length of a segment."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=0.0, max=1.0, help="Peak; a cosine follows.")
+    ] = None,
     adversarial_start: Annotated[
         int | None,
-        typer.Option("--adversarial-start", help="Step at which the discriminator joins; without: never."),
+        typer.Option(
+            "--adversarial-start", min=0, max=MOST_STEPS, help="Step at which the discriminator joins; without: never."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bfloat16.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="CPU threads.")] = None,
     replicas: Annotated[
-        int | None, typer.Option("--replicas", min=1, help="Cores that share each batch; steadier than --threads.")
+        int | None,
+        typer.Option(
+            "--replicas", min=1, max=MOST_THREADS, help="Cores that share each batch; steadier than --threads."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Decides the weights' start and every draw.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Decides the weights' start and every draw.")
+    ] = None,
 ) -> None:
     """Train the voice model, or build its data set first.
 
@@ -82,8 +111,11 @@ def command(
     Example: `streaming-encodec train --build-data --data data`, then
     `streaming-encodec train --data data --out runs/mine --minutes 60`.
     """
+    settings = _base(config, run_folder)
+    # A run's own file goes with its folder, wherever that was moved to; a file that is named says where to go.
+    run = run_folder or Path(settings.out if config is not None else DEFAULT_OUT)
     if build_data:
-        _build(data or Path("data"), folder or [], noise_folder or [], held_out, only_folders)
+        _build(data or Path(settings.data), folder or [], noise_folder or [], held_out, only_folders)
         return
     for option, value in {
         "--folder": folder,
@@ -112,28 +144,37 @@ def command(
     given = {name: value for name, value in changes.items() if value is not None}
     if steps is not None:
         given["minutes"] = None
-    _train(_configured(config, run_folder, given, adversarial_start))
+    with FolderLock(run):
+        if config is None:
+            settings = _base(None, run)  # as they are now that nobody else writes them
+        _tell_defaults(settings, config, run)
+        _train(_changed(settings, {**given, "out": str(run)}, adversarial_start))
 
 
 train_command = command
 
 
-def _configured(
-    base: Path | None, run_folder: Path, changes: dict[str, object], adversarial_start: int | None
-) -> TrainConfig:
+def _base(file: Path | None, run: Path | None) -> TrainConfig:
+    """The settings that options change: of a file, else of the run that goes on, else the defaults."""
     from streaming_encodec.training.config import TrainConfig
 
-    held = run_folder / "config.json"
-    if base is None and held.exists():
-        base = held
-    settings = TrainConfig() if base is None else TrainConfig.from_json(base)
-    if base == held and (unsaid := settings.unsaid(held)):
+    held = (run or Path(DEFAULT_OUT)) / CONFIG_NAME
+    if file is None and held.exists():
+        file = held
+    return TrainConfig() if file is None else TrainConfig.from_json(file)
+
+
+def _tell_defaults(settings: TrainConfig, file: Path | None, run: Path) -> None:
+    held = run / CONFIG_NAME
+    if file in (None, held) and held.exists() and (unsaid := settings.unsaid(held)):
         defaults = ", ".join(f"{name} {value!r}" for name, value in unsaid.items())
         note(f"{held} is of an earlier version; what it leaves out gets today's defaults: {defaults}")
-    values: dict[str, object] = {**changes, "out": str(run_folder)}
+
+
+def _changed(settings: TrainConfig, changes: dict[str, object], adversarial_start: int | None) -> TrainConfig:
     if adversarial_start is not None:
-        values["loss"] = dataclasses.replace(settings.loss, adversarial_start=adversarial_start)
-    return dataclasses.replace(settings, **values)  # type: ignore[arg-type]
+        changes = {**changes, "loss": dataclasses.replace(settings.loss, adversarial_start=adversarial_start)}
+    return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
 
 
 def _build(data: Path, folders: list[Path], noise: list[Path], held_out: Path | None, only_folders: bool) -> None:

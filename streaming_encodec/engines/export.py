@@ -26,6 +26,7 @@ from streaming_encodec.engines.ort import check_runs
 from streaming_encodec.engines.ort_folder import (
     CONFIG_NAME,
     FORMAT,
+    LOCK_NAME,
     MODEL_KEY,
     PART_KEY,
     TENSORS_NAME,
@@ -58,7 +59,8 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     """
     check_runs(model)
     encoder, decoder = encoder_half(model, frames_per_step), decoder_half(model, frames_per_step)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_NAME).is_file():
+    held = {file.name for file in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()
+    if held and not (folder / CONFIG_NAME).is_file():
         raise StreamError(f"{folder} holds files that are no earlier export: choose a new folder")
     identity = fingerprint(model)
     graphs = {

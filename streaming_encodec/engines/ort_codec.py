@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streaming_encodec.engines.ort_folder import ExportedFolder, Floats
 from streaming_encodec.engines.session import Session
 from streaming_encodec.errors import ConfigError, StreamError
+from streaming_encodec.samples import check_amplitude
 
 Codes = NDArray[np.int64]
 
@@ -89,9 +90,8 @@ class OrtEncoder:
             raise StreamError(
                 f"samples must be floating point [{channels}, n], got {samples.dtype} {list(samples.shape)}"
             )
+        check_amplitude(samples)
         samples = samples.astype(np.float32, copy=False)
-        if not np.isfinite(samples).all():
-            raise StreamError("samples hold NaN or infinity: drop or repair them first")
         codes = [np.zeros((self.num_codebooks, 0), np.int64)]
         codes += [self._quantise(latents) for latents in self._half.advance(samples.T)]
         return np.concatenate(codes, axis=1)

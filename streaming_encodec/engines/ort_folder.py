@@ -16,6 +16,7 @@ from streaming_encodec.engines.session import Session, open_session
 from streaming_encodec.errors import CheckpointError
 
 CONFIG_NAME, TENSORS_NAME = "codec.json", "tensors.safetensors"
+LOCK_NAME = ".streaming-encodec.lock"  # of the command that is writing the folder
 FORMAT = "streaming-encodec-steps-1"
 MODEL_KEY, PART_KEY = "streaming-encodec.model", "streaming-encodec.part"
 

@@ -19,15 +19,17 @@ class FusedQuantizer:
 
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
         tables = torch.stack([codebook.embed.detach() for codebook in quantizer.codebooks])  # [K, size, D]
+        self._flat = tables.reshape(-1, tables.shape[-1])
+        if tables.dtype in (torch.float16, torch.bfloat16):
+            tables = tables.float()  # the squares of a loud latent are beyond float16
         self._tables = tables
         self._half_squares = tables.pow(2).sum(-1) / 2  # [K, size]
-        self._flat = tables.reshape(-1, tables.shape[-1])
         self._offsets = torch.arange(len(tables), device=tables.device)[:, None] * tables.shape[1]  # [K, 1]
 
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
-        residual = latent.transpose(1, 2).reshape(-1, dim)  # [B * F, D]
+        residual = latent.transpose(1, 2).reshape(-1, dim).to(self._tables.dtype)  # [B * F, D]
         codes = []
         for k in range(num_codebooks):
             table = self._tables[k]

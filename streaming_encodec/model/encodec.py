@@ -15,6 +15,7 @@ from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 from streaming_encodec.model.seanet import SeanetDecoder, SeanetEncoder
 from streaming_encodec.model.segments import overlap_add, segment_scale
+from streaming_encodec.model.values import check_codes, check_tensor_amplitude
 
 
 class Encoded(NamedTuple):
@@ -70,6 +71,8 @@ class EncodecModel(nn.Module):
         if x.dim() != 3 or x.shape[1] != self.config.audio_channels or x.shape[2] == 0:
             channels = self.config.audio_channels
             raise StreamError(f"encode takes [B, {channels}, T] samples with T ≥ 1, got {list(x.shape)}")
+        if not torch.compiler.is_compiling():  # a traced graph cannot branch on values
+            check_tensor_amplitude(x)
         if padding_mask is not None:
             x = x * padding_mask.reshape(x.shape[0], -1, x.shape[-1]).bool()
 
@@ -180,17 +183,3 @@ class EncodecModel(nn.Module):
             if codebook.embed.is_meta:
                 return  # a checkpoint's values are about to come, and torch would import its compiler for this
             codebook.embed.normal_(std=0.1 * 0.8**k)
-
-
-def check_codes(codes: Tensor, config: EncodecConfig) -> None:
-    """Raise ``StreamError`` unless ``codes`` [..., B, K, F] is int64, 1 ≤ K ≤ num_quantizers, and in range."""
-    if codes.dtype != torch.int64 or codes.dim() < 3:
-        raise StreamError(f"codes must be int64 [B, K, F], got {codes.dtype} {list(codes.shape)}")
-    if not 1 <= codes.shape[-2] <= config.num_quantizers:
-        raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {config.num_quantizers}")
-    if codes.numel():
-        values = codes.cpu().numpy()  # for a frame's few codes a fraction of what torch's reductions take
-        lowest, highest = int(values.min()), int(values.max())
-        if lowest < 0 or highest >= config.codebook_size:
-            worst = lowest if lowest < 0 else highest
-            raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")

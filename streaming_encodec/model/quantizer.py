@@ -24,6 +24,8 @@ class EuclideanCodebook(nn.Module):
         """``x`` [N, D] → codes [N]."""
         # The expansion and its order of operations are the published ones: in float32 another order flips codes.
         table = self.embed.t()
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x, table = x.float(), table.float()  # the squares of a loud latent are beyond float16
         distance = x.pow(2).sum(1, keepdim=True) - 2 * x @ table + table.pow(2).sum(0, keepdim=True)
         return distance.argmin(dim=-1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.samples import as_count
 
 STARTS = ("silence", "exact")
 
@@ -15,7 +16,8 @@ def check_start(start: str) -> str:
 
 
 def check_count(name: str, count: object) -> int:
-    """``count`` if it is a whole number from 1; else ``StreamError``."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    """``count`` if it is a whole number from 1, Python's or numpy's; else ``StreamError``."""
+    whole = as_count(count)
+    if whole is None or whole < 1:
         raise StreamError(f"{name} must be a whole number from 1, got {count!r}")
-    return count
+    return whole

@@ -24,7 +24,7 @@ from streaming_encodec.streaming.direct import (
 )
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import Half, HalfState, decoder_half
-from streaming_encodec.streaming.io import Array, Form, take_codes
+from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import restore, snapshot
 from streaming_encodec.streaming.state import StreamState
@@ -104,8 +104,12 @@ class StreamingDecoder:
         """Take latent frames [B, D, f] in place of codes: what concealment makes up for frames that were lost.
 
         ``num_codebooks`` only matters to a stream that starts with them, for the silence before it.
+
+        Raises:
+            StreamError: wrong shape, or values that no codes stand for. The stream is then as it was before.
         """
-        return self._advance(latent.to(self._like), num_codebooks or self.model.config.num_quantizers)
+        taken = take_latent(latent, self.batch_size, self.model.config, self._like)
+        return self._advance(taken, num_codebooks or self.model.config.num_quantizers)
 
     @torch.no_grad()
     def flush(self) -> Array:

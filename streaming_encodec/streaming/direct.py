@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streaming_encodec.samples import is_audible
 from streaming_encodec.streaming.half import HalfState
 from streaming_encodec.streaming.io import Form
 
@@ -89,7 +90,7 @@ def plain_samples(x: Any, channels: int) -> Floats | None:
     if type(x) is not np.ndarray or x.dtype != np.float32:
         return None
     samples: Floats = x[None] if x.ndim == 1 else x
-    if samples.ndim != 2 or samples.shape[0] != channels or not np.isfinite(samples).all():
+    if samples.ndim != 2 or samples.shape[0] != channels or not is_audible(samples):
         return None
     return samples
 

@@ -80,7 +80,8 @@ class StreamingEncoder:
             Codes int64 [B, K, f], f ≥ 0 (numpy [K, f] for unbatched numpy), K the active codebooks.
 
         Raises:
-            StreamError: wrong shape or dtype, NaN or infinity. The stream is then as it was before.
+            StreamError: wrong shape or dtype, NaN, infinity, or a sample beyond ±100 (40 dB above full scale): it
+                would stay in the state for ever. The stream is then as it was before.
         """
         if self._direct is not None and self._state.layers is not None:
             samples = plain_samples(pcm, self._half.channels)

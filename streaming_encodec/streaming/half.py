@@ -140,7 +140,7 @@ class Half:
 
 def encoder_half(model: EncodecModel, frames_per_step: int = 1, stepper: Stepper | None = None) -> Half:
     """The encoder of ``model`` as a half. Raises ``StreamError`` where it cannot stream by samples."""
-    check_streams(model, frames_per_step)
+    frames_per_step = check_streams(model, frames_per_step)
     hop, lookahead = model.config.hop_length, model.encoder.lookahead_samples
     frames = next(
         frames
@@ -162,7 +162,7 @@ def encoder_half(model: EncodecModel, frames_per_step: int = 1, stepper: Stepper
 
 def decoder_half(model: EncodecModel, frames_per_step: int = 1, stepper: Stepper | None = None) -> Half:
     """The decoder of ``model`` as a half; its inputs are latent frames [B, D, f]."""
-    check_streams(model, frames_per_step)
+    frames_per_step = check_streams(model, frames_per_step)
     hop = model.config.hop_length
     frames, outputs = next(
         (frames, outputs)
@@ -182,10 +182,10 @@ def decoder_half(model: EncodecModel, frames_per_step: int = 1, stepper: Stepper
     )
 
 
-def check_streams(model: EncodecModel, frames_per_step: int = 1) -> None:
-    """Raise ``StreamError`` with the class to use instead where a model cannot stream by samples."""
+def check_streams(model: EncodecModel, frames_per_step: int = 1) -> int:
+    """``frames_per_step``; ``StreamError`` with the class to use instead where a model cannot stream by samples."""
     config = model.config
-    check_count("frames_per_step", frames_per_step)
+    frames_per_step = check_count("frames_per_step", frames_per_step)
     if config.chunk_length is not None:
         raise StreamError(
             f"this model works on segments of {config.chunk_length_s:g} s and cannot stream by samples:"
@@ -201,6 +201,7 @@ def check_streams(model: EncodecModel, frames_per_step: int = 1) -> None:
             "pad_mode 'circular' takes the end of the input for its beginning: it cannot stream,"
             " use EncodecModel.encode and decode"
         )
+    return frames_per_step
 
 
 def _drop(pieces: list[Tensor], skip: int) -> tuple[list[Tensor], int]:

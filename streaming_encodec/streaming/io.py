@@ -10,10 +10,15 @@ from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.encodec import check_codes
+from streaming_encodec.model.values import check_codes, check_tensor_amplitude
+from streaming_encodec.samples import as_array, check_amplitude
 
 # numpy or torch: what goes in comes out again, so the two cannot be told apart in a signature.
 Array: TypeAlias = Any
+
+
+_MAX_LATENT = 1e6
+"""Far beyond what the loudest samples make, and harmless: a decoder would keep NaN in its state for ever."""
 
 
 class Form(NamedTuple):
@@ -33,7 +38,7 @@ def take_samples(x: Array, batch: int, config: EncodecConfig, like: Tensor) -> t
     """Samples [B, C, n] (torch or numpy), or [C, n] or [n] (numpy, one stream) → [B, C, n] as ``like``.
 
     Raises:
-        StreamError: wrong shape, no floating-point numbers, NaN or infinity.
+        StreamError: wrong shape, no floating-point numbers, or one that is not finite or beyond ``MAX_AMPLITUDE``.
     """
     channels = config.audio_channels
     tensor, is_numpy = _tensor(x, "samples")
@@ -48,9 +53,11 @@ def take_samples(x: Array, batch: int, config: EncodecConfig, like: Tensor) -> t
         raise StreamError(f"samples must be {wanted}, got {list(np.shape(x))}")
     if not tensor.dtype.is_floating_point:
         raise StreamError(f"samples must be floating point within -1 to 1, got {tensor.dtype}: divide by full scale")
-    # For a frame's few samples numpy takes a fraction of torch's time.
-    if not (np.isfinite(x).all() if is_numpy else torch.isfinite(tensor).all()):
-        raise StreamError("samples hold NaN or infinity: drop or repair them before they enter the codec's memory")
+    # What passes is finite after the cast too. For a frame's few samples numpy takes a fraction of torch's time.
+    if is_numpy:
+        check_amplitude(tensor.numpy())
+    else:
+        check_tensor_amplitude(tensor)
     return tensor.to(like.device, like.dtype), Form(is_numpy, batched)
 
 
@@ -74,15 +81,27 @@ def take_codes(codes: Array, batch: int, config: EncodecConfig, like: Tensor) ->
     return tensor, Form(is_numpy, batched)
 
 
+def take_latent(latent: object, batch: int, config: EncodecConfig, like: Tensor) -> Tensor:
+    """Latent frames [B, D, f] as ``like``. Raises ``StreamError`` for another shape, or what no codes stand for."""
+    if not isinstance(latent, Tensor) or latent.dim() != 3 or latent.shape[:2] != (batch, config.hidden_size):
+        got = list(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
+        raise StreamError(f"latent frames must be a tensor [{batch}, {config.hidden_size}, f], got {got}")
+    taken = plain_tensor(latent, "latent frames").to(like)
+    if taken.numel() and not float(taken.abs().max()) <= _MAX_LATENT:
+        raise StreamError(
+            f"latent frames hold NaN, infinity or values beyond {_MAX_LATENT:g}: no codes stand for these"
+        )
+    return taken
+
+
+def plain_tensor(x: Tensor, what: str) -> Tensor:
+    """A tensor with numbers in memory, apart from its gradient. Raises ``StreamError`` for one without such."""
+    if x.layout != torch.strided or x.is_meta or x.is_quantized:
+        raise StreamError(f"{what} must be a dense tensor with data, got {x.dtype}, {x.layout} on {x.device}")
+    return x.detach()
+
+
 def _tensor(x: Array, what: str) -> tuple[Tensor, bool]:
     if isinstance(x, Tensor):
-        return x.detach(), False
-    if isinstance(x, np.ndarray):
-        if x.dtype == object or x.dtype.kind not in "fiub":
-            raise StreamError(f"{what} must be numbers, got dtype {x.dtype}")
-        if x.dtype.kind == "u" and x.dtype.itemsize > 1:
-            x = x.astype(np.int64)  # torch has no wide unsigned arithmetic
-        if not x.flags.writeable or any(stride < 0 for stride in x.strides) or not x.dtype.isnative:
-            x = x.astype(x.dtype.newbyteorder("="))
-        return torch.from_numpy(x), True
-    raise StreamError(f"{what} must be a numpy array or a torch tensor, got {type(x).__name__}")
+        return plain_tensor(x, what), False
+    return torch.from_numpy(as_array(x, what)), True

@@ -18,7 +18,7 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import HalfState, decoder_half, encoder_half
-from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
+from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent, take_samples
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
 from streaming_encodec.streaming.snapshot import restore, snapshot
 from streaming_encodec.streaming.state import StreamState, map_tensors, zip_tensors
@@ -138,7 +138,8 @@ class StreamPool:
         """Hand a decoder slot latent frames [1, D, f] in place of codes: see ``StreamingDecoder.push_latent``."""
         if self.kind != "decoder":
             raise StreamError("only a decoder's slots take latent frames")
-        self._take(slot, latent.to(self._like), num_codebooks or self.model.config.num_quantizers)
+        taken = take_latent(latent, 1, self.model.config, self._like)
+        self._take(slot, taken, num_codebooks or self.model.config.num_quantizers)
 
     @torch.no_grad()
     def tick(self) -> dict[int, Array]:

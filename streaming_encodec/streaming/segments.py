@@ -13,6 +13,7 @@ from torch import Tensor
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.segments import fade_weights
+from streaming_encodec.samples import MAX_AMPLITUDE
 from streaming_encodec.streaming.checks import check_count
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
 
@@ -162,9 +163,16 @@ class SegmentDecoder:
             return None
         if scale is None:
             raise StreamError("this model normalises: a segment needs its scale")
-        tensor = torch.as_tensor(scale).to(next(self.model.parameters())).reshape(-1, 1)
-        if tensor.shape[0] != self.batch_size or not bool(torch.isfinite(tensor).all()):
-            raise StreamError(f"a segment's scale must be {self.batch_size} finite numbers, got {scale!r}")
+        try:
+            tensor = torch.as_tensor(scale).to(next(self.model.parameters())).reshape(-1, 1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise StreamError(f"a segment's scale must be {self.batch_size} numbers, got {scale!r}") from error
+        # A root mean square of samples, so no louder than they may be; a few roundings are forgiven.
+        fits = (tensor >= 0) & (tensor <= 1.01 * MAX_AMPLITUDE)
+        if tensor.shape[0] != self.batch_size or not bool(fits.all()):
+            raise StreamError(
+                f"a segment's scale must be {self.batch_size} finite numbers from 0 to {MAX_AMPLITUDE:g}, got {scale!r}"
+            )
         return tensor
 
     def _take(self, n: int) -> Tensor:

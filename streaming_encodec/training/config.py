@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from streaming_encodec.errors import ConfigError
+from streaming_encodec.json_text import read_json
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.training.typed import check_types
 
 VOICE_24KHZ = EncodecConfig(
     target_bandwidths=(1.5, 3.0, 6.0, 12.0),
@@ -135,6 +137,15 @@ class LossConfig:
     discriminator_learning_rate_share: float = 0.3
 
 
+_PARTS: dict[str, type[Any]] = {
+    "augment": AugmentConfig,
+    "lost_frames": LostFramesConfig,
+    "channel": ChannelConfig,
+    "quantizer": QuantizerConfig,
+    "loss": LossConfig,
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A run. With ``minutes`` the learning rate fits a wall-clock budget, else it fits ``steps``.
@@ -181,7 +192,14 @@ class TrainConfig:
     cache_mb: int = 1024
 
     def __post_init__(self) -> None:
-        _check_positive(self, "steps batch_size segment_seconds learning_rate log_every save_every validate_every")
+        for name, part in ("", self), *((f"{name}.", getattr(self, name)) for name in _PARTS):
+            check_types(part, name)
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        _check_positive(
+            self,
+            "warmup_steps cache_mb steps batch_size segment_seconds learning_rate log_every save_every validate_every",
+        )
         _check_positive(self, "grad_clip threads replicas validation_clips speaker_seconds wideband_factor")
         if self.replicas > self.batch_size:
             raise ConfigError(f"{self.replicas} replicas can't share a batch of {self.batch_size}: give fewer")
@@ -229,9 +247,11 @@ class TrainConfig:
     def from_json(cls, path: Path) -> TrainConfig:
         """Read what :meth:`to_json` gave. Raises :class:`ConfigError` for a file that is none."""
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path)
+            if not isinstance(values, dict):
+                raise ValueError("no JSON object")
             return cls.from_dict(values)
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"{path} is no training configuration ({error})") from error
 
     def unsaid(self, path: Path) -> dict[str, Any]:
@@ -239,7 +259,7 @@ class TrainConfig:
 
         An earlier version wrote it: a run that goes on from it learns from today's defaults there.
         """
-        said = json.loads(path.read_text())
+        said = read_json(path)
         left: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if name not in said:
@@ -251,23 +271,16 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Build from plain values, lists where the fields are tuples."""
-        parts: dict[str, Any] = {
-            "augment": AugmentConfig,
-            "lost_frames": LostFramesConfig,
-            "channel": ChannelConfig,
-            "quantizer": QuantizerConfig,
-            "loss": LossConfig,
-        }
         known = {f.name for f in fields(cls)}
         unknown = set(values) - known
         if unknown:
             raise ConfigError(f"unknown training fields: {', '.join(sorted(unknown))}")
         made: dict[str, Any] = {}
         for name, value in values.items():
-            if name == "model":
+            if name == "model" and isinstance(value, Mapping):
                 made[name] = EncodecConfig.from_dict(value)
-            elif name in parts:
-                made[name] = parts[name](**{key: _tuple(item) for key, item in value.items()})
+            elif name in _PARTS and isinstance(value, Mapping):
+                made[name] = _PARTS[name](**{key: _tuple(item) for key, item in value.items()})
             else:
                 made[name] = _tuple(value)
         return cls(**made)

@@ -15,6 +15,7 @@ import soxr
 
 from streaming_encodec.audio.writer import AudioWriter
 from streaming_encodec.errors import FileFormatError, MissingExtraError
+from streaming_encodec.samples import MAX_AMPLITUDE, is_audible
 
 Samples = npt.NDArray[np.float32]
 
@@ -30,6 +31,10 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise FileFormatError(f"{path} can't be read as audio ({error}); convert it to WAV or FLAC") from error
+        if not is_audible(samples):
+            raise FileFormatError(
+                f"{path} holds NaN, infinity or samples beyond {MAX_AMPLITUDE:g}: repair it or leave it out"
+            )
         samples = samples.mean(axis=1)
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.errors import StreamError
+from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.decoding import make_decoders
 from streaming_encodec.net.formats import stream_format
+from streaming_encodec.samples import as_count, as_sample_rate
 from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voip.in_order import InOrderReceiver
-from streaming_encodec.voip.model import find_model
+from streaming_encodec.voip.model import check_frame_ms, find_model
 from streaming_encodec.voip.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
@@ -68,8 +69,7 @@ class VoiceDecoder:
     ) -> None:
         if output not in OUTPUT_FORMS:
             raise StreamError(f"output is one of {', '.join(OUTPUT_FORMS)}, not {output!r}")
-        if not frame_ms > 0:
-            raise StreamError(f"frame_ms must be positive, not {frame_ms}")
+        sample_rate, frame_ms = as_sample_rate(sample_rate), check_frame_ms(frame_ms)
         self.model = find_model(model)
         self.sample_rate, self.frame_ms, self.output = sample_rate, frame_ms, output
         self.stream_format: StreamFormat = stream_format(self.model)
@@ -88,12 +88,14 @@ class VoiceDecoder:
 
     # -- packets in -----------------------------------------------------------------------------------------
 
-    def push(self, packet: bytes) -> None:
+    def push(self, packet: bytes | bytearray | memoryview) -> None:
         """Hand a packet over; it is decoded when its sound is pulled.
 
         Raises:
             PacketError: no packet of this stream; count it as lost.
         """
+        if not isinstance(packet, bytes):
+            packet = _whole_packet(packet)
         with self._lock:
             self._receiver.receive(packet, self._clock())
 
@@ -103,9 +105,9 @@ class VoiceDecoder:
         """The next ``count`` samples, mono, in the form of ``output``. Silence before the first packet.
 
         Raises:
-            StreamError: a negative count.
+            StreamError: no whole number, or a negative one.
         """
-        return give_pcm(self._take(count), self.output)
+        return give_pcm(self._take(_whole(count)), self.output)
 
     def decode_lost(self, count: int) -> bytes | NDArray[np.int16] | NDArray[np.float32]:
         """The next ``count`` samples in place of a packet that is known to be lost.
@@ -114,12 +116,11 @@ class VoiceDecoder:
         pulled come first.
 
         Raises:
-            StreamError: a negative count, or a decoder with a jitter buffer, which finds losses by itself.
+            StreamError: no whole count, a negative one, or a decoder with a jitter buffer, which finds losses itself.
         """
         if self._in_order is None:
             raise StreamError("a decoder with jitter_buffer=True finds losses by itself: just pull")
-        if count < 0:
-            raise StreamError("ask for a number of samples that is not negative")
+        count = _whole(count)
         started = self._start()
         with self._lock:
             short = self._resampler.inputs_for(count - len(self._ready)) if started else 0
@@ -154,8 +155,6 @@ class VoiceDecoder:
         return self.stream_format.frame_samples
 
     def _take(self, count: int) -> Pcm:
-        if count < 0:
-            raise StreamError("ask for a number of samples that is not negative")
         while (missing := count - len(self._ready)) > 0:
             if not self._started:
                 if not self._start():
@@ -197,6 +196,20 @@ class VoiceDecoder:
 
     def _decode_one(self, codes: IntArray | None) -> Pcm:
         return self._decoder.decode({_VOICE: DecodeRequest(codes)})[_VOICE]
+
+
+def _whole_packet(packet: object) -> bytes:
+    try:
+        return memoryview(packet).tobytes()  # type: ignore[arg-type]
+    except TypeError:
+        raise PacketError(f"a packet is bytes, not {type(packet).__name__}") from None
+
+
+def _whole(count: object) -> int:
+    whole = as_count(count)
+    if whole is None or whole < 0:
+        raise StreamError(f"ask for a whole number of samples that is not negative, not {count!r}")
+    return whole
 
 
 def _late_samples(stream: StreamFormat, sample_rate: int, count: int) -> int:

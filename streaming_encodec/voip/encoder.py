@@ -13,9 +13,10 @@ from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.formats import stream_format
+from streaming_encodec.samples import as_count, as_sample_rate, clip_amplitude
 from streaming_encodec.streaming import StreamingEncoder
 from streaming_encodec.streaming.engine import EngineOrName
-from streaming_encodec.voip.model import find_model
+from streaming_encodec.voip.model import check_frame_ms, find_model
 from streaming_encodec.voip.pcm import Samples, take_pcm
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.header import (
@@ -71,11 +72,16 @@ class VoiceEncoder:
         first_sequence: int | None = None,
         first_timestamp: int | None = None,
     ) -> None:
-        if not frame_ms > 0:
-            raise StreamError(f"frame_ms must be positive, not {frame_ms}")
-        if frames_per_packet is not None and not 1 <= frames_per_packet <= MAX_FRAMES:
+        sample_rate, frame_ms = as_sample_rate(sample_rate), check_frame_ms(frame_ms)
+        if frames_per_packet is not None and not 1 <= (as_count(frames_per_packet) or 0) <= MAX_FRAMES:
             raise StreamError(f"a packet holds 1 to {MAX_FRAMES} frames, not {frames_per_packet}")
-        if not (0 <= redundant_frames <= MAX_REDUNDANT_FRAMES and 1 <= redundant_codebooks <= MAX_REDUNDANT_CODEBOOKS):
+        frames, codebooks = as_count(redundant_frames), as_count(redundant_codebooks)
+        if not (
+            frames is not None
+            and codebooks is not None
+            and 0 <= frames <= MAX_REDUNDANT_FRAMES
+            and 1 <= codebooks <= MAX_REDUNDANT_CODEBOOKS
+        ):
             raise StreamError(
                 f"redundancy has up to {MAX_REDUNDANT_FRAMES} frames of 1 to {MAX_REDUNDANT_CODEBOOKS} "
                 f"codebooks, not {redundant_frames} of {redundant_codebooks}"
@@ -87,12 +93,12 @@ class VoiceEncoder:
         # What goes into a packet together is computed together: the weights are read once.
         self._encoder = StreamingEncoder(self.model, bandwidth, frames_per_step=frames_per_packet or 1, engine=engine)
         self._encoder.warm_up()
-        self._frames_per_packet = frames_per_packet
-        self._redundant_codebooks = redundant_codebooks
-        self._past: deque[IntArray] = deque(maxlen=redundant_frames)
+        self._frames_per_packet = as_count(frames_per_packet)
+        self._redundant_codebooks = codebooks
+        self._past: deque[IntArray] = deque(maxlen=frames)
         self._waiting: list[IntArray] = []  # codes [K, 1] of frames that wait for their packet
-        self._sequence = (secrets.randbelow(1 << 16) if first_sequence is None else first_sequence) & 0xFFFF
-        self._timestamp = (secrets.randbelow(1 << 32) if first_timestamp is None else first_timestamp) & 0xFFFFFFFF
+        self._sequence = _first("first_sequence", first_sequence, 16)
+        self._timestamp = _first("first_timestamp", first_timestamp, 32)
         self.restart()
 
     def restart(self) -> None:
@@ -106,12 +112,19 @@ class VoiceEncoder:
     # -- sound in -------------------------------------------------------------------------------------------
 
     def encode(self, samples: Samples) -> list[bytes]:
-        """Take mono sound (bytes of int16, int16, or float32; any amount), give the packets it completes.
+        """Take mono sound, any amount; give the packets it completes.
+
+        Args:
+            samples: bytes are int16, little-endian; an array, tensor or typed buffer (``memoryview``, ``array.array``,
+                ctypes) holds int16 of any byte order, or floating point whose full scale is 1.0.
 
         Raises:
-            StreamError: no sound of these kinds. The stream is then as it was before.
+            StreamError: no sound of these kinds, NaN, infinity, or a sample beyond ±100 (40 dB above full scale). The
+                stream is then as it was before, the change of rate included.
         """
-        pcm = mix_channels(self._resampler.push(take_pcm(samples)), self.stream_format.channels)
+        # The last that can refuse: from here on samples are remembered, and what rings beyond the bound is cut.
+        sound = clip_amplitude(self._resampler.push(take_pcm(samples)))
+        pcm = mix_channels(sound, self.stream_format.channels)
         codes = self._encoder.push(pcm)
         return self._packets(codes, end=False)
 
@@ -198,3 +211,12 @@ class VoiceEncoder:
             return None
         count = min(self._redundant_codebooks, *(codes.shape[0] for codes in self._past), MAX_REDUNDANT_CODEBOOKS)
         return np.concatenate([codes[:count] for codes in self._past], axis=1)
+
+
+def _first(name: str, value: int | None, bits: int) -> int:
+    if value is None:
+        return secrets.randbelow(1 << bits)
+    whole = as_count(value)
+    if whole is None:
+        raise StreamError(f"{name} must be a whole number of {bits} bits, got {value!r}")
+    return whole & ((1 << bits) - 1)

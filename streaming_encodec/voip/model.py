@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streaming_encodec.errors import ConfigError
+import numpy as np
+
+from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.model.encodec import EncodecModel
 
 DEFAULT_MODEL = "voice-24khz"
+
+_LONGEST_FRAME_MS = 10_000.0
 
 
 def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
@@ -24,3 +28,11 @@ def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
             f"use {DEFAULT_MODEL} or facebook/encodec_24khz"
         )
     return found
+
+
+def check_frame_ms(frame_ms: object) -> float:
+    """``frame_ms`` if it is a time that somebody hands sound over by; else ``StreamError``."""
+    number = isinstance(frame_ms, int | float | np.integer | np.floating) and not isinstance(frame_ms, bool)
+    if number and 0 < frame_ms <= _LONGEST_FRAME_MS:  # type: ignore[operator]
+        return float(frame_ms)  # type: ignore[arg-type]
+    raise StreamError(f"frame_ms must be positive, {_LONGEST_FRAME_MS:g} at most, not {frame_ms!r}")

@@ -5,31 +5,58 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.samples import as_array, check_amplitude
+from streaming_encodec.streaming.io import plain_tensor
 
 Pcm = NDArray[np.float32]
-Samples: TypeAlias = bytes | bytearray | memoryview | NDArray[np.int16] | NDArray[np.float32]
+# Beside these whatever has a buffer that says its type (array.array, ctypes), and torch tensors.
+Samples: TypeAlias = bytes | bytearray | memoryview | NDArray[np.int16] | NDArray[np.float32] | Any
 OutputForm = Literal["int16", "float32", "bytes"]
 
 OUTPUT_FORMS: tuple[OutputForm, ...] = ("int16", "float32", "bytes")
 
+_BYTES = ("B", "c")
+"""The formats of buffers that say nothing of what their bytes mean."""
+
 
 def take_pcm(samples: Samples) -> Pcm:
-    """Mono samples as float32 [1, n]. Bytes are int16, little-endian; int16 is divided by 32768.
+    """Mono samples as float32 [1, n].
+
+    Bytes, and buffers of bytes, are int16, little-endian. Arrays, tensors and other buffers say themselves what they
+    hold: int16 of any byte order, which is divided by 32768, or floating point of any precision, full scale 1.0.
 
     Raises:
-        StreamError: another type or shape, half a sample, NaN or infinity.
+        StreamError: another type or shape, half a sample, NaN or infinity, or beyond ``MAX_AMPLITUDE``.
     """
-    if isinstance(samples, bytes | bytearray | memoryview):
-        data = bytes(samples)
+    data = _bytes(samples)
+    if data is not None:
         if len(data) % 2:
             raise StreamError(f"bytes of sound are int16, two a sample; {len(data)} is an odd number")
         return _from_array(np.frombuffer(data, "<i2").astype(np.int16))
-    if not isinstance(samples, np.ndarray):
-        raise StreamError(f"sound is bytes or a numpy array, not {type(samples).__name__}")
-    return _from_array(samples)
+    if isinstance(samples, torch.Tensor):
+        tensor = plain_tensor(samples, "samples").cpu()
+        samples = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor.resolve_conj()).numpy()
+    try:
+        return _from_array(as_array(samples, "samples"))
+    except TypeError as error:  # a tensor of a type that numpy has not
+        raise StreamError(f"samples are int16 or floating point within -1 to 1, not {error}") from error
+
+
+def _bytes(samples: Samples) -> bytes | None:
+    """The bytes of a buffer that is nothing else; None for everything that says what it holds."""
+    if isinstance(samples, bytes | bytearray):
+        return bytes(samples)
+    if isinstance(samples, np.ndarray | np.generic | torch.Tensor):
+        return None
+    try:
+        view = memoryview(samples)
+    except TypeError:
+        raise StreamError(f"sound is bytes, a numpy array or a tensor, not {type(samples).__name__}") from None
+    return view.tobytes() if view.format.lstrip("<>=@") in _BYTES else None
 
 
 def _from_array(samples: NDArray[Any]) -> Pcm:
@@ -41,8 +68,7 @@ def _from_array(samples: NDArray[Any]) -> Pcm:
         return (samples.astype(np.float32) / np.float32(32768))[None]
     if samples.dtype.kind != "f":
         raise StreamError(f"samples are int16 or floating point within -1 to 1, not {samples.dtype}")
-    if not np.isfinite(samples).all():
-        raise StreamError("samples hold NaN or infinity: drop or repair them before they enter the codec")
+    check_amplitude(samples)
     return samples.astype(np.float32)[None]
 
 

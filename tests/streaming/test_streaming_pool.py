@@ -90,7 +90,8 @@ def _act(pool: se.StreamPool, mine: int, acts: list[str], config: se.EncodecConf
             with pytest.raises(se.StreamError):
                 pool.push(other, torch.full((1, config.audio_channels, 9), torch.nan))
         elif pool.kind == "encoder":
-            pool.push(other, torch.full((1, config.audio_channels, 2 * config.hop_length), 1e30))
+            # As it cannot be pushed: see that not even NaN in a row's state is heard in another.
+            pool._open[other].pending = torch.full((1, config.audio_channels, 2 * config.hop_length), 1e30)
         else:
             pool.push(other, torch.full((1, 4, 2), 15))
 
