@@ -14,6 +14,7 @@ from streaming_encodec.evaluation.judging import Judge, SerialJudge
 from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.metrics import MetricSet, Score
 from streaming_encodec.evaluation.opus import OPUS_RATES, Opus, packet_ms
+from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.robustness import (
     SignalResult,
     border_ratio,
@@ -213,7 +214,7 @@ def _outcomes(model: EncodecModel, clips: Sequence[Clip], plan: Plan, opus: Opus
         frame_ms = 1000 * config.hop_length / config.sampling_rate
         for loss in _losses(plan, kbps, plan.bandwidths):
             masks = _masks(coded.frames, frame_ms, loss, plan)
-            sounds = coded.decode(model, masks if loss else None)
+            sounds = receive_set(model, coded, masks) if loss else coded.decode(model)
             yield Condition(MODEL, kbps, loss), coded.kbps, _share(masks), sounds
     if opus is None:
         return

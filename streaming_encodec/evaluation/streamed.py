@@ -1,4 +1,4 @@
-"""The codec under test: clips through the streaming path, block by block, with or without lost frames."""
+"""The codec under test: clips through the streaming path, block by block."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.losses import Lost, conceal
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 
@@ -55,12 +53,9 @@ class CodedSet:
     def kbps(self) -> float:
         return self.coded[0].kbps
 
-    def decode(self, model: EncodecModel, lost: Sequence[Lost] | None = None) -> list[Samples]:
+    def decode(self, model: EncodecModel) -> list[Samples]:
         """All clips as `decode_clips` gives them, in their order."""
-        sounds = (
-            decode_clips(model, coded, None if lost is None else [lost[place] for place in group])
-            for group, coded in zip(self.groups, self.coded, strict=True)
-        )
+        sounds = (decode_clips(model, coded) for coded in self.coded)
         found = dict(self._each(sounds))
         return [found[place] for place in range(len(found))]
 
@@ -116,18 +111,10 @@ def encode_clips(
 
 
 @torch.no_grad()
-def decode_clips(model: EncodecModel, coded: CodedClips, lost: Sequence[Lost] | None = None) -> list[Samples]:
-    """Decode frame by frame.
-
-    Lost frames, one mask a clip, are concealed as the receiver does. Returns [T] each.
-    """
+def decode_clips(model: EncodecModel, coded: CodedClips) -> list[Samples]:
+    """Decode frame by frame. Returns [T] each."""
     decoder = StreamingDecoder(model, batch_size=len(coded.frames), frames_per_step=FRAMES_PER_STEP)
     latent = model.quantizer.decode(coded.codes)  # [B, D, F]
-    if lost is not None:
-        mask = np.zeros((latent.shape[0], latent.shape[2]), np.bool_)
-        for row, one in enumerate(lost):
-            mask[row, : len(one)] = one
-        latent = conceal(latent, mask)
     num_codebooks = coded.codes.shape[1]
     pieces = [decoder.push_latent(frame, num_codebooks) for frame in torch.split(latent, 1, dim=-1)]
     pcm = torch.cat([*pieces, torch.as_tensor(decoder.flush())], dim=-1)  # [B, C, T]
