@@ -98,6 +98,8 @@ class VoiceConnection(ServerConnection):
         Cuts off a client that makes the WebSocket layer answer (pings) and does not read the answers.
         """
         for at in range(0, len(data), READ_BYTES):
+            if self._flooding:
+                self.transport.pause_reading()  # again: the WebSocket layer resumes when its queue has room
             if self._flooding or self.transport.is_closing():
                 return
             piece = data[at : at + READ_BYTES]

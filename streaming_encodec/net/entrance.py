@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -15,20 +14,24 @@ from streaming_encodec.net.config import RelayConfig, address_group
 from streaming_encodec.net.connection import VoiceConnection
 from streaming_encodec.net.http import answer_plain, is_forwarded
 from streaming_encodec.net.limits import UNANSWERED_CONNECTIONS
-from streaming_encodec.net.logs import event
 from streaming_encodec.net.metrics import Metrics
 
 
 class Entrance:
     """The connections of a relay, of all and of each address; a `Doorkeeper`.
 
-    close: closes a connection with a code. draining: set it to let nobody in any more.
+    close: closes a connection with a code. refused: notes reason and address of one that was cut off.
+    draining: set it to let nobody in any more.
     """
 
     def __init__(
-        self, config: RelayConfig, metrics: Metrics, close: Callable[[VoiceConnection, Refused], None]
+        self,
+        config: RelayConfig,
+        metrics: Metrics,
+        close: Callable[[VoiceConnection, Refused], None],
+        refused: Callable[[str, str], None],
     ) -> None:
-        self._config, self._metrics, self._close = config, metrics, close
+        self._config, self._metrics, self._close, self._refused = config, metrics, close, refused
         self._addresses: Counter[str] = Counter()
         self.connections: set[VoiceConnection] = set()
         self.draining = False
@@ -64,8 +67,7 @@ class Entrance:
             connection.transport.abort()
 
     def _cut_off(self, connection: VoiceConnection, reason: str) -> None:
-        self._metrics.counts["cut_off"] += 1
-        event("cut_off", logging.WARNING, cause=reason, reason=reason, address=connection.address)
+        self._refused(reason, connection.address)
         connection.transport.abort()
 
     def answer(self, connection: VoiceConnection, request: Request, *, rooms: int, seats: int) -> Response | None:

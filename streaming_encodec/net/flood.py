@@ -26,6 +26,7 @@ _PING = Frame(Opcode.PING, b"").serialize(mask=True)
 _PONG = Frame(Opcode.PONG, b"").serialize(mask=True)
 _FRAGMENTS = Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
 _FRAGMENT = Frame(Opcode.CONT, b"", fin=False).serialize(mask=True)
+_PATIENCE_S = 0.05  # where nothing more is taken for so long, another connection may be better
 _MANY = 40_000  # frames of six bytes: 240 kB
 
 FLOODS = {
@@ -73,9 +74,10 @@ def _flood(pipe: Connection, port: int, kind: str, attackers: int, stream_format
 
 
 def _attack(port: int, kind: str, stream_format: StreamFormat, counts: Counter[str]) -> None:
-    """Open a connection, send until it is closed, again and again."""
+    """Open a connection, send until it is closed, again and again, but at most 200 times a second."""
     data = FLOODS[kind]
     while True:
+        time.sleep(0.005)
         with contextlib.suppress(OSError, EOFError), _connected(port) as sock:
             counts["opened"] += 1
             if kind not in ("openings", "headers"):
@@ -84,6 +86,7 @@ def _attack(port: int, kind: str, stream_format: StreamFormat, counts: Counter[s
                 hello = serialize_control(Hello("flood", "subscribe", stream_format))
                 sock.sendall(Frame(Opcode.TEXT, hello.encode()).serialize(mask=True))
                 sock.recv(4096)
+            sock.settimeout(_PATIENCE_S)
             while data:
                 counts["bytes"] += sock.send(data)
 

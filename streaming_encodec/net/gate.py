@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from streaming_encodec.net.bucket import Bucket
 from streaming_encodec.net.config import address_group
-from streaming_encodec.net.limits import ACCEPTED_AT_ONCE, READ_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.net.limits import READ_BYTES, RECEIVE_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
 from streaming_encodec.net.logs import event
 from streaming_encodec.net.metrics import Metrics
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MANY_ADDRESSES = 1024
-# The system as a whole has no more of these, so closing one of our own does not help.
-_SYSTEM_IS_FULL = (errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# This process, or the system as a whole, can open no more.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Gate:
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
         self._sweep_at = _MANY_ADDRESSES
+        self._refused: dict[str, tuple[int, str]] = {}  # by reason: how many, and the last address
         self.open = 0
         """Connections that are open now."""
 
@@ -93,7 +94,14 @@ class Gate:
     def refused(self, reason: str, address: str) -> None:
         """Note that a connection was cut off unanswered."""
         self._metrics.counts["cut_off"] += 1
-        event("cut_off", logging.WARNING, cause=reason, reason=reason, address=address)
+        count, _ = self._refused.get(reason, (0, ""))
+        self._refused[reason] = (count + 1, address)
+
+    def log_refused(self) -> None:
+        """Log what was refused since the last call. Not each at once: that takes longer than refusing it."""
+        for reason, (count, address) in self._refused.items():
+            event("cut_off", logging.WARNING, cause=reason, reason=reason, connections=count, last_address=address)
+        self._refused.clear()
 
     def _gone(self, address: _Address) -> None:
         address.open -= 1
@@ -108,40 +116,39 @@ class Gate:
 
 
 class _Listening(socket.socket):
-    """A socket to listen on that asks the gate, and gives way to other work after a few connections."""
+    """A socket to listen on that asks the gate, and gives way to other work after each connection."""
 
     def __init__(self, gate: Gate, family: int) -> None:
         # With its protocol: asyncio switches Nagle's waiting off only for what says that it is TCP.
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._gate = gate
-        self._accepted = 0
+        self._turn_is_over = False
         self._spare = _spare_descriptor()
         if os.name == "posix":
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # accepted ones inherit it
         if family == socket.AF_INET6:
             self.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
 
     def accept(self) -> tuple[socket.socket, Any]:
         # asyncio accepts until this says that nobody waits, and asks again in the next turn of its loop.
-        if self._accepted >= ACCEPTED_AT_ONCE:
-            self._accepted = 0
-            raise BlockingIOError("enough for this turn")
-        self._accepted += 1
+        if self._turn_is_over:
+            self._turn_is_over = False
+            raise BlockingIOError("one connection in each turn")
         try:
             connection, address = super().accept()
         except OSError as error:
             if error.errno == errno.EMFILE:
                 self._refuse_one()
-            elif error.errno in _SYSTEM_IS_FULL:
-                self._accepted = ACCEPTED_AT_ONCE  # asyncio waits a second then, but first calls this many times more
-            elif error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
-                self._accepted = 0
+            # asyncio waits for a second after these, but first it goes on accepting.
+            self._turn_is_over = error.errno in _NO_ROOM
             raise
         over = self._gate.admit(address[0])
         if over is None:
             connection.close()
-            # As if the other end had given up before it was accepted: asyncio goes on with the next.
+            # As if the other end had given up before it was accepted, which ends the turn too.
             raise ConnectionAbortedError("too many connections")
+        self._turn_is_over = True
         return _Accepted(connection, over), address
 
     def close(self) -> None:
@@ -158,7 +165,6 @@ class _Listening(socket.socket):
         if self._spare is None:
             self._spare = _spare_descriptor()
         if self._spare is None:
-            self._accepted = ACCEPTED_AT_ONCE
             return
         os.close(self._spare)
         self._spare = None

@@ -28,8 +28,11 @@ READ_BYTES = 256
 FIRST_BYTES = 20_480
 """All that a connection may send before it has a seat: an HTTP request with its headers, and a hello."""
 
-ACCEPTED_AT_ONCE = 4
-"""Connections accepted in one turn of the event loop; each costs as much as some ten packets."""
+RECEIVE_BYTES = 65_536
+"""The kernel's buffer for what a client sent and the relay has not read. Left alone it grows to megabytes."""
+
+BACKLOG = 512
+"""Connections that the kernel holds until they are accepted. The relay accepts one in each turn of its event loop."""
 
 UNANSWERED_CONNECTIONS = 64
 """Beyond the caps on connections so many more get an HTTP answer; from there on they are just cut off."""

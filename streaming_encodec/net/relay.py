@@ -26,7 +26,7 @@ from streaming_encodec.net.connection import VoiceConnection, binary_frame, text
 from streaming_encodec.net.door import Door
 from streaming_encodec.net.entrance import Entrance
 from streaming_encodec.net.gate import Gate
-from streaming_encodec.net.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.net.limits import BACKLOG, MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.net.logs import event, failure
 from streaming_encodec.net.metrics import Metrics
 from streaming_encodec.net.rooms import Effects, RoomTable, Seat
@@ -59,7 +59,7 @@ class Relay:
         self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
         self._door = Door(config, wall_clock)
         self._gate = Gate(config.limits, self.metrics, clock)
-        self._entrance = Entrance(config, self.metrics, self._close)
+        self._entrance = Entrance(config, self.metrics, self._close, self._gate.refused)
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[Server] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
@@ -94,6 +94,7 @@ class Relay:
             max_size=MAX_MESSAGE_BYTES,
             max_queue=16,
             write_limit=WRITE_LIMIT_BYTES,
+            backlog=BACKLOG,
             logger=logging.getLogger("streaming_encodec.net.websockets"),
             create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
                 VoiceConnection, doorkeeper=self._entrance, limits=limits, clock=self._clock
@@ -147,6 +148,7 @@ class Relay:
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
+        self._gate.log_refused()
         event("stopped")
 
     async def __aenter__(self) -> Self:
@@ -333,6 +335,7 @@ class Relay:
 
     def _sweep(self, loop_s: float) -> None:
         """Close whatever has been idle, stalled, or ending, for too long."""
+        self._gate.log_refused()
         self._apply(self._rooms.tick(self._clock()))
         for connection in list(self._entrance.connections):
             if connection.is_overdue(loop_s):

@@ -147,7 +147,9 @@ async def test_a_client_that_leaves_and_does_not_read_the_rest() -> None:
     """A few bytes wait for it, too few to call it stalled; asyncio would wait for ever until they are read."""
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    async with running(clock=FakeClock(), limits=RelayLimits(burst_s=1e5, bytes_per_s=1e9, stall_s=1000.0)) as relay:
+    async with running(
+        clock=FakeClock(), limits=RelayLimits(burst_s=1e5, bytes_per_s=1e9, stall_s=1000.0, heartbeat_s=1000.0)
+    ) as relay:
         narrow.connect(("127.0.0.1", relay.port))
         narrow.setblocking(False)
         async with guest(relay, sock=narrow) as stuck:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from net.net_support import FakeClock, certificate, closed_with, counted, guest, heard, running, seated, until, voice
@@ -16,8 +17,12 @@ from websockets.frames import Frame, Opcode
 from streaming_encodec.net.bucket import OUTAGE_S, Bucket
 from streaming_encodec.net.closing import CloseCode
 from streaming_encodec.net.config import client_tls, server_tls
+from streaming_encodec.net.connection import VoiceConnection
+from streaming_encodec.net.flood import FLOODS
 from streaming_encodec.net.intake import Intake
 from streaming_encodec.net.limits import FIRST_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.net.load import flood as measure
+from streaming_encodec.net.load import relay_process
 from streaming_encodec.net.relay import Relay
 
 FRAMES = 100_000
@@ -90,6 +95,38 @@ async def test_a_flood_of_frames_is_put_out_after_little_work(
         assert code == CloseCode.TOO_FAST
         assert pongs <= 100  # the budget, and what fits into the piece that was read last
         assert relay.metrics.closed == {CloseCode.TOO_FAST: 1}
+
+
+@pytest.mark.parametrize("flood", [PING * FRAMES, FIRST_FRAGMENT + FRAGMENT * FRAMES], ids=["pings", "fragments"])
+async def test_the_rest_of_a_flood_is_not_read(flood: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WebSocket layer resumes reading by itself when messages were taken out of its queue."""
+    pieces = 0
+    take_in = VoiceConnection.data_received
+
+    def noting(connection: VoiceConnection, data: bytes) -> None:
+        nonlocal pieces
+        pieces += 1
+        take_in(connection, data)
+
+    async with running(clock=FakeClock()) as relay, raw(relay) as attacker:
+        await attacker.upgrade()
+        await attacker.take_seat()
+        monkeypatch.setattr(VoiceConnection, "data_received", noting)
+        attacker.write(flood)
+        await until(lambda: not relay._entrance.connections, "it was cut off")
+    assert pieces < 20
+
+
+async def test_the_load_generators_floods_are_put_out() -> None:
+    """No figures are asserted, only that the program runs, and that each of its floods meets a limit."""
+    with relay_process(RelayLimits()) as relay:
+        results = await measure(relay, attackers=4, seconds=0.5)
+        after = await asyncio.to_thread(urlopen, f"http://127.0.0.1:{relay.port}/metrics")
+    assert [result["flood"] for result in results] == ["none", *FLOODS, "none"]
+    assert all(result["missing"] == 0 and result["packets_out"] > 0 for result in results)
+    text = after.read().decode()
+    assert 'closed_total{code="4429"}' in text
+    assert "cut_off_total 0.0" not in text
 
 
 async def test_pings_within_the_budget_are_answered() -> None:
