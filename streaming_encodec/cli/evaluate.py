@@ -92,6 +92,14 @@ def evaluate_command(
         bool,
         typer.Option("--build-set", help="First make FOLDER from Debian packages (apt-get): the listening set."),
     ] = False,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Measure nothing: write sound files of every clip at every rate, with loss, and by Opus into this "
+            "folder, and pages that link to them (OUT/index.html and OUT.md).",
+        ),
+    ] = None,
     save_audio: Annotated[bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")] = False,
     whisper: Annotated[
         str | None,
@@ -129,6 +137,16 @@ def evaluate_command(
     loaded = load_model(model)
     if build_set:
         build_listening_set(audio, on_clip=lambda name: note(f"made {name}"))
+    if gallery is not None:
+        from streaming_encodec.evaluation.gallery import make_gallery
+
+        chosen = load_clips(audio, loaded.config.sampling_rate, clips)
+        page = make_gallery(
+            loaded.model, loaded.name, chosen, audio, gallery, seed=seed, burst_ms=burst_ms,
+            on_take=lambda title: note(f"made {title}"),
+        )  # fmt: skip
+        out().print(f"gallery: {page} and {gallery / 'index.html'}", soft_wrap=True)
+        return
     known = loaded.config.target_bandwidths
     plan = Plan(
         bandwidths=_numbers(bandwidths, "--bandwidths") or known,
