@@ -9,6 +9,9 @@ from streaming_encodec.samples import as_sample_rate
 
 Pcm = NDArray[np.float32]
 
+MAX_RATIO = 100
+"""Between two sample rates. What claims more is a damaged header: the filter alone would need gigabytes."""
+
 
 def mix_channels(pcm: Pcm, channels: int) -> Pcm:
     """Fit `pcm` [C, n] to `channels`: many to one by their mean, one to many by repetition.
@@ -36,6 +39,8 @@ class StreamResampler:
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1, quality: str = "HQ") -> None:
         source_rate, target_rate = as_sample_rate(source_rate), as_sample_rate(target_rate)
+        if max(source_rate, target_rate) > MAX_RATIO * min(source_rate, target_rate):
+            raise StreamError(f"{source_rate} Hz and {target_rate} Hz are more than a factor of {MAX_RATIO} apart")
         self.source_rate = source_rate
         self.target_rate = target_rate
         self.channels = channels
