@@ -65,8 +65,9 @@ class FolderLock:
             if not self._is(file):
                 os.close(file)
                 return False
-            os.ftruncate(file, 0)
-            os.write(file, f"{os.getpid()}\n".encode())
+            with contextlib.suppress(OSError):  # a full disk: the number is for others to read, the lock holds without
+                os.ftruncate(file, 0)
+                os.write(file, f"{os.getpid()}\n".encode())
         except BaseException:
             os.close(file)
             raise

@@ -111,6 +111,8 @@ def command(
     Example: `streaming-encodec train --build-data --data data`, then
     `streaming-encodec train --data data --out runs/mine --minutes 60`.
     """
+    from streaming_encodec.audio.targets import check_folder
+
     settings = _base(config, run_folder)
     # A run's own file goes with its folder, wherever that was moved to; a file that is named says where to go.
     run = run_folder or Path(settings.out if config is not None else DEFAULT_OUT)
@@ -144,6 +146,7 @@ def command(
     given = {name: value for name, value in changes.items() if value is not None}
     if steps is not None:
         given["minutes"] = None
+    check_folder(run)
     with FolderLock(run):
         if config is None:
             settings = _base(None, run)  # as they are now that nobody else writes them
@@ -204,10 +207,9 @@ def _build(data: Path, folders: list[Path], noise: list[Path], held_out: Path | 
 
 
 def _train(config: TrainConfig) -> None:
-    from streaming_encodec.audio.targets import check_folder, refuse_input
+    from streaming_encodec.audio.targets import refuse_input
     from streaming_encodec.training.loop import TrainingRun
 
-    check_folder(config.out)
     if not Path(config.out, "state.safetensors").exists():  # a run that goes on does not read it
         refuse_input(Path(config.out, "model"), [config.start_model])
     _check_precision(config)
