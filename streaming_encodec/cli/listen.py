@@ -76,6 +76,7 @@ def listen_command(
             {
                 "sound": minutes(facts["seconds"]),
                 "speakers": str(facts["speakers"]),
+                "lost": f"{facts['packets_lost']} of {facts['packets_received'] + facts['packets_lost']} packets",
                 "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
                 "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
                 "connection": f"{facts['connects'] - 1} times lost and mended",

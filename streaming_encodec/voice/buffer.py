@@ -12,6 +12,11 @@ from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, Unwrapp
 
 _REMEMBERED_PACKETS = 512
 _REPLAY_CONFIRMATIONS = 25
+_FRAMES_A_NUMBER = 64
+_LONGEST_STALL_FRAMES = 24_000
+"""How far timestamps may lead where a stream goes on after a hole: so many frames for each sequence number, or what
+two minutes have at most, for a sender that stood still. Both numbers begin at random in a new stream, so one in eight
+thousand is taken for the old one."""
 _RESTART_FRAMES = 25
 """A start that lies further back than this many frames is a new stream, not an old packet gone astray."""
 
@@ -38,6 +43,10 @@ class Insertion:
     restarted: bool = False
     repaired: int | None = None
     """First frame that came late as redundancy, for a packet that was lost."""
+    after_outage: bool = False
+    """The stream goes on after a hole longer than the buffer."""
+    recalled: int = 0
+    """Packets before this one that were not believed, and are now."""
 
 
 class FrameBuffer:
@@ -127,13 +136,22 @@ class FrameBuffer:
         self._forget_numbers()
         self._begin(packets[0])
         results = [self._place(packet, restarted=True) for packet in packets]
-        return results[0]
+        return replace(results[0], recalled=len(packets) - 1)
+
+    def _goes_on(self, packet: Packet) -> bool:
+        """Whether a packet that leaps ahead is of the running stream, after an outage: both numbers say so.
+
+        Then what is missing was lost, as RFC 3550 A.3 counts it; a new stream has lost nothing.
+        """
+        numbers = self._sequence.peek(packet.sequence) - self._highest_sequence
+        frames = self._timestamp.peek(packet.timestamp) - self._highest
+        return 0 < numbers <= frames <= max(_FRAMES_A_NUMBER * numbers, _LONGEST_STALL_FRAMES)
 
     def _doubt(self, packet: Packet) -> Insertion:
         """Believe a new place once enough packets in a row agree on it.
 
-        Two are enough where the stream leaps ahead or says that it begins. A leap back without that word
-        may be a replay of old packets: it takes `_REPLAY_CONFIRMATIONS`, without a packet of the running
+        Two are enough where the stream goes on after an outage, leaps ahead or says that it begins. A leap back without
+        that word may be a replay of old packets: it takes `_REPLAY_CONFIRMATIONS`, without a packet of the running
         stream between.
         """
         other, self._doubtful = self._doubtful, packet
@@ -144,6 +162,10 @@ class FrameBuffer:
             self._confirmations = 0
             return Insertion(None, late=True)
         self._confirmations += 1
+        if self._goes_on(other):
+            self._doubtful, self._confirmations = None, 0
+            self._place(other, restarted=False)
+            return replace(self._place(packet, restarted=False), after_outage=True, recalled=1)
         leap_ahead = self._timestamp.peek(packet.timestamp) > self._highest
         if other.start or leap_ahead or self._confirmations >= _REPLAY_CONFIRMATIONS:
             return self._restart([other, packet])

@@ -155,11 +155,11 @@ class Receiver:
         stats.header_bytes_received += HEADER_BYTES
         stats.last_packet_received_timestamp = now
         stats.fec_packets_received += packet.redundancy is not None
-        if result.restarted:
-            stats.restarts += 1
+        stats.restarts += result.restarted
+        if result.restarted or result.after_outage:
             self.delay.restart()
             self._state, self._owed, self._last_transit = _State.WAITING, 0, None
-        stats.packets_discarded += result.late
+        stats.packets_discarded += result.late - result.recalled
         if result.timestamp is None:
             return
         if packet.start and self._state is not _State.PLAYING and not result.late:

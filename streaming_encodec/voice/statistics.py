@@ -19,7 +19,7 @@ class ReceiverStatistics:
     packets_received: int = 0
     """Whole, good packets, duplicates not counted."""
     packets_lost: int = 0
-    """By sequence number; a packet that comes after all is taken off again."""
+    """By sequence number, those of an outage included (RFC 3550 A.3); one that comes after all is taken off again."""
     packets_discarded: int = 0
     """Came too late to play any of it, or far out of place."""
     bytes_received: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,6 +168,61 @@ def test_replayed_packets_of_the_stream_change_nothing() -> None:
     target = receiver()
     assert spell(drive(target, arrivals, 1500)) == [".", ".", *(i % 1024 for i in range(1498))]
     assert target.statistics.restarts == 0
+
+
+@pytest.mark.parametrize("per_packet", [1, 2, 3])
+@pytest.mark.parametrize("missing", [1, 49, 50, 51, 74, 75, 76, 149, 150, 151, 400, 3000, 9000, 30_000])
+@pytest.mark.parametrize(("first", "shift"), [(0, 0), (65_500, 2**32 - 100)])
+def test_each_packet_of_an_outage_is_lost(missing: int, per_packet: int, first: int, shift: int) -> None:
+    """However long it is, while the sequence numbers can tell; also where they wrap on the way."""
+    target = receiver()
+    numbers = [*range(50), *range(50 + missing, 100 + missing)]
+    for number in numbers:
+        data = packet(number, per_packet=per_packet, first=first, shift=shift)
+        target.receive(data, number * per_packet * FRAME)
+    assert target.statistics.packets_lost == missing
+    assert target.statistics.packets_received == 100
+    assert target.statistics.restarts == 0
+    assert target.statistics.to_webrtc()["packetsLost"] == missing
+    report = target.report(1, 1.0)
+    assert report.fraction_lost == pytest.approx(missing / (missing + 100))
+
+
+def test_packets_of_an_outage_that_come_after_all_are_not_lost() -> None:
+    target = receiver()
+    for number in [*range(50), *range(250, 300), 249, 248]:
+        target.receive(packet(number), number * FRAME)
+    assert target.statistics.packets_lost == 198
+    assert target.statistics.packets_discarded == 0
+
+
+def test_a_sender_that_begins_anew_has_lost_nothing() -> None:
+    """Its numbers are random; the packets that follow are counted as ever."""
+    rng = np.random.default_rng(1)
+    target = receiver()
+    for _ in range(300):
+        first, shift = int(rng.integers(1 << 16)), int(rng.integers(1 << 32))
+        for number in [*range(20), *range(22, 40)]:
+            target.receive(packet(number, first=first, shift=shift, start=number == 0), 0.0)
+    assert target.statistics.packets_lost == 300 * 2
+    assert target.statistics.restarts == 299
+
+
+def test_a_pause_without_packets_is_no_loss() -> None:
+    """A sender that was stopped for a while goes on with the next number, later on the line of time."""
+    target = receiver()
+    for number in range(100):
+        pause = 5000 if number >= 50 else 0
+        target.receive(packet(number, shift=pause), (number + pause) * FRAME)
+    assert target.statistics.packets_lost == 0
+    assert target.statistics.restarts == 0
+
+
+def test_one_packet_from_far_ahead_is_not_believed() -> None:
+    target = receiver()
+    for number in [*range(50), 5000, *range(50, 100)]:
+        target.receive(packet(number), 0.0)
+    assert target.statistics.packets_lost == 0
 
 
 def test_an_outage_longer_than_the_buffer_is_left_behind() -> None:
