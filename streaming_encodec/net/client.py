@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import ssl
 import time
@@ -42,7 +43,7 @@ _MOST_REPORTS = 1000
 
 
 class VoiceClient:
-    """A seat in a room, as an asynchronous context manager.
+    """A seat in a room, as an asynchronous context manager; good for one call.
 
     ```python
     async with VoiceClient(url, token, model) as call:
@@ -138,6 +139,7 @@ class VoiceClient:
         self._mouth = ThreadPoolExecutor(1, "streaming-encodec-encode")
         self._ear = ThreadPoolExecutor(1, "streaming-encodec-decode")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = False
         self._receiving = False
         self.on_arrival: Callable[[], None] | None = None
         """Called in the event loop whenever a packet has come: for who sleeps until he can `read`."""
@@ -145,12 +147,14 @@ class VoiceClient:
     # -- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise CallError("a VoiceClient is good for one call, and this one was entered before: make another one")
         loop = self._loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            loop.run_in_executor(self._mouth, self._voice.warm_up),
-            loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
-        )
         try:
+            await asyncio.gather(
+                loop.run_in_executor(self._mouth, self._voice.warm_up),
+                loop.run_in_executor(self._ear, self._decoder.warm_up, self._voice.num_codebooks),
+            )
             await self._link.open()
         except BaseException:
             self._shut()
@@ -160,16 +164,34 @@ class VoiceClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._ended:
+            return
         try:
             if kind is None:
-                await self.finish()
+                await self._run_mouth(self._voice.finish)
         finally:
             await self._link.close()
             self._shut()
 
     def _shut(self) -> None:
+        self._ended = True
         self._mouth.shutdown(wait=False)
         self._ear.shutdown(wait=False)
+
+    def _check_running(self) -> asyncio.AbstractEventLoop:
+        """The call's event loop. Raises CallError before the call, and after it."""
+        if self._loop is None:
+            raise CallError("the call has not begun: use it within `async with`")
+        if self._ended:
+            raise CallError("this call has ended: make another VoiceClient for the next one")
+        return self._loop
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """The same, for what only works in that loop."""
+        loop = self._check_running()
+        if asyncio.get_running_loop() is not loop:
+            raise CallError("this call belongs to another event loop: use it in the one that entered it")
+        return loop
 
     @property
     def sender(self) -> int:
@@ -222,7 +244,7 @@ class VoiceClient:
         Pace is the caller's: as a microphone gives them. During an outage they are lost.
 
         Raises:
-            CallError: the call is over, or this seat may only listen.
+            CallError: the call is over or has not begun, or this seat may only listen.
             StreamError: samples that are none.
         """
         self._check_may_speak()
@@ -240,13 +262,15 @@ class VoiceClient:
 
     async def finish(self) -> None:
         """End what is being said: the rest of the last frame, and word that no more comes for now."""
+        self._link.check()
         await self._run_mouth(self._voice.finish)
 
     async def _run_mouth(self, work: Callable[[], list[bytes]]) -> None:
-        self._link.send_packets(await asyncio.get_running_loop().run_in_executor(self._mouth, work))
+        self._link.send_packets(await self._own_loop().run_in_executor(self._mouth, work))
 
     def _check_may_speak(self) -> None:
         self._link.check()
+        self._check_running()
         if self.role == "subscribe":
             raise CallError("this seat may only listen: join with role 'both', and a token that allows it")
 
@@ -260,6 +284,8 @@ class VoiceClient:
         """
         if self._receiving:
             raise CallError("this call is being received already: there is one stream of sound")
+        if not self._ended:
+            self._own_loop()
         count = block_samples or self.format.frame_samples
         self._receiving = True
         try:
@@ -281,10 +307,11 @@ class VoiceClient:
 
         now_s: when the first of them will be heard, on this client's clock.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._ear, self.read, count, now_s)
+        return await self._own_loop().run_in_executor(self._ear, self.read, count, now_s)
 
     def read(self, count: int, now_s: float) -> FloatArray:
         """The same without asyncio, for one thread that does nothing else (and instead of `pull`)."""
+        self._check_running()
         return self._voices.read(count, now_s)
 
     @property
@@ -298,6 +325,7 @@ class VoiceClient:
 
     async def wait_for_voice(self) -> None:
         """Wait until the first packet of anybody has come, or the call is over."""
+        self._own_loop()
         over = asyncio.create_task(self._link.wait_over())
         heard = asyncio.create_task(self._heard.wait())
         try:
@@ -360,9 +388,9 @@ class VoiceClient:
             self._in_loop(self._link.send_control, report)
 
     def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
-        if self._loop is None:
-            raise CallError("the call has not begun: use it within `async with`")
-        self._loop.call_soon_threadsafe(function, *arguments)
+        loop = self._check_running()
+        with contextlib.suppress(RuntimeError):  # closed just now, and the call with it
+            loop.call_soon_threadsafe(function, *arguments)
 
 
 __all__ = ["CallStatistics", "VoiceClient"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,3 +324,78 @@ def _unix() -> float:
     import time
 
     return time.time()
+
+
+async def test_a_client_is_good_for_one_call(model: EncodecModel) -> None:
+    async with running() as relay:
+        call = VoiceClient(relay.url, None, model)
+        async with call:
+            with pytest.raises(CallError, match="make another one"):
+                async with call:
+                    pass
+            await call.send(sound(0.1))  # the call that goes on is not disturbed
+        with pytest.raises(CallError, match="make another one"):
+            await call.__aenter__()
+        await call.__aexit__(None, None, None)
+        refused = VoiceClient(f"ws://127.0.0.1:{relay.port}/nowhere", None, model)
+        for says in ("no relay that takes this client", "make another one"):
+            with pytest.raises(CallError, match=says):
+                await refused.__aenter__()
+
+
+async def test_two_tasks_that_enter_one_client(model: EncodecModel) -> None:
+    async with running() as relay:
+        call = VoiceClient(relay.url, None, model)
+        one, other = await asyncio.gather(call.__aenter__(), call.__aenter__(), return_exceptions=True)
+        assert one is call
+        assert isinstance(other, CallError)
+        assert call.connected
+        await call.__aexit__(None, None, None)
+
+
+async def _receive(call: VoiceClient) -> None:
+    async for _ in call.receive():
+        break
+
+
+USES: dict[str, Callable[[VoiceClient], Any]] = {
+    "send": lambda call: call.send(sound(0.1)),
+    "say": lambda call: call.say(sound(0.1)),
+    "finish": lambda call: call.finish(),
+    "receive": _receive,
+    "pull": lambda call: call.pull(HOP, 0.0),
+    "read": lambda call: call.read(HOP, 0.0),
+    "wait_for_voice": lambda call: call.wait_for_voice(),
+}
+
+
+async def use(call: VoiceClient, name: str) -> None:
+    done = USES[name](call)
+    if inspect.isawaitable(done):
+        await asyncio.wait_for(done, 10)
+
+
+@pytest.mark.parametrize("name", USES)
+async def test_a_client_outside_its_call_says_what_to_do(model: EncodecModel, name: str) -> None:
+    async with running() as relay:
+        call = VoiceClient(relay.url, None, model)
+        with pytest.raises(CallError, match="use it within `async with`"):
+            await use(call, name)
+        async with call:
+            pass
+        if name == "receive":  # there is nothing more to hear, which is no error
+            await use(call, name)
+            return
+        with pytest.raises(CallError, match="make another VoiceClient"):
+            await use(call, name)
+
+
+async def test_a_client_belongs_to_the_event_loop_that_entered_it(model: EncodecModel) -> None:
+    async with running() as relay, VoiceClient(relay.url, None, model) as call:
+
+        def elsewhere(name: str) -> None:
+            with pytest.raises(CallError, match="belongs to another event loop"):
+                asyncio.run(use(call, name))
+
+        for name in ("send", "finish", "receive", "pull", "wait_for_voice"):
+            await asyncio.to_thread(elsewhere, name)
