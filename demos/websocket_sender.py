@@ -27,7 +27,8 @@ async def from_file(path: str, rate: int) -> AsyncIterator[np.ndarray]:
     with AudioReader(path, rate, channels=1) as reader:
         for block in rechunk(iter(reader), rate // 50):
             yield block
-            due += block.shape[1] / rate
+            # After a pause of this machine the file goes on from there: a burst would be thrown out.
+            due = max(due + block.shape[1] / rate, loop.time() - 0.2)
             await asyncio.sleep(max(0.0, due - loop.time()))
 
 

@@ -31,6 +31,8 @@ class CardCounts:
     """Blocks that the speaker wanted and did not find whole."""
     overruns: int = 0
     """Blocks of the microphone that found no room."""
+    skipped_samples: int = 0
+    """Of a file in the microphone's place, what was past when this program, which had stood still, went on."""
     reported: int = 0
     """Blocks before which the card itself reported lost samples."""
     lost_devices: int = 0

@@ -118,6 +118,7 @@ class History:
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,
             **_counts(counts),
+            "skipped_seconds": counts.skipped_samples / loop.line.sample_rate,
             "howls": 0 if loop.guard is None else loop.guard.caught,
         }
 
@@ -197,6 +198,10 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
         "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
         f"{facts['reported_by_card']} reported by it",
     }
+    if facts["skipped_seconds"]:
+        rows["skipped"] = (
+            f"{facts['skipped_seconds']:.1f} s of the clip, past when this machine, which had stood still, went on"
+        )
     if facts["howls"]:
         rows["howling"] = f"caught {facts['howls']} times: use headphones"
     return rows

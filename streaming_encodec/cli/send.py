@@ -33,6 +33,7 @@ from streaming_encodec.cli.options import (
     bandwidth_of,
     use_threads,
 )
+from streaming_encodec.voice.pace import FilePace
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.card import SoundCard
@@ -98,27 +99,35 @@ def send_command(
     if as_json:
         print_json(facts)
     else:
-        print_facts(
-            f"{facts['input']} → {call.room} at {url}",
-            {
-                "sent": minutes(facts["seconds"]),
-                "packets": f"{facts['packets_sent']} ({facts['wire_kbps']:.1f} kbps with their headers)",
-                "dropped": f"{facts['packets_dropped']} packets",
-                "connection": f"{facts['connects'] - 1} times lost and mended",
-            },
-        )
+        print_facts(f"{facts['input']} → {call.room} at {url}", _rows(facts))
     if facts["interrupted"] and source is not None:
         complain(f"interrupted after {minutes(facts['seconds'])}")
         raise typer.Exit(1)
+
+
+def _rows(facts: dict[str, Any]) -> dict[str, str]:
+    rows = {
+        "sent": minutes(facts["seconds"]),
+        "packets": f"{facts['packets_sent']} ({facts['wire_kbps']:.1f} kbps with their headers)",
+        "dropped": f"{facts['packets_dropped']} packets",
+        "connection": f"{facts['connects'] - 1} times lost and mended",
+    }
+    if facts["stalls"]:
+        rows["skipped"] = (
+            f"{minutes(facts['skipped_seconds'])}, past when this machine, which had stood still, went on "
+            f"({facts['stalls']} times)"
+        )
+    return rows
 
 
 async def _send(source: Path | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
     stop = on_interrupt()
     samples = 0
+    pace = FilePace(rate)
     with ExitStack() as cleanup:
         if isinstance(source, Path):
-            blocks = _from_file(source, rate, channels, stop)
+            blocks = _from_file(source, rate, channels, stop, pace)
         else:
             cleanup.callback(source.close)
             blocks = microphone(source, channels, stop)
@@ -132,26 +141,28 @@ async def _send(source: Path | SoundCard, call: Any, loaded: LoadedModel) -> dic
         "input": str(source) if isinstance(source, Path) else "microphone",
         "room": call.room,
         "seconds": seconds,
+        "skipped_seconds": pace.skipped_samples / rate,
+        "stalls": pace.stalls,
         **facts,
         "wire_kbps": 8 * facts["bytes_sent"] / seconds / 1000 if seconds else 0.0,
         "interrupted": stop.is_set(),
     }
 
 
-async def _from_file(source: Path, rate: int, channels: int, stop: asyncio.Event) -> AsyncGenerator[Pcm]:
-    """A file's sound, 20 ms every 20 ms."""
+async def _from_file(
+    source: Path, rate: int, channels: int, stop: asyncio.Event, pace: FilePace
+) -> AsyncGenerator[Pcm]:
+    """A file's sound, 20 ms every 20 ms; what is past after this program stood still is left out."""
     from streaming_encodec.audio.files import AudioReader, rechunk
 
     loop = asyncio.get_running_loop()
-    samples = 0
     with AudioReader(source, rate, channels) as reader, progress("sending", reader.samples) as advance:
-        begin_s = loop.time()
         for block in rechunk(iter(reader), rate * _BLOCK_MS // 1000):
-            await asyncio.sleep(max(0.0, begin_s + samples / rate - loop.time()))
+            await asyncio.sleep(max(0.0, pace.wait_s(loop.time())))
             if stop.is_set():
                 return
-            yield block
-            samples += block.shape[1]
+            if not pace.is_past(block.shape[1], loop.time()):
+                yield block
             advance(block.shape[1])
 
 

@@ -14,6 +14,8 @@ from streaming_encodec.audio.side import CardCounts
 
 _BLOCK_S = 0.012
 """A good card's."""
+_MOST_S = 0.4
+"""What waits longer is past: this program stood still."""
 
 
 class FileCard:
@@ -54,8 +56,13 @@ class FileCard:
         return np.concatenate([np.zeros((1, 0), np.float32), *self._heard], axis=1)
 
     def read(self) -> Pcm:
-        """The samples of the time that has passed."""
+        """The samples of the time that has passed; the last `_MOST_S` of them, as from a card's buffer."""
         due = min(self._position(), self._sound.shape[1])
+        past = due - self._taken - round(_MOST_S * self._rate)
+        if past > 0:
+            self.counts.overruns += 1
+            self.counts.skipped_samples += past
+            self._taken += past
         out = self._sound[:, self._taken : due]
         self._taken = max(self._taken, due)
         return out

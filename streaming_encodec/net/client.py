@@ -241,14 +241,15 @@ class VoiceClient:
     async def send(self, pcm: npt.NDArray[Any]) -> None:
         """Say [n] or [C, n] samples, any n. Comes back when they are encoded and on their way.
 
-        Pace is the caller's: as a microphone gives them. During an outage they are lost.
+        Pace is the caller's: as a microphone gives them. During an outage they are lost. So is what comes faster than
+        the relay takes it: 2 s of sound at once, then little more than real time.
 
         Raises:
             CallError: the call is over or has not begun, or this seat may only listen.
             StreamError: samples that are none.
         """
         self._check_may_speak()
-        await self._run_mouth(partial(self._voice.push, pcm))
+        await self._run_mouth(partial(self._voice.push, pcm, self._clock()))
 
     def say(self, pcm: npt.NDArray[Any]) -> None:
         """The same without asyncio, for one thread that lives from sample to sample (and instead of `send`).
@@ -256,7 +257,7 @@ class VoiceClient:
         Encodes in the caller's thread: fewer threads are to be woken for a frame.
         """
         self._check_may_speak()
-        packets = self._voice.push(pcm)
+        packets = self._voice.push(pcm, self._clock())
         if packets:
             self._in_loop(self._link.send_packets, packets)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from websockets.exceptions import ConnectionClosed
 
 from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.net.bucket import Bucket
 from streaming_encodec.net.closing import FINAL_CODES
 from streaming_encodec.net.connection import limit_unsent
 from streaming_encodec.net.dial import DIAL_ERRORS, OPEN_S, RelayAddress
@@ -35,6 +37,10 @@ from streaming_encodec.wire.hello import Hello, Welcome
 
 _QUEUE_PACKETS = 20
 _QUEUE_CONTROLS = 32
+_SPEED = 1.1
+_BURST_S = 2.0
+"""Frames a second, as a multiple of the frame rate, and at once: within what relays take of a speaker
+(`RelayLimits.speed`, `burst_s`), with a margin for packets that the network brings closer together."""
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.2
 """Back within two seconds after the relay is, with the time a handshake takes."""
@@ -49,7 +55,7 @@ class LinkCounts:
     packets_sent: int = 0
     bytes_sent: int = 0
     packets_dropped: int = 0
-    """Packets that the network did not take in time, those of an outage included."""
+    """Packets that the network did not take in time, those of an outage included, and those handed over too fast."""
 
 
 def reconnect_delay_s(attempt: int, chance: float) -> float:
@@ -82,6 +88,7 @@ class Link:
         tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
         chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
         self.counts = LinkCounts()
@@ -94,6 +101,9 @@ class Link:
         self._address = RelayAddress(url, tls)
         self._give_up_s = give_up_s
         self._chance = chance
+        self._clock = clock
+        rate = 1 / hello.format.frame_seconds
+        self._frames = Bucket(_SPEED * rate, _BURST_S * rate, clock())
         self._socket: SeatConnection | None = None
         self._controls: deque[str] = deque(maxlen=_QUEUE_CONTROLS)
         self._packets: deque[bytes] = deque()
@@ -156,8 +166,12 @@ class Link:
     # -- sending --------------------------------------------------------------------------------------------
 
     def send_packet(self, data: bytes) -> None:
-        """Queue a packet; during an outage it is lost, as it would be late."""
-        if not self.connected:
+        """Queue a packet; during an outage it is lost, as it would be late.
+
+        So is one that comes too fast for the relay, which would end the connection.
+        """
+        frames = 1 + (data[2] & 7)  # see `wire.header`
+        if not self.connected or not self._frames.take(frames, self._clock()):
             self.counts.packets_dropped += 1
             return
         if self._socket is not None and not self._pumping and not self._packets and self._socket.offer(data):

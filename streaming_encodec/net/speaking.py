@@ -16,6 +16,7 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingEncoder
 from streaming_encodec.streaming.engine import EngineOrName
 from streaming_encodec.voice.noise import NoiseMeter
+from streaming_encodec.voice.pace import StallMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.voice.silence import SilenceDetector
@@ -61,6 +62,7 @@ class OutgoingVoice:
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._heard: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
         self._rate = self._make_rate()
+        self._stall = StallMeter(stream_format.sample_rate)
         self._reports: deque[tuple[Report, float]] = deque(maxlen=_WAITING_REPORTS)
         self._ended = True
 
@@ -88,16 +90,22 @@ class OutgoingVoice:
         """Codebooks the encoder gives."""
         return self._encoder.num_codebooks
 
-    def push(self, pcm: npt.NDArray[Any]) -> list[bytes]:
-        """Samples [n] or [C, n]; gives the packets they complete."""
+    def push(self, pcm: npt.NDArray[Any], now_s: float) -> list[bytes]:
+        """Samples [n] or [C, n] that end at `now_s`; gives the packets they complete.
+
+        After a pause of the caller they lie so much later in the stream: listeners hear them without its delay.
+        """
         self._heed()
         codes: IntArray = self._encoder.push(pcm)
+        packets = []
+        gap_s = self._stall.gap_s(np.shape(pcm)[-1], now_s)
+        if gap_s and not self._ended:
+            packets += self._sender.skip(round(gap_s / self._format.frame_seconds))
         self._ended = False
         if self._detector is None:
-            return self._sender.push(codes)
+            return packets + self._sender.push(codes)
         pcm = pcm[None] if pcm.ndim == 1 else pcm
         self._heard = np.concatenate([self._heard, pcm.astype(np.float32, copy=False)], axis=1)
-        packets = []
         for at in range(codes.shape[1]):
             frame, self._heard = (part for part in np.split(self._heard, [self._format.frame_samples], axis=1))
             silent = self._detector.is_silent(frame)
@@ -110,6 +118,7 @@ class OutgoingVoice:
         if self._ended:
             return []
         self._ended = True
+        self._stall.restart()
         rest: IntArray = self._encoder.flush()
         packets = self._sender.push(rest) if rest.shape[1] else []
         packets += self._sender.end(NO_NOISE)

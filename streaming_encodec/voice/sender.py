@@ -122,6 +122,12 @@ class Sender:
                 packets += self._be_silent(frame, noise, scale)
         return packets
 
+    def skip(self, frames: int) -> list[bytes]:
+        """What follows lies so many frames later: they are missing. Returns the packets of what waited before them."""
+        packets = self._send_waiting(None)
+        self._timestamp += frames
+        return packets
+
     def end(self, noise: tuple[int, ...], scale: float | None = None) -> list[bytes]:
         """Nothing follows: what waits is sent, then a noise packet with the end flag."""
         packets = self._send_waiting(scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from net.net_support import FORMAT, running, until, voice
+from net.net_support import FORMAT, FakeClock, running, until, voice
 
 from streaming_encodec.net.link import Link
 from streaming_encodec.net.relay import Relay
@@ -70,3 +70,27 @@ async def test_with_room_a_packet_wakes_no_task() -> None:
         assert not mouth._socket.offer(voice(5))  # nothing is written to a connection that goes down
         await ear.close()
         await mouth.close()
+
+
+async def test_a_burst_stays_within_what_the_relay_takes() -> None:
+    """Ten seconds of sound at once, and once more later: two seconds go through each time, the rest is counted."""
+    clock = FakeClock()
+    heard: list[bytes] = []
+    async with running(clock=clock) as relay:
+        ear = link(relay, "subscribe", heard.append)
+        hello = Hello("r", "publish", FORMAT)
+        mouth = Link(relay.url, hello, None, on_packet=heard.append, on_control=lambda message: None, clock=clock)
+        await ear.open()
+        await mouth.open()
+        for burst in range(2):
+            for number in range(750):
+                mouth.send_packet(voice(burst * 750 + number))
+                await asyncio.sleep(0)  # the link keeps no more than 20 that the network does not take
+            await until(lambda: mouth.counts.packets_sent + mouth.counts.packets_dropped == 750 * (burst + 1), "all")  # noqa: B023
+            clock.now_s += 10
+        assert relay.metrics.closed[4429] == 0
+        assert mouth.counts.connects == 1
+        assert mouth.counts.packets_dropped >= 2 * 600
+        await until(lambda: relay.metrics.counts["packets_in"] == mouth.counts.packets_sent, "all came")
+        await mouth.close()
+        await ear.close()

@@ -248,3 +248,19 @@ def test_the_worst_listener_counts_until_it_is_gone() -> None:
 def test_wire_bitrates_are_those_of_the_document(frames: int, kbps: int) -> None:
     """`docs/latency.md`: 6 kbps of codes, 80 bytes below a packet."""
     assert round(SenderSettings(8, frames).wire_kbps(FORMAT, 80)) == kbps
+
+
+@pytest.mark.parametrize("frames", [40, 120, 300])
+def test_a_sender_that_stood_still_is_heard_without_the_pause_as_delay(frames: int) -> None:
+    sender, listener = Sender(FORMAT, SenderSettings(4, 1)), receiver()
+    played = []
+    for i in range(100 + frames):
+        pushed = sender.skip(frames) if i == 50 + frames else []
+        if not 50 <= i < 50 + frames:
+            pushed += sender.push(codes_of([i]))
+        for data in pushed:
+            listener.receive(data, i * FRAME)
+        played += listener.pull(i * FRAME)
+    assert spell(played)[-40:] == list(range(58 + frames, 98 + frames))
+    assert listener.statistics.packets_lost == 0
+    assert listener.statistics.restarts == 0

@@ -1,0 +1,69 @@
+"""The pace of speech: when a file's blocks are due, and what is left out after the program stood still.
+
+Pure: time is handed in. A machine that was suspended, overloaded or stopped does not catch up: what it would say late
+is of no use to the listeners, and a burst of it looks like an attack to the relay.
+"""
+
+from __future__ import annotations
+
+LATE_S = 0.4
+"""A block that is further behind is past: no listener's buffer holds more."""
+
+
+class FilePace:
+    """Tells which blocks of a file are to be said, and when. `sample_rate` is that of its samples."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._begin_s: float | None = None
+        self._position_samples = 0
+        self._skipping = False
+        self.skipped_samples = 0
+        """Samples that were left out so far."""
+        self.stalls = 0
+        """Times that this began."""
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until the next block is due, negative once it is late; the first is due when this is asked first."""
+        if self._begin_s is None:
+            self._begin_s = now_s
+        return self._begin_s + self._position_samples / self._rate - now_s
+
+    def is_past(self, samples: int, now_s: float) -> bool:
+        """Whether the next block, of so many samples, is to be left out; then ask for the one after it.
+
+        Once a block is too late, all are left out up to the one that is due now.
+        """
+        late_s = -self.wait_s(now_s)
+        self._position_samples += samples
+        if not self._skipping and late_s > LATE_S:
+            self._skipping = True
+            self.stalls += 1
+        elif self._skipping and late_s < samples / self._rate:
+            self._skipping = False
+        if self._skipping:
+            self.skipped_samples += samples
+        return self._skipping
+
+
+class StallMeter:
+    """Notices a pause of whoever hands sound over, at the moment of speech, without saying that nothing follows."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._end_s: float | None = None
+
+    def gap_s(self, samples: int, now_s: float) -> float:
+        """Seconds that are missing before these samples, which end now; 0 unless they are more than `LATE_S`."""
+        length_s = samples / self._rate
+        end_s, self._end_s = self._end_s, now_s
+        if end_s is None:
+            return 0.0
+        # What was handed over faster than it can have been spoken ends later than it came.
+        self._end_s = max(now_s, end_s + length_s)
+        gap_s = now_s - length_s - end_s
+        return gap_s if gap_s > LATE_S else 0.0
+
+    def restart(self) -> None:
+        """Nothing was said before."""
+        self._end_s = None
