@@ -1,40 +1,57 @@
-"""What commands share in talking to the user: results go to stdout, everything else to stderr."""
+"""What commands share in talking to the user: results go to stdout, everything else to stderr.
+
+Whatever others wrote (a relay's reasons, names in files, file names, error texts) is shown as it is, never acted upon:
+see `PlainConsole`.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from streaming_encodec.cli.printable import PlainConsole, is_foreign
 
 
-def out() -> Console:
+def out() -> PlainConsole:
     """Console for results. Made anew each time, since tests and pipes exchange the streams."""
-    return Console(highlight=False)
+    return PlainConsole()
 
 
-def err() -> Console:
+def err() -> PlainConsole:
     """Console for progress, notes and errors."""
-    return Console(stderr=True, highlight=False)
+    return PlainConsole(stderr=True)
 
 
 def complain(message: str) -> None:
     """Print an error as one line."""
-    err().print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    err().print(Text.assemble(("error:", "bold red"), " ", " ".join(message.split())), soft_wrap=True)
 
 
 def note(message: str) -> None:
     """Print something the user should know."""
-    err().print(f"[yellow]note:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    err().print(Text.assemble(("note:", "yellow"), " ", " ".join(message.split())), soft_wrap=True)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object on one line, the whole output of a command run with `--json`."""
     # Not through rich: it would wrap and colour.
-    print(json.dumps(values, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    # JSON itself lets those controls stand that have no place in ASCII's first 32.
+    print("".join(json_escape(character) if is_foreign(character) else character for character in text))
+
+
+def json_escape(character: str) -> str:
+    """A character as JSON escapes it, with the halves of a surrogate pair where it needs them."""
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
+
+
+def name_device(kind: str, name: str) -> None:
+    """Print which microphone or speaker is used."""
+    err().print(Text.assemble((f"{kind}:", "dim"), " ", name))
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
@@ -43,8 +60,8 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, escape(value))
-    out().print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+        table.add_row(name, value)
+    out().print(Text(title, "bold"), soft_wrap=True)
     out().print(table)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.console import err, note, print_facts, print_json
+from streaming_encodec.cli.console import name_device, note, print_facts, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.options import (
     FRAMES_PER_PACKET,
@@ -150,7 +150,7 @@ def _run_live(
     if likely_loudspeaker(card.names["output"]):
         note(f"{card.names['output']} looks like a loudspeaker: a howl is silenced, but headphones are the cure")
     for kind, name in card.names.items():
-        err().print(f"[dim]{kind}:[/] {name}")
+        name_device(kind, name)
     with ExitStack() as stack:
         on_heard = None
         if record is not None:

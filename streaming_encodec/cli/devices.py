@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from streaming_encodec.audio.devices import Backend, Device, channel_counts
 from streaming_encodec.audio.port import Kind
@@ -35,11 +35,11 @@ def devices_command(as_json: JsonOption = False) -> None:
     for column in ("number", "name", "interface", "in", "out", "rates"):
         table.add_column(column)
     for row in found:
-        default = " [bold](default)[/]" if row["is_default_input"] or row["is_default_output"] else ""
+        default = (" (default)", "bold") if row["is_default_input"] or row["is_default_output"] else ""
         table.add_row(
             str(row["index"]),
-            escape(row["name"]) + default,
-            escape(row["host"]),
+            Text.assemble(row["name"], default),
+            row["host"],
             str(row["input_channels"] or "–"),
             str(row["output_channels"] or "–"),
             ", ".join(f"{rate / 1000:g}" for rate in row["rates"]) + " kHz" if row["rates"] else "none",

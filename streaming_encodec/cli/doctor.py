@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from streaming_encodec.cli.calling import CaOption, tls_of
 from streaming_encodec.cli.console import out, print_json
@@ -53,10 +53,9 @@ def doctor_command(
     else:
         table = Table(show_header=False)
         for finding in findings:
-            colour = _COLOURS[finding.verdict]
-            cure = f"\n[dim]→[/] {escape(finding.cure)}" if finding.cure else ""
-            verdict = f"[{colour}]{finding.verdict}[/]"
-            table.add_row(finding.subject, verdict, escape(finding.details) + cure)
+            cure = ("\n", ("→", "dim"), " ", finding.cure) if finding.cure else ()
+            verdict = Text(finding.verdict, _COLOURS[finding.verdict])
+            table.add_row(finding.subject, verdict, Text.assemble(finding.details, *cure))
         out().print(table)
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -4,6 +4,9 @@ The help screen needs a name and a line for each command, not torch; so a table 
 module is imported when the command is called (or its own help is asked for).
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -12,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from streaming_encodec.cli.console import complain
+from streaming_encodec.cli.printable import PrintableFormatter, printable
 from streaming_encodec.errors import StreamingEncodecError
 
 _MOST = 1e9
@@ -36,10 +40,18 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
             name, stub, rest = super().resolve_command(ctx, args)
             return name, (stub if name is None else _load(name)), rest
 
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Read the command line up to the command."""
+            with _usage_made_printable():
+                return super().parse_args(ctx, args)
+
         def invoke(self, ctx: Any) -> Any:
             """Run the command; an error of the package or the system becomes one line and exit code 1."""
+            if logging.lastResort is not None:  # what prints the log of libraries where nobody set up another way
+                logging.lastResort.setFormatter(PrintableFormatter())
             try:
-                return super().invoke(ctx)
+                with _usage_made_printable():
+                    return super().invoke(ctx)
             except (StreamingEncodecError, OSError) as error:
                 complain(str(error))
             except KeyboardInterrupt:
@@ -68,6 +80,17 @@ class _FiniteCommand(TyperCommand):
             if isinstance(value, float) and not abs(value) <= _MOST:
                 raise typer.BadParameter(f"{value} is no number to work with", ctx=ctx, param=parameter)
         return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_made_printable() -> Iterator[None]:
+    """Typer prints what is wrong with a command line, and quotes it."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]  # of the class that typer carries
+        raise
 
 
 def _placeholder() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
-from streaming_encodec.cli.console import complain, err, note, print_facts, print_json
+from streaming_encodec.cli.console import complain, name_device, note, print_facts, print_json
 from streaming_encodec.cli.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
@@ -152,7 +152,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
             card = SoundCard(PortAudio(), rate, input_device=wishes.input_device, output_device=wishes.output_device)
             stack.callback(card.close)
             for kind, name in card.names.items():
-                err().print(f"[dim]{kind}:[/] {name}")
+                name_device(kind, name)
         on_heard = None
         if wishes.record is not None:
             on_heard = stack.enter_context(AudioWriter(wishes.record, rate)).write

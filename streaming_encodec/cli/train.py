@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from streaming_encodec.cli.console import err, minutes, note, out, print_facts
 from streaming_encodec.cli.folder_lock import FolderLock
@@ -194,7 +195,7 @@ def _build(data: Path, folders: list[Path], noise: list[Path], held_out: Path | 
     def count(clip: Clip) -> None:
         name = f"{clip.source}, {clip.split}"
         if name not in seconds:
-            err().print(f"[dim]{clip.source} ({clip.licence})[/]")
+            err().print(Text(f"{clip.source} ({clip.licence})", "dim"))
         seconds[name] = seconds.get(name, 0.0) + clip.seconds
 
     sources = own if only_folders else SOURCES + own

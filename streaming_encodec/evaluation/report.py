@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.equal_quality import equal_qualities
@@ -289,7 +289,7 @@ def signals_table(result: Evaluation) -> Table:
     for head in ("signal", "kbps", "finite", "peak", "level dB"):
         table.add_column(head, justify="left" if head == "signal" else "right")
     for s in result.signals:
-        finite = "yes" if s.finite else "[bold red]no[/]"
+        finite = Text("yes") if s.finite else Text("no", "bold red")
         table.add_row(s.signal, f"{s.kbps:g}", finite, f"{s.peak:.3f}", f"{s.level_db:.1f}")
     return table
 
@@ -299,7 +299,7 @@ def marks_table(found: Sequence[Mark]) -> Table:
     table = Table(title="marks", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for head in ("requirement", "met", "measured"):
         table.add_column(head)
-    words = {True: "[green]yes[/]", False: "[bold red]no[/]", None: "[yellow]not measured[/]"}
+    words = {True: Text("yes", "green"), False: Text("no", "bold red"), None: Text("not measured", "yellow")}
     for mark in found:
-        table.add_row(escape(mark.what), words[mark.met], escape(mark.detail))
+        table.add_row(mark.what, words[mark.met], mark.detail)
     return table
