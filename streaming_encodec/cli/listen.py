@@ -77,6 +77,7 @@ def listen_command(
                 "sound": minutes(facts["seconds"]),
                 "speakers": str(facts["speakers"]),
                 "lost": f"{facts['packets_lost']} of {facts['packets_received'] + facts['packets_lost']} packets",
+                "skipped": f"{facts['skipped_frames']} frames that came too late",
                 "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
                 "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
                 "connection": f"{facts['connects'] - 1} times lost and mended",
@@ -160,6 +161,7 @@ class _Tally:
             "speakers": len(self._speakers),
             "packets_received": sum(s.packets_received for s in every),
             "packets_lost": sum(s.packets_lost for s in every),
+            "skipped_frames": sum(s.skipped_frames for s in every),
             "concealed_share": sum(s.concealed_samples for s in every) / max(1, played),
             "mean_delay_ms": 1000 * delay_s / max(1, emitted),
         }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from streaming_encodec.audio.files import AudioReader
 from streaming_encodec.errors import FileFormatError
+from streaming_encodec.text_files import decode_text
 
 Samples = npt.NDArray[np.float32]
 
@@ -88,7 +89,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         return [{"file": path.relative_to(folder).as_posix()} for path in found]
     try:
-        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in decode_text(manifest.read_bytes()).splitlines() if line.strip()]
         return [
             {key: str(value) for key, value in row.items() if value is not None} | {"file": str(row["file"])}
             for row in rows

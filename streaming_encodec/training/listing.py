@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from streaming_encodec.errors import FileFormatError
+from streaming_encodec.text_files import decode_text
 
 Split = Literal["train", "valid", "eval"]
 Decision = Literal["train", "valid", "eval", "exclude"]
@@ -46,7 +47,7 @@ def read_listing(folder: Path) -> dict[Path, Listed]:
 
 def _read(path: Path) -> dict[str, Listed]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
         return {str(row["file"]): _listed(row) for row in rows}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
@@ -84,7 +85,7 @@ class HeldOut:
         """
         decisions: dict[tuple[str, str], Decision] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = decode_text(path.read_bytes()).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"{path} can't be read as a list of speakers ({error})") from error
         for number, line in enumerate(lines, 1):

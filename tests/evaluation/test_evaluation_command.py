@@ -65,14 +65,15 @@ def test_clips_begin_at_other_places_of_a_frame() -> None:
     assert shifted(clips, 1, 320) == clips
 
 
-def test_a_manifest_names_files_texts_and_speakers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_manifest_names_files_texts_and_speakers(tmp_path: Path, encoding: str) -> None:
     write_folder(tmp_path, clips=3)
     rows = [
         {"file": "clip-2.flac", "speaker": "a", "text": "peter", "licence": "MIT"},
         {"file": "clip-1.flac", "speaker": "a", "text": ""},
         {"file": "clip-0.flac", "speaker": "b"},
     ]
-    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding=encoding)
     clips = load_clips(tmp_path, RATE)
     assert [(clip.name, clip.text) for clip in clips] == [
         ("clip-2.flac", "peter"),

@@ -195,12 +195,14 @@ def test_what_may_not_be_learned_from_is_left_out_and_reported(tmp_path: Path) -
     assert "CC-BY-NC-4.0" in left_out[0]
 
 
-def test_speakers_held_out_go_where_the_list_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_speakers_held_out_go_where_the_list_says(tmp_path: Path, encoding: str) -> None:
+    """Whatever editor wrote the lists."""
     audio = folder_of(tmp_path / "in", [f"{i}.wav" for i in range(4)])
     rows = [{"file": f"{i}.wav", "speaker": f"p{i}", "source": "vctk"} for i in range(4)]
-    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (audio / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding=encoding)
     (tmp_path / "held").write_text(
-        "# the listening set\nvctk p0 valid\n* p1 exclude # sounds like another\nemodb p2 eval\n"
+        "# the listening set\nvctk p0 valid\n* p1 exclude # sounds like another\nemodb p2 eval\n", encoding=encoding
     )
     clips = build_dataset(tmp_path / "out", [own(audio)], held_out=HeldOut.read(tmp_path / "held"))
     assert [(c.speaker, c.split) for c in clips] == [("p0", "valid"), ("p2", "train"), ("p3", "train")]
