@@ -16,6 +16,7 @@ from streaming_encodec.audio.files import AudioWriter
 from streaming_encodec.audio.targets import check_folder
 from streaming_encodec.cli.console import err, note, out, print_json
 from streaming_encodec.cli.folder_lock import FolderLock
+from streaming_encodec.cli.listening_pages import check_pages, write_gallery, write_pairs
 from streaming_encodec.cli.loading import DEFAULT_MODEL, ModelOption, load_model
 from streaming_encodec.cli.options import MOST_SEED, MOST_THREADS, JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import MissingExtraError
@@ -100,6 +101,17 @@ def evaluate_command(
             "folder, and pages that link to them (OUT/index.html and OUT.md).",
         ),
     ] = None,
+    listen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Measure nothing: write a page for a blind listening test by pairs, and its key FILE.key.json. The "
+            "model at --bandwidths (6 kbps) is compared with Opus at 6 and 9 kbps, or with --against.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --listen: another model at the same rates.")
+    ] = None,
     save_audio: Annotated[bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")] = False,
     whisper: Annotated[
         str | None,
@@ -132,20 +144,18 @@ def evaluate_command(
     )
     from streaming_encodec.evaluation.runner import Plan, evaluate
 
+    check_pages(gallery, listen, against)
     check_folder(to, [audio] if save_audio else [])  # clips and what became of them must not mix
     use_threads(threads)
     loaded = load_model(model)
     if build_set:
         build_listening_set(audio, on_clip=lambda name: note(f"made {name}"))
     if gallery is not None:
-        from streaming_encodec.evaluation.gallery import make_gallery
-
-        chosen = load_clips(audio, loaded.config.sampling_rate, clips)
-        page = make_gallery(
-            loaded.model, loaded.name, chosen, audio, gallery, seed=seed, burst_ms=burst_ms,
-            on_take=lambda title: note(f"made {title}"),
-        )  # fmt: skip
-        out().print(f"gallery: {page} and {gallery / 'index.html'}", soft_wrap=True)
+        write_gallery(loaded, load_clips(audio, loaded.config.sampling_rate, clips), audio, gallery, seed, burst_ms)
+        return
+    if listen is not None:
+        rates = _numbers(bandwidths, "--bandwidths") or (QUICK_KBPS,)
+        write_pairs(loaded, load_clips(audio, loaded.config.sampling_rate, clips), listen, against, rates, seed)
         return
     known = loaded.config.target_bandwidths
     plan = Plan(
