@@ -12,7 +12,6 @@ State is an explicit value: no layer keeps a tensor between calls.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.geometry import ConvGeometry, trim_right
 
 
 class ConvState(NamedTuple):
@@ -71,11 +71,10 @@ class StreamableConv1d(nn.Module):
         self.norm = nn.GroupNorm(1, out_channels) if config.norm_type == "time_group_norm" else None
         self.pad_mode = config.pad_mode
         self.stride = stride
-        self.span = (kernel_size - 1) * dilation + 1
-        self.padding_total = self.span - stride
-        self.lookahead = 0 if config.use_causal_conv else self.padding_total // 2
-        self.padding_left = self.padding_total - self.lookahead
-        self.history_length = max(self.padding_total, self._flush_history())
+        geometry = ConvGeometry(kernel_size, stride, dilation, config.use_causal_conv, config.pad_mode)
+        self.span, self.padding_total = geometry.span, geometry.padding_total
+        self.lookahead, self.padding_left = geometry.lookahead, geometry.padding_left
+        self.reflected, self.history_length = geometry.reflected, geometry.history_length
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, C_in, T] → [B, C_out, ceil(T / stride)]."""
@@ -92,7 +91,7 @@ class StreamableConv1d(nn.Module):
 
     def start_outputs(self, n: int) -> int | None:
         """Outputs of ``start`` on ``n`` inputs; None where the offline padding is not yet decided by them."""
-        least = {"reflect": self._reflected(), "replicate": 1, "constant": 0}.get(self.pad_mode)
+        least = {"reflect": self.reflected, "replicate": 1, "constant": 0}.get(self.pad_mode)
         if least is None or n < max(least, self.lookahead) or (n - self.lookahead) % self.stride:
             return None
         return (n - self.lookahead) // self.stride
@@ -125,22 +124,6 @@ class StreamableConv1d(nn.Module):
         y: Tensor = self.conv(window)
         return y
 
-    def _reflected(self) -> int:
-        # Below this many inputs the offline model takes pad1d's way for short inputs: not yet decided.
-        return max(self.padding_left, self.lookahead + self.stride - 1) + 1
-
-    def _flush_history(self) -> int:
-        # Reflecting p inputs needs p + 1 of them; with u new ones in the flush, the history must hold the rest.
-        if self.pad_mode == "constant":
-            return 0
-        if self.pad_mode == "replicate":
-            return 1 if self.lookahead else 0
-        needs = []
-        for u in range(self.span + self.stride):
-            right = self.lookahead + (-(self.lookahead + u) % self.stride)
-            needs.append(right + 1 - u if right else 0)
-        return max(needs)
-
 
 class StreamableConvTranspose1d(nn.Module):
     """``ConvTranspose1d`` trimmed so that T inputs give ``T * stride`` outputs.
@@ -157,12 +140,8 @@ class StreamableConvTranspose1d(nn.Module):
         self.norm = nn.GroupNorm(1, out_channels) if config.norm_type == "time_group_norm" else None
         self.stride = stride
         self.padding_total = kernel_size - stride
-        if config.use_causal_conv:
-            trim_right = math.ceil(self.padding_total * config.trim_right_ratio)
-        else:
-            trim_right = self.padding_total // 2
-        self.trim_right = trim_right
-        self.trim_left = self.padding_total - trim_right
+        self.trim_right = trim_right(config, self.padding_total)
+        self.trim_left = self.padding_total - self.trim_right
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, C_in, T] → [B, C_out, T * stride]."""

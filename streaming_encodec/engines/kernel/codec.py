@@ -1,0 +1,194 @@
+"""The codec in numpy on the kernel: encoder, decoder and codebooks of one model. Imports no torch.
+
+Values are channels last, [batch, length, channels], as ``kernel.c`` has them; a state is [batch, floats], laid out as
+its head says. Bits depend neither on the batch, nor on how many inputs go in at once, nor on the machine.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming_encodec.engines.kernel.image import (
+    TRANSPOSED,
+    Floats,
+    Image,
+    Layer,
+    Part,
+    Weights,
+    make_image,
+)
+from streaming_encodec.engines.kernel.library import Library, load_library
+from streaming_encodec.model.config import EncodecConfig
+
+Codes: TypeAlias = NDArray[np.int32]
+
+ARITHMETIC = "kernel-1"
+"""Names the bits: files that say so were made by the same sums, on whatever machine. Changes with them."""
+
+START, STEP, FLUSH = range(3)
+
+_MOST_PLANS, _MOST_SPARE = 16, 4
+
+
+class KernelCodec:
+    """A model in the kernel's layout. It holds no stream: any number of them, and of threads, may share it.
+
+    Args:
+        config: an architecture that streams by samples.
+        image: its weights, packed.
+        library: another than this machine's best.
+
+    Raises:
+        MissingExtraError: there is no library for this machine; the message says why.
+    """
+
+    def __init__(self, config: EncodecConfig, image: Image, library: Library | None = None) -> None:
+        self.config = config
+        self._library = library or load_library()
+        self.image = image.memory
+        self._address = self.image.ctypes.data
+        self.arithmetic = ARITHMETIC + ("-half" if image.is_rounded else "")
+        self.encoder = KernelPart(self._library, self.image, 0, image.encoder)
+        self.decoder = KernelPart(self._library, self.image, 1, image.decoder)
+
+    @classmethod
+    def from_weights(
+        cls, config: EncodecConfig, weights: Weights, half: bool = False, library: Library | None = None
+    ) -> KernelCodec:
+        """Of plain weights (no weight norm) under Hugging Face's names; ``half``: in float16 also where that rounds them.
+
+        Raises:
+            MissingExtraError: as above. CheckpointError: weights that do not fit the configuration.
+        """
+        library = library or load_library()  # before the work
+        return cls(config, make_image(config, weights, half), library)
+
+    def search(self, latent: Floats, num_codebooks: int) -> Codes:
+        """``latent`` [rows, D] → codes [rows, num_codebooks]."""
+        latent = np.ascontiguousarray(latent, np.float32)
+        rows = len(latent)
+        codes: Codes = np.empty((rows, num_codebooks), np.int32)
+        scratch = np.empty(rows * (self.config.hidden_size + self.config.codebook_size), np.float32)
+        addresses = latent.ctypes.data, codes.ctypes.data, scratch.ctypes.data
+        self._library.search(self._address, rows, num_codebooks, *addresses)
+        return codes
+
+    def lookup(self, codes: NDArray[np.integer]) -> Floats:
+        """codes [rows, K] in range, any K up to the model's → latent [rows, D]."""
+        known: Codes = np.ascontiguousarray(codes, np.int32)
+        rows, num_codebooks = known.shape
+        latent: Floats = np.empty((rows, self.config.hidden_size), np.float32)
+        self._library.lookup(self._address, rows, num_codebooks, known.ctypes.data, latent.ctypes.data)
+        return latent
+
+
+class KernelPart:
+    """Encoder (samples to latents) or decoder (latents to samples) of a ``KernelCodec``."""
+
+    def __init__(self, library: Library, image: Floats, number: int, part: Part) -> None:
+        self._library, self._image, self._number = library, image, number
+        self._address = image.ctypes.data
+        self._layers = part.layers
+        self.inputs, self.outputs, self.state_floats = part.inputs, part.outputs, part.state_floats
+        self._plans: dict[tuple[int, int], _Plan] = {}
+
+    def start(self, x: Floats) -> tuple[Floats, Floats]:
+        """The first inputs [B, n, in], as many as the offline padding needs: outputs [B, m, out], state [B, S]."""
+        y, state = self._run(START, x, np.empty((len(x), 0), np.float32))
+        return y, state
+
+    def step(self, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        """Whole frames [B, n, in] and a state → outputs [B, m, out] and the state after them; ``state`` stays."""
+        return self._run(STEP, x, state)
+
+    def flush(self, x: Floats, state: Floats) -> Floats:
+        """The last inputs [B, n, in], any n: all outputs that are still owed."""
+        return self._run(FLUSH, x, state)[0]
+
+    def plan(self, batch: int, n: int) -> _Plan:
+        """Memory for steps of this shape, for many of them."""
+        plan = self._plans.get((batch, n))
+        if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans = {}
+            plan = self._plans[batch, n] = _Plan(self, batch, n)
+        return plan
+
+    def outputs_of(self, phase: int, n: int) -> int:
+        """Outputs for so many inputs of a stream."""
+        for layer in self._layers:
+            n = _outputs(layer, phase, n)
+        return n
+
+    def call(self, phase: int, batch: int, n: int, x: int, y: int, before: int, after: int, scratch: int) -> None:
+        """``kernel_run`` with addresses."""
+        self._library.run(self._address, self._number, phase, batch, n, x, y, before, after, scratch)
+
+    def scratch(self, batch: int, n: int) -> Floats:
+        """Memory for ``call``."""
+        return np.empty(self._library.scratch(self._address, self._number, batch, n), np.float32)
+
+    def _run(self, phase: int, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        batch, n, _ = x.shape
+        x, state = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(state, np.float32)
+        y: Floats = np.empty((batch, self.outputs_of(phase, n), self.outputs), np.float32)
+        after: Floats = np.empty((batch, self.state_floats), np.float32)
+        scratch = self.scratch(batch, n)
+        addresses = [array.ctypes.data for array in (x, y, state, after, scratch)]
+        self.call(phase, batch, n, *addresses)
+        return y, after
+
+
+class _Plan:
+    """Steps of one shape without a needless copy or look at an address."""
+
+    def __init__(self, part: KernelPart, batch: int, n: int) -> None:
+        self._part, self._batch, self._n = part, batch, n
+        self._outputs = part.outputs_of(STEP, n)
+        self._spare: list[_Workspace] = []
+
+    def step(self, x: Floats, state: KernelState) -> tuple[Floats, KernelState]:
+        """As ``KernelPart.step``, for states whose addresses are known."""
+        part = self._part
+        try:
+            workspace = self._spare.pop()  # its own for each thread
+        except IndexError:
+            workspace = _Workspace(part, self._batch, self._n, self._outputs)
+        workspace.x[...] = x
+        after = KernelState(np.empty((self._batch, part.state_floats), np.float32))
+        part.call(STEP, self._batch, self._n, *workspace.in_out, state.address, after.address, workspace.scratch_at)
+        y = workspace.y.copy()
+        if len(self._spare) < _MOST_SPARE:
+            self._spare.append(workspace)
+        return y, after
+
+
+class KernelState:
+    """A state [B, S] and where it lies. Nothing writes to it once it is made."""
+
+    __slots__ = ("address", "array")
+
+    def __init__(self, array: Floats) -> None:
+        self.array, self.address = array, array.ctypes.data
+
+
+class _Workspace:
+    def __init__(self, part: KernelPart, batch: int, n: int, outputs: int) -> None:
+        self.x: Floats = np.empty((batch, n, part.inputs), np.float32)
+        self.y: Floats = np.empty((batch, outputs, part.outputs), np.float32)
+        self._scratch = part.scratch(batch, n)
+        self.in_out = self.x.ctypes.data, self.y.ctypes.data
+        self.scratch_at = self._scratch.ctypes.data
+
+
+def _outputs(layer: Layer, phase: int, n: int) -> int:
+    if layer.kind == TRANSPOSED:
+        return n * layer.stride + {START: -layer.trim, STEP: 0, FLUSH: layer.trim}[phase]
+    if phase == START:
+        return (n - layer.lookahead) // layer.stride
+    if phase == STEP:
+        return n // layer.stride
+    return -(-(n + layer.lookahead) // layer.stride)

@@ -1,0 +1,329 @@
+"""A model as one block of memory, as ``kernel.c`` reads it: header, layers, matrices, weights. Imports no torch.
+
+Matrices lie in panels of 16 outputs, ``[out/16][in][16]``: in float16 where that holds every value as it is (the bundled
+model's weights do), else in float32. With ``half`` all go into float16, rounded to the nearest: half the bytes, other codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming_encodec.errors import CheckpointError
+from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.geometry import ConvGeometry, trim_right
+
+Floats: TypeAlias = NDArray[np.float32]
+Weights: TypeAlias = Mapping[str, NDArray[Any]]
+
+CONV, TRANSPOSED, LSTM, RESIDUAL = range(4)
+PANELS, HALF_PANELS, ROWS = range(3)
+_PADS = {"constant": 0, "reflect": 1, "replicate": 2}
+
+_MAGIC, _VERSION = 0x4B534543, 1
+_HEADER_WORDS, _MATRIX_WORDS = 18, 5
+_LANES = 16
+_MOST_ROW_OUTPUTS = 2
+"""A product with so few outputs would leave a panel's lanes empty: its vectors run along the inputs."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """As ``Layer`` in ``kernel.c``, field by field."""
+
+    kind: int
+    elu: int
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    history: int = 0
+    lookahead: int = 0
+    trim: int = 0
+    pad: int = 0
+    matrix: int = 0
+    count: int = 0
+    state: int = 0
+
+    @property
+    def state_floats(self) -> int:
+        """What it remembers of a stream."""
+        if self.kind == TRANSPOSED:
+            return self.stride * self.outputs
+        if self.kind == LSTM:
+            return 2 * self.count * self.inputs
+        delay = self.lookahead if self.kind == RESIDUAL else 0
+        return (self.history + delay) * self.inputs
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of its matrices."""
+        if self.kind == TRANSPOSED:
+            return [(self.inputs, 2 * self.stride * self.outputs)]
+        if self.kind == LSTM:
+            return [(self.inputs, 4 * self.inputs)] * (2 * self.count)
+        first = (self.kernel * self.inputs, self.outputs)
+        if self.kind == CONV:
+            return [first]
+        return [first, (self.outputs, self.inputs), *[(self.inputs, self.inputs)] * self.count]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Encoder or decoder: its layers, channels at both ends, and the floats of a stream's state."""
+
+    layers: tuple[Layer, ...]
+    inputs: int
+    outputs: int
+    state_floats: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """The block of memory, and what its tables say."""
+
+    memory: Floats
+    encoder: Part
+    decoder: Part
+    is_rounded: bool
+    """Some weights are not the model's own but the nearest in float16."""
+
+
+def make_image(config: EncodecConfig, weights: Weights, half: bool = False) -> Image:
+    """Pack a model's plain weights (no weight norm), under Hugging Face's names.
+
+    ``weights`` may read a tensor when it is asked for: each is asked for once, and not kept.
+
+    Raises:
+        CheckpointError: a tensor is missing, or of another shape than the configuration wants.
+    """
+    names = (f"quantizer.layers.{k}.codebook.embed" for k in range(config.num_quantizers))
+    return pack(config, _matrices_of(config, weights), (_tensor(weights, name) for name in names), half)
+
+
+def pack(
+    config: EncodecConfig,
+    matrices: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+    codebooks: Iterable[NDArray[Any]],
+    half: bool = False,
+) -> Image:
+    """Pack matrices [in, out] with their biases [out], in the order of the layers' ``shapes``, and codebooks [size, D].
+
+    Raises:
+        CheckpointError: one is of another shape.
+    """
+    encoder, decoder = make_parts(config)
+    layers = [*encoder.layers, *decoder.layers]
+    shapes = [shape for layer in layers for shape in layer.shapes]
+    codebook = len(shapes)
+    shapes += [(config.hidden_size, config.codebook_size)] * config.num_quantizers
+    layers_at = _whole(_HEADER_WORDS)
+    matrices_at = _whole(layers_at + len(layers) * len(astuple(layers[0])))
+    writer = _Writer(_whole(matrices_at + len(shapes) * _MATRIX_WORDS), shapes, half)
+    for matrix, bias in matrices:
+        writer.add(matrix, bias)
+    for table in codebooks:
+        writer.add_codebook(table)
+
+    header = [_MAGIC, _VERSION, layers_at, matrices_at]
+    header += [config.num_quantizers, config.codebook_size, config.hidden_size, codebook]
+    first = 0
+    for part in (encoder, decoder):
+        header += [first, len(part.layers), part.inputs, part.outputs, part.state_floats]
+        first += len(part.layers)
+    words = writer.memory.view(np.int32)
+    words[: len(header)] = header
+    for at, table in ((layers_at, [astuple(layer) for layer in layers]), (matrices_at, writer.table)):
+        numbers = np.ravel(table)
+        words[at : at + len(numbers)] = numbers
+    return Image(writer.memory[: writer.end], encoder, decoder, writer.is_rounded)
+
+
+# -- which layers there are: as model/seanet.py has them, an ELU going along with the layer after it ---------------------
+
+
+def make_parts(config: EncodecConfig) -> tuple[Part, Part]:
+    """Encoder and decoder of a configuration."""
+    encoder = _part(_encoder_layers(config), 0)
+    return encoder, _part(_decoder_layers(config), sum(len(layer.shapes) for layer in encoder.layers))
+
+
+def _part(layers: Iterator[Layer], matrix: int) -> Part:
+    placed, state = [], 0
+    for layer in layers:
+        placed.append(replace(layer, matrix=matrix, state=state))
+        matrix += len(layer.shapes)
+        state += layer.state_floats
+    return Part(tuple(placed), placed[0].inputs, placed[-1].outputs, state)
+
+
+def _encoder_layers(config: EncodecConfig) -> Iterator[Layer]:
+    dim = config.num_filters
+    yield _conv(config, 0, config.audio_channels, dim, config.kernel_size)
+    for ratio in reversed(config.upsampling_ratios):
+        yield from _residuals(config, dim)
+        yield _conv(config, 1, dim, 2 * dim, 2 * ratio, ratio)
+        dim *= 2
+    yield from _lstm(config, dim)
+    yield _conv(config, 1, dim, config.hidden_size, config.last_kernel_size)
+
+
+def _decoder_layers(config: EncodecConfig) -> Iterator[Layer]:
+    dim = config.num_filters * 2 ** len(config.upsampling_ratios)
+    yield _conv(config, 0, config.hidden_size, dim, config.kernel_size)
+    yield from _lstm(config, dim)
+    for ratio in config.upsampling_ratios:
+        trim = ratio - trim_right(config, ratio)
+        yield Layer(TRANSPOSED, 1, dim, dim // 2, kernel=2 * ratio, stride=ratio, trim=trim)
+        dim //= 2
+        yield from _residuals(config, dim)
+    yield _conv(config, 1, dim, config.audio_channels, config.last_kernel_size)
+
+
+def _conv(config: EncodecConfig, elu: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> Layer:
+    geometry = ConvGeometry(kernel, stride, 1, config.use_causal_conv, config.pad_mode)
+    seen = (kernel, stride, 1, geometry.history_length, geometry.lookahead)
+    return Layer(CONV, elu, inputs, outputs, *seen, pad=_PADS[config.pad_mode])
+
+
+def _residuals(config: EncodecConfig, dim: int) -> Iterator[Layer]:
+    for j in range(config.num_residual_layers):
+        kernel, dilation = config.residual_kernel_size, config.dilation_growth_rate**j
+        geometry = ConvGeometry(kernel, 1, dilation, config.use_causal_conv, config.pad_mode)
+        seen = (kernel, 1, dilation, geometry.history_length, geometry.lookahead)
+        shortcuts = int(config.use_conv_shortcut)
+        yield Layer(RESIDUAL, 1, dim, dim // config.compress, *seen, pad=_PADS[config.pad_mode], count=shortcuts)
+
+
+def _lstm(config: EncodecConfig, dim: int) -> Iterator[Layer]:
+    if config.num_lstm_layers:
+        yield Layer(LSTM, 0, dim, dim, count=config.num_lstm_layers)
+
+
+# -- their matrices [in, out] and biases [out] -------------------------------------------------------------------------
+
+
+def _matrices_of(config: EncodecConfig, weights: Weights) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for name, part in zip(("encoder", "decoder"), make_parts(config), strict=True):
+        index = 0
+        for layer in part.layers:
+            index += layer.elu if layer.kind in (CONV, TRANSPOSED) else 0  # in the model a layer of its own
+            yield from _matrices(layer, weights, f"{name}.layers.{index}")
+            index += 1
+
+
+def _matrices(layer: Layer, weights: Weights, name: str) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    if layer.kind == CONV:
+        yield _taps(weights, name)
+    elif layer.kind == TRANSPOSED:
+        weight, bias = (_tensor(weights, f"{name}.conv.{kind}") for kind in ("weight", "bias"))
+        half = layer.stride * layer.outputs
+        # [in, out, 2 * stride] → [in, 2 * stride * out]; of an output's two halves the first has the bias.
+        yield (
+            weight.transpose(0, 2, 1).reshape(len(weight), -1),
+            np.concatenate((np.tile(bias, layer.stride), np.zeros(half, bias.dtype))),
+        )
+    elif layer.kind == LSTM:
+        for i in range(layer.count):
+            biases = [_tensor(weights, f"{name}.lstm.bias_{kind}_l{i}").astype(np.float32) for kind in ("ih", "hh")]
+            yield _tensor(weights, f"{name}.lstm.weight_ih_l{i}").T, biases[0] + biases[1]
+            yield _tensor(weights, f"{name}.lstm.weight_hh_l{i}").T, np.zeros_like(biases[0])
+    else:
+        yield _taps(weights, f"{name}.block.1")
+        yield _taps(weights, f"{name}.block.3")
+        if layer.count:
+            yield _taps(weights, f"{name}.shortcut")
+
+
+def _taps(weights: Weights, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    weight = _tensor(weights, f"{name}.conv.weight")  # [out, in, kernel] → [kernel * in, out]
+    return weight.transpose(2, 1, 0).reshape(-1, len(weight)), _tensor(weights, f"{name}.conv.bias")
+
+
+def _tensor(weights: Weights, name: str) -> NDArray[Any]:
+    try:
+        return weights[name]
+    except KeyError:
+        raise CheckpointError(f"the weights do not fit their configuration: {name} is missing") from None
+
+
+class _Writer:
+    """Packs one matrix after the other into memory that is large enough for all in float32."""
+
+    def __init__(self, begin: int, shapes: list[tuple[int, int]], half: bool) -> None:
+        self._shapes, self._half = shapes, half
+        most = begin + sum(_whole(outputs) * (inputs + 1) for inputs, outputs in shapes)
+        # Pages that are never written to are never there.
+        self.memory: Floats = _aligned(most)
+        self.end = begin
+        self.table: list[tuple[int, int, int, int, int]] = []
+        self.is_rounded = False
+
+    def add(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
+        """``matrix`` [in, out], ``bias`` [out]. Raises ``CheckpointError`` where they are of another shape."""
+        inputs, outputs = shape = self._shapes[len(self.table)]
+        if matrix.shape != shape or bias.shape != (outputs,):
+            raise CheckpointError(
+                f"the weights do not fit their configuration: a matrix of {matrix.shape} with a bias of {bias.shape}"
+                f" where {shape} is wanted"
+            )
+        width = _whole(outputs)
+        self.memory[self.end : self.end + width] = 0
+        self.memory[self.end : self.end + outputs] = bias
+        bias_at, at = self.end, self.end + width
+        if outputs <= _MOST_ROW_OUTPUTS:
+            form, words = ROWS, _whole(inputs * outputs)
+            self.memory[at : at + words] = 0
+            self.memory[at : at + inputs * outputs] = matrix.T.ravel()
+        else:
+            halves = self._halves(matrix)
+            form, values = (PANELS, matrix) if halves is None else (HALF_PANELS, halves)
+            dtype = np.float32 if halves is None else np.float16
+            words = inputs * width * np.dtype(dtype).itemsize // 4
+            panels = self.memory[at : at + words].view(dtype).reshape(width // _LANES, inputs, _LANES)
+            whole, rest = divmod(outputs, _LANES)
+            panels[:whole] = values[:, : whole * _LANES].reshape(inputs, whole, _LANES).transpose(1, 0, 2)
+            if rest:
+                panels[whole] = 0
+                panels[whole, :, :rest] = values[:, whole * _LANES :]
+        self.end = at + words
+        self.table.append((form, inputs, outputs, at, bias_at))
+
+    def add_codebook(self, table: NDArray[Any]) -> None:
+        """``table`` [size, D]: minus its vectors, and half their squares. What is least is then nearest."""
+        halves = self._halves(table)
+        vectors = table if halves is None else halves
+        squares = np.zeros(len(vectors), np.float64)
+        for column in vectors.T.astype(np.float64):  # in one order: a library's sum depends on its vector width
+            squares += column * column
+        self.add(-vectors.T, squares / 2)
+
+    def _halves(self, values: NDArray[Any]) -> NDArray[np.float16] | None:
+        """The values in float16, where that is to be; else None."""
+        if values.dtype == np.float16:
+            return values
+        with np.errstate(over="ignore"):
+            halves: NDArray[np.float16] = values.astype(np.float16)
+        if np.array_equal(halves, values):
+            return halves
+        if not self._half or not np.isfinite(halves).all():
+            return None
+        self.is_rounded = True
+        return halves
+
+
+def _whole(words: int) -> int:
+    """So many, rounded up to 64 bytes."""
+    return -(-words // _LANES) * _LANES
+
+
+def _aligned(words: int) -> Floats:
+    """Memory that begins where a cache line does."""
+    raw = np.empty(words + _LANES, np.float32)
+    begin = -(raw.ctypes.data // 4) % _LANES
+    return raw[begin : begin + words]
