@@ -1,9 +1,9 @@
 """Compile the kernel when the package is built, with zig's C compiler from PyPI: nothing is needed on the machine.
 
-For this machine and WebAssembly, or, with ``STREAMING_ENCODEC_KERNEL=all``, for every target: the wheel carries them side by
-side and each machine loads its own, so the wheel is one for all. Where nothing can be compiled the package is built without:
-then the engine says that it is missing, and why. As a program (``python hatch_build.py [TARGET…]``) it does the same in
-place.
+For this machine and WebAssembly, or, with ``STREAMING_ENCODEC_KERNEL=all``, for every target: the wheel carries them
+side by side and each machine loads its own, so that one wheel serves all. Where nothing can be compiled the package is
+built without; the engine then says that it is missing, and why. As a program (``python hatch_build.py [TARGET…]``) it
+does the same in place.
 """
 
 from __future__ import annotations
@@ -29,8 +29,21 @@ SOURCE, LIBRARIES = KERNEL / "kernel.c", KERNEL / "lib"
 
 # No contraction to fused multiply-add and no library functions: the same bits everywhere. No libc: one file serves
 # every Linux.
-FLAGS = ["-O3", "-ffp-contract=off", "-ffreestanding", "-fno-builtin", "-nostdlib", "-fvisibility=hidden", "-s"]
+FLAGS = [
+    "-O3",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wframe-larger-than=4000",
+    "-ffp-contract=off",
+    "-ffreestanding",
+    "-fno-builtin",
+    "-nostdlib",
+    "-fvisibility=hidden",
+    "-s",
+]
 _SHARED = ["-shared", "-fPIC"]
+_DLL = ["-shared", "-mno-stack-arg-probe"]
 _WASM = ["-msimd128", "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--export=__heap_base"]
 _AVX2 = ["-mavx2", "-mf16c"]
 
@@ -47,8 +60,8 @@ TARGETS: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
     "macos-aarch64": [("kernel-macos-aarch64.dylib", "aarch64-macos", _SHARED)],
     "windows-x86_64": [
-        ("kernel-windows-x86_64.dll", "x86_64-windows-gnu", ["-shared"]),
-        ("kernel-windows-x86_64-avx2.dll", "x86_64-windows-gnu", ["-shared", *_AVX2]),
+        ("kernel-windows-x86_64.dll", "x86_64-windows-gnu", _DLL),
+        ("kernel-windows-x86_64-avx2.dll", "x86_64-windows-gnu", _DLL + _AVX2),
     ],
     "wasm32": [("kernel.wasm", "wasm32-freestanding", _WASM)],
 }
@@ -80,11 +93,15 @@ def build(targets: list[str], folder: Path = LIBRARIES) -> dict[str, str]:
         for file, (made, process) in running.items():
             output, _ = process.communicate()
             if process.returncode:
-                failed[file] = (output.strip().splitlines() or ["the compiler failed"])[-1]
+                lines = output.strip().splitlines() or ["the compiler failed"]
+                failed[file] = next((line for line in lines if "error" in line), lines[-1])
                 continue
             content = made.read_bytes()
             files[file] = hashlib.sha256(content).hexdigest()
             _write(folder / file, content)
+    for old in folder.glob("kernel*"):
+        if old.name not in files:
+            old.unlink()  # of an earlier source, or for other machines
     manifest = {"source": hashlib.sha256(SOURCE.read_bytes()).hexdigest(), "files": files, "failed": failed}
     _write(folder / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
     return failed

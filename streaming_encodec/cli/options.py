@@ -30,7 +30,7 @@ BandwidthOption = Annotated[
 
 EngineOption = Annotated[
     str,
-    typer.Option(metavar="NAME", help="What computes: auto, eager (the reference), fused, onnx or onnx-int8."),
+    typer.Option(metavar="NAME", help="What computes: auto, eager (the reference), fused, kernel, kernel-fp16, onnx or onnx-int8."),
 ]
 
 FramesPerPacketOption = Annotated[
@@ -71,5 +71,5 @@ def use_threads(threads: int) -> None:
 
 
 def file_engine(engine: str, threads: int) -> str:
-    """The engine for a file: of its own accord ONNX Runtime, which has one thread here, only where one is enough."""
+    """The engine for a file: of its own accord one of those that have one thread, only where one is enough."""
     return "fused" if engine == "auto" and threads > 1 else engine

@@ -4,10 +4,12 @@ By name, in the façades' ``engine=`` or through ``make_engine``:
 
 * ``eager``: the layers' own step; the reference.
 * ``fused``: the same in torch, as matrix products in channels-last layout. Any dtype and device.
+* ``kernel``: the same in C, a library of 40 kB (``kernel/``). CPU, float32; the same bits on every machine.
+* ``kernel-fp16``: that, with weights in float16 also where it rounds them: half the bytes.
 * ``onnx``: the same as a graph in ONNX Runtime. CPU, float32.
 * ``onnx-int8``: that, with the large matrices and their inputs in 8 bits: faster, and not quite the same.
 * ``auto``: the fastest that runs this model here with the reference's values to float32 rounding. In ``demo``,
-  ``talk`` and ``doctor`` (``make_live_engine``) ``onnx-int8``, where it runs.
+  ``talk`` and ``doctor`` (``make_live_engine``) ``kernel-fp16``, or ``onnx-int8`` where there is no kernel.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, REST, cod
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.streaming.engine import find_engine
 from streaming_encodec.streaming.half import Half, HalfState, decoder_half, encoder_half
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence, silence_frames
 from streaming_encodec.streaming.state import named_tensors
@@ -71,15 +72,16 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     groups = codebook_groups(model.config)
     for i, group in enumerate(groups):
         graphs[f"quantizer.{i}"] = quantizer_graph([books[k] for k in group])
+    reference = find_engine("eager", model)
     tensors: _Arrays = {"codebooks": np.stack(books)}
-    tensors |= _start_tensors(encoder_after_silence(model, encoder, 1), "encoder")
+    tensors |= _start_tensors(encoder_after_silence(reference, encoder, 1), "encoder")
     skips = []
     for count in range(1, len(books) + 1):
-        state = decoder_after_silence(model, decoder, 1, count)
+        state = decoder_after_silence(reference, decoder, 1, count)
         tensors |= _start_tensors(state, f"decoder.{count}")
         skips.append(state.skip)
     config = _describe(model, identity, int8, encoder, decoder, [len(group) for group in groups])
-    config["encoder"]["skip_outputs"] = encoder_after_silence(model, encoder, 1).skip
+    config["encoder"]["skip_outputs"] = encoder_after_silence(reference, encoder, 1).skip
     config["decoder"]["skip_outputs"] = skips
     with AtomicFiles(folder, last=CONFIG_NAME) as part:
         files = [_write_graph(part / f"{name}.onnx", graph, name, identity) for name, graph in graphs.items()]

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
+from streaming_encodec.engines.kernel.library import why_missing
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.engine import Engine, find_engine
@@ -39,20 +40,44 @@ def _onnx_int8(model: EncodecModel) -> Engine:
     return Engine("onnx-int8", model, partial(OrtQuantizer, int8=True), partial(OrtStepper, int8=True))
 
 
+def _kernel(model: EncodecModel) -> Engine:
+    from streaming_encodec.engines.kernel.engine import KernelEngine, check_runs
+
+    check_runs(model)
+    return KernelEngine("kernel", model)
+
+
+def _kernel_half(model: EncodecModel) -> Engine:
+    from streaming_encodec.engines.kernel.engine import KernelEngine, check_runs
+
+    check_runs(model)
+    return KernelEngine("kernel-fp16", model, half=True)
+
+
 def _auto(model: EncodecModel) -> Engine:
-    return _onnx(model) if _runs_onnx(model) else _fused(model)
+    if not _is_plain(model):
+        return _fused(model)
+    if why_missing() is None:
+        return _kernel(model)
+    return _onnx(model) if _has_onnx() else _fused(model)
 
 
-def _runs_onnx(model: EncodecModel) -> bool:
+def _is_plain(model: EncodecModel) -> bool:
+    """What all engines but torch's own need: float32 on the CPU."""
     weight = next(model.parameters())
-    installed = all(find_spec(package) for package in ("onnx", "onnxruntime"))
-    return installed and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def _has_onnx() -> bool:
+    return all(find_spec(package) for package in ("onnx", "onnxruntime"))
 
 
 _MAKERS: dict[str, Callable[[EncodecModel], Engine]] = {
     "auto": _auto,
     "eager": _eager,
     "fused": _fused,
+    "kernel": _kernel,
+    "kernel-fp16": _kernel_half,
     "onnx": _onnx,
     "onnx-int8": _onnx_int8,
 }
@@ -74,12 +99,15 @@ def make_engine(name: str, model: EncodecModel) -> Engine:
 
 
 def make_live_engine(name: str, model: EncodecModel) -> Engine:
-    """As `make_engine`, but ``auto`` is ``onnx-int8`` where that runs.
+    """As `make_engine`, but ``auto`` is ``kernel-fp16`` where that runs, else ``onnx-int8``.
 
     A call has one frame every 13 ms. Between two the caches are filled with other things, so a step takes what
-    its weights take from memory, and in int8 they are a quarter. `docs/performance.md` has what that costs in quality.
+    its weights take from memory, and in float16 they are half. `docs/performance.md` has what that costs in quality:
+    nothing where a checkpoint's weights are float16 themselves, as the bundled model's are.
 
     Raises:
         StreamError, MissingExtraError: as `make_engine`.
     """
-    return make_engine("onnx-int8" if name == "auto" and _runs_onnx(model) else name, model)
+    if name == "auto" and _is_plain(model):
+        name = "kernel-fp16" if why_missing() is None else "onnx-int8" if _has_onnx() else name
+    return make_engine(name, model)

@@ -199,7 +199,7 @@ class StreamingDecoder:
     def _advance(self, latent: Tensor, num_codebooks: int) -> Tensor:
         state = self._state
         if self.start == "silence" and state.layers is None and latent.shape[-1]:
-            state = decoder_after_silence(self.model, self._half, self.batch_size, num_codebooks)
+            state = decoder_after_silence(self.engine, self._half, self.batch_size, num_codebooks)
         pieces, self._state = self._half.advance(state, latent)
         return self._join(pieces)
 

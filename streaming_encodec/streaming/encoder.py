@@ -187,7 +187,7 @@ class StreamingEncoder:
     def _fresh(self) -> HalfState:
         if self.start == "exact":
             return self._half.begin(self.batch_size)
-        return encoder_after_silence(self.model, self._half, self.batch_size)
+        return encoder_after_silence(self.engine, self._half, self.batch_size)
 
     def _quantise(self, latents: list[Tensor]) -> Tensor:
         # One piece at a time: equal shapes make equal bits.

@@ -37,6 +37,9 @@ class Engine:
     Its weights are copies, made when a direction is first used: make a new engine after changing the model.
     """
 
+    has_phases = False
+    """Its steppers are ``PhasedStepper``s: a stream's start, the silence before it and its end are theirs too."""
+
     def __init__(
         self,
         name: str,

@@ -14,7 +14,7 @@ goes through three phases:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,6 +42,19 @@ class Stepper(Protocol):
 
     def leave(self, state: Any) -> State:
         """The reference state for the stepper's one; must not share memory with it."""
+        ...
+
+
+@runtime_checkable
+class PhasedStepper(Stepper, Protocol):
+    """A ``Stepper`` that computes a stream's start and end too. Others leave them to the layers."""
+
+    def start(self, x: Tensor) -> tuple[Tensor, Any]:
+        """The first inputs, as ``StreamableStack.start``, and the stepper's state after them."""
+        ...
+
+    def flush(self, x: Tensor, state: Any) -> Tensor:
+        """The last inputs, as ``StreamableStack.flush``."""
         ...
 
 
@@ -100,8 +113,7 @@ class Half:
         pending = torch.cat((state.pending, x), dim=-1)
         if layers is None and pending.shape[-1] >= self.start_inputs:
             used = self.start_inputs
-            y, reference = self.stack.start(pending[..., :used])
-            layers = self.stepper.enter(reference)
+            y, layers = self.start(pending[..., :used])
             pieces.append(y)
         if layers is not None:
             while pending.shape[-1] - used >= self.step_inputs:
@@ -115,24 +127,36 @@ class Half:
     def finish(self, state: HalfState) -> Tensor | None:
         """The outputs still owed at the end of the stream; None where nothing was ever pushed."""
         if state.layers is not None:
-            y = self.stack.flush(state.pending, self.stepper.leave(state.layers))
+            y = self._flush(state.pending, state.layers)
         elif state.pending.shape[-1]:
             y = self.stack(state.pending)
         else:
             return None
         return y[..., min(state.skip, y.shape[-1]) :]
 
+    def start(self, x: Tensor) -> tuple[Tensor, Any]:
+        """``start_inputs`` inputs with the offline model's left padding; and the stepper's state after them."""
+        if isinstance(self.stepper, PhasedStepper):
+            return self.stepper.start(x)
+        y, reference = self.stack.start(x)
+        return y, self.stepper.enter(reference)
+
+    def _flush(self, x: Tensor, layers: Any) -> Tensor:
+        if isinstance(self.stepper, PhasedStepper):
+            return self.stepper.flush(x, layers)
+        return self.stack.flush(x, self.stepper.leave(layers))
+
     def after(self, inputs: Tensor) -> HalfState:
-        """The reference state after these inputs (at least ``start_inputs``), gone through in two steps.
+        """The state after these inputs (at least ``start_inputs``), gone through in two steps.
 
         For the silence before a stream, whose outputs nobody hears: those not yet given out become ``skip``.
         """
-        y, layers = self.stack.start(inputs[..., : self.start_inputs])
+        y, layers = self.start(inputs[..., : self.start_inputs])
         given = y.shape[-1]
         rest = inputs[..., self.start_inputs :]
         whole = rest.shape[-1] - rest.shape[-1] % self.inputs_per_frame
         if whole:
-            y, layers = self.stack.step(rest[..., :whole], layers)
+            y, layers = self.stepper.step(rest[..., :whole], layers)
             given += y.shape[-1]
         owed = -(-inputs.shape[-1] // self.inputs_per_frame) * self.outputs_per_frame
         return HalfState(rest[..., whole:].clone(), layers, owed - given)

@@ -223,7 +223,7 @@ class StreamPool:
                 f"slot {slot} has {held.pending.shape[-1]} inputs waiting and takes {room} at most: tick more often"
             )
         if self.kind == "decoder" and self.start == "silence" and not held.started and inputs.shape[-1]:
-            self._enter(slot, decoder_after_silence(self.model, self._half, 1, num_codebooks))
+            self._enter(slot, decoder_after_silence(self.engine, self._half, 1, num_codebooks))
         held.pending = torch.cat((held.pending, inputs), dim=-1)
 
     @torch.no_grad()
@@ -231,15 +231,15 @@ class StreamPool:
         fresh = self._half.begin(1)
         self._open[slot] = _Slot(fresh.pending, False, 0, num_codebooks, Form())
         if self.kind == "encoder" and self.start == "silence":
-            self._enter(slot, encoder_after_silence(self.model, self._half, 1))
+            self._enter(slot, encoder_after_silence(self.engine, self._half, 1))
 
     def _start(self, slot: int) -> Tensor:
         held = self._open[slot]
         n = self._half.start_inputs
-        y, layers = self._half.stack.start(held.pending[..., :n])
+        y, layers = self._half.start(held.pending[..., :n])
         held.pending = held.pending[..., n:].clone()
         held.started = True
-        self._write(slot, layers)
+        self._write(slot, self._half.stepper.leave(layers))
         return y
 
     def _enter(self, slot: int, state: HalfState) -> None:

@@ -44,7 +44,7 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
     assert json.loads(figures.read_text()) == done.json
     (model,) = done.json["models"].values()
     rows = {(row["engine"], row["frames"]): row for row in model["live"]}
-    assert set(rows) == {(e, f) for e in ("eager", "fused", "onnx", "onnx-int8") for f in (1, 2)}
+    assert set(rows) == {(e, f) for e in ("eager", "fused", "kernel", "kernel-fp16", "onnx", "onnx-int8") for f in (1, 2)}
     for row in rows.values():
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
         assert row["rtf"] == pytest.approx(row["p50_ms"] / row["audio_ms"], rel=0.01)
@@ -85,7 +85,7 @@ def test_bench_without_onnx_measures_the_rest(
     for left_out in ("onnx", "onnx-int8", "start-up"):
         assert f"note: {left_out}: " in done.err
     (model,) = json.loads((tmp_path / "bench.json").read_text())["models"].values()
-    assert {row["engine"] for row in model["live"]} == {"eager", "fused"}
+    assert {row["engine"] for row in model["live"]} == {"eager", "fused", "kernel", "kernel-fp16"}
     assert [line.split(":")[0] for line in model["not_installed"]] == ["onnx", "onnx-int8", "start-up"]
     assert "start_up" not in model
 

@@ -21,7 +21,7 @@ print(*sorted({name for name in sys.modules}))
 _NEEDLESS = {"torch._dynamo", "torch._inductor", "sympy", "scipy", "transformers", "huggingface_hub", "matplotlib"}
 
 
-@pytest.mark.parametrize("engine", ["eager", "fused", "onnx", "onnx-int8"])
+@pytest.mark.parametrize("engine", ["eager", "fused", "kernel", "onnx", "onnx-int8"])
 def test_the_first_frame_needs_no_compiler_and_no_hub(engine: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _FIRST_FRAME, engine], check=True, timeout=120, capture_output=True, text=True

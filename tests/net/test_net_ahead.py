@@ -15,7 +15,7 @@ from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 
 FRAMES = 60
 
-engines = pytest.mark.parametrize("engine", ["eager", "fused", "onnx"])
+engines = pytest.mark.parametrize("engine", ["eager", "fused", "kernel", "onnx"])
 
 
 def _frames(seed: int, count: int = FRAMES) -> list[np.ndarray]:

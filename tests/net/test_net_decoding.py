@@ -22,10 +22,11 @@ both = pytest.mark.parametrize("kind", [PooledDecoder, SeparateDecoders])
 
 def test_engines_get_what_suits_them() -> None:
     model = tiny_model()
-    kinds = {name: type(make_decoders(model, name)) for name in ("eager", "fused", "onnx", "onnx-int8")}
+    kinds = {name: type(make_decoders(model, name)) for name in ("eager", "fused", "kernel", "onnx", "onnx-int8")}
     assert kinds == {
         "eager": PooledDecoder,
         "fused": PooledDecoder,
+        "kernel": SeparateDecoders,
         "onnx": SeparateDecoders,
         "onnx-int8": SeparateDecoders,
     }

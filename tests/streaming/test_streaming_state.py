@@ -209,7 +209,7 @@ def test_run_twice_gives_the_same(ledger: Ledger) -> None:
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("engine", ["eager", "fused", "onnx"])
+@pytest.mark.parametrize("engine", ["eager", "fused", "kernel", "onnx"])
 def test_a_decoder_goes_back_to_a_mark_and_through_frames_together(engine: str) -> None:
     """`mark` and `rewind`, any number of times; `push_together` is `push` but for rounding."""
     config = small_config()

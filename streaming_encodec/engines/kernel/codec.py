@@ -50,7 +50,7 @@ class KernelCodec:
         self._library = library or load_library()
         self.image = image.memory
         self._address = self.image.ctypes.data
-        self.arithmetic = ARITHMETIC + ("-half" if image.is_rounded else "")
+        self.arithmetic = ARITHMETIC + ("-fp16" if image.is_rounded else "")
         self.encoder = KernelPart(self._library, self.image, 0, image.encoder)
         self.decoder = KernelPart(self._library, self.image, 1, image.decoder)
 
@@ -58,7 +58,9 @@ class KernelCodec:
     def from_weights(
         cls, config: EncodecConfig, weights: Weights, half: bool = False, library: Library | None = None
     ) -> KernelCodec:
-        """Of plain weights (no weight norm) under Hugging Face's names; ``half``: in float16 also where that rounds them.
+        """Of plain weights (no weight norm) under Hugging Face's names.
+
+        ``half``: all of them in float16, also where that rounds them.
 
         Raises:
             MissingExtraError: as above. CheckpointError: weights that do not fit the configuration.

@@ -35,6 +35,8 @@ KernelStates: TypeAlias = Tensor | KernelState
 class KernelEngine(Engine):
     """One ``KernelCodec`` behind a stepper for each direction and a quantiser; ``half`` as there."""
 
+    has_phases = True
+
     def __init__(self, name: str, model: EncodecModel, half: bool = False) -> None:
         self._half = half
         super().__init__(name, model, lambda _: KernelQuantizer(self.codec), self._make_stepper_of)
@@ -56,7 +58,10 @@ class KernelEngine(Engine):
 
 
 class KernelStepper:
-    """A ``PhasedStepper`` (see ``streaming/half.py``). Its state is a tensor [B, floats], or one stream's ``KernelState``."""
+    """A ``PhasedStepper`` (see ``streaming/half.py``).
+
+    Its state is a tensor [B, floats], or one stream's ``KernelState``.
+    """
 
     def __init__(self, stack: StreamableStack, part: KernelPart) -> None:
         self._stack, self._part = stack, part
@@ -108,8 +113,8 @@ class KernelQuantizer:
 
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
-        batch, _, frames = latent.shape
-        codes = self._codec.search(_channels_last(latent).reshape(batch * frames, -1), num_codebooks)
+        batch, size, frames = latent.shape
+        codes = self._codec.search(_channels_last(latent).reshape(batch * frames, size), num_codebooks)
         return torch.from_numpy(codes.astype(np.int64).reshape(batch, frames, num_codebooks).transpose(0, 2, 1))
 
     def encode_array(self, latent: Floats, num_codebooks: int) -> Codes:
@@ -120,7 +125,8 @@ class KernelQuantizer:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
         batch, num_codebooks, frames = codes.shape
         rows = codes.numpy().transpose(0, 2, 1).reshape(batch * frames, num_codebooks)
-        return torch.from_numpy(self._codec.lookup(rows).reshape(batch, frames, -1)).transpose(1, 2)
+        latent = self._codec.lookup(rows).reshape(batch, frames, self._codec.config.hidden_size)
+        return torch.from_numpy(latent).transpose(1, 2)
 
     def decode_array(self, codes: Codes) -> Floats:
         """codes [K, F] → latent [D, F]."""

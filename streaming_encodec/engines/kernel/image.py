@@ -1,7 +1,8 @@
 """A model as one block of memory, as ``kernel.c`` reads it: header, layers, matrices, weights. Imports no torch.
 
-Matrices lie in panels of 16 outputs, ``[out/16][in][16]``: in float16 where that holds every value as it is (the bundled
-model's weights do), else in float32. With ``half`` all go into float16, rounded to the nearest: half the bytes, other codes.
+Matrices lie in panels of 16 outputs, ``[out/16][in][16]``: in float16 where that holds every value as it is (those of
+the bundled model it does), else in float32. With ``half`` all go into float16, rounded to the nearest, ties to even:
+half the bytes, and other codes.
 """
 
 from __future__ import annotations
@@ -138,13 +139,13 @@ def pack(
         first += len(part.layers)
     words = writer.memory.view(np.int32)
     words[: len(header)] = header
-    for at, table in ((layers_at, [astuple(layer) for layer in layers]), (matrices_at, writer.table)):
-        numbers = np.ravel(table)
-        words[at : at + len(numbers)] = numbers
+    for at, numbers in ((layers_at, [astuple(layer) for layer in layers]), (matrices_at, list(writer.table))):
+        flat = np.ravel(numbers)
+        words[at : at + len(flat)] = flat
     return Image(writer.memory[: writer.end], encoder, decoder, writer.is_rounded)
 
 
-# -- which layers there are: as model/seanet.py has them, an ELU going along with the layer after it ---------------------
+# -- which layers there are: as model/seanet.py has them, an ELU going along with the layer after it --------------
 
 
 def make_parts(config: EncodecConfig) -> tuple[Part, Part]:
@@ -261,7 +262,7 @@ class _Writer:
         # Pages that are never written to are never there.
         self.memory: Floats = _aligned(most)
         self.end = begin
-        self.table: list[tuple[int, int, int, int, int]] = []
+        self.table: list[tuple[int, ...]] = []
         self.is_rounded = False
 
     def add(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:

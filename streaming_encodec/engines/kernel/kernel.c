@@ -21,6 +21,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 #define INLINE static inline __attribute__((always_inline))
+#define CALLED static __attribute__((noinline)) /* small frames: Windows' stack is not probed */
 
 enum { CONV, TRANSPOSED, LSTM, RESIDUAL };   /* Layer.kind */
 enum { START, STEP, FLUSH };                 /* phase: a stream's first inputs, those in between, the last */
@@ -181,7 +182,7 @@ INLINE void multiply(const int rows, const int panels, const int half, const Inp
     for (int p = 0; p < panels; p++) sums[r][p] = sum[r][p];
 }
 
-static void multiply_some(int rows, int panels, int half, const Inputs *in, const float *const *x, const char *weights,
+CALLED void multiply_some(int rows, int panels, int half, const Inputs *in, const float *const *x, const char *weights,
                           long panel, v16 (*sums)[WIDE]) {
 #define CASE(R, P, H) if (rows == R && panels == P && half == H) { multiply(R, P, H, in, x, weights, panel, sums); return; }
   CASE(1, 1, 0) CASE(1, 1, 1) CASE(1, WIDE, 0) CASE(1, WIDE, 1)
@@ -208,7 +209,7 @@ static float dot(const Inputs *in, const float *x, const float *w) {
 }
 
 /* y [rows][outputs], rows y_step apart: bias + inputs x weights; onto: added to what is there. */
-static void product(const Image *image, const Matrix *m, const Inputs *in, long rows, float *y, long y_step, int onto) {
+CALLED void product(const Image *image, const Matrix *m, const Inputs *in, long rows, float *y, long y_step, int onto) {
   const float *base = (const float *)image, *bias = base + m->bias;
   const int half = m->form == HALF_PANELS;
   if (m->form == ROWS) {
@@ -260,7 +261,7 @@ typedef struct {
 } Run;
 
 /* x [batch][n][in] → y [batch][m][out]; a: windows [batch][length][in], the history before and padding around. */
-static long convolve(const Run *run, const Layer *l, const float *x, long n, float *y) {
+CALLED long convolve(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
   const long c = l->inputs, span = (l->kernel - 1) * l->dilation + 1, padding = span - l->stride;
   const long left = run->phase == START ? padding - l->lookahead : 0;
@@ -288,7 +289,7 @@ static long convolve(const Run *run, const Layer *l, const float *x, long n, flo
 }
 
 /* kernel = 2 * stride: one product makes [batch][n][2][stride][out]; second halves belong to the input after. */
-static long transpose(const Run *run, const Layer *l, const float *x, long n, float *y) {
+CALLED long transpose(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
   const long half = l->stride * l->outputs, cut = run->phase == START ? l->trim : 0;
   const long owed = run->phase == FLUSH ? l->trim * l->outputs : 0;
@@ -314,7 +315,7 @@ static long transpose(const Run *run, const Layer *l, const float *x, long n, fl
 }
 
 /* y = x + LSTM(x), all [batch][n][size]; a: gates [batch][n][4][size], in the order input, forget, cell, output. */
-static long remember(const Run *run, const Layer *l, const float *x, long n, float *y) {
+CALLED long remember(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const long size = l->inputs, cells = l->count * size;
   enter(x, y, run->batch * n * size, l->elu);
   for (long s = 0; s < run->batch; s++)
@@ -351,7 +352,7 @@ static long remember(const Run *run, const Layer *l, const float *x, long n, flo
 
 /* y = past(x) + second(elu(first(elu(x)))): [batch][n][in] → [batch][m][in]. b: what first gives. The convolutions'
  * lookahead makes what goes past them wait. */
-static long residual(const Run *run, const Layer *l, const float *x, long n, float *y) {
+CALLED long residual(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
   const long c = l->inputs, wait = l->lookahead, held = run->phase == START ? 0 : wait;
   const long outputs = convolve(run, l, x, n, run->b);
@@ -447,7 +448,7 @@ EXPORT int32_t kernel_run(const Image *image, int32_t part, int32_t phase, int32
 }
 
 /* rest [rows][dimension] -= or += what one code of each row stands for. */
-static void apply(const Image *image, const Matrix *m, long rows, const int32_t *codes, long code_step, int sign,
+CALLED void apply(const Image *image, const Matrix *m, long rows, const int32_t *codes, long code_step, int sign,
                   float *rest) {
   const float *base = (const float *)image + m->weights;
   for (long r = 0; r < rows; r++) {
@@ -519,3 +520,10 @@ EXPORT int32_t kernel_has_avx2(void) {
   return 0;
 #endif
 }
+
+#if defined(_WIN32)
+int DllMainCRTStartup(void *library, uint32_t reason, void *reserved) { /* without a C library */
+  (void)library, (void)reason, (void)reserved;
+  return 1;
+}
+#endif

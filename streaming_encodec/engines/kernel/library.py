@@ -64,13 +64,15 @@ def load_library(plain: bool = False) -> Library:
         plain: without AVX2 also where the processor has it.
 
     Raises:
-        MissingExtraError: there is none for this machine, or it is damaged or gives wrong numbers; the message says why.
+        MissingExtraError: there is none for this machine, or it is damaged or wrong; the message says why.
     """
     library = open_library(plain)
     from streaming_encodec.engines.kernel.self_test import is_right  # which is about a library
 
     if not is_right(library):
-        raise MissingExtraError(f"the kernel ({library.name}) computes wrong numbers on this machine: report it, please")
+        raise MissingExtraError(
+            f"the kernel ({library.name}) computes wrong numbers on this machine: report it, please"
+        )
     return library
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+
 import numpy as np
 
 from streaming_encodec.engines.kernel.image import Floats, make_parts, pack
 from streaming_encodec.engines.kernel.library import Library
 from streaming_encodec.model.config import EncodecConfig
 
-EXPECTED = "?"
+EXPECTED = "fd937ab8d724314c181910d6a5f263591b516acb718377e67cfb3a728fd50f61"
 """SHA-256 of what ``result`` gives with every library of ``ARITHMETIC``."""
 
 _CONFIG = EncodecConfig(

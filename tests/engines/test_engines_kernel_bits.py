@@ -1,0 +1,39 @@
+"""The same bits on every machine: AVX2, plain C, WebAssembly, ARM; codes and samples of speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engines.kernel_kit import Speech, digest, emulated_arm, node
+
+from streaming_encodec.engines.kernel.codec import ARITHMETIC
+from streaming_encodec.engines.kernel.library import load_library
+from streaming_encodec.engines.kernel.self_test import EXPECTED, result
+
+MINUTE = "?"
+"""Of a minute of speech by the bundled model. Another model or another arithmetic has another."""
+
+
+def test_seconds_of_speech_are_the_same_bits_here_in_plain_c_and_in_node() -> None:
+    speech = Speech(3)
+    best = speech.here(load_library())
+    assert digest(speech.here(load_library(plain=True))) == digest(best)
+    assert digest(speech.elsewhere(node(), load_library())) == digest(best)
+
+
+def test_every_library_of_this_machine_passes_the_self_test() -> None:
+    assert ARITHMETIC == "kernel-1"  # with other bits, another name
+    assert result(load_library()) == result(load_library(plain=True)) == EXPECTED
+
+
+@pytest.mark.slow
+def test_a_minute_of_speech_is_the_same_bits_everywhere(tmp_path: Path) -> None:
+    speech, best = Speech(60), load_library()
+    found = {
+        best.name: digest(speech.here(best)),
+        "plain": digest(speech.here(load_library(plain=True))),
+        "node": digest(speech.elsewhere(node(), best)),
+        "emulated ARM": digest(speech.elsewhere(emulated_arm(tmp_path), best)),
+    }
+    assert set(found.values()) == {MINUTE}, found
