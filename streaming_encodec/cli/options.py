@@ -30,7 +30,10 @@ BandwidthOption = Annotated[
 
 EngineOption = Annotated[
     str,
-    typer.Option(metavar="NAME", help="What computes: auto, eager (the reference), fused, kernel, kernel-fp16, onnx or onnx-int8."),
+    typer.Option(
+        metavar="NAME",
+        help="What computes: auto, eager (the reference), fused, kernel, kernel-fp16, onnx, onnx-int8.",
+    ),
 ]
 
 FramesPerPacketOption = Annotated[

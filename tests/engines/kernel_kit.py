@@ -1,8 +1,8 @@
 """Speech through the kernel on other machines: the same sound in, and what comes out as bytes.
 
-A program reads seven int32 (floats of the image, samples, hop, samples and frames of the first steps, codebooks, size of a
-latent), the image and the samples from its standard input; it starts, steps a frame at a time and flushes, and writes codes
-[frames, K] int32 and samples float32.
+A program reads seven int32 (floats of the image, samples, hop, samples and frames of the first steps, codebooks, size
+of a latent), the image and the samples from its standard input; it starts, steps a frame at a time and flushes, and
+writes codes [frames, K] int32 and samples float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import soundfile
+from ci_kit import cannot
 
 import streaming_encodec
 from streaming_encodec.engines.kernel.codec import KernelCodec
@@ -97,14 +98,16 @@ def digest(content: bytes) -> str:
 def node() -> list[str]:
     """WebAssembly in node."""
     found = shutil.which("node")
-    assert found, "this test needs node: apt-get install nodejs"
+    if found is None:
+        cannot("Node.js is not installed: apt install nodejs")
     return [found, str(HERE / "kernel_program.mjs"), str(LIBRARIES / "kernel.wasm")]
 
 
 def emulated_arm(folder: Path) -> list[str]:
     """A 64-bit ARM processor in qemu."""
     found = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-    assert found, "this test needs qemu-aarch64: apt-get install qemu-user"
+    if found is None:
+        cannot("qemu-aarch64 is not installed: apt install qemu-user")
     program, build = folder / "kernel-aarch64", hatch_build()
     flags = [flag for flag in build.FLAGS if not flag.startswith("-W")]
     sources = [str(SOURCE), str(HERE / "kernel_program.c")]
