@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MANY_ADDRESSES = 1024
+_RAW = 2.0  # bytes below TLS for each byte that a seat may send: records of small packets have that much overhead
 # This process, or the system as a whole, can open no more.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -46,6 +47,7 @@ class Gate:
         self._most = limits.max_connections + UNANSWERED_CONNECTIONS
         self._most_of_address = limits.max_connections_per_address + UNANSWERED_CONNECTIONS
         self._openings_per_s = limits.max_connections_per_address
+        self._bytes_per_s = _RAW * limits.bytes_per_s
         self._metrics = metrics
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
@@ -90,6 +92,19 @@ class Gate:
         known.open += 1
         self.open += 1
         return partial(self._gone, known)
+
+    def reading(self) -> Callable[[int], None]:
+        """What is to be called with the size of each piece that is read from one connection.
+
+        It raises ConnectionResetError, which asyncio takes for the other end's doing, where there is too much.
+        """
+        bucket = Bucket(self._bytes_per_s, 8 * self._bytes_per_s, self._clock())
+
+        def count(size: int) -> None:
+            if not bucket.take(size, self._clock()):
+                raise ConnectionResetError("more bytes than allowed")
+
+        return count
 
     def refused(self, reason: str, address: str) -> None:
         """Note that a connection was cut off unanswered."""
@@ -149,7 +164,7 @@ class _Listening(socket.socket):
             # As if the other end had given up before it was accepted, which ends the turn too.
             raise ConnectionAbortedError("too many connections")
         self._turn_is_over = True
-        return _Accepted(connection, over), address
+        return _Accepted(connection, self._gate.reading(), over), address
 
     def close(self) -> None:
         super().close()
@@ -184,18 +199,26 @@ def _spare_descriptor() -> int | None:
 
 
 class _Accepted(socket.socket):
-    """An accepted connection that is read in small pieces, below TLS too, and says when it is closed."""
+    """An accepted connection that is read in small pieces, below TLS too, and says when it is closed.
 
-    def __init__(self, connection: socket.socket, over: Callable[[], None]) -> None:
+    What it counts is a second bound: `Intake` sees what TLS makes of it, and TLS can make nothing of a lot.
+    """
+
+    def __init__(self, connection: socket.socket, count: Callable[[int], None], over: Callable[[], None]) -> None:
         super().__init__(connection.family, connection.type, connection.proto, connection.detach())
+        self._count = count
         self._over: Callable[[], None] | None = over
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        return super().recv(min(bufsize, READ_BYTES), flags)
+        data = super().recv(min(bufsize, READ_BYTES), flags)
+        self._count(len(data))
+        return data
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         size = memoryview(buffer).nbytes
-        return super().recv_into(buffer, min(nbytes or size, size, READ_BYTES), flags)
+        read = super().recv_into(buffer, min(nbytes or size, size, READ_BYTES), flags)
+        self._count(read)
+        return read
 
     def close(self) -> None:
         over, self._over = self._over, None

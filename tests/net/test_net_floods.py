@@ -218,6 +218,17 @@ async def test_an_address_that_opens_connections_over_and_over() -> None:
         assert counted(relay, "cut_off") == 4
 
 
+async def test_bytes_of_which_tls_makes_nothing(tmp_path: Path) -> None:
+    """A client hello of the longest kind, which is buffered until it is whole."""
+    options, _ = secured(True, tmp_path)
+    limits = RelayLimits(bytes_per_s=1000.0, hello_s=1000.0)
+    async with running(clock=FakeClock(), limits=limits, **options) as relay, raw(relay) as attacker:
+        attacker.write(b"\x16\x03\x01\x40\x00\x01\x00\x7f\xff" + bytes(16_380))
+        attacker.write(b"\x16\x03\x01\x40\x00" + bytes(10_000))
+        assert await attacker.until_end() == b""
+        await until(lambda: not relay._gate.open, "it is gone")
+
+
 async def test_addresses_are_forgotten() -> None:
     clock = FakeClock()
     async with running(clock=clock) as relay:
