@@ -133,11 +133,11 @@ def evaluate_command(
     from streaming_encodec.evaluation.clips import load_clips, shifted
     from streaming_encodec.evaluation.data import build_listening_set
     from streaming_encodec.evaluation.judging import PoolJudge
+    from streaming_encodec.evaluation.marks import marks
     from streaming_encodec.evaluation.metrics import MetricOptions, make_metrics
     from streaming_encodec.evaluation.report import as_json as report_json
     from streaming_encodec.evaluation.report import (
         as_markdown,
-        marks,
         marks_table,
         rows_tables,
         signals_table,

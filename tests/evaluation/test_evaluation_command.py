@@ -21,8 +21,9 @@ from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
 from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.equal_quality import equal_qualities, equal_rate
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
+from streaming_encodec.evaluation.marks import marks
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
-from streaming_encodec.evaluation.report import as_markdown, marks, rows_tables
+from streaming_encodec.evaluation.report import as_markdown, rows_tables
 from streaming_encodec.evaluation.robustness import SignalResult
 from streaming_encodec.evaluation.runner import (
     MODEL,
@@ -287,6 +288,23 @@ def test_marks(coded: float, met: bool) -> None:
         "PESQ-WB above Opus at 6 kbps": False,
         "WER at 1.5 kbps at most twice the original's plus 5 points": met,
     }
+
+
+@pytest.mark.parametrize(("dnsmos", "low", "high", "buzz", "met"), [
+    (2.9, 6.0, 5.0, 1.9, [True, True, True]),
+    (2.89, 6.0, 5.5, 2.1, [False, False, False]),
+])  # fmt: skip
+def test_marks_that_no_loss_imitates(dnsmos: float, low: float, high: float, buzz: float, met: list[bool]) -> None:
+    metrics = make_metrics(["lsd", "modulation"])
+    rows = [
+        row(MODEL, 6.0, dnsmos_overall=dnsmos, lsd_0_4khz=low, lsd_4_8khz=6.0, modulation_4_8khz_x3=1.0),
+        row(MODEL, 12.0, lsd_0_4khz=high, lsd_4_8khz=5.0, **{"modulation_8_11.5khz_x1": buzz}),
+        dataclasses.replace(row(MODEL, 6.0, modulation_4_8khz_x3=9.0), loss=0.1),
+        row(OPUS, 9.0, dnsmos_overall=2.9),
+    ]
+    found = [mark for mark in marks(metrics, Evaluation(rows)) if "Opus at 6" not in mark.what and mark.met is not None]
+    assert [mark.met for mark in found] == met
+    assert found[2].detail == f"{buzz:.1f} dB, 8–11.5 kHz at 75 Hz, 12 kbps"
 
 
 @pytest.mark.parametrize(

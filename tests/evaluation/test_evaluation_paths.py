@@ -132,6 +132,8 @@ def test_a_long_gap_ends_in_the_receivers_noise_and_a_lost_beginning_is_silent()
     assert np.isfinite(holed).all()
     level, gap = (float(np.sqrt(np.mean(sound[45 * 320 : 59 * 320] ** 2))) for sound in (whole, holed))
     assert gap < level / 2
+    before, first = (float(np.std(holed[frame * 320 : (frame + 1) * 320])) for frame in (29, 30))
+    assert first > before / 3, "the first frame of a gap is the last one again"
 
 
 def test_border_ratio_is_one_for_noise_and_tells_clicks() -> None:
