@@ -115,6 +115,11 @@ def tables(result: Result) -> Iterator[Table]:
                 if "one frame" in row["name"]
             ],
         )
+        yield Table(
+            f"{title}: the same with cold caches, 96 MB read before each frame",
+            ["engine", "p50 ms", "p99 ms", "max ms", "of warm"],
+            [_cold(row, model["live"]) for row in model["cold"]],
+        )
         if model["pool"]:
             single = {row["engine"]: row["p50_ms"] for row in model["live"] if row["frames"] == 1}
             yield Table(
@@ -181,6 +186,12 @@ def _live(name: str, row: Result, frame_ms: float, stock: float | None) -> list[
         str(row["missed_deadlines"]),
         faster,
     ]
+
+
+def _cold(row: Result, live: list[Result]) -> list[str]:
+    warm = next((w["p50_ms"] for w in live if w["engine"] == row["engine"] and w["frames"] == 1), None)
+    times = [f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms", "max_ms")]
+    return [row["engine"], *times, "" if warm is None else f"{row['p50_ms'] / warm:.2f}"]
 
 
 def _pool(row: Result, single: dict[str, float]) -> list[str]:

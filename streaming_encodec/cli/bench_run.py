@@ -61,6 +61,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
     for engine in engines:
         for frames in plan.frames:
             cases["live", engine.name, frames] = LiveCase(model, engine, kbps, frames)
+        cases["cold", engine.name] = LiveCase(model, engine, kbps, frames=1, cold=True)
         for streams in plan.streams:
             cases["pool", engine.name, streams] = PoolCase(model, engine, kbps, streams)
         if plan.offline_seconds and engine.name != "onnx-int8":
@@ -83,6 +84,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "not_installed": missing,
         "live": [_row(t, engine=k[1], frames=k[2]) for k, t in timings.items() if k[0] == "live"],
+        "cold": [_row(t, engine=k[1]) for k, t in timings.items() if k[0] == "cold"],
         "pool": [_pool_row(t, k[1], k[2]) for k, t in timings.items() if k[0] == "pool"],
         "offline": [_offline_row(t, k[1]) for k, t in timings.items() if k[0] == "offline"],
         "peers": [_row(t, name=k[1]) for k, t in timings.items() if k[0] == "peer"],

@@ -118,21 +118,31 @@ def alone() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class LiveCase:
-    """One stream both ways: samples to codes to samples, ``frames`` frames a step."""
+_EVICTED_BYTES = 96 << 20
+"""Read before a step, they leave nothing of the one before in any cache that one core has."""
 
-    def __init__(self, model: EncodecModel, engine: Engine, kbps: float, frames: int) -> None:
+
+class LiveCase:
+    """One stream both ways: samples to codes to samples, ``frames`` frames a step.
+
+    ``cold``: other memory is read before each step, as by the rest of a call between two frames.
+    """
+
+    def __init__(self, model: EncodecModel, engine: Engine, kbps: float, frames: int, cold: bool = False) -> None:
         config = model.config
         self._encoder = StreamingEncoder(model, kbps, engine=engine, frames_per_step=frames)
         self._decoder = StreamingDecoder(model, engine=engine, frames_per_step=frames)
         self._pcm = noise(config.audio_channels, frames * config.hop_length)
         self._codes: Any = None
+        self._other_memory = np.ones(_EVICTED_BYTES // 8) if cold else None
         self.audio_ms = frames * config.frame_ms
         self._encoder.warm_up()
         self._decoder.warm_up(self._encoder.num_codebooks)
 
     def step(self) -> Sequence[Callable[[], object]]:
         """Encode, decode."""
+        if self._other_memory is not None:
+            self._other_memory.sum()
         return self._encode, self._decode
 
     def _encode(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streaming_encodec.engines.kernel.library import why_missing
 from streaming_encodec.errors import StreamError
 
 _LIMIT_S = 120
@@ -36,6 +37,19 @@ from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
 encoder, decoder = OrtEncoder(sys.argv[1]), OrtDecoder(sys.argv[1])
 decoder.push(encoder.push(np.zeros((encoder.config["channels"], encoder.config["hop_length"]), np.float32)))
 """
+
+_KERNEL_ALONE = """
+import numpy as np
+from pathlib import Path
+from streaming_encodec.engines.kernel.codec import KernelCodec
+codec = KernelCodec.from_folder(Path(sys.argv[1]))
+frame = np.zeros((1, codec.config.hop_length, codec.config.audio_channels), np.float32)
+latent, _ = codec.encoder.step(frame, np.zeros((1, codec.encoder.state_floats), np.float32))
+codes = codec.search(latent[0], codec.config.num_quantizers)
+codec.decoder.step(codec.lookup(codes)[None], np.zeros((1, codec.decoder.state_floats), np.float32))
+"""
+
+_NUMPY_ONLY = "import numpy\n"
 
 _TORCH_ONLY = "import torch\n"
 
@@ -71,11 +85,14 @@ def measure_start_up(
     Raises:
         StreamError: such a process fails; the message holds its last line.
     """
+    kernel = [("encoder and decoder, kernel's", _KERNEL_ALONE, [str(model_folder)])] if why_missing() is None else []
     ways = [
+        ("numpy's import alone", _NUMPY_ONLY, []),
         ("torch's import alone", _TORCH_ONLY, []),
         ("encoder and decoder, eager", _WITH_TORCH, [str(model_folder), "eager"]),
         ("encoder and decoder, fused", _WITH_TORCH, [str(model_folder), "fused"]),
         ("encoder and decoder, onnx", _WITH_TORCH, [str(model_folder), "onnx"]),
+        *kernel,
         ("encoder and decoder, exported", _BOTH_ALONE, [str(export_folder)]),
         ("receiver, exported", _RECEIVER_ALONE, [str(export_folder)]),
     ]

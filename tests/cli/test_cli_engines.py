@@ -49,6 +49,7 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
     for row in rows.values():
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
         assert row["rtf"] == pytest.approx(row["p50_ms"] / row["audio_ms"], rel=0.01)
+    assert [row["engine"] for row in model["cold"]] == [engine for engine in ENGINES if engine != "auto"]
     assert {row["streams"] for row in model["pool"]} == {2}
     assert all(row["encode_x"] > 0 and row["decode_x"] > 0 for row in model["offline"])
     assert {"transformers, one frame a call", "transformers, whole file"} <= {p["name"] for p in model["peers"]}

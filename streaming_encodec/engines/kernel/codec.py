@@ -6,6 +6,8 @@ its head says. Bits depend neither on the batch, nor on how many inputs go in at
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +23,8 @@ from streaming_encodec.engines.kernel.image import (
     make_image,
 )
 from streaming_encodec.engines.kernel.library import Library, load_library
+from streaming_encodec.engines.kernel.weights import FolderWeights
+from streaming_encodec.errors import StreamError
 from streaming_encodec.model.config import EncodecConfig
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -67,6 +71,19 @@ class KernelCodec:
         """
         library = library or load_library()  # before the work
         return cls(config, make_image(config, weights, half), library)
+
+    @classmethod
+    def from_folder(cls, folder: Path, half: bool = False, library: Library | None = None) -> KernelCodec:
+        """Of a folder in Hugging Face layout; ``half`` as above.
+
+        Raises:
+            MissingExtraError, CheckpointError: as above. StreamError: the model does not stream by samples.
+        """
+        config = EncodecConfig.from_json(folder / "config.json")
+        if not config.streams_by_sample or config.pad_mode == "circular":
+            raise StreamError(f"the model in {folder} does not stream by samples")
+        with closing(FolderWeights(folder / "model.safetensors")) as weights:
+            return cls.from_weights(config, weights, half, library)
 
     def search(self, latent: Floats, num_codebooks: int) -> Codes:
         """``latent`` [rows, D] → codes [rows, num_codebooks]."""
