@@ -36,8 +36,15 @@ class EcdcWriter:
     and is a valid file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], model: str, num_codebooks: int, layout: EcdcLayout) -> None:
-        self._model = model
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: str,
+        num_codebooks: int,
+        layout: EcdcLayout,
+        arithmetic: str | None = None,
+    ) -> None:
+        self._model, self._arithmetic = model, arithmetic
         self._num_codebooks = num_codebooks
         self._layout = layout
         self._packer = EcdcPacker(num_codebooks, layout)
@@ -79,7 +86,7 @@ class EcdcWriter:
         try:
             self._spool.seek(0)
             with self._target.temporary.open("wb") as out:
-                out.write(EcdcHeader(self._model, samples, self._num_codebooks).to_bytes())
+                out.write(EcdcHeader(self._model, samples, self._num_codebooks, self._arithmetic).to_bytes())
                 shutil.copyfileobj(self._spool, out)
                 size = out.tell()
             self._spool.close()

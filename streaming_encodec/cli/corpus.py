@@ -75,7 +75,7 @@ def command(
     loaded = load_model(model)
     layout = layout_of(loaded.config)
     kbps = bandwidth_of(loaded, bandwidth)
-    find_engine(engine, loaded.model)
+    arithmetic = find_engine(engine, loaded.model).arithmetic or "layers"
     results = []
     with FolderLock(target):
         todo = [job for job in everything if again or not is_whole_ecdc(job.target, layout)]
@@ -93,6 +93,7 @@ def command(
                 "files": len(results) - len(failed),
                 "already_there": len(everything) - len(todo),
                 "skipped": [str(path) for path in skipped],
+                "arithmetic": arithmetic,
                 "seconds": seconds,
                 "bytes": sum(done.size for done in results),
                 "failed": {str(done.job.source): done.error for done in failed},
@@ -208,7 +209,9 @@ class _Worker:
         samples = 0
         with (
             AudioReader(job.source, config.sampling_rate, config.audio_channels) as reader,
-            EcdcWriter(job.target, self.loaded.name, encoder.num_codebooks, layout_of(config)) as writer,
+            EcdcWriter(
+                job.target, self.loaded.name, encoder.num_codebooks, layout_of(config), self.engine.arithmetic
+            ) as writer,
         ):
             for block in reader:
                 samples += block.shape[1]

@@ -45,7 +45,7 @@ def doctor_command(
         raise typer.BadParameter("which relay? give --url", param_hint="--ca")
     tls = None if url is None else tls_of(ca, url)
     use_threads(threads)
-    findings = [*look_at_sound(), *_look(lambda: look_at_speed(model, engine), "speed")]
+    findings = [*look_at_sound(), look_at_kernel(), *_look(lambda: look_at_speed(model, engine), "speed")]
     if url is not None:
         findings += _look(lambda: look_at_relay(url, tls), "relay")
     if as_json:
@@ -91,6 +91,18 @@ def look_at_sound() -> list[Finding]:
         resampled = "" if rate == 24_000 else ", resampled to 24000 Hz (about 1 ms)"
         findings.append(Finding(name, "ok", f"{device.name} at {rate} Hz, {channels} channels{resampled}"))
     return findings
+
+
+def look_at_kernel() -> Finding:
+    """Whether the codec's own library runs here; without it, a slower engine does."""
+    from streaming_encodec.engines.kernel.library import load_library, why_missing
+
+    reason = why_missing()
+    if reason is not None:
+        return Finding(
+            "kernel", "poor", "missing: calls take more of a core, and codes differ between machines", reason
+        )
+    return Finding("kernel", "ok", load_library().name)
 
 
 def look_at_speed(model: str, engine: str) -> list[Finding]:

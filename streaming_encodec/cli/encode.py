@@ -23,6 +23,7 @@ from streaming_encodec.cli.options import (
 if TYPE_CHECKING:
     from streaming_encodec.audio.ecdc_file import EcdcWriter
     from streaming_encodec.audio.files import AudioReader
+    from streaming_encodec.streaming.engine import Engine
 
 # A file is in no hurry: many frames through the network at once cost a fraction of one at a time.
 FRAMES_PER_STEP = 75
@@ -45,6 +46,7 @@ def command(
     from streaming_encodec.audio.ecdc_file import EcdcWriter
     from streaming_encodec.audio.files import AudioReader
     from streaming_encodec.audio.targets import check_target
+    from streaming_encodec.streaming.engine import find_engine
 
     check_target(target, [".ecdc"], [source])  # what is wrong is told before a model is loaded
     with AudioReader(source):
@@ -53,13 +55,15 @@ def command(
     loaded = load_model(model)
     config = loaded.config
     kbps = bandwidth_of(loaded, bandwidth)
+    computing = find_engine(file_engine(engine, threads), loaded.model) if config.streams_by_sample else None
+    arithmetic = computing.arithmetic if computing else None
     books = config.num_codebooks_for(kbps)
     with (
         AudioReader(source, config.sampling_rate, config.audio_channels) as reader,
-        EcdcWriter(target, loaded.name, books, layout_of(config)) as writer,
+        EcdcWriter(target, loaded.name, books, layout_of(config), arithmetic) as writer,
         Interrupt() as interrupt,
     ):
-        samples = _encode(loaded, kbps, file_engine(engine, threads), reader, writer, interrupt)
+        samples = _encode(loaded, kbps, computing, reader, writer, interrupt)
         size = writer.close(samples)
     seconds = samples / config.sampling_rate
     facts = {
@@ -72,6 +76,7 @@ def command(
         "seconds": seconds,
         "num_codebooks": books,
         "bandwidth_kbps": config.bandwidth_for(books),
+        "arithmetic": arithmetic or "layers",
         "bytes": size,
         "interrupted": interrupt.requested,
     }
@@ -93,9 +98,17 @@ def command(
 
 
 def _encode(
-    loaded: LoadedModel, kbps: float, engine: str, reader: AudioReader, writer: EcdcWriter, interrupt: Interrupt
+    loaded: LoadedModel,
+    kbps: float,
+    engine: Engine | None,
+    reader: AudioReader,
+    writer: EcdcWriter,
+    interrupt: Interrupt,
 ) -> int:
-    """Encode all that the reader has, or until an interrupt; return the number of samples."""
+    """Encode all that the reader has, or until an interrupt; return the number of samples.
+
+    Without an engine for a model of segments, which has none.
+    """
     from streaming_encodec.cli.codec import no_sound
     from streaming_encodec.streaming import Segment, SegmentEncoder, StreamingEncoder
 
@@ -106,7 +119,7 @@ def _encode(
             writer.push_segment(segment.codes, None if segment.scale is None else float(segment.scale[0]))
 
     with progress("encoding", reader.samples) as advance:
-        if loaded.config.streams_by_sample:
+        if engine is not None:
             encoder = StreamingEncoder(loaded.model, kbps, "exact", frames_per_step=FRAMES_PER_STEP, engine=engine)
             encoder.push(no_sound(loaded))  # so that even an empty file's flush gives numpy
             for block in reader:

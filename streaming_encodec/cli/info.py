@@ -69,6 +69,7 @@ def _ecdc(file: Path) -> dict[str, Any]:
         "model": header.model,
         "samples": header.samples,
         "num_codebooks": header.num_codebooks,
+        "arithmetic": header.arithmetic or "layers, or not said",
         "bytes": file.stat().st_size,
     }
     # The header names the model, not its rate; the published names carry it.

@@ -51,6 +51,11 @@ class Engine:
         self.model = model
         self._make_quantizer, self._make_stepper = make_quantizer, make_stepper
 
+    @property
+    def arithmetic(self) -> str | None:
+        """Which arithmetic makes its codes, for files to say; None for the layers' own."""
+        return None if self.name == "eager" else self.name
+
     @cached_property
     def fingerprint(self) -> str:
         """Of its model: what states of streams are known by. Read from all weights, so kept."""

@@ -3,7 +3,8 @@
 Layout (https://github.com/facebookresearch/encodec, `binary.py` and `compress.py`):
 
     "ECDC"  u8 version = 0  u32 length of the JSON, big endian
-    JSON    {"m": model, "al": samples, "nc": codebooks, "lm": false}
+    JSON    {"m": model, "al": samples, "nc": codebooks, "lm": false}; other keys are passed over, and one is ours:
+            "ar": which arithmetic found the codes, such as "kernel-1"; without it, the published layers' own
     then for each segment:
         f32 scale, big endian          only when the model normalizes
         codes, frame after frame, each code in `bits_per_codebook` bits, least significant bit first;
@@ -49,15 +50,19 @@ class EcdcHeader:
         model: name of the model, as `encodec_24khz`.
         samples: length of the audio in samples at the model's rate.
         num_codebooks: codebooks in every frame.
+        arithmetic: which arithmetic found the codes; None for the published layers' own, or where nothing is said.
     """
 
     model: str
     samples: int
     num_codebooks: int
+    arithmetic: str | None = None
 
     def to_bytes(self) -> bytes:
-        """The header as the original writes it: same keys, same order, same spaces."""
-        meta = {"m": self.model, "al": self.samples, "nc": self.num_codebooks, "lm": False}
+        """The header as the original writes it: same keys, same order, same spaces. Then the one that is ours."""
+        meta: dict[str, object] = {"m": self.model, "al": self.samples, "nc": self.num_codebooks, "lm": False}
+        if self.arithmetic is not None:
+            meta["ar"] = self.arithmetic
         text = json.dumps(meta).encode("utf-8")
         return _FIXED.pack(_MAGIC, _VERSION, len(text)) + text
 
@@ -106,7 +111,8 @@ class EcdcHeader:
                 "this .ecdc file was packed with a language model, which only the machine that wrote it can "
                 "be trusted to undo; pack it again without (`encodec` without --lm)"
             )
-        return cls(name, whole_samples, whole_books)
+        arithmetic = meta.get("ar")
+        return cls(name, whole_samples, whole_books, arithmetic if isinstance(arithmetic, str) else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
     text = report.read_text()
     assert text.startswith("# Mine\n")
     assert text.endswith("kept\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert "| onnx |" in text
     assert "<svg" in picture.read_text()
 
@@ -138,6 +138,7 @@ def test_corpus_encodes_as_encode_does(run: Run, mono_model: Path, speech: Path,
     assert first.code == 1
     assert "broken.wav" in first.err
     assert first.json["files"] == 2
+    assert first.json["arithmetic"] == "kernel-1"
     assert list(first.json["failed"]) == [str(sounds / "broken.wav")]
     run("encode", sounds / "one.wav", tmp_path / "alone.ecdc", "-m", mono_model)
     assert (out / "one.ecdc").read_bytes() == (tmp_path / "alone.ecdc").read_bytes()

@@ -10,6 +10,7 @@ import torch
 from cli_kit import CLIP, Run, noise
 from original_encodec import save_th, small_original
 
+from streaming_encodec.audio.ecdc_file import read_ecdc_header
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.net.formats import stream_format
 
@@ -94,7 +95,7 @@ def test_encode_and_decode(run: Run, mono_model: Path, speech: Path, tmp_path: P
     facts = run("encode", speech, ecdc, "-m", mono_model, "-b", 6, "--json").json
     assert facts["bytes"] == ecdc.stat().st_size
     assert facts["model"] == "small-24khz"
-    header = len('{"m": "small-24khz", "al": 40001, "nc": 8, "lm": false}') + 9
+    header = len('{"m": "small-24khz", "al": 40001, "nc": 8, "lm": false, "ar": "kernel-1"}') + 9
     assert facts["bytes"] == header + 126 * 10
     facts = run("decode", ecdc, out, "-m", mono_model, "--json").json
     assert facts["samples"] == 40_001
@@ -104,6 +105,20 @@ def test_encode_and_decode(run: Run, mono_model: Path, speech: Path, tmp_path: P
     # A tie between two codes may fall otherwise in another block shape: most samples, not all.
     close = np.isclose(sound_of(out), want.clip(-1, 1), atol=2e-4)
     assert close.mean() > 0.9
+
+
+def test_a_file_says_whose_arithmetic_found_its_codes(
+    run: Run, mono_model: Path, segment_model: Path, speech: Path, tmp_path: Path
+) -> None:
+    ecdc = tmp_path / "a.ecdc"
+    for engine, said in (("auto", "kernel-1"), ("onnx", "onnx"), ("eager", None)):
+        facts = run("encode", speech, ecdc, "-m", mono_model, "--engine", engine, "--json").json
+        assert facts["arithmetic"] == (said or "layers")
+        assert read_ecdc_header(ecdc).arithmetic == said
+        assert run("info", ecdc, "--json").json["arithmetic"].startswith(said or "layers")
+    stereo = noise(tmp_path / "in.wav", 60_000, 48_000, 2)
+    run("encode", stereo, ecdc, "-m", segment_model)
+    assert read_ecdc_header(ecdc).arithmetic is None
 
 
 def test_encode_and_decode_by_segments(run: Run, segment_model: Path, tmp_path: Path) -> None:

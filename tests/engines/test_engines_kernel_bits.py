@@ -11,7 +11,7 @@ from streaming_encodec.engines.kernel.codec import ARITHMETIC
 from streaming_encodec.engines.kernel.library import load_library
 from streaming_encodec.engines.kernel.self_test import EXPECTED, result
 
-MINUTE = "?"
+MINUTE = "eba0a64f157386d5c27ce92b307d673e5118d51f088a30d7f7ce0580f0cb5c62"
 """Of a minute of speech by the bundled model. Another model or another arithmetic has another."""
 
 
@@ -28,12 +28,18 @@ def test_every_library_of_this_machine_passes_the_self_test() -> None:
 
 
 @pytest.mark.slow
-def test_a_minute_of_speech_is_the_same_bits_everywhere(tmp_path: Path) -> None:
+def test_a_minute_of_speech_is_the_same_bits_here_in_plain_c_and_in_node() -> None:
     speech, best = Speech(60), load_library()
     found = {
         best.name: digest(speech.here(best)),
         "plain": digest(speech.here(load_library(plain=True))),
         "node": digest(speech.elsewhere(node(), best)),
-        "emulated ARM": digest(speech.elsewhere(emulated_arm(tmp_path), best)),
     }
     assert set(found.values()) == {MINUTE}, found
+
+
+@pytest.mark.slow
+def test_seconds_of_speech_are_the_same_bits_on_an_emulated_arm(tmp_path: Path) -> None:
+    """An emulated processor takes half an hour for the minute, which gave the same hash too."""
+    speech, best = Speech(4), load_library()
+    assert digest(speech.elsewhere(emulated_arm(tmp_path), best)) == digest(speech.here(best))

@@ -15,6 +15,7 @@ from engines.kernel_kit import ROOT
 from strategies import random_model, small_config
 
 import streaming_encodec as se
+from streaming_encodec.cli.doctor import look_at_kernel
 from streaming_encodec.engines import make_engine, make_live_engine
 from streaming_encodec.engines.kernel import library, self_test
 from streaming_encodec.errors import MissingExtraError
@@ -42,8 +43,14 @@ def says(reason: str) -> None:
     assert reason in (library.why_missing() or "")
     with pytest.raises(MissingExtraError, match=reason):
         make_engine("kernel", model())
+    assert look_at_kernel().verdict == "poor"
+    assert reason in look_at_kernel().cure
     assert make_engine("auto", model()).name == "onnx"
     assert make_live_engine("auto", model()).name == "onnx-int8"
+
+
+def test_doctor_says_which_library_runs(installed: Path) -> None:
+    assert look_at_kernel().details == library.load_library().name
 
 
 def test_a_package_that_was_built_without_it(installed: Path) -> None:

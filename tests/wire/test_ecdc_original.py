@@ -1,5 +1,6 @@
 """`.ecdc` against the original package, in both directions, byte for byte."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from streaming_encodec.streaming import (
     StreamingDecoder,
     StreamingEncoder,
 )
+from streaming_encodec.wire.ecdc import EcdcHeader
 
 # Ours folds the weight norm once; the original computes it anew at each call.
 ATOL = 1e-9
@@ -102,6 +104,18 @@ def test_each_reads_what_the_other_wrote(pair: Pair, samples: int, tmp_path: Pat
     assert from_theirs.shape == from_ours.shape == tuple(sound.shape)
     np.testing.assert_allclose(from_theirs, oracle.decompress(pair.original, theirs).numpy(), atol=ATOL)
     np.testing.assert_allclose(from_theirs, from_ours, atol=ATOL)
+
+
+def test_the_original_passes_over_what_is_said_of_the_arithmetic(pair: Pair, tmp_path: Path) -> None:
+    sound = pair.sound(24_001)
+    plain = pair.write(sound, 6.0, tmp_path / "plain.ecdc")
+    header = read_ecdc_header(tmp_path / "plain.ecdc")
+    said = replace(header, arithmetic="kernel-1").to_bytes()
+    data = said + plain[len(header.to_bytes()) :]
+    assert EcdcHeader.parse(data) == (replace(header, arithmetic="kernel-1"), len(said))
+    want = oracle.decompress(pair.original, plain).numpy()
+    assert np.array_equal(oracle.decompress(pair.original, data).numpy(), want)
+    assert np.array_equal(pair.read(data, tmp_path / "said.ecdc"), pair.read(plain, tmp_path / "plain.ecdc"))
 
 
 def test_a_length_that_the_original_cannot_read_back(pair: Pair, tmp_path: Path) -> None:

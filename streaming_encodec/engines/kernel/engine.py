@@ -49,7 +49,7 @@ class KernelEngine(Engine):
 
     @property
     def arithmetic(self) -> str:
-        """Names the bits that it gives."""
+        """Names the bits that it gives, the same on every machine."""
         return self.codec.arithmetic
 
     def _make_stepper_of(self, stack: StreamableStack) -> Stepper:

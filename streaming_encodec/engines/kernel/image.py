@@ -258,9 +258,10 @@ class _Writer:
 
     def __init__(self, begin: int, shapes: list[tuple[int, int]], half: bool) -> None:
         self._shapes, self._half = shapes, half
-        most = begin + sum(_whole(outputs) * (inputs + 1) for inputs, outputs in shapes)
+        most = begin + sum(_whole(outputs) * (inputs + 1) for inputs, outputs in shapes) + _LANES * len(shapes)
         # Pages that are never written to are never there.
         self.memory: Floats = _aligned(most)
+        self.memory[:begin] = 0
         self.end = begin
         self.table: list[tuple[int, ...]] = []
         self.is_rounded = False
@@ -285,8 +286,10 @@ class _Writer:
             halves = self._halves(matrix)
             form, values = (PANELS, matrix) if halves is None else (HALF_PANELS, halves)
             dtype = np.float32 if halves is None else np.float16
-            words = inputs * width * np.dtype(dtype).itemsize // 4
-            panels = self.memory[at : at + words].view(dtype).reshape(width // _LANES, inputs, _LANES)
+            used = inputs * width * np.dtype(dtype).itemsize // 4
+            words = _whole(used)
+            self.memory[at + used : at + words] = 0
+            panels = self.memory[at : at + used].view(dtype).reshape(width // _LANES, inputs, _LANES)
             whole, rest = divmod(outputs, _LANES)
             panels[:whole] = values[:, : whole * _LANES].reshape(inputs, whole, _LANES).transpose(1, 0, 2)
             if rest:

@@ -93,6 +93,8 @@ def _read_head(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     if not isinstance(head, dict):
         raise TypeError("the head is no JSON object")
     head.pop("__metadata__", None)
+    if 8 + size + max((entry["data_offsets"][1] for entry in head.values()), default=0) > file.seek(0, 2):
+        raise ValueError("it ends before its last tensor")
     return 8 + size, head
 
 
