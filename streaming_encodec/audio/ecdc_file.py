@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.audio.atomic import AtomicPath, not_written
+from streaming_encodec.audio.source import ByteSource, unreadable
+from streaming_encodec.audio.standard import is_standard, standard_output
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.wire.ecdc import (
     MAX_HEADER_BYTES,
@@ -49,8 +51,10 @@ class EcdcWriter:
         self._layout = layout
         self._packer = EcdcPacker(num_codebooks, layout)
         self._frames = 0
-        self._target = AtomicPath(path)
-        folder = str(self._target.path.parent)
+        self._path = Path(path)
+        # To standard output nothing can be written before the length is known either.
+        self._target = None if is_standard(path) else AtomicPath(path)
+        folder = None if self._target is None else str(self._target.path.parent)
         self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=folder)  # noqa: SIM115
         if layout.segment_samples is None:
             self._packer.begin()
@@ -84,28 +88,40 @@ class EcdcWriter:
         if self._layout.segment_samples is None:
             self._keep(self._packer.end())
         try:
+            size = self._spool.tell()
             self._spool.seek(0)
-            with self._target.temporary.open("wb") as out:
-                out.write(EcdcHeader(self._model, samples, self._num_codebooks, self._arithmetic).to_bytes())
-                shutil.copyfileobj(self._spool, out)
-                size = out.tell()
+            header = EcdcHeader(self._model, samples, self._num_codebooks, self._arithmetic).to_bytes()
+            if self._target is None:
+                self._copy(header, standard_output())
+            else:
+                with self._target.temporary.open("wb") as out:
+                    self._copy(header, out)
             self._spool.close()
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise not_written(self._target.wanted, error) from error
-        self._target.commit()
-        return size
+            raise not_written(self._path, error) from error
+        if self._target is not None:
+            self._target.commit()
+        return len(header) + size
+
+    def _copy(self, header: bytes, out: BinaryIO) -> None:
+        out.write(header)
+        shutil.copyfileobj(self._spool, out)
+        out.flush()
 
     def discard(self) -> None:
         """Leave nothing behind; does nothing after `close`."""
         with contextlib.suppress(OSError):  # of a full disk, told already
             self._spool.close()
-        self._target.discard()
+        if self._target is not None:
+            self._target.discard()
 
     def _keep(self, data: bytes) -> None:
         try:
             self._spool.write(data)
         except OSError as error:
-            raise not_written(self._target.wanted, error) from error
+            raise not_written(self._path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -116,22 +132,87 @@ class EcdcWriter:
         self.discard()
 
 
+class EcdcReader:
+    """A `.ecdc` file read once from its beginning to its end, so that it may be a pipe; `-` is standard input.
+
+    Attributes:
+        header: what the file says of itself.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | ByteSource) -> None:
+        """
+        Args:
+            path: the file, or one that is open; it is closed with the reader.
+
+        Raises:
+            FileFormatError: missing or damaged.
+        """
+        self._source = path if isinstance(path, ByteSource) else ByteSource(path)
+        self._path = self._source.path
+        try:
+            self.header = self._read_header()
+        except BaseException:
+            self._source.close()
+            raise
+
+    def blocks(self, layout: EcdcLayout) -> Iterator[EcdcBlock]:
+        """The codes, in constant memory.
+
+        Raises:
+            FileFormatError: damaged, cut off, or not of this layout.
+        """
+        parser = EcdcParser(lambda _: layout)
+        try:
+            yield from parser.feed(self._taken)
+            while data := self._source.file.read(_READ_BYTES):
+                yield from parser.feed(data)
+            parser.finish()
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{self._path}: {error}") from None
+
+    def size(self) -> int:
+        """Of the file in bytes. Nothing is left to be read then."""
+        size = len(self._taken)
+        while data := self._source.file.read(1 << 20):
+            size += len(data)
+        return size
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_header(self) -> EcdcHeader:
+        self._taken = b""
+        try:
+            while len(self._taken) < MAX_HEADER_BYTES and (data := self._source.file.read(_READ_BYTES)):
+                self._taken += data
+                parsed = EcdcHeader.parse(self._taken)
+                if parsed is not None:
+                    return parsed[0]
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        except FileFormatError as error:
+            raise FileFormatError(f"{self._path}: {error}") from None
+        raise FileFormatError(f"{self._path}: the .ecdc file ends within its header; it is empty or was cut off")
+
+
 def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
     """Read only the header of a `.ecdc` file.
 
     Raises:
         FileFormatError: missing or damaged.
     """
-    try:
-        with Path(path).open("rb") as file:
-            parsed = EcdcHeader.parse(file.read(MAX_HEADER_BYTES))
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from None
-    if parsed is None:
-        raise FileFormatError(f"{path}: the .ecdc file ends within its header; it is empty or was cut off")
-    return parsed[0]
+    with EcdcReader(path) as reader:
+        return reader.header
 
 
 def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
@@ -157,13 +238,5 @@ def read_ecdc(path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], Ec
     Raises:
         FileFormatError: missing, damaged, cut off, or not of this layout.
     """
-    parser = EcdcParser(layout_of)
-    try:
-        with Path(path).open("rb") as file:
-            while data := file.read(_READ_BYTES):
-                yield from parser.feed(data)
-        parser.finish()
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror}; check the name") from error
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from None
+    with EcdcReader(path) as reader:
+        yield from reader.blocks(layout_of(reader.header))

@@ -71,14 +71,15 @@ class AudioReader:
     Attributes:
         notes: what the user should know of the file, such as bytes that are no sound.
         samples_read: of the file, at its own rate, so far.
+        is_live: it is read while it comes, and may have to be waited for.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], sample_rate: int | None = None, channels: int | None = None
+        self, path: str | os.PathLike[str] | ByteSource, sample_rate: int | None = None, channels: int | None = None
     ) -> None:
         """
         Args:
-            path: the file.
+            path: the file, or one that is open; it is closed with the reader.
             sample_rate: rate to resample to, `None` for the file's own.
             channels: number of channels to mix to, `None` for the file's own.
 
@@ -87,9 +88,10 @@ class AudioReader:
         """
         self.notes: list[str] = []
         self.samples_read = 0
-        self._path = Path(path)
+        self.is_live = False
+        self._source = path if isinstance(path, ByteSource) else ByteSource(path)
+        self._path = Path(self._source.path)
         self._pieces: list[_Piece] = []
-        self._source = ByteSource(path)
         try:
             self._find()
             self._describe()
@@ -97,10 +99,12 @@ class AudioReader:
         except FileFormatError as error:
             self.close()
             said = str(error)
-            raise error if said.startswith(f"{path}: ") else FileFormatError(f"{path}: {said}") from error.__cause__
+            if said.startswith(f"{self._path}: "):
+                raise
+            raise FileFormatError(f"{self._path}: {said}") from error.__cause__
         except OSError as error:
             self.close()
-            raise unreadable(path, error) from error
+            raise unreadable(self._path, error) from error
         except BaseException:
             self.close()
             raise
@@ -187,6 +191,7 @@ class AudioReader:
             live = live_sound(self._source)
             if not isinstance(live, bytes):
                 raw, stream, samples = live
+                self.is_live = True
                 self._pieces = [_Piece(stream, None, raw, samples)]
                 return
             taken = live

@@ -1,9 +1,9 @@
 """Where bytes are read from: a file, or a pipe, a FIFO or standard input, which give each byte once."""
 
+import io
 import os
 import shutil
 import struct
-import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -12,10 +12,8 @@ from streaming_encodec.audio.chunks import au_format, find_au, find_chunks, kind
 from streaming_encodec.audio.mp3_frames import before_tags, find_mp3, skip_tags
 from streaming_encodec.audio.ogg_pages import find_flac, find_ogg
 from streaming_encodec.audio.parts import Findings, Part, RawFormat, Stream, read_at
+from streaming_encodec.audio.standard import is_standard, standard_input
 from streaming_encodec.errors import FileFormatError
-
-STANDARD = "-"
-"""The name of standard input, and where one writes, of standard output."""
 
 _MAX_HEADER_BYTES = 1 << 20
 _UNKNOWN_BYTES = 0x7FFF_0000
@@ -30,13 +28,29 @@ class ByteSource:
             FileFormatError: it is missing, or may not be read.
         """
         self.path = path
-        self._is_standard = os.fspath(path) == STANDARD
+        self._is_standard = is_standard(path)
         try:
-            self.file = _standard_input() if self._is_standard else _opened(Path(path))
+            self.file = standard_input() if self._is_standard else Path(path).open("rb")  # noqa: SIM115
             # Standard input may be a file that somebody has read from already: it goes on from there.
             self.seekable = self.file.seekable() and self.file.tell() == 0
         except OSError as error:
             raise unreadable(path, error) from error
+
+    def begins_with(self, magic: bytes) -> bool:
+        """Whether these are its first bytes; they are read again. Of a pipe only what has come by now is seen.
+
+        Raises:
+            FileFormatError: it cannot be read.
+        """
+        try:
+            if not self.seekable and isinstance(self.file, io.BufferedReader):
+                return self.file.peek(len(magic))[: len(magic)] == magic
+            file = self.whole()
+            head = file.read(len(magic))
+            file.seek(0)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        return head == magic
 
     def whole(self, taken: bytes = b"") -> BinaryIO:
         """All of it as a file in which one can go back: a pipe is kept in a temporary file first.
@@ -142,15 +156,3 @@ def live_sound(source: ByteSource) -> tuple[RawFormat, Stream, int | None] | byt
 def _live(source: ByteSource, raw: RawFormat, size: int | None) -> tuple[RawFormat, Stream, int | None]:
     samples = None if size is None else size // raw.sample_bytes
     return raw, Stream(source.file, None if samples is None else samples * raw.sample_bytes), samples
-
-
-def _opened(path: Path) -> BinaryIO:
-    return path.open("rb")
-
-
-def _standard_input() -> BinaryIO:
-    if sys.stdin is None:
-        raise OSError(None, "there is no standard input")
-    if sys.stdin.isatty():
-        raise OSError(None, "standard input is the terminal; send a file into it (| or <)")
-    return sys.stdin.buffer

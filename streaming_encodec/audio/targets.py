@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from streaming_encodec.audio.atomic import check_writable, may
+from streaming_encodec.audio.atomic import check_writable, may, not_written
+from streaming_encodec.audio.standard import is_standard, standard_output
 from streaming_encodec.errors import FileFormatError
 
 Name = str | os.PathLike[str]
@@ -14,7 +15,7 @@ def check_target(path: Name, endings: Sequence[str], inputs: Iterable[Name | Non
     """Make sure that a command may write `path`, and that it destroys nothing that the command reads.
 
     Args:
-        path: the file to write.
+        path: the file to write; `-`, standard output, is any kind.
         endings: what its name may end in, such as ``.ecdc``.
         inputs: files and folders that the command reads, by any name; None is passed over.
 
@@ -22,6 +23,9 @@ def check_target(path: Name, endings: Sequence[str], inputs: Iterable[Name | Non
         FileFormatError: an ending of another kind, the name of an input (by whatever path, link or case of
             letters), or a place where no file can be written.
     """
+    if is_standard(path):
+        check_standard()
+        return
     target = Path(path)
     ending = target.suffix.lower()
     if ending not in endings and not target.is_dir():
@@ -29,6 +33,14 @@ def check_target(path: Name, endings: Sequence[str], inputs: Iterable[Name | Non
         raise FileFormatError(f"{path}: {have} is not what is written here; use {' or '.join(endings)}")
     refuse_input(target, inputs)
     check_writable(target)
+
+
+def check_standard() -> None:
+    """Raise FileFormatError where standard output cannot take bytes."""
+    try:
+        standard_output()
+    except OSError as error:
+        raise not_written(Path("-"), error) from error
 
 
 def check_folder(path: Name, inputs: Iterable[Name | None] = ()) -> None:

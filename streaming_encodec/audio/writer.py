@@ -1,15 +1,17 @@
 """Sound files written by blocks, whole on the disk or not at all."""
 
 import os
+import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from streaming_encodec.audio.atomic import AtomicPath, not_written
+from streaming_encodec.audio.standard import is_standard, standard_output
 from streaming_encodec.errors import FileFormatError, StreamError
 
 Pcm = NDArray[np.float32]
@@ -176,6 +178,113 @@ def output_format(path: str | os.PathLike[str]) -> str:
             f"use one of {' '.join(_FORMAT_OF)}"
         )
     return _FORMAT_OF[ending]
+
+
+class PipeWriter:
+    """A WAV on standard output, as it comes; its header says "until the end" in place of the length.
+
+    What `AudioWriter` is for a file: 16 bits a sample, clipped at full scale.
+    """
+
+    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+        """Raises FileFormatError where there is no standard output to write to."""
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.samples = 0
+        try:
+            self._sink = _Pipe(standard_output())
+        except OSError as error:
+            raise not_written(Path("-"), error) from error
+        block = 2 * channels
+        self._sink.write(
+            b"RIFF\xff\xff\xff\xffWAVEfmt "
+            + struct.pack("<IHHIIHH", 16, 1, channels, sample_rate, sample_rate * block, block, 16)
+            + b"data\xff\xff\xff\xff"
+        )
+        self._file = soundfile.SoundFile(self._sink, "w", sample_rate, channels, "PCM_16", "LITTLE", "RAW")
+
+    def write(self, pcm: Pcm) -> None:
+        """Append [C, n] float32 in -1 … 1.
+
+        Raises:
+            StreamError: another number of channels.
+            BrokenPipeError: nobody reads any more.
+            FileFormatError: it cannot be written for another reason.
+        """
+        if pcm.ndim != 2 or pcm.shape[0] != self.channels:
+            raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
+        try:
+            self._file.write(np.ascontiguousarray(pcm.T, dtype=np.float32))
+        except (soundfile.SoundFileError, RuntimeError, AssertionError) as error:
+            self._sink.check()
+            raise FileFormatError(f"-: cannot be written: {_cause(error)}") from error
+        self._sink.flush()  # at once: who reads may play it
+        self.samples += pcm.shape[1]
+
+    def close(self) -> None:
+        """Hand over all that is left; raises as `write`."""
+        self._file.close()
+        self._sink.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+
+
+def open_writer(
+    path: str | os.PathLike[str], sample_rate: int, channels: int = 1, samples: int | None = None
+) -> AudioWriter | PipeWriter:
+    """A writer for a file, or for standard output where the name is `-`. Arguments and errors are `AudioWriter`'s."""
+    if is_standard(path):
+        return PipeWriter(sample_rate, channels)
+    return AudioWriter(path, sample_rate, channels, samples)
+
+
+class _Pipe:
+    """Standard output as libsndfile writes to it; what goes wrong is kept, as nothing may be raised in C."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        if self._error is not None:
+            return 0
+        try:
+            self._file.write(data)
+        except BaseException as error:
+            self._error = error
+            return 0
+        self._at += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        error, self._error = self._error, None
+        if error is None:
+            return
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise not_written(Path("-"), error) from error
+        raise error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
 
 
 class _Sink:

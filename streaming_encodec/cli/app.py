@@ -6,6 +6,7 @@ errors of the package's own family: they are printed as one line, and the exit c
 is for wrong usage: exit code 2.
 """
 
+from streaming_encodec.cli.console import prepare_streams
 from streaming_encodec.cli.lazy import Entry, build_app
 
 _FILES = "Files"
@@ -47,4 +48,5 @@ app = build_app(
 
 def main() -> None:
     """Entry point of the console script."""
+    prepare_streams()
     app(prog_name="streaming-encodec")

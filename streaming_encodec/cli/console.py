@@ -4,7 +4,10 @@ Whatever others wrote (a relay's reasons, names in files, file names, error text
 see `PlainConsole`.
 """
 
+import codecs
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from streaming_encodec.cli.printable import PlainConsole, is_foreign
+
+_SPELLED = "streaming-encodec.spelled"
+_PLAIN = {"→": "->", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<="}
 
 
 def out() -> PlainConsole:
@@ -26,6 +32,22 @@ def err() -> PlainConsole:
     return PlainConsole(stderr=True)
 
 
+def prepare_streams() -> None:
+    """Let stdout and stderr take every letter: what their encoding has not is spelled, and never an error."""
+    codecs.register_error(_SPELLED, _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SPELLED)
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    plain = "".join(_PLAIN.get(letter, letter.encode("ascii", "backslashreplace").decode()) for letter in letters)
+    return plain, error.end
+
+
 def complain(message: str) -> None:
     """Print an error as one line."""
     err().print(Text.assemble(("error:", "bold red"), " ", " ".join(message.split())), soft_wrap=True)
@@ -36,12 +58,20 @@ def note(message: str) -> None:
     err().print(Text.assemble(("note:", "yellow"), " ", " ".join(message.split())), soft_wrap=True)
 
 
-def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line, the whole output of a command run with `--json`."""
-    # Not through rich: it would wrap and colour.
+def print_json(values: Mapping[str, Any], *, aside: bool = False) -> None:
+    """Print one JSON object on one line, the whole output of a command run with `--json`.
+
+    `aside` prints it to stderr, for a command that writes sound to stdout.
+    """
+    file = sys.stderr if aside else sys.stdout
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file's name that is no text, or a stream that has not all letters
+        text = json.dumps(values, allow_nan=False)
+    # Not through rich: it would wrap and colour.
     # JSON itself lets those controls stand that have no place in ASCII's first 32.
-    print("".join(json_escape(character) if is_foreign(character) else character for character in text))
+    print("".join(json_escape(character) if is_foreign(character) else character for character in text), file=file)
 
 
 def json_escape(character: str) -> str:
@@ -54,15 +84,16 @@ def name_device(kind: str, name: str) -> None:
     err().print(Text.assemble((f"{kind}:", "dim"), " ", name))
 
 
-def print_facts(title: str, facts: Mapping[str, str]) -> None:
-    """Print a title and a table of two columns."""
+def print_facts(title: str, facts: Mapping[str, str], *, aside: bool = False) -> None:
+    """Print a title and a table of two columns; `aside` to stderr, for a command that writes sound to stdout."""
+    console = err() if aside else out()
     table = Table(show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, value)
-    out().print(Text(title, "bold"), soft_wrap=True)
-    out().print(table)
+    console.print(Text(title, "bold"), soft_wrap=True)
+    console.print(table)
 
 
 @contextmanager

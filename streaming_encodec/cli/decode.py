@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +27,12 @@ FRAMES_PER_STEP = 75
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN.ecdc", help="The file to read.")],
+    source: Annotated[Path, typer.Argument(metavar="IN.ecdc", help="The file to read; - for standard input.")],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The sound file to write, such as out.wav or out.flac; - for a WAV on stdout."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -45,25 +49,25 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a sound file of an .ecdc file, also of one that the original `encodec` wrote without --lm."""
-    from streaming_encodec.audio.ecdc_file import read_ecdc, read_ecdc_header
-    from streaming_encodec.audio.files import AudioWriter
+    from streaming_encodec.audio.ecdc_file import EcdcReader
+    from streaming_encodec.audio.standard import is_standard
     from streaming_encodec.audio.targets import check_target
-    from streaming_encodec.audio.writer import SOUND_ENDINGS
+    from streaming_encodec.audio.writer import SOUND_ENDINGS, open_writer
 
     check_target(target, SOUND_ENDINGS, [source])  # what is wrong is told before a model is loaded
-    header = read_ecdc_header(source)
-    use_threads(threads)
-    loaded = load_model(model or _model_of(source, header))
-    if loaded.name != header.model:
-        note(f"{source} says it was made with {header.model}; it is decoded with {loaded.name}")
-    config = loaded.config
-    layout = layout_of(config)
-    with (
-        AudioWriter(target, config.sampling_rate, config.audio_channels, header.samples) as writer,
-        Interrupt() as interrupt,
-        progress("decoding", header.samples) as advance,
-    ):
-        for pcm in _sound(loaded, file_engine(engine, threads), read_ecdc(source, lambda _: layout), interrupt):
+    with ExitStack() as stack:
+        reader = stack.enter_context(EcdcReader(source))
+        header = reader.header
+        use_threads(threads)
+        loaded = load_model(model or _model_of(source, header))
+        if loaded.name != header.model:
+            note(f"{source} says it was made with {header.model}; it is decoded with {loaded.name}")
+        config = loaded.config
+        blocks = reader.blocks(layout_of(config))
+        writer = stack.enter_context(open_writer(target, config.sampling_rate, config.audio_channels, header.samples))
+        interrupt = stack.enter_context(Interrupt())
+        advance = stack.enter_context(progress("decoding", header.samples))
+        for pcm in _sound(loaded, file_engine(engine, threads), blocks, interrupt):
             # The last frame is filled up beyond the sound.
             fitting = pcm[:, : header.samples - writer.samples]
             writer.write(fitting)
@@ -84,7 +88,8 @@ def command(
                 "num_codebooks": header.num_codebooks,
                 "bandwidth_kbps": config.bandwidth_for(header.num_codebooks),
                 "interrupted": interrupt.requested,
-            }
+            },
+            aside=is_standard(target),
         )
     else:
         print_facts(
@@ -94,6 +99,7 @@ def command(
                 "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz, {config.audio_channels} channel(s)",
                 "bitrate": f"{config.bandwidth_for(header.num_codebooks):g} kbps ({header.num_codebooks} codebooks)",
             },
+            aside=is_standard(target),
         )
     if interrupt.requested:
         complain(f"interrupted; {target} holds the first {minutes(seconds)}")

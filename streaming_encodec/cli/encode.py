@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
+from streaming_encodec.cli.inputs import SourceHelp, input_facts, told_of_input
 from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, layout_of, load_model
 from streaming_encodec.cli.options import (
@@ -30,8 +32,8 @@ FRAMES_PER_STEP = 75
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Any sound file that libsndfile reads.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.ecdc", help="The file to write.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help=SourceHelp)],
+    target: Annotated[Path, typer.Argument(metavar="OUT.ecdc", help="The file to write; - for stdout.")],
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     engine: EngineOption = "auto",
@@ -45,24 +47,23 @@ def command(
     """
     from streaming_encodec.audio.ecdc_file import EcdcWriter
     from streaming_encodec.audio.files import AudioReader
+    from streaming_encodec.audio.standard import is_standard
     from streaming_encodec.audio.targets import check_target
     from streaming_encodec.streaming.engine import find_engine
 
     check_target(target, [".ecdc"], [source])  # what is wrong is told before a model is loaded
-    with AudioReader(source):
-        pass
-    use_threads(threads)
-    loaded = load_model(model)
-    config = loaded.config
-    kbps = bandwidth_of(loaded, bandwidth)
-    computing = find_engine(file_engine(engine, threads), loaded.model) if config.streams_by_sample else None
-    arithmetic = computing.arithmetic if computing else None
-    books = config.num_codebooks_for(kbps)
-    with (
-        AudioReader(source, config.sampling_rate, config.audio_channels) as reader,
-        EcdcWriter(target, loaded.name, books, layout_of(config), arithmetic) as writer,
-        Interrupt() as interrupt,
-    ):
+    with ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(source))
+        use_threads(threads)
+        loaded = load_model(model)
+        config = loaded.config
+        reader.convert(config.sampling_rate, config.audio_channels)
+        kbps = bandwidth_of(loaded, bandwidth)
+        computing = find_engine(file_engine(engine, threads), loaded.model) if config.streams_by_sample else None
+        arithmetic = computing.arithmetic if computing else None
+        books = config.num_codebooks_for(kbps)
+        writer = stack.enter_context(EcdcWriter(target, loaded.name, books, layout_of(config), arithmetic))
+        interrupt = stack.enter_context(Interrupt())
         samples = _encode(loaded, kbps, computing, reader, writer, interrupt)
         size = writer.close(samples)
     seconds = samples / config.sampling_rate
@@ -78,10 +79,11 @@ def command(
         "bandwidth_kbps": config.bandwidth_for(books),
         "arithmetic": arithmetic or "layers",
         "bytes": size,
+        **input_facts(reader),
         "interrupted": interrupt.requested,
     }
     if as_json:
-        print_json(facts)
+        print_json(facts, aside=is_standard(target))
     else:
         print_facts(
             f"{source} → {target}",
@@ -90,7 +92,9 @@ def command(
                 "sound": f"{minutes(seconds)} at {config.sampling_rate} Hz",
                 "bitrate": f"{config.bandwidth_for(books):g} kbps ({books} codebooks)",
                 "size": f"{size} bytes",
+                **told_of_input(facts),
             },
+            aside=is_standard(target),
         )
     if interrupt.requested:
         complain(f"interrupted; {target} holds the first {minutes(seconds)}")

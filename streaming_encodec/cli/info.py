@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from streaming_encodec.audio.source import ByteSource
+from streaming_encodec.audio.standard import is_standard
 from streaming_encodec.cli.console import minutes, print_facts, print_json
 from streaming_encodec.cli.loading import DEFAULT_MODEL, PUBLISHED
 from streaming_encodec.cli.options import JsonOption
@@ -22,7 +24,7 @@ def command(
         typer.Argument(
             metavar="FILE",
             help="A sound file, an .ecdc file, a model's folder, a .th file, an exported codec's folder, or the name "
-            "of a model, see `models`.",
+            "of a model, see `models`; - for standard input.",
         ),
     ],
     as_json: JsonOption = False,
@@ -31,7 +33,7 @@ def command(
 
     Of a model also its fingerprint, by which the two ends of a call know that they have the same one.
     """
-    if not file.exists():
+    if not is_standard(file) and not file.exists():
         name = file.as_posix()
         if name not in (DEFAULT_MODEL, *PUBLISHED, *PUBLISHED.values()):
             raise FileFormatError(f"{file}: cannot be read: no such file, and no name that `models` lists; check it")
@@ -40,37 +42,28 @@ def command(
         facts = _export(file)
     elif file.is_dir() or file.suffix == ".th":
         facts = _model(file)
-    elif _begins_as_ecdc(file):
-        facts = _ecdc(file)
     else:
-        facts = _sound(file)
+        with ByteSource(file) as source:
+            is_ecdc = file.suffix == ".ecdc" or source.begins_with(b"ECDC")
+            facts = _ecdc(source) if is_ecdc else _sound(source)
     if as_json:
         print_json({"file": str(file), **facts})
     else:
         print_facts(str(file), {name.replace("_", " "): _readable(name, value) for name, value in facts.items()})
 
 
-def _begins_as_ecdc(file: Path) -> bool:
-    if file.suffix == ".ecdc":
-        return True
-    try:
-        with file.open("rb") as raw:
-            return raw.read(4) == b"ECDC"
-    except OSError as error:
-        raise FileFormatError(f"{file}: cannot be read: {error.strerror}") from error
+def _ecdc(source: ByteSource) -> dict[str, Any]:
+    from streaming_encodec.audio.ecdc_file import EcdcReader
 
-
-def _ecdc(file: Path) -> dict[str, Any]:
-    from streaming_encodec.audio.ecdc_file import read_ecdc_header
-
-    header = read_ecdc_header(file)
+    reader = EcdcReader(source)
+    header = reader.header
     facts: dict[str, Any] = {
         "kind": "ecdc",
         "model": header.model,
         "samples": header.samples,
         "num_codebooks": header.num_codebooks,
         "arithmetic": header.arithmetic or "layers, or not said",
-        "bytes": file.stat().st_size,
+        "bytes": reader.size(),
     }
     # The header names the model, not its rate; the published names carry it.
     if named := re.search(r"(\d+)khz$", header.model):
@@ -79,10 +72,11 @@ def _ecdc(file: Path) -> dict[str, Any]:
     return facts
 
 
-def _sound(file: Path) -> dict[str, Any]:
-    from streaming_encodec.audio.files import audio_info
+def _sound(source: ByteSource) -> dict[str, Any]:
+    from streaming_encodec.audio.files import AudioReader
 
-    info = audio_info(file)
+    with AudioReader(source) as reader:
+        info = reader.info
     return {
         "kind": "sound",
         "format": info.format,
@@ -91,6 +85,7 @@ def _sound(file: Path) -> dict[str, Any]:
         "channels": info.channels,
         "samples": info.samples,
         "seconds": info.seconds,
+        "notes": reader.notes,
     }
 
 
@@ -135,6 +130,8 @@ def _export(folder: Path) -> dict[str, Any]:
 def _readable(name: str, value: Any) -> str:
     if value is None:
         return "not stated"
+    if name == "notes":
+        return "; ".join(value) or "–"
     if name == "seconds":
         return minutes(value)
     if isinstance(value, list):

@@ -5,8 +5,10 @@ module is imported when the command is called (or its own help is asked for).
 """
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -51,9 +53,17 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
                 logging.lastResort.setFormatter(PrintableFormatter())
             try:
                 with _usage_made_printable():
-                    return super().invoke(ctx)
+                    done = super().invoke(ctx)
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # what goes wrong with it is told here, not when Python ends
+                return done
+            except BrokenPipeError:
+                _silence_stdout()  # `| head` has seen enough: no words
+            except UnicodeEncodeError as error:
+                complain(f"{error.object!r} is no text, and cannot be the name of such a file: rename it")
             except (StreamingEncodecError, OSError) as error:
-                complain(str(error))
+                _silence_stdout()
+                complain(_said(error))
             except KeyboardInterrupt:
                 complain("interrupted")
             raise typer.Exit(1)
@@ -91,6 +101,24 @@ def _usage_made_printable() -> Iterator[None]:
         if hasattr(error, "format_message") and isinstance(message := getattr(error, "message", None), str):
             error.message = printable(message)  # type: ignore[attr-defined]  # of the class that typer carries
         raise
+
+
+def _said(error: Exception) -> str:
+    """An error in words; the system's without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _silence_stdout() -> None:
+    """Drop what stdout does not take: Python would try again when it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, sys.stdout.fileno())
+            os.close(sink)
 
 
 def _placeholder() -> None:

@@ -23,6 +23,7 @@ from streaming_encodec.cli.calling import (
 )
 from streaming_encodec.cli.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.demo import InputOption
+from streaming_encodec.cli.inputs import SourceHelp, input_facts, told_of_input
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.options import (
     FRAMES_PER_PACKET,
@@ -37,7 +38,7 @@ from streaming_encodec.voice.pace import FilePace
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.card import SoundCard
-    from streaming_encodec.audio.files import Pcm
+    from streaming_encodec.audio.files import AudioReader, Pcm
 
 _BLOCK_MS = 20
 _MICROPHONE_POLL_S = 0.005
@@ -46,7 +47,7 @@ _MICROPHONE_POLL_S = 0.005
 def send_command(
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="IN", help="Any sound file that libsndfile reads; without one, the microphone."),
+        typer.Argument(metavar="IN", help=f"{SourceHelp} Without one, the microphone."),
     ] = None,
     url: UrlOption = DEFAULT_URL,
     room: RoomOption = None,
@@ -72,9 +73,8 @@ def send_command(
     from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.voice.sender import SenderSettings
 
-    if source is not None:
-        with AudioReader(source):
-            pass  # a wrong file is told before a model is loaded
+    # A wrong file is told before a model is loaded.
+    reader = None if source is None else AudioReader(source)
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
@@ -94,7 +94,7 @@ def send_command(
         tls=tls_of(ca, url),
     )
     # A missing microphone is told before anybody is called.
-    speaks = source if source is not None else _open_microphone(input_device, loaded.config.sampling_rate)
+    speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
     facts = asyncio.run(_send(speaks, call, loaded))
     if as_json:
         print_json(facts)
@@ -117,19 +117,22 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
             f"{minutes(facts['skipped_seconds'])}, past when this machine, which had stood still, went on "
             f"({facts['stalls']} times)"
         )
-    return rows
+    return rows | (told_of_input(facts) if "input_samples" in facts else {})
 
 
-async def _send(source: Path | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
+async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
+    from streaming_encodec.audio.files import AudioReader
+
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
     stop = on_interrupt()
     samples = 0
     pace = FilePace(rate)
     with ExitStack() as cleanup:
-        if isinstance(source, Path):
-            blocks = _from_file(source, rate, channels, stop, pace)
+        cleanup.callback(source.close)
+        if isinstance(source, AudioReader):
+            source.convert(rate, channels)
+            blocks = _from_file(source, stop, pace)
         else:
-            cleanup.callback(source.close)
             blocks = microphone(source, channels, stop)
         async with aclosing(blocks), call:
             async for block in blocks:
@@ -138,26 +141,33 @@ async def _send(source: Path | SoundCard, call: Any, loaded: LoadedModel) -> dic
     seconds = samples / rate
     facts = link_facts(call.statistics)
     return {
-        "input": str(source) if isinstance(source, Path) else "microphone",
+        "input": str(source.info.path) if isinstance(source, AudioReader) else "microphone",
         "room": call.room,
         "seconds": seconds,
         "skipped_seconds": pace.skipped_samples / rate,
         "stalls": pace.stalls,
+        **(input_facts(source) if isinstance(source, AudioReader) else {}),
         **facts,
         "wire_kbps": 8 * facts["bytes_sent"] / seconds / 1000 if seconds else 0.0,
         "interrupted": stop.is_set(),
     }
 
 
-async def _from_file(
-    source: Path, rate: int, channels: int, stop: asyncio.Event, pace: FilePace
-) -> AsyncGenerator[Pcm]:
+async def _from_file(reader: AudioReader, stop: asyncio.Event, pace: FilePace) -> AsyncGenerator[Pcm]:
     """A file's sound, 20 ms every 20 ms; what is past after this program stood still is left out."""
-    from streaming_encodec.audio.files import AudioReader, rechunk
+    from streaming_encodec.audio.files import rechunk
 
     loop = asyncio.get_running_loop()
-    with AudioReader(source, rate, channels) as reader, progress("sending", reader.samples) as advance:
-        for block in rechunk(iter(reader), rate * _BLOCK_MS // 1000):
+    with progress("sending", reader.samples) as advance:
+        blocks = rechunk(iter(reader), reader.sample_rate * _BLOCK_MS // 1000)
+        while True:
+            begin_s = loop.time()
+            # In a thread: a pipe may give nothing for long, and the call goes on meanwhile.
+            block = await asyncio.to_thread(next, blocks, None) if reader.is_live else next(blocks, None)
+            if block is None:
+                return
+            if reader.is_live:
+                pace.source_waited(loop.time() - begin_s, loop.time())
             await asyncio.sleep(max(0.0, pace.wait_s(loop.time())))
             if stop.is_set():
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.console import complain, minutes, print_facts, print_json, progress
+from streaming_encodec.cli.inputs import SourceHelp, input_facts, told_of_input
 from streaming_encodec.cli.interrupt import Interrupt
 from streaming_encodec.cli.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.options import (
@@ -34,9 +36,12 @@ class Start(StrEnum):
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Any sound file that libsndfile reads.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help=SourceHelp)],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The sound file to write, such as out.wav or out.flac; - for a WAV on stdout."
+        ),
     ],
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
@@ -59,26 +64,25 @@ def command(
     The output has the length of the input. Models that work on whole segments, such as
     facebook/encodec_48khz, go through segment by segment.
     """
-    from streaming_encodec.audio.files import AudioReader, AudioWriter, rechunk
+    from streaming_encodec.audio.files import AudioReader, rechunk
+    from streaming_encodec.audio.standard import is_standard
     from streaming_encodec.audio.targets import check_target
-    from streaming_encodec.audio.writer import SOUND_ENDINGS
+    from streaming_encodec.audio.writer import SOUND_ENDINGS, open_writer
     from streaming_encodec.cli.codec import make_codec
 
     check_target(target, SOUND_ENDINGS, [source])  # what is wrong is told before a model is loaded
-    with AudioReader(source):
-        pass
-    use_threads(threads)
-    loaded = load_model(model)
-    config = loaded.config
-    codec = make_codec(loaded, bandwidth_of(loaded, bandwidth), start.value, engine)
-    times = TimeHistogram()
-    rate, channels = config.sampling_rate, config.audio_channels
-    with (
-        AudioReader(source, rate, channels) as reader,
-        AudioWriter(target, rate, channels, samples=reader.samples) as writer,
-        Interrupt() as interrupt,
-        progress("streaming", reader.samples) as advance,
-    ):
+    with ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(source))
+        use_threads(threads)
+        loaded = load_model(model)
+        config = loaded.config
+        rate, channels = config.sampling_rate, config.audio_channels
+        reader.convert(rate, channels)
+        codec = make_codec(loaded, bandwidth_of(loaded, bandwidth), start.value, engine)
+        times = TimeHistogram()
+        writer = stack.enter_context(open_writer(target, rate, channels, samples=reader.samples))
+        interrupt = stack.enter_context(Interrupt())
+        advance = stack.enter_context(progress("streaming", reader.samples))
         samples, frames, spent = 0, 0, 0.0
         for block in rechunk(iter(reader), block_samples):
             begin = time.perf_counter()
@@ -102,10 +106,12 @@ def command(
             "input": str(source),
             "output": str(target),
             **facts,
+            **input_facts(reader),
             "block_samples": block_samples,
             "interrupted": interrupt.requested,
         },
         as_json,
+        aside=is_standard(target),
     )
     if interrupt.requested:
         complain(f"interrupted; {target} holds the first {minutes(samples / rate)}")
@@ -136,10 +142,10 @@ def _facts(loaded: LoadedModel, codec: Codec, samples: int, frames: int, times: 
     }
 
 
-def report(facts: dict[str, Any], as_json: bool) -> None:
-    """Print what `_facts` collected."""
+def report(facts: dict[str, Any], as_json: bool, aside: bool) -> None:
+    """Print what `_facts` collected; `aside` where stdout has the sound."""
     if as_json:
-        print_json(facts)
+        print_json(facts, aside=aside)
         return
     factor = facts["real_time_factor"]
     print_facts(
@@ -156,5 +162,7 @@ def report(facts: dict[str, Any], as_json: bool) -> None:
             "time per frame": f"p50 {facts['compute_ms_p50']:.2f}, p99 {facts['compute_ms_p99']:.2f}, "
             f"max {facts['compute_ms_max']:.2f} ms",
             "real-time factor": "–" if factor is None else f"{factor:.3f} (below 1 keeps up)",
+            **told_of_input(facts),
         },
+        aside=aside,
     )

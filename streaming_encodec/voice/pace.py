@@ -29,6 +29,12 @@ class FilePace:
             self._begin_s = now_s
         return self._begin_s + self._position_samples / self._rate - now_s
 
+    def source_waited(self, waited_s: float, now_s: float) -> None:
+        """The file is a pipe, and gave nothing for so long: what it gives now is due now, not then."""
+        late_s = -self.wait_s(now_s)
+        if self._begin_s is not None and late_s > 0:
+            self._begin_s += min(waited_s, late_s)
+
     def is_past(self, samples: int, now_s: float) -> bool:
         """Whether the next block, of so many samples, is to be left out; then ask for the one after it.
 
