@@ -263,7 +263,8 @@ class _Piece:
                     )
             finally:
                 self._check()
-            if self.samples is None and 0 <= self._file.frames < UNKNOWN_SAMPLES:
+            # Of a pipe it is only a guess.
+            if self.part is not None and self.samples is None and 0 <= self._file.frames < UNKNOWN_SAMPLES:
                 self.samples = self._file.frames
         return self._file
 

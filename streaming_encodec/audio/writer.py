@@ -4,7 +4,7 @@ import os
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 import soundfile
@@ -236,9 +236,23 @@ class PipeWriter:
             self.close()
 
 
+class SoundWriter(Protocol):
+    """What `AudioWriter` and `PipeWriter` have in common."""
+
+    samples: int
+
+    def write(self, pcm: Pcm) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 def open_writer(
     path: str | os.PathLike[str], sample_rate: int, channels: int = 1, samples: int | None = None
-) -> AudioWriter | PipeWriter:
+) -> SoundWriter:
     """A writer for a file, or for standard output where the name is `-`. Arguments and errors are `AudioWriter`'s."""
     if is_standard(path):
         return PipeWriter(sample_rate, channels)

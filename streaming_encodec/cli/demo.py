@@ -23,6 +23,7 @@ from streaming_encodec.errors import DeviceError, MissingExtraError
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.card import SoundCard
+    from streaming_encodec.audio.files import AudioReader
     from streaming_encodec.live.loop_line import LoopLine
 
 InputOption = Annotated[
@@ -85,9 +86,7 @@ def demo_command(
     if record is not None or clip is not None:
         check_target(record or CLIP_RECORD, SOUND_ENDINGS, [clip])
         check_writable((record or CLIP_RECORD).with_suffix(".png"))
-    if clip is not None:
-        with AudioReader(clip):
-            pass
+    reader = None if clip is None else AudioReader(clip)
     use_threads(threads)
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
@@ -101,7 +100,7 @@ def demo_command(
             )
             try:
                 if card is None:
-                    facts = _run_clip(loaded, line, clip, record or CLIP_RECORD, seconds)
+                    facts = _run_clip(loaded, line, reader, record or CLIP_RECORD, seconds)
                 else:
                     facts = _run_live(loaded, line, card, record, seconds)
             finally:
@@ -167,7 +166,7 @@ def _run_live(
 
 
 def _run_clip(
-    loaded: LoadedModel, line: LoopLine, clip: Path | None, target: Path, seconds: float | None
+    loaded: LoadedModel, line: LoopLine, clip: AudioReader | None, target: Path, seconds: float | None
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -178,7 +177,8 @@ def _run_clip(
     from streaming_encodec.live.loop import LiveLoop
 
     rate = line.sample_rate
-    with AudioReader(clip or bundled_clip(), rate, 1) as reader:
+    with clip or AudioReader(bundled_clip()) as reader:
+        reader.convert(rate, 1)
         sound = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
     if seconds is not None:
         sound = sound[:, : round(seconds * rate)]

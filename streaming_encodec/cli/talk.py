@@ -24,6 +24,7 @@ from streaming_encodec.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from streaming_encodec.audio.files import AudioReader
     from streaming_encodec.live.call_line import CallLine
 
 _KEYS = "+/- bandwidth   m mute   q hang up"
@@ -69,9 +70,7 @@ def talk_command(
         raise typer.BadParameter("say where what is heard goes: --record FILE", param_hint="--clip")
     if record is not None:
         check_target(record, SOUND_ENDINGS, [clip])
-    if clip is not None:
-        with AudioReader(clip):
-            pass
+    reader = None if clip is None else AudioReader(clip)
     facts = _talk(
         load_model(model),
         _Wishes(
@@ -83,7 +82,7 @@ def talk_command(
             frames_per_packet=frames_per_packet,
             input_device=input_device,
             output_device=output_device,
-            clip=clip,
+            clip=reader,
             loss=loss,
             jitter=jitter,
             record=record,
@@ -111,7 +110,7 @@ class _Wishes:
     frames_per_packet: int
     input_device: str | None
     output_device: str | None
-    clip: Path | None
+    clip: AudioReader | None
     loss: float
     jitter: float
     record: Path | None
@@ -210,12 +209,11 @@ def _on_key(key: str, loaded: LoadedModel, line: CallLine) -> None:
         line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
 
 
-def _read(clip: Path, rate: int) -> Any:
+def _read(clip: AudioReader, rate: int) -> Any:
     import numpy as np
 
-    from streaming_encodec.audio.files import AudioReader
-
-    with AudioReader(clip, rate, 1) as reader:
+    with clip as reader:
+        reader.convert(rate, 1)
         return np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
 
 
