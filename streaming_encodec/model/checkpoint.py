@@ -8,27 +8,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from streaming_encodec.audio.atomic import AtomicFiles
 from streaming_encodec.errors import CheckpointError, ConfigError, FileFormatError
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.stored import FLOATS, WEIGHTS_NAME, StoredTensor, described, open_weights, weights_source
 from streaming_encodec.model.weight_norm import DIRECTION_SUFFIXES, MAGNITUDE_SUFFIXES, fold, unfold
 
 if TYPE_CHECKING:
     from streaming_encodec.model.encodec import EncodecModel
 
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
+PREPROCESSOR_NAME = "preprocessor_config.json"
+
+_BITS_IN_OLDER_FILES = 10
+"""Of a code, as transformers counted until 4.51, whatever the size of the codebooks."""
 
 # What training keeps beside each codebook; inference needs none of it.
 _TRAINING_BUFFERS = (".inited", ".cluster_size", ".embed_avg")
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NAMES_IN_MESSAGE = 5
 
 
@@ -36,36 +38,23 @@ _NAMES_IN_MESSAGE = 5
 
 
 def load_folder(folder: str | Path) -> EncodecModel:
-    """Load a folder in Hugging Face layout, in float32 (float64 where the file is).
+    """Load a folder in Hugging Face layout, in float32 (float64 where the file is); its weights may lie in shards.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a tensor is missing, too many, of another shape or
-            not finite; the message names file and tensor.
+        CheckpointError: a file is missing or damaged, the model would be too large (see ``size``), or a tensor is
+            missing, too many, of another shape or not finite; the message names file and tensor.
     """
     folder = Path(folder)
     try:
         config = EncodecConfig.from_json(folder / CONFIG_NAME)
     except ConfigError as error:
         raise CheckpointError(f"{folder} holds no EnCodec model: {error}") from error
-    path = folder / WEIGHTS_NAME
-    return build_model(config, read_safetensors(path), str(path))
+    with open_weights(folder) as tensors:
+        return build_model(config, tensors, weights_source(folder))
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file. Raises ``CheckpointError`` where it is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist: a model folder needs {CONFIG_NAME} and {WEIGHTS_NAME}"
-            " (pickled weights such as pytorch_model.bin are never read: save them again as safetensors)"
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
-
-
-def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor], source: str) -> EncodecModel:
-    """A model with these weights, each one checked.
+def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor | StoredTensor], source: str) -> EncodecModel:
+    """A model with these weights, each one checked; nothing is read or made before all of them fit.
 
     Args:
         config: the architecture.
@@ -77,79 +66,97 @@ def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor], source: st
     """
     from streaming_encodec.model.encodec import EncodecModel
 
-    weights = _fold_all(tensors, source)
-    with torch.device("meta"):  # neither memory nor random numbers for weights that are about to be replaced
-        model = EncodecModel(config)
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - weights.keys())
-    if missing:
-        raise CheckpointError(f"{source} does not fit its configuration: it lacks {_listed(missing)}")
-    unexpected = sorted(weights.keys() - expected.keys())
-    if unexpected:
-        raise CheckpointError(f"{source} does not fit its configuration: it has {_listed(unexpected)} too many")
-    for name, weight in weights.items():
-        if weight.shape != expected[name].shape:
-            shapes = f"{list(weight.shape)}, but its configuration wants {list(expected[name].shape)}"
-            raise CheckpointError(f"{source}: tensor {name} is {shapes}")
-    dtype = torch.float64 if any(w.dtype == torch.float64 for w in tensors.values()) else torch.float32
-    # A copy each: the file stays mapped to memory as long as a tensor points into it.
-    state = {name: weight.to(dtype, copy=True).contiguous() for name, weight in weights.items()}
-    for name, weight in state.items():
-        if not bool(weight.isfinite().all()):
-            raise CheckpointError(f"{source}: tensor {name} holds values beyond {dtype}: the file is damaged")
-    model.load_state_dict(state, assign=True)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(_TRAINING_BUFFERS)}
+    parts = _sorted_by_weight(described(kept, source), source)
+    try:
+        config = _as_stored(config, parts)
+        with torch.device("meta"):  # neither memory nor random numbers for weights that are about to be replaced
+            model = EncodecModel(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{source} is not loaded: {error}") from error
+    _check_fit(parts, model.state_dict(), source)
+    dtype = torch.float32
+    if any(tensor.dtype == torch.float64 for part in parts.values() for _, tensor in part.values()):
+        dtype = torch.float64
+    model.load_state_dict({name: _load(part, dtype, source) for name, part in parts.items()}, assign=True)
     return model.eval()
 
 
-def _fold_all(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    # Plain weights under plain names.
-    plain: dict[str, Tensor] = {}
-    pairs: dict[str, dict[str, tuple[str, Tensor]]] = {}
+_Part = dict[str, tuple[str, StoredTensor]]
+"""What makes a weight, by ``g`` and ``v``, or ``weight`` alone: the tensor and its name in the file."""
+
+
+def _sorted_by_weight(tensors: Mapping[str, StoredTensor], source: str) -> dict[str, _Part]:
+    # Under plain names.
+    parts: dict[str, _Part] = {}
     for name, tensor in tensors.items():
-        if name.endswith(_TRAINING_BUFFERS):
-            continue
-        _check_tensor(name, tensor, source)
-        part, base = _split(name)
-        if part is None:
-            plain[name] = tensor
-        elif part in pairs.setdefault(base, {}):
-            raise CheckpointError(f"{source} holds {base}.weight in two spellings: {name} is one too many")
-        else:
-            pairs[base][part] = (name, tensor)
-    for base, pair in pairs.items():
-        if f"{base}.weight" in plain:
-            raise CheckpointError(f"{source} holds {base}.weight both with and without weight norm")
-        if len(pair) == 1:
-            raise CheckpointError(f"{source}: tensor {next(iter(pair.values()))[0]} has no counterpart (g and v)")
-        plain[f"{base}.weight"] = _fold_pair(*pair["g"], *pair["v"], source)
-    return plain
+        kind, base = _split(name)
+        part = parts.setdefault(base, {})
+        if kind in part:
+            raise CheckpointError(f"{source} holds {base} in two spellings: {name} is one too many")
+        part[kind] = (name, tensor)
+    for base, part in parts.items():
+        if "weight" in part and len(part) > 1:
+            raise CheckpointError(f"{source} holds {base} both with and without weight norm")
+        if "weight" not in part and len(part) == 1:
+            raise CheckpointError(f"{source}: tensor {next(iter(part.values()))[0]} has no counterpart (g and v)")
+    return parts
 
 
-def _fold_pair(g_name: str, g: Tensor, v_name: str, v: Tensor, source: str) -> Tensor:
-    if v.dim() < 2 or v.numel() == 0:
-        raise CheckpointError(f"{source}: tensor {v_name} is {list(v.shape)}, which is no convolution's weight")
-    one_a_row = [v.shape[0]] + [1] * (v.dim() - 1)
-    if list(g.shape) != one_a_row:
-        raise CheckpointError(f"{source}: tensor {g_name} is {list(g.shape)}, but {v_name} wants {one_a_row}")
-    weight = fold(g, v)
+def _as_stored(config: EncodecConfig, parts: Mapping[str, _Part]) -> EncodecConfig:
+    """The configuration, with as many codebooks as a file of an older ``transformers`` holds."""
+    held = sum(name.startswith("quantizer.layers.") and name.endswith(".codebook.embed") for name in parts)
+    older = int(1000 * config.target_bandwidths[-1] // (config.frame_rate * _BITS_IN_OLDER_FILES))
+    return config.with_stored_codebooks(held) if held == older and held >= 1 else config
+
+
+def _check_fit(parts: Mapping[str, _Part], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise ``CheckpointError`` where names or shapes are others than the architecture's."""
+    missing = sorted(expected.keys() - parts.keys())
+    if missing:
+        raise CheckpointError(f"{source} does not fit its configuration: it lacks {_listed(missing)}")
+    unexpected = sorted(parts.keys() - expected.keys())
+    if unexpected:
+        raise CheckpointError(f"{source} does not fit its configuration: it has {_listed(unexpected)} too many")
+    for base, part in parts.items():
+        wanted = list(expected[base].shape)
+        for kind, (name, tensor) in part.items():
+            if kind == "g":
+                wanted_here = [wanted[0]] + [1] * (len(wanted) - 1)
+            else:
+                wanted_here = wanted
+            if list(tensor.shape) != wanted_here:
+                shapes = f"{list(tensor.shape)}, but its configuration wants {wanted_here}"
+                raise CheckpointError(f"{source}: tensor {name} is {shapes}")
+
+
+def _load(part: _Part, dtype: torch.dtype, source: str) -> Tensor:
+    tensors = {}
+    for kind, (name, tensor) in part.items():
+        tensors[kind] = tensor.load()
+        if not bool(tensors[kind].isfinite().all()):
+            raise CheckpointError(f"{source}: tensor {name} holds NaN or infinite values: the file is damaged")
+    name = next(iter(part.values()))[0]
+    if "weight" in part:
+        weight = tensors["weight"]
+    else:
+        weight = fold(tensors["g"], tensors["v"])
+        if not bool(weight.isfinite().all()):
+            g, v = part["g"][0], part["v"][0]
+            raise CheckpointError(f"{source}: tensor {v} has a row of zeros, to which {g} gives a length")
+    # A copy: the file stays mapped to memory as long as a tensor points into it.
+    weight = weight.to(dtype, copy=True).contiguous()
     if not bool(weight.isfinite().all()):
-        raise CheckpointError(f"{source}: tensor {v_name} has a row of zeros, to which {g_name} gives a length")
+        raise CheckpointError(f"{source}: tensor {name} holds values beyond {dtype}: the file is damaged")
     return weight
 
 
-def _split(name: str) -> tuple[str | None, str]:
+def _split(name: str) -> tuple[str, str]:
     for part, suffixes in (("g", MAGNITUDE_SUFFIXES), ("v", DIRECTION_SUFFIXES)):
         for suffix in suffixes:
             if name.endswith(suffix):
-                return part, name.removesuffix(suffix)
-    return None, name
-
-
-def _check_tensor(name: str, tensor: Tensor, source: str) -> None:
-    if tensor.layout != torch.strided or tensor.dtype not in _FLOATS:
-        raise CheckpointError(f"{source}: tensor {name} is {tensor.dtype}, {tensor.layout}: no plain float tensor")
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{source}: tensor {name} holds NaN or infinite values: the file is damaged")
+                return part, name.removesuffix(suffix) + ".weight"
+    return "weight", name
 
 
 def _listed(names: list[str]) -> str:
@@ -163,9 +170,9 @@ def _listed(names: list[str]) -> str:
 def save_folder(
     model: EncodecModel, folder: str | Path, dtype: torch.dtype | None = None, training_buffers: bool = True
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them as its own.
+    """Write a folder that ``transformers`` loads as its own: configuration, weights, and what ``AutoProcessor`` reads.
 
-    Both files appear whole or not at all; a folder that is there already keeps what else it holds.
+    All files appear whole or not at all; a folder that is there already keeps what else it holds.
 
     Args:
         model: what to save.
@@ -187,9 +194,28 @@ def save_folder(
     try:
         with AtomicFiles(folder, last=CONFIG_NAME) as part:
             save_file(tensors, part / WEIGHTS_NAME, metadata={"format": "pt"})
-            (part / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            _write_json(part / PREPROCESSOR_NAME, _preprocessor(model.config))
+            _write_json(part / CONFIG_NAME, values)
     except FileFormatError as error:
         raise CheckpointError(f"{error}; choose a folder on a disk with space") from error
+
+
+def _preprocessor(config: EncodecConfig) -> dict[str, Any]:
+    """What ``transformers`` needs to know to make the model's inputs: its ``EncodecFeatureExtractor``'s fields."""
+    return {
+        "chunk_length_s": config.chunk_length_s,
+        "feature_extractor_type": "EncodecFeatureExtractor",
+        "feature_size": config.audio_channels,
+        "overlap": config.overlap,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": config.sampling_rate,
+    }
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def export_tensors(model: EncodecModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -198,7 +224,7 @@ def export_tensors(model: EncodecModel, dtype: torch.dtype | None = None) -> dic
     Raises:
         CheckpointError: a weight is not finite in ``dtype``, or ``dtype`` is none that a checkpoint may have.
     """
-    if dtype is not None and dtype not in _FLOATS:
+    if dtype is not None and dtype not in FLOATS:
         raise CheckpointError(f"weights cannot be saved as {dtype}: choose float16, bfloat16, float32 or float64")
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():

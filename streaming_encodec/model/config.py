@@ -5,17 +5,26 @@ Source of the field names and defaults: ``transformers`` ``EncodecConfig``; of t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from streaming_encodec.errors import ConfigError
+from streaming_encodec.json_text import read_json
+from streaming_encodec.samples import MAX_SAMPLE_RATE
 
 NORM_TYPES = ("weight_norm", "time_group_norm")
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
+
+_MOST = 1 << 31
+"""No whole number of a configuration is as large, and products of a few of them still are numbers."""
+_STORED = "_stored_codebooks"
+_MOST_ITEMS = 64
+_LONGEST_SEGMENT_S = 3600.0
+_MOST_SPAN = 1 << 16
+"""Inputs that one output of a convolution looks at, first to last."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,10 @@ class EncodecConfig:
 
     @property
     def num_quantizers(self) -> int:
-        """Codebooks that the checkpoint holds: as many as the highest bandwidth needs."""
+        """Codebooks that the checkpoint holds: as many as the highest bandwidth needs, where nothing else is known."""
+        stored: int | None = self.__dict__.get(_STORED)
+        if stored is not None:
+            return stored
         return int(1000 * self.target_bandwidths[-1] // (self.frame_rate * self.bits_per_codebook))
 
     @property
@@ -122,6 +134,18 @@ class EncodecConfig:
         """Payload in kbps of ``num_codebooks`` codebooks, from the exact frame rate."""
         return num_codebooks * self.bits_per_codebook / self.frame_ms
 
+    def with_stored_codebooks(self, count: int) -> EncodecConfig:
+        """The same for weights that hold ``count`` codebooks, whatever the bandwidths need.
+
+        Until 4.51 transformers counted 10 bits a code also where codebooks had another size than 1024: its files then
+        hold more codebooks than any bandwidth uses, or fewer than the highest asks for. No ``config.json`` says it: the
+        weights do, and so it is no field.
+        """
+        config = replace(self)
+        if count != config.num_quantizers:
+            object.__setattr__(config, _STORED, count)
+        return config
+
     # -- in and out ------------------------------------------------------------------------------------------
 
     @classmethod
@@ -133,7 +157,7 @@ class EncodecConfig:
         """
         model_type = values.get("model_type", "encodec")
         if model_type != "encodec":
-            raise ConfigError(f"model_type is {model_type!r}: this is no EnCodec configuration")
+            raise ConfigError(f"model_type is {_shown(model_type)}: this is no EnCodec configuration")
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -141,7 +165,7 @@ class EncodecConfig:
     def from_json(cls, path: str | Path) -> EncodecConfig:
         """Read a ``config.json``. Raises ``ConfigError`` where the file is missing or no JSON object."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(Path(path))
         except FileNotFoundError:
             raise ConfigError(f"{path} does not exist: a model folder needs a config.json") from None
         except (OSError, ValueError) as error:
@@ -161,17 +185,32 @@ class EncodecConfig:
 def _freeze_sequence(config: EncodecConfig, name: str, kind: type) -> None:
     value = getattr(config, name)
     if not isinstance(value, (list, tuple)) or not value:
-        raise ConfigError(f"{name} must be a list with at least one number, got {value!r}")
+        raise ConfigError(f"{name} must be a list with at least one number, got {_shown(value)}")
+    if len(value) > _MOST_ITEMS:
+        raise ConfigError(f"{name} must hold at most {_MOST_ITEMS} numbers, got {len(value)}")
     for item in value:
-        number = isinstance(item, (int, float)) and not isinstance(item, bool) and math.isfinite(item)
-        if not number or kind(item) != item:
-            raise ConfigError(f"{name} must hold {kind.__name__} values, got {item!r}")
+        if not _is_number(item) or kind(item) != item:
+            raise ConfigError(f"{name} must hold {kind.__name__} values within {_MOST:g}, got {_shown(item)}")
     object.__setattr__(config, name, tuple(kind(item) for item in value))
 
 
 def _check(condition: bool, config: EncodecConfig, name: str, rule: str) -> None:
     if not condition:
-        raise ConfigError(f"{name} must be {rule}, got {getattr(config, name)!r}")
+        raise ConfigError(f"{name} must be {rule}, got {_shown(getattr(config, name))}")
+
+
+def _shown(value: object) -> str:
+    # A file may hold a number of thousands of digits, or a list of millions.
+    if isinstance(value, int) and abs(value) > _MOST:
+        return f"about {'-' * (value < 0)}2^{abs(value).bit_length()}"
+    if isinstance(value, list | dict | tuple) and len(value) > _MOST_ITEMS:
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "…"
+
+
+def _is_number(value: object, least: float = -_MOST, most: float = _MOST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _validate(config: EncodecConfig) -> None:
@@ -184,11 +223,20 @@ def _validate(config: EncodecConfig) -> None:
         _check(isinstance(value, int) and not isinstance(value, bool), config, name, "a whole number")
         least = 0 if name in ("num_residual_layers", "num_lstm_layers") else 1
         _check(value >= least, config, name, f"at least {least}")
+        _check(value < _MOST, config, name, f"below {_MOST}")
     for name in ("normalize", "use_causal_conv", "use_conv_shortcut"):
         _check(isinstance(getattr(config, name), bool), config, name, "true or false")
 
+    _check(config.sampling_rate <= MAX_SAMPLE_RATE, config, "sampling_rate", f"at most {MAX_SAMPLE_RATE} Hz")
     _check(config.audio_channels in (1, 2), config, "audio_channels", "1 or 2")
     _check(all(r >= 1 for r in config.upsampling_ratios), config, "upsampling_ratios", "positive")
+    _check(config.hop_length <= MAX_SAMPLE_RATE, config, "upsampling_ratios", f"a frame of {MAX_SAMPLE_RATE} at most")
+    for name in ("kernel_size", "last_kernel_size", "residual_kernel_size"):
+        _check(getattr(config, name) <= _MOST_SPAN, config, name, f"at most {_MOST_SPAN}")
+    _check(config.num_residual_layers <= _MOST_ITEMS, config, "num_residual_layers", f"at most {_MOST_ITEMS}")
+    widest = config.dilation_growth_rate ** max(0, config.num_residual_layers - 1)
+    in_span = widest * (config.residual_kernel_size - 1) < _MOST_SPAN
+    _check(in_span, config, "dilation_growth_rate", f"so small that no convolution looks at {_MOST_SPAN} inputs")
     _check(config.norm_type in NORM_TYPES, config, "norm_type", f"one of {', '.join(NORM_TYPES)}")
     _check(config.pad_mode in PAD_MODES, config, "pad_mode", f"one of {', '.join(PAD_MODES)}")
     _check(config.num_filters >= config.compress, config, "compress", "at most num_filters")
@@ -196,19 +244,19 @@ def _validate(config: EncodecConfig) -> None:
     _check(is_power, config, "codebook_size", "a power of two")
     _check(config.codebook_dim == config.hidden_size, config, "codebook_dim", "equal to hidden_size")
     ratio: object = config.trim_right_ratio  # a config.json may hold anything
-    in_range = isinstance(ratio, (int, float)) and 0.0 <= ratio <= 1.0
-    _check(in_range, config, "trim_right_ratio", "within 0 to 1")
+    _check(_is_number(ratio, 0.0, 1.0), config, "trim_right_ratio", "within 0 to 1")
     _check(config.use_causal_conv or ratio == 1.0, config, "trim_right_ratio", "1.0 without causal convolutions")
 
     rising = all(a < b for a, b in zip(config.target_bandwidths, config.target_bandwidths[1:], strict=False))
     _check(config.target_bandwidths[0] > 0 and rising, config, "target_bandwidths", "positive and rising")
     _check(config.num_quantizers >= 1, config, "target_bandwidths", "enough for one codebook at the highest")
 
+    share: object = config.overlap
+    _check(share is None or _is_number(share), config, "overlap", "a number or null")
     if config.chunk_length_s is not None:
         seconds: object = config.chunk_length_s
-        in_range = isinstance(seconds, (int, float)) and 0 < seconds < math.inf
-        _check(in_range, config, "chunk_length_s", "positive seconds")
+        in_range = _is_number(seconds, 0.0, _LONGEST_SEGMENT_S) and seconds != 0
+        _check(in_range, config, "chunk_length_s", f"positive, up to {_LONGEST_SEGMENT_S:g} seconds")
         _check((config.chunk_length or 0) >= 1, config, "chunk_length_s", "at least one sample")
-        share: object = config.overlap
-        in_range = isinstance(share, (int, float)) and 0.0 <= share < 1.0
+        in_range = _is_number(share, 0.0, 1.0) and share != 1.0
         _check(in_range, config, "overlap", "within 0 to 1 (not 1) where chunk_length_s is set")

@@ -15,6 +15,7 @@ from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 from streaming_encodec.model.seanet import SeanetDecoder, SeanetEncoder
 from streaming_encodec.model.segments import overlap_add, segment_scale
+from streaming_encodec.model.size import check_size
 from streaming_encodec.model.values import check_codes, check_tensor_amplitude
 
 
@@ -42,11 +43,15 @@ class EncodecModel(nn.Module):
     """EnCodec for inference, weight norm folded into plain weights.
 
     A new model has random weights: see ``from_pretrained`` for trained ones. It is left in evaluation mode.
+
+    Raises:
+        ConfigError: the model would be larger than ``model/size.py`` allows (2^28 parameters).
     """
 
     def __init__(self, config: EncodecConfig | None = None) -> None:
         super().__init__()
         self.config = config if config is not None else EncodecConfig()
+        check_size(self.config)
         self.encoder = SeanetEncoder(self.config)
         self.decoder = SeanetDecoder(self.config)
         self.quantizer = ResidualVectorQuantizer(self.config)

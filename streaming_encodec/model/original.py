@@ -7,6 +7,7 @@ calls nothing), and only one that is known to be sound: torch 2.10 or later. The
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from streaming_encodec.model.encodec import EncodecModel
 
 _LEAST_TORCH = (2, 10)
+_MOST_PICKLE_BYTES = 1 << 22
+_MOST_MEMBERS = 1 << 12
 
 # The original wraps every convolution twice (padding, norm) and calls a Sequential ``model``.
 _RENAMES = (
@@ -80,6 +83,7 @@ def read_th(path: Path) -> dict[str, Tensor]:
     require_safe_torch(torch.__version__)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: give the path of a .th file")
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -93,8 +97,36 @@ def read_th(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds {type(content).__name__}, no state dict of the original encodec")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: entry {name!r} is no tensor: save only the model's state dict")
-    return {name: value.detach() for name, value in content.items()}
+            shown = repr(name)[:200] if isinstance(name, str) else f"of type {type(name).__name__}"
+            raise CheckpointError(f"{path}: entry {shown} is no tensor: save only the model's state dict")
+    tensors = {name: value.detach() for name, value in content.items()}
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: its tensors say that they have {claimed} bytes, the file has {path.stat().st_size}: save their"
+            " contiguous() copies"
+        )
+    return tensors
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ``CheckpointError`` for an archive that becomes larger than it is when it is read."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # what torch goes by
+                return  # its older format holds plain bytes
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from error
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise CheckpointError(f"{path}: {member.filename[:200]!r} is compressed, as torch never writes it")
+        if member.filename.endswith(".pkl") and member.file_size > _MOST_PICKLE_BYTES:
+            raise CheckpointError(f"{path}: {member.filename[:200]!r} is too large for a list of tensors")
+    names = {member.filename for member in members}
+    if len(names) < len(members) or len(members) > _MOST_MEMBERS:
+        raise CheckpointError(f"{path} is damaged: it has {len(members)} members under {len(names)} names")
 
 
 def require_safe_torch(version: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_encodec.errors import CheckpointError
-from streaming_encodec.model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_folder
+from streaming_encodec.model.checkpoint import CONFIG_NAME, load_folder
 from streaming_encodec.model.original import load_original
+from streaming_encodec.model.stored import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from streaming_encodec.model.encodec import EncodecModel
