@@ -65,19 +65,21 @@ def verify_layer(layer: Any, x: Tensor, step: int, split: int) -> None:
 def offline_codes(model: EncodecModel, x: Tensor, bandwidth: float, start: str) -> Tensor:
     """The codes that laws 2 and 3 ask for."""
     if start == "exact":
-        return model.encode(x, bandwidth).audio_codes[0]
+        return model.encode(x, bandwidth=bandwidth).audio_codes[0]
     frames = StreamingEncoder(model, bandwidth).silence_frames
     silence = x.new_zeros(*x.shape[:2], frames * model.config.hop_length)
-    return model.encode(torch.cat((silence, x), dim=-1), bandwidth).audio_codes[0][..., frames:]
+    return model.encode(torch.cat((silence, x), dim=-1), bandwidth=bandwidth).audio_codes[0][..., frames:]
 
 
 @torch.no_grad()
 def offline_sound(model: EncodecModel, codes: Tensor, start: str) -> Tensor:
     """The sound that laws 2 and 3 ask for."""
     if start == "exact":
-        return model.decode(codes)
+        return model.decode(codes).audio_values
     silence = silence_codes(model, codes.shape[1]).expand(codes.shape[0], -1, -1)
-    return model.decode(torch.cat((silence, codes), dim=-1))[..., silence.shape[-1] * model.config.hop_length :]
+    return model.decode(torch.cat((silence, codes), dim=-1)).audio_values[
+        ..., silence.shape[-1] * model.config.hop_length :
+    ]
 
 
 def run(stream: StreamingEncoder | StreamingDecoder, x: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -88,7 +88,7 @@ def border_ratio(sounds: Sequence[Samples], hop_length: int) -> float:
 @torch.no_grad()
 def decode_offline(model: EncodecModel, coded: CodedClips) -> list[Samples]:
     """Each clip decoded at once by the offline model."""
-    return _cut(model.decode(coded.codes), coded)
+    return _cut(model.decode(coded.codes).audio_values, coded)
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Samples]:
     """What a decoder without state makes of the clips, each frame decoded alone: the yardstick for clicks."""
     batch, count, frames = coded.codes.shape
     alone = coded.codes.permute(0, 2, 1).reshape(batch * frames, count, 1)
-    pcm = torch.cat([model.decode(part) for part in torch.split(alone, _ALONE)])  # [B · F, C, hop]
+    pcm = torch.cat([model.decode(part).audio_values for part in torch.split(alone, _ALONE)])  # [B · F, C, hop]
     return _cut(pcm.reshape(batch, frames, *pcm.shape[1:]).transpose(1, 2).flatten(2), coded)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,38 @@ from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 from streaming_encodec.model.seanet import SeanetDecoder, SeanetEncoder
 from streaming_encodec.model.segments import overlap_add, segment_scale
 from streaming_encodec.model.size import check_size
-from streaming_encodec.model.values import check_codes, check_tensor_amplitude
+from streaming_encodec.model.values import check_tensor_amplitude, checked_codes
 
 
 class Encoded(NamedTuple):
-    """What ``encode`` gives; ``decode`` takes it as it is."""
+    """What ``encode`` gives; ``decode`` takes it as it is. Its first three fields are those of ``transformers``."""
 
     audio_codes: Tensor  # [segments, B, K, F], int64
     audio_scales: list[Tensor | None]  # per segment [B, 1] where the model normalises, else None
+    last_frame_pad_length: int  # frames that only fill up the last segment
     segment_frames: tuple[int, ...]  # frames of each segment that are not mere filling
 
-    @property
-    def last_frame_pad_length(self) -> int:
-        """Frames that only fill up the last segment, as ``transformers`` counts them."""
-        return self.audio_codes.shape[-1] - self.segment_frames[-1]
+    def __getitem__(self, key: Any) -> Any:
+        """A field, by its place or by its name."""
+        return _field(self, key)
+
+    def to_tuple(self) -> tuple[Tensor, list[Tensor | None], int]:
+        """The fields that ``transformers`` has."""
+        return self.audio_codes, self.audio_scales, self.last_frame_pad_length
+
+
+class Decoded(NamedTuple):
+    """What ``decode`` gives."""
+
+    audio_values: Tensor  # [B, C, T]
+
+    def __getitem__(self, key: Any) -> Any:
+        """A field, by its place or by its name."""
+        return _field(self, key)
+
+    def to_tuple(self) -> tuple[Tensor]:
+        """As a plain tuple."""
+        return (self.audio_values,)
 
 
 class EncodecOutput(NamedTuple):
@@ -37,6 +55,22 @@ class EncodecOutput(NamedTuple):
 
     audio_codes: Tensor  # [segments, B, K, F], int64
     audio_values: Tensor  # [B, C, T]
+
+    def __getitem__(self, key: Any) -> Any:
+        """A field, by its place or by its name."""
+        return _field(self, key)
+
+    def to_tuple(self) -> tuple[Tensor, Tensor]:
+        """As a plain tuple."""
+        return self.audio_codes, self.audio_values
+
+
+def _field(output: Any, key: Any) -> Any:
+    if isinstance(key, str):
+        if key not in output._fields:
+            raise KeyError(key)
+        return getattr(output, key)
+    return tuple.__getitem__(output, key)
 
 
 class EncodecModel(nn.Module):
@@ -58,29 +92,24 @@ class EncodecModel(nn.Module):
         self._init_codebooks()
         self.eval()
 
-    # -- codec ----------------------------------------------------------------------------------------------
+    # -- codec: names, order and shapes of transformers' EncodecModel --------------------------------------
 
-    def encode(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> Encoded:
+    def encode(
+        self, input_values: Tensor, padding_mask: Tensor | None = None, bandwidth: float | None = None
+    ) -> Encoded:
         """Samples to codes.
 
         Args:
-            x: [B, C, T] in the model's dtype, T ≥ 1, nominally within -1 to 1.
-            bandwidth: kbps, one of ``config.target_bandwidths``; None is the lowest, as in ``transformers``.
+            input_values: [B, C, T] in the model's dtype, T ≥ 1, nominally within -1 to 1.
             padding_mask: [B, T] or [B, 1 or C, T]; where false, samples count as zero.
+            bandwidth: kbps, one of ``config.target_bandwidths``; None is the lowest, as in ``transformers``.
 
         Raises:
             ConfigError: the bandwidth is not one of the model's.
-            StreamError: the shape does not fit the model.
+            StreamError: a shape does not fit the model; samples that are not finite or beyond ``MAX_AMPLITUDE``.
         """
         num_codebooks = self.config.num_codebooks_for(bandwidth)
-        if x.dim() != 3 or x.shape[1] != self.config.audio_channels or x.shape[2] == 0:
-            channels = self.config.audio_channels
-            raise StreamError(f"encode takes [B, {channels}, T] samples with T ≥ 1, got {list(x.shape)}")
-        if not torch.compiler.is_compiling():  # a traced graph cannot branch on values
-            check_tensor_amplitude(x)
-        if padding_mask is not None:
-            x = x * padding_mask.reshape(x.shape[0], -1, x.shape[-1]).bool()
-
+        x = self._masked(self._checked_samples(input_values), padding_mask)
         length = self.config.chunk_length or x.shape[-1]
         stride = self.config.chunk_stride or x.shape[-1]
         codes, scales = [], []
@@ -91,20 +120,21 @@ class EncodecModel(nn.Module):
         frames = tuple(segment.shape[-1] for segment in codes)
         # transformers fills up the last segment alone, and fails where the one before it is short as well.
         filled = [F.pad(c, (0, frames[0] - n)) for c, n in zip(codes, frames, strict=True)]
-        return Encoded(torch.stack(filled), scales, frames)
+        return Encoded(torch.stack(filled), scales, frames[0] - frames[-1], frames)
 
     def decode(
         self,
-        codes: Tensor | Encoded,
-        scales: Sequence[Tensor | None] | None = None,
+        audio_codes: Tensor | Encoded,
+        audio_scales: Sequence[Tensor | None] | Tensor | None = None,
         padding_mask: Tensor | None = None,
+        *,
         last_frame_pad_length: int = 0,
-    ) -> Tensor:
+    ) -> Decoded:
         """Codes to samples [B, C, T].
 
         Args:
-            codes: what ``encode`` gave, or int64 [segments, B, K, F], or [B, K, F] for a single segment.
-            scales: one a segment, where the model normalises.
+            audio_codes: what ``encode`` gave, or whole numbers [segments, B, K, F], or [B, K, F] for a single segment.
+            audio_scales: one a segment, where the model normalises.
             padding_mask: the result is cut to its last axis' length.
             last_frame_pad_length: frames at the end of the last segment that are only filling.
 
@@ -112,31 +142,44 @@ class EncodecModel(nn.Module):
             StreamError: codes out of range or of a shape that does not fit; scales missing.
         """
         frames: tuple[int, ...] = ()
-        if isinstance(codes, Encoded):
-            codes, scales, frames = codes
-        if codes.dim() == 3:
-            codes = codes[None]
-        check_codes(codes, self.config)
-        if scales is None:
-            scales = [None] * len(codes)
-        if len(scales) != len(codes) or (self.config.normalize and any(s is None for s in scales)):
-            raise StreamError(f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales")
+        if isinstance(audio_codes, Encoded):
+            audio_scales, frames = audio_codes.audio_scales, audio_codes.segment_frames
+            audio_codes = audio_codes.audio_codes
+        codes = checked_codes(audio_codes[None] if audio_codes.dim() == 3 else audio_codes, self.config)
         if self.config.chunk_length is None and len(codes) != 1:
             raise StreamError(f"this model takes one segment, got {len(codes)}: decode them one by one")
-
+        scales = self._checked_scales(audio_scales, codes)
+        longest = codes.shape[-1]
+        if not 0 <= last_frame_pad_length <= longest:
+            raise StreamError(f"last_frame_pad_length must be from 0 to the {longest} frames of a segment")
         if not frames:
-            longest = codes.shape[-1]
             frames = (longest,) * (len(codes) - 1) + (longest - last_frame_pad_length,)
         segments = [self.decode_segment(c[..., :n], s) for c, n, s in zip(codes, frames, scales, strict=True)]
         values = overlap_add(segments, self.config.chunk_stride or 1)
         if padding_mask is not None:
             values = values[..., : padding_mask.shape[-1]]
-        return values
+        return Decoded(values)
 
-    def forward(self, x: Tensor, bandwidth: float | None = None, padding_mask: Tensor | None = None) -> EncodecOutput:
-        """Encode and decode; the samples are cut to the input's length. Shapes as in ``encode`` and ``decode``."""
-        encoded = self.encode(x, bandwidth, padding_mask)
-        return EncodecOutput(encoded.audio_codes, self.decode(encoded)[..., : x.shape[-1]])
+    def forward(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        bandwidth: float | None = None,
+        audio_codes: Tensor | None = None,
+        audio_scales: Sequence[Tensor | None] | Tensor | None = None,
+        *,
+        last_frame_pad_length: int = 0,
+    ) -> EncodecOutput:
+        """Encode (unless ``audio_codes`` are given) and decode; the samples are cut to the input's length.
+
+        Arguments and errors as in ``encode`` and ``decode``.
+        """
+        if audio_codes is None:
+            encoded = self.encode(input_values, padding_mask, bandwidth)
+            audio_codes, values = encoded.audio_codes, self.decode(encoded).audio_values
+        else:
+            values = self.decode(audio_codes, audio_scales, last_frame_pad_length=last_frame_pad_length).audio_values
+        return EncodecOutput(audio_codes, values[..., : input_values.shape[-1]])
 
     def encode_segment(self, x: Tensor, num_codebooks: int) -> tuple[Tensor, Tensor | None]:
         """One segment [B, C, n] → codes [B, K, ceil(n / hop)] and its scale [B, 1] (None if not ``normalize``)."""
@@ -149,7 +192,46 @@ class EncodecModel(nn.Module):
     def decode_segment(self, codes: Tensor, scale: Tensor | None) -> Tensor:
         """One segment's codes [B, K, F] → samples [B, C, F * hop]."""
         y: Tensor = self.decoder(self.quantizer.decode(codes))
-        return y if scale is None else y * scale[..., None]
+        return y if scale is None else y * scale.reshape(-1, 1, 1)
+
+    def _checked_samples(self, x: object) -> Tensor:
+        channels = self.config.audio_channels
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise StreamError(f"encode takes a tensor of samples within -1 to 1, got {kind}")
+        if x.dim() != 3 or x.shape[1] != channels or x.shape[2] == 0:
+            raise StreamError(f"encode takes [B, {channels}, T] samples with T ≥ 1, got {list(x.shape)}")
+        dtype = next(self.parameters()).dtype
+        if x.dtype != dtype:
+            raise StreamError(
+                f"encode takes samples in the model's {dtype}, got {x.dtype}: convert them with x.to(dtype)"
+            )
+        if not torch.compiler.is_compiling():  # a traced graph cannot branch on values
+            check_tensor_amplitude(x)
+        return x
+
+    def _masked(self, x: Tensor, mask: object) -> Tensor:
+        if mask is None:
+            return x
+        batch, channels, length = x.shape
+        shapes = ((batch, length), (batch, 1, length), (batch, channels, length))
+        if not isinstance(mask, Tensor):
+            hint = (
+                f"; the bandwidth is a keyword, encode(x, bandwidth={mask!r})" if isinstance(mask, int | float) else ""
+            )
+            raise StreamError(f"padding_mask must be a tensor [{batch}, {length}], got {type(mask).__name__}{hint}")
+        if tuple(mask.shape) not in shapes:
+            raise StreamError(f"padding_mask must be [{batch}, {length}] or as the samples, got {list(mask.shape)}")
+        return x * mask.reshape(batch, -1, length).bool()
+
+    def _checked_scales(
+        self, scales: Sequence[Tensor | None] | Tensor | None, codes: Tensor
+    ) -> Sequence[Tensor | None]:
+        given = [None] * len(codes) if scales is None else list(scales)
+        fits = len(given) == len(codes) and all(s is None or s.numel() == codes.shape[1] for s in given)
+        if not fits or (self.config.normalize and any(s is None for s in given)):
+            raise StreamError(f"decode needs one scale for each of the {len(codes)} segments: pass encode's scales")
+        return given
 
     # -- files ----------------------------------------------------------------------------------------------
 

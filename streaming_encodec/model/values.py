@@ -30,3 +30,14 @@ def check_codes(codes: Tensor, config: EncodecConfig) -> None:
         if lowest < 0 or highest >= config.codebook_size:
             worst = lowest if lowest < 0 else highest
             raise StreamError(f"code {worst} is out of range: codes go from 0 to {config.codebook_size - 1}")
+
+
+def checked_codes(codes: Tensor, config: EncodecConfig) -> Tensor:
+    """``codes`` [..., B, K, F] of any whole numbers as int64; ``StreamError`` as ``check_codes`` raises it."""
+    kind = codes.dtype
+    if kind == torch.bool or kind.is_floating_point or kind.is_complex:
+        raise StreamError(f"codes must be whole numbers [B, K, F], got {kind} {list(codes.shape)}")
+    codes = codes.to(torch.int64)
+    if not torch.compiler.is_compiling():  # a traced graph cannot branch on values
+        check_codes(codes, config)
+    return codes

@@ -39,7 +39,7 @@ def test_exact_start_is_the_offline_model(run: Run, mono_model: Path, speech: Pa
     result = run("stream", speech, out, "-m", mono_model, "--start", "exact", "-b", 3, "--json")
     model = EncodecModel.from_pretrained(mono_model)
     with torch.no_grad():
-        want = model(torch.from_numpy(sound_of(speech))[None], 3.0).audio_values[0].numpy()
+        want = model(torch.from_numpy(sound_of(speech))[None], bandwidth=3.0).audio_values[0].numpy()
     assert sound_of(out).shape == want.shape
     np.testing.assert_allclose(sound_of(out), want.clip(-1, 1), atol=2e-4)
     facts = result.json
@@ -63,7 +63,7 @@ def test_segments_are_the_offline_model(run: Run, segment_model: Path, tmp_path:
         outs.append(sound_of(out))
     np.testing.assert_array_equal(*outs)
     with torch.no_grad():
-        want = EncodecModel.from_pretrained(segment_model)(torch.from_numpy(sound_of(sound))[None], 6.0)
+        want = EncodecModel.from_pretrained(segment_model)(torch.from_numpy(sound_of(sound))[None], bandwidth=6.0)
     np.testing.assert_allclose(outs[0], want.audio_values[0].numpy().clip(-1, 1), atol=2e-4)
 
 
@@ -101,7 +101,7 @@ def test_encode_and_decode(run: Run, mono_model: Path, speech: Path, tmp_path: P
     assert facts["samples"] == 40_001
     with torch.no_grad():
         model = EncodecModel.from_pretrained(mono_model)
-        want = model(torch.from_numpy(sound_of(speech))[None], 6.0).audio_values[0].numpy()
+        want = model(torch.from_numpy(sound_of(speech))[None], bandwidth=6.0).audio_values[0].numpy()
     # A tie between two codes may fall otherwise in another block shape: most samples, not all.
     close = np.isclose(sound_of(out), want.clip(-1, 1), atol=2e-4)
     assert close.mean() > 0.9
@@ -127,7 +127,7 @@ def test_encode_and_decode_by_segments(run: Run, segment_model: Path, tmp_path: 
     assert run("encode", source, ecdc, "-m", segment_model).code == 0
     assert run("decode", ecdc, out, "-m", segment_model).code == 0
     with torch.no_grad():
-        want = EncodecModel.from_pretrained(segment_model)(torch.from_numpy(sound_of(source))[None], 6.0)
+        want = EncodecModel.from_pretrained(segment_model)(torch.from_numpy(sound_of(source))[None], bandwidth=6.0)
     np.testing.assert_allclose(sound_of(out), want.audio_values[0].numpy().clip(-1, 1), atol=2e-4)
 
 

@@ -37,8 +37,8 @@ def test_segments_equal_offline(data: st.DataObject, config: se.EncodecConfig, s
     x = random_samples(config, batch, length, seed)
     bandwidth = data.draw(st.sampled_from(config.target_bandwidths))
     with torch.no_grad():
-        offline = model.encode(x, bandwidth)
-        wanted = model.decode(offline)
+        offline = model.encode(x, bandwidth=bandwidth)
+        wanted = model.decode(offline).audio_values
 
     encoder = se.SegmentEncoder(model, bandwidth, batch)
     decoder = se.SegmentDecoder(model, batch)

@@ -176,7 +176,7 @@ def test_a_run_leaves_curves_samples_and_a_model_that_loads(tiny_config: TrainCo
     x = torch.randn(1, 1, 3200) * 0.1
     run.trainer.model.eval()
     with torch.no_grad():
-        expected, got = (m.decode(m.encode(x, 1.2)) for m in (run.trainer.model, loaded))
+        expected, got = (m.decode(m.encode(x, bandwidth=1.2)).audio_values for m in (run.trainer.model, loaded))
     assert torch.allclose(got, expected, atol=1e-4)
 
 
