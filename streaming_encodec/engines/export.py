@@ -35,6 +35,7 @@ from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, REST, cod
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.plain import plain_model
 from streaming_encodec.streaming.engine import find_engine
 from streaming_encodec.streaming.half import Half, HalfState, decoder_half, encoder_half
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence, silence_frames
@@ -58,6 +59,7 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
         StreamError: the model cannot stream by samples, is not float32, or the folder holds something else.
         FileFormatError: the folder cannot be written; it is as it was.
     """
+    model = plain_model(model)
     check_runs(model)
     encoder, decoder = encoder_half(model, frames_per_step), decoder_half(model, frames_per_step)
     held = {file.name for file in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streaming_encodec.engines.layout import turn
+from streaming_encodec.errors import StreamError
 from streaming_encodec.model.conv import (
     ConvState,
     ConvTransposeState,
@@ -67,7 +68,7 @@ def _fuse(layer: nn.Module) -> _Fused:
         return _Lstm(layer)
     if isinstance(layer, ResnetBlock):
         return _Resnet(layer)
-    raise TypeError(f"the fused engine knows no layer {type(layer).__name__}")
+    raise StreamError(f"the fused engine knows no layer {type(layer).__name__}: use engine='eager'")
 
 
 def _elu(x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -122,7 +123,9 @@ class _ConvTranspose:
         conv = layer.conv
         self.stride, self.outputs = layer.stride, conv.out_channels
         if conv.kernel_size[0] != 2 * layer.stride:
-            raise TypeError("the fused engine needs transposed convolutions with kernel = 2 * stride")
+            raise StreamError(
+                "the fused engine needs transposed convolutions with kernel = 2 * stride: use engine='eager'"
+            )
         # [in, out, 2 * stride] → [in, 2 * stride * out]
         taps = conv.weight.detach().permute(0, 2, 1)
         # Every output is the sum of a first and a second half: the bias goes with the first.

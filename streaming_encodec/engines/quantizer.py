@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 
 
@@ -25,6 +26,11 @@ class FusedQuantizer:
         self._tables = tables
         self._half_squares = tables.pow(2).sum(-1) / 2  # [K, size]
         self._offsets = torch.arange(len(tables), device=tables.device)[:, None] * tables.shape[1]  # [K, 1]
+
+    @classmethod
+    def of(cls, model: EncodecModel) -> FusedQuantizer:
+        """A model's."""
+        return cls(model.quantizer)
 
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""

@@ -11,6 +11,7 @@ import torch
 from streaming_encodec.engines.kernel.library import why_missing
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.plain import plain_model, plain_weights
 from streaming_encodec.streaming.engine import Engine, find_engine
 from streaming_encodec.streaming.half import check_streams
 
@@ -23,7 +24,7 @@ def _fused(model: EncodecModel) -> Engine:
     from streaming_encodec.engines.fused import FusedStepper
     from streaming_encodec.engines.quantizer import FusedQuantizer
 
-    return Engine("fused", model, lambda model: FusedQuantizer(model.quantizer), FusedStepper)
+    return Engine("fused", model, FusedQuantizer.of, FusedStepper)
 
 
 def _onnx(model: EncodecModel) -> Engine:
@@ -94,7 +95,10 @@ def make_engine(name: str, model: EncodecModel) -> Engine:
     """
     if name not in _MAKERS:
         raise StreamError(f"there is no engine {name!r}: choose {', '.join(ENGINES)}")
+    model = plain_model(model)
     check_streams(model)
+    if name != "eager":
+        plain_weights(model)  # the others take copies of them, by name
     return _MAKERS[name](model)
 
 
@@ -108,6 +112,7 @@ def make_live_engine(name: str, model: EncodecModel) -> Engine:
     Raises:
         StreamError, MissingExtraError: as `make_engine`.
     """
+    model = plain_model(model)
     if name == "auto" and _is_plain(model):
         name = "kernel-fp16" if why_missing() is None else "onnx-int8" if _has_onnx() else name
     return make_engine(name, model)

@@ -164,7 +164,7 @@ class PooledDecoder:
         for speaker in requests:
             sound = outputs.get(self._slots[speaker], nothing)
             if isinstance(sound, Tensor):
-                sound = sound[0].cpu().numpy()
+                sound = sound[0].float().cpu().numpy()
             sounds[speaker] = sound.astype(np.float32, copy=False)
         return sounds
 

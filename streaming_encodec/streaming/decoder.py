@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.plain import plain_model
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.direct import (
     PLAIN,
@@ -26,8 +28,11 @@ from streaming_encodec.streaming.engine import EngineOrName, find_engine
 from streaming_encodec.streaming.half import Half, HalfState, decoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent
 from streaming_encodec.streaming.silence import decoder_after_silence, silence_frames
-from streaming_encodec.streaming.snapshot import restore, snapshot
+from streaming_encodec.streaming.snapshot import portable, restore, snapshot, working
 from streaming_encodec.streaming.state import StreamState
+
+_MADE = ("_half", "_direct", "_like", "_together")
+"""What is made anew from model and engine."""
 
 
 class StreamingDecoder:
@@ -54,7 +59,7 @@ class StreamingDecoder:
         frames_per_step: int = 1,
         engine: EngineOrName = "eager",
     ) -> None:
-        self.model = model
+        self.model = model = plain_model(model)
         self.start = check_start(start)
         self.batch_size = check_count("batch_size", batch_size)
         self.engine = find_engine(engine, model)
@@ -176,6 +181,20 @@ class StreamingDecoder:
             # The way that live frames go.
             self.push(zeros if self._direct is None else zeros[0].numpy())
         self._state, self._form = before, form
+
+    # -- pickles and copies ---------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Model, settings and the stream as it is: in another process it goes on with the same output."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in _MADE}
+        return kept | {"_state": portable(self._half, self._state), "_frames_per_step": self.frames_per_step}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        frames_per_step = kept["_frames_per_step"]
+        self.__dict__.update({name: value for name, value in kept.items() if name != "_frames_per_step"})
+        self._half = decoder_half(self.model, frames_per_step, self.engine.decoder)
+        self._state = working(self._half, kept["_state"])
+        self._together = {}
 
     # -- inside ---------------------------------------------------------------------------------------------
 

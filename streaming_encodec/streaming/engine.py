@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.plain import plain_model
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.streaming.half import ReferenceStepper, Stepper
+
+_MADE = ("quantizer", "encoder", "decoder")
 
 
 class Quantizer(Protocol):
@@ -51,6 +54,10 @@ class Engine:
         self.model = model
         self._make_quantizer, self._make_stepper = make_quantizer, make_stepper
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled and copied as its name and its model: what it computes with is made anew where it is used.
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE}
+
     @property
     def arithmetic(self) -> str | None:
         """Which arithmetic makes its codes, for files to say; None for the layers' own."""
@@ -77,6 +84,10 @@ class Engine:
         return self._make_stepper(self.model.decoder)
 
 
+def _own_quantizer(model: EncodecModel) -> Quantizer:
+    return model.quantizer
+
+
 EngineOrName: TypeAlias = str | Engine
 
 
@@ -87,12 +98,13 @@ def find_engine(engine: EngineOrName, model: EncodecModel) -> Engine:
         StreamError: no such engine, an engine of another model, or one that cannot run this model.
         MissingExtraError: the engine needs a package that is not installed.
     """
+    model = plain_model(model)
     if isinstance(engine, Engine):
         if engine.model is not model:
             raise StreamError("the engine was made for another model: make one with make_engine(name, model)")
         return engine
     if engine == "eager":
-        return Engine("eager", model, lambda model: model.quantizer, ReferenceStepper)
+        return Engine("eager", model, _own_quantizer, ReferenceStepper)
     # The one look upwards, and only when asked for by name.
     from streaming_encodec.engines.registry import make_engine
 

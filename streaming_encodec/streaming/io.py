@@ -31,7 +31,11 @@ class Form(NamedTuple):
         """``x`` [B, ...] in this form."""
         if not self.batched:
             x = x[0]
-        return x.cpu().numpy() if self.is_numpy else x
+        if not self.is_numpy:
+            return x
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()  # numpy has no bfloat16, and what takes sound takes no float16
+        return x.cpu().numpy()
 
 
 def take_samples(x: Array, batch: int, config: EncodecConfig, like: Tensor) -> tuple[Tensor, Form]:

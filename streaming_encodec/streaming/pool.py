@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.plain import plain_model
 from streaming_encodec.streaming.checks import check_count, check_start
 from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.streaming.half import HalfState, decoder_half, encoder_half
+from streaming_encodec.streaming.half import Half, HalfState, decoder_half, encoder_half
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent, take_samples
 from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
 from streaming_encodec.streaming.snapshot import restore, snapshot
@@ -70,16 +72,13 @@ class StreamPool:
     ) -> None:
         if kind not in KINDS:
             raise StreamError(f'kind must be "encoder" or "decoder", got {kind!r}')
-        self.model = model
+        self.model = model = plain_model(model)
         self.kind = kind
         self.start = check_start(start)
         self.slots = check_count("slots", slots)
         self.max_pending_frames = max_pending_frames
         self.engine = find_engine(engine, model)
-        if kind == "encoder":
-            self._half = encoder_half(model, frames_per_step, self.engine.encoder)
-        else:
-            self._half = decoder_half(model, frames_per_step, self.engine.decoder)
+        self._half = self._make_half(frames_per_step)
         self._num_codebooks = model.config.num_codebooks_for(bandwidth) if kind == "encoder" else 0
         self._layers = self._half.stepper.enter(self._half.stack.init_state(self.slots))
         self._open: dict[int, _Slot] = {}
@@ -203,7 +202,26 @@ class StreamPool:
         held.num_codebooks = state.num_codebooks
         self._enter(slot, working)
 
+    # -- pickles and copies ---------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Model, settings and all streams as they are: in another process they go on with the same output."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_half", "_like")}
+        layers = map_tensors(torch.clone, self._half.stepper.leave(self._layers))
+        return kept | {"_layers": layers, "_frames_per_step": self._half.frames_per_step}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        frames_per_step = kept["_frames_per_step"]
+        self.__dict__.update({name: value for name, value in kept.items() if name != "_frames_per_step"})
+        self._half = self._make_half(frames_per_step)
+        self._layers = self._half.stepper.enter(kept["_layers"])
+
     # -- inside ---------------------------------------------------------------------------------------------
+
+    def _make_half(self, frames_per_step: int) -> Half:
+        if self.kind == "encoder":
+            return encoder_half(self.model, frames_per_step, self.engine.encoder)
+        return decoder_half(self.model, frames_per_step, self.engine.decoder)
 
     def _slot(self, slot: int) -> _Slot:
         if slot not in self._open:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.plain import plain_model
 from streaming_encodec.model.segments import fade_weights
 from streaming_encodec.samples import MAX_AMPLITUDE
 from streaming_encodec.streaming.checks import check_count
@@ -38,7 +39,7 @@ class SegmentEncoder:
     """
 
     def __init__(self, model: EncodecModel, bandwidth: float | None = 6.0, batch_size: int = 1) -> None:
-        self.model = model
+        self.model = model = plain_model(model)
         self.batch_size = check_count("batch_size", batch_size)
         self.segment_samples, self.stride_samples = segment_shape(model)
         self.bandwidth = bandwidth
@@ -100,7 +101,7 @@ class SegmentDecoder:
     """Segments in, samples out as soon as no later segment overlaps them."""
 
     def __init__(self, model: EncodecModel, batch_size: int = 1) -> None:
-        self.model = model
+        self.model = model = plain_model(model)
         self.batch_size = check_count("batch_size", batch_size)
         self.segment_samples, self.stride_samples = segment_shape(model)
         self._sum: Tensor  # [B, C, n], weighted samples that later segments may add to

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from streaming_encodec.errors import StreamError
 from streaming_encodec.streaming.checks import check_start
 from streaming_encodec.streaming.half import Half, HalfState
-from streaming_encodec.streaming.state import StreamState, named_tensors, unflatten
+from streaming_encodec.streaming.state import StreamState, map_tensors, named_tensors, unflatten
 
 
 def snapshot(half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int) -> StreamState:
@@ -24,6 +28,17 @@ def snapshot(half: Half, state: HalfState, kind: str, model: str, start: str, nu
         started=state.layers is not None,
         tensors=tensors,
     )
+
+
+def portable(half: Half, state: HalfState) -> HalfState:
+    """A working state as the layers have it, for a pickle or a copy: engines keep theirs in memory of their own."""
+    layers = None if state.layers is None else map_tensors(torch.clone, half.stepper.leave(state.layers))
+    return replace(state, pending=state.pending.clone(), layers=layers)
+
+
+def working(half: Half, state: HalfState) -> HalfState:
+    """Back from ``portable``."""
+    return state if state.layers is None else replace(state, layers=half.stepper.enter(state.layers))
 
 
 def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -> HalfState:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +148,12 @@ class VoiceDecoder:
     def statistics(self) -> ReceiverStatistics:
         """What came, what was lost, what was made up."""
         return self._receiver.statistics
+
+    def __reduce__(self) -> NoReturn:
+        raise StreamError(
+            "a VoiceDecoder cannot be pickled or copied, it is tied to a clock and a thread: make one where it is used,"
+            " packets are all that it needs"
+        )
 
     # -- inside ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.plain import plain_model
 
 DEFAULT_MODEL = "voice-24khz"
 
@@ -19,9 +20,11 @@ def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
 
     Raises:
         CheckpointError: there is no such model.
+        StreamError: what was given is no model.
         ConfigError: it cannot stream by samples.
     """
-    found = model if isinstance(model, EncodecModel) else EncodecModel.from_pretrained(model or DEFAULT_MODEL)
+    name = model or DEFAULT_MODEL if isinstance(model, str | Path | None) else None
+    found = plain_model(model) if name is None else EncodecModel.from_pretrained(name)
     if not found.config.streams_by_sample:
         raise ConfigError(
             "this model works on whole segments of a second and cannot carry a conversation: "

@@ -227,7 +227,7 @@ def test_encode_says_what_it_takes(shape: tuple[int, ...]) -> None:
         (torch.full((1, 1, 4), 16), "16 is out of range"),
         (torch.full((1, 1, 4), -1), "-1 is out of range"),
         (torch.zeros(1, 5, 4, dtype=torch.int64), "takes 1 to 4"),
-        (torch.zeros(1, 1, 4), "int64"),
+        (torch.zeros(1, 1, 4), "whole numbers"),
         (torch.zeros(2, 1, 1, 4, dtype=torch.int64), "one segment"),
     ],
 )

@@ -23,6 +23,7 @@ from streaming_encodec.engines.layout import turn
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.layers import State
+from streaming_encodec.model.plain import plain_weights
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.streaming.engine import Engine
 from streaming_encodec.streaming.half import Stepper
@@ -41,10 +42,14 @@ class KernelEngine(Engine):
         self._half = half
         super().__init__(name, model, lambda _: KernelQuantizer(self.codec), self._make_stepper_of)
 
+    def __reduce__(self) -> tuple[type[KernelEngine], tuple[str, EncodecModel, bool]]:
+        # Pickled and copied as its name and its model: what it computes with is made anew where it is used.
+        return KernelEngine, (self.name, self.model, self._half)
+
     @cached_property
     def codec(self) -> KernelCodec:
         """The model in the kernel's layout: a copy of its weights."""
-        weights = {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
+        weights = {name: tensor.detach().numpy() for name, tensor in plain_weights(self.model).items()}
         return KernelCodec.from_weights(self.model.config, weights, self._half)
 
     @property
