@@ -30,6 +30,7 @@ from streaming_encodec.engines.ort_folder import (
     MODEL_KEY,
     PART_KEY,
     TENSORS_NAME,
+    checksum,
 )
 from streaming_encodec.engines.quantizer_graph import CODES, RESIDUAL, REST, codebook_groups, quantizer_graph
 from streaming_encodec.errors import StreamError
@@ -88,6 +89,7 @@ def export(model: EncodecModel, folder: Path, frames_per_step: int = 1, int8: bo
     with AtomicFiles(folder, last=CONFIG_NAME) as part:
         files = [_write_graph(part / f"{name}.onnx", graph, name, identity) for name, graph in graphs.items()]
         save_file(tensors, part / TENSORS_NAME)
+        config["sha256"] = {file.name: checksum(file.read_bytes()) for file in (*files, part / TENSORS_NAME)}
         (part / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     written = [folder / name for name in (*(file.name for file in files), TENSORS_NAME, CONFIG_NAME)]
     for old in set(folder.glob("quantizer.*.onnx")) - set(written):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.engines.ort_folder import ExportedFolder, Floats
-from streaming_encodec.engines.session import Session
+from streaming_encodec.engines.session import Session, run
 from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.samples import check_amplitude
 
@@ -45,7 +45,7 @@ class _Half:
         for at in range(0, len(pending) - size + 1, size):
             feeds = dict(zip(self._names, self._state, strict=True))
             feeds[self._part["input"]] = np.ascontiguousarray(pending[None, at : at + size])
-            y, *self._state = self._session.run(self._outputs, feeds)
+            y, *self._state = run(self._session, self._outputs, feeds)
             cut = min(self._skip, y.shape[1])
             self._skip -= cut
             if cut < y.shape[1]:
@@ -120,7 +120,7 @@ class OrtEncoder:
         for part, session in zip(self.config["quantizer"], self._quantizers, strict=True):
             if done >= self.num_codebooks:
                 break
-            found, rest = session.run([part["codes"], part["rest"]], {part["input"]: rest})
+            found, rest = run(session, [part["codes"], part["rest"]], {part["input"]: rest})
             codes.append(found)
             done += part["num_codebooks"]
         return np.concatenate(codes, axis=1)[:, : self.num_codebooks].T

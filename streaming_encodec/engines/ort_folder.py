@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
+from streaming_encodec.engines.ort_check import check_config, check_graph, check_tensors
 from streaming_encodec.engines.session import Session, open_session
 from streaming_encodec.errors import CheckpointError
+from streaming_encodec.json_text import read_json
 
 CONFIG_NAME, TENSORS_NAME = "codec.json", "tensors.safetensors"
 LOCK_NAME = ".streaming-encodec.lock"  # of the command that is writing the folder
@@ -44,7 +46,7 @@ class ExportedFolder:
         """
         path = Path(path)
         try:
-            config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+            config = read_json(path / CONFIG_NAME)
             found = config["format"]
         except FileNotFoundError:
             raise CheckpointError(
@@ -61,9 +63,10 @@ class ExportedFolder:
                 f"{path} was exported from model {config.get('model')}, wanted is {model}: export that one"
             )
         try:
-            tensors = load_file(path / TENSORS_NAME)
-            _check(config, tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            check_config(config, TENSORS_NAME)
+            tensors = load(_read(path, TENSORS_NAME, config))
+            check_tensors(config, tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): export the model again") from error
         return cls(path, config, tensors)
 
@@ -72,8 +75,12 @@ class ExportedFolder:
         path = self.path / part["file"]
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: export the model again")
-        session = open_session(path)
-        known = session.get_modelmeta().custom_metadata_map
+        try:
+            session = open_session(_read(self.path, part["file"], self.config))
+            check_graph(self.config, part, session)
+            known = session.get_modelmeta().custom_metadata_map
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): export the model again") from error
         if known.get(MODEL_KEY) != self.config["model"] or f"{known.get(PART_KEY)}.onnx" != part["file"]:
             raise CheckpointError(
                 f"{path} is not the graph that {CONFIG_NAME} is about (model {self.config['model']}):"
@@ -82,15 +89,15 @@ class ExportedFolder:
         return session
 
 
-def _check(config: dict[str, Any], tensors: dict[str, Floats]) -> None:
-    """Raise ``KeyError`` or ``ValueError`` where something that a stream needs is not there."""
-    shape = (config["num_codebooks"], config["codebook_size"], config["latent_size"])
-    if tensors["codebooks"].shape != shape:
-        raise ValueError(f"codebooks are {tensors['codebooks'].shape}, not {shape}")
-    prefixes = {"encoder": ["encoder"], "decoder": [f"decoder.{k + 1}" for k in range(shape[0])]}
-    for part, starts in prefixes.items():
-        for prefix in starts:
-            for state in config[part]["state"]:
-                name = f"{prefix}.{state['name']}"
-                if tensors[name].shape != (1, *state["shape"]):
-                    raise ValueError(f"{name} is {tensors[name].shape}, not {(1, *state['shape'])}")
+def checksum(data: bytes) -> str:
+    """What ``codec.json`` keeps of a file, to know it by."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(folder: Path, name: str, config: dict[str, Any]) -> bytes:
+    """A file's bytes. Raises ``ValueError`` where they are not those that were exported."""
+    data = (folder / name).read_bytes()
+    sums = config.get("sha256")
+    if sums is not None and sums[name] != checksum(data):
+        raise ValueError(f"{name} is not as it was written, its checksum is another")
+    return data

@@ -39,3 +39,11 @@ def open_session(graph: bytes | Path, threads: int = 1) -> Session:
     except Exception as error:  # the runtime's errors have no common base but this
         name = f"{graph}" if isinstance(graph, Path) else "the step's graph"
         raise CheckpointError(f"ONNX Runtime cannot load {name}: {error}") from error
+
+
+def run(session: Session, outputs: list[str], feeds: dict[str, Any]) -> Any:
+    """``session.run`` of a graph out of a file. Raises ``CheckpointError`` where it fails in the middle."""
+    try:
+        return session.run(outputs, feeds)
+    except Exception as error:  # the runtime's errors have no common base but this
+        raise CheckpointError(f"an exported graph is damaged ({error}): export the model again") from error

@@ -57,6 +57,19 @@ def in_memory(name: str, tensor: Tensor, source: str) -> StoredTensor:
     return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
+def open_safetensors(path: str | Path) -> Any:
+    """``safe_open`` for torch, for a file whose header is not too large to be one.
+
+    Raises:
+        OSError, SafetensorError, ValueError: the file cannot be read as one.
+    """
+    with open(path, "rb") as raw:
+        header_bytes = int.from_bytes(raw.read(8), "little")
+    if header_bytes > _MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {header_bytes} bytes")
+    return safe_open(path, framework="pt")
+
+
 @contextmanager
 def open_weights(folder: Path) -> Iterator[dict[str, StoredTensor]]:
     """The tensors of a folder's ``model.safetensors``, or of the shards that ``model.safetensors.index.json`` names.
@@ -114,11 +127,7 @@ def _open(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
             " (pickled weights such as pytorch_model.bin are never read: save them again as safetensors)"
         )
     try:
-        with path.open("rb") as raw:
-            header_bytes = int.from_bytes(raw.read(8), "little")
-        if header_bytes > _MOST_HEADER_BYTES:
-            raise ValueError(f"a header of {header_bytes} bytes")
-        file = stack.enter_context(safe_open(path, framework="pt"))
+        file = stack.enter_context(open_safetensors(path))
         return {name: _described(file, name, path) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error

@@ -118,7 +118,8 @@ class StreamingEncoder:
     @torch.no_grad()
     def load_state(self, state: StreamState) -> None:
         """Go on from a snapshot, with its bandwidth. Raises ``StreamError`` where it is not of such a stream."""
-        self._state = restore(self._half, state, "encoder", self.engine.fingerprint, self.batch_size)
+        most = self.model.config.num_quantizers
+        self._state = restore(self._half, state, "encoder", self.engine.fingerprint, self.batch_size, most)
         self._num_codebooks = state.num_codebooks
         self.start = state.start
 

@@ -99,6 +99,12 @@ class Half:
         """Inputs of one steady step."""
         return self.frames_per_step * self.inputs_per_frame
 
+    @property
+    def most_skip(self) -> int:
+        """Outputs that the silence before a stream can owe, and so the most that a stream has to drop."""
+        frames = -(-self.start_inputs // self.inputs_per_frame) + 1
+        return frames * self.outputs_per_frame + self.delay_outputs
+
     def begin(self, batch: int) -> HalfState:
         """A stream with the offline model's own start."""
         return HalfState(next(self.stack.parameters()).new_zeros(batch, self.channels, 0), None)

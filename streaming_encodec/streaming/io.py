@@ -12,13 +12,10 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.values import check_codes, check_tensor_amplitude
 from streaming_encodec.samples import as_array, check_amplitude
+from streaming_encodec.streaming.state import MAX_STATE
 
 # numpy or torch: what goes in comes out again, so the two cannot be told apart in a signature.
 Array: TypeAlias = Any
-
-
-_MAX_LATENT = 1e6
-"""Far beyond what the loudest samples make, and harmless: a decoder would keep NaN in its state for ever."""
 
 
 class Form(NamedTuple):
@@ -91,10 +88,8 @@ def take_latent(latent: object, batch: int, config: EncodecConfig, like: Tensor)
         got = list(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
         raise StreamError(f"latent frames must be a tensor [{batch}, {config.hidden_size}, f], got {got}")
     taken = plain_tensor(latent, "latent frames").to(like)
-    if taken.numel() and not float(taken.abs().max()) <= _MAX_LATENT:
-        raise StreamError(
-            f"latent frames hold NaN, infinity or values beyond {_MAX_LATENT:g}: no codes stand for these"
-        )
+    if taken.numel() and not float(taken.abs().max()) <= MAX_STATE:
+        raise StreamError(f"latent frames hold NaN, infinity or values beyond {MAX_STATE:g}: no codes stand for these")
     return taken
 
 

@@ -196,9 +196,10 @@ class StreamPool:
     def restore(self, slot: int, state: StreamState) -> None:
         """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
         held = self._slot(slot)
+        most = self.model.config.num_quantizers if self.kind == "encoder" else 0
+        working = restore(self._half, state, self.kind, self.engine.fingerprint, 1, most)
         if state.start != self.start:
             raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
-        working = restore(self._half, state, self.kind, self.engine.fingerprint, 1)
         held.num_codebooks = state.num_codebooks
         self._enter(slot, working)
 

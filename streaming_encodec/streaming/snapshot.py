@@ -41,8 +41,13 @@ def working(half: Half, state: HalfState) -> HalfState:
     return state if state.layers is None else replace(state, layers=half.stepper.enter(state.layers))
 
 
-def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -> HalfState:
-    """The working state of a snapshot. Raises ``StreamError`` where it belongs to another kind of stream."""
+def restore(half: Half, state: StreamState, kind: str, model: str, batch: int, most_codebooks: int = 0) -> HalfState:
+    """The working state of a snapshot. Raises ``StreamError`` where no such stream can go on from it.
+
+    ``most_codebooks``: that an encoder may have active; a decoder has none of its own.
+    """
+    if not isinstance(state, StreamState):
+        raise StreamError(f"pass what state() gave or StreamState.load read, not {type(state).__name__}")
     if state.kind != kind:
         raise StreamError(f"this is the state of a streaming {state.kind}, not of a streaming {kind}")
     check_start(state.start)
@@ -53,13 +58,22 @@ def restore(half: Half, state: StreamState, kind: str, model: str, batch: int) -
             f"the state was taken at {state.frames_per_step} frames per step, this stream runs at"
             f" {half.frames_per_step}: make a stream with frames_per_step={state.frames_per_step}"
         )
+    state.check()
+    if state.num_codebooks > most_codebooks:
+        raise StreamError(f"the state has {state.num_codebooks} codebooks, this stream takes {most_codebooks} at most")
+    if state.skip > half.most_skip:
+        raise StreamError(f"the state drops {state.skip} outputs, no stream drops more than {half.most_skip}")
     if state.batch_size != batch:
         raise StreamError(f"the state holds {state.batch_size} streams, this object {batch}")
-    like = next(half.stack.parameters())
+    weight = next(half.stack.parameters())
     pending = state.tensors["pending"]
     if pending.dim() != 3 or pending.shape[1] != half.channels:
         raise StreamError(f"the state's pending inputs are {list(pending.shape)}, not [{batch}, {half.channels}, n]")
     layers = None
     if state.started:
-        layers = half.stepper.enter(unflatten(state.tensors, half.stack.init_state(batch), "layers"))
-    return HalfState(pending.to(like.device, like.dtype, copy=True), layers, state.skip)
+        like = half.stack.init_state(batch)
+        known = {name for name, _ in named_tensors(like, "layers")} | {"pending"}
+        if odd := sorted(state.tensors.keys() - known):
+            raise StreamError(f"the state's {odd[0]} is none of this stream's")
+        layers = half.stepper.enter(unflatten(state.tensors, like, "layers"))
+    return HalfState(pending.to(weight.device, weight.dtype, copy=True), layers, state.skip)

@@ -7,19 +7,29 @@ output. So it holds everything that decides the output but the weights, whose fi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from streaming_encodec.audio.atomic import write_by
 from streaming_encodec.errors import StreamError
+from streaming_encodec.json_text import parse_json
+from streaming_encodec.model.stored import open_safetensors
+from streaming_encodec.samples import MAX_AMPLITUDE, as_count
+from streaming_encodec.streaming.checks import check_count, check_start
 
 _FORMAT = "streaming-encodec-state-1"
+
+_MOST_VALUES = 1 << 28
+MAX_STATE = 1e6
+"""What no layer's memory comes near; far more of it would become infinite in the next step, and stay so."""
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
@@ -97,18 +107,61 @@ class StreamState:
     def load(cls, path: str | Path) -> StreamState:
         """Read what ``save`` wrote. Raises ``StreamError`` where the file is missing or something else."""
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with open_safetensors(path) as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if metadata.get("format") != _FORMAT:
+                    raise StreamError(f"{path} is no stream state of this version ({_FORMAT})")
+                names = list(file.keys())
+                values = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+                if values > _MOST_VALUES:
+                    raise StreamError(f"{path} is no stream's state: it holds {values} values")
+                tensors = {name: file.get_tensor(name) for name in names}
         except FileNotFoundError:
             raise StreamError(f"{path} does not exist: pass the path that state().save(path) wrote") from None
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError, OverflowError, RuntimeError) as error:
+            if isinstance(error, StreamError):
+                raise
             raise StreamError(f"{path} cannot be read as a saved stream state: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise StreamError(f"{path} is no stream state of this version ({_FORMAT})")
         if "pending" not in tensors:
             raise StreamError(f"{path} is damaged: its pending inputs are missing")
         try:
-            return cls(**json.loads(metadata["settings"]), tensors=tensors)
+            state = cls(**parse_json(metadata["settings"]), tensors=tensors)
+            state.check()
         except (KeyError, TypeError, ValueError) as error:
-            raise StreamError(f"{path} is damaged: its settings cannot be read ({error})") from error
+            raise StreamError(f"{path} is damaged: its settings or tensors cannot be used ({error})") from error
+        return state
+
+    def check(self) -> None:
+        """Raise ``StreamError`` unless every field is of its kind, and every tensor one that a stream can go on from.
+
+        Whether it fits a stream, shapes above all, shows when it is loaded into one.
+        """
+        if self.kind not in ("encoder", "decoder"):
+            raise StreamError(f"kind must be 'encoder' or 'decoder', got {self.kind!r}")
+        check_start(self.start)
+        said: tuple[object, object] = self.model, self.started  # a file may hold anything
+        if not isinstance(said[0], str) or not isinstance(said[1], bool):
+            raise StreamError(f"model must be a text, and started true or false, got {str(said)[:100]}")
+        check_count("frames_per_step", self.frames_per_step)
+        least = 1 if self.kind == "encoder" else 0
+        for name, number, low in (("num_codebooks", self.num_codebooks, least), ("skip", self.skip, 0)):
+            whole = as_count(number)
+            if whole is None or not low <= whole < _MOST_VALUES:
+                raise StreamError(f"{name} must be a whole number from {low}, got {str(number)[:100]}")
+        for name, tensor in self.tensors.items():
+            self._check_tensor(name, tensor)
+        if self.started and len(self.tensors) == 1:
+            raise StreamError("the state of the layers is missing")
+        if not self.started and len(self.tensors) > 1:
+            raise StreamError("layers have a state, but the stream has not started")
+
+    def _check_tensor(self, name: str, tensor: object) -> None:
+        if name != "pending" and not name.startswith("layers."):
+            raise StreamError(f"tensor {name[:100]} is none of a stream's")
+        if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point or tensor.layout != torch.strided:
+            raise StreamError(f"tensor {name} must be a dense tensor of floats")
+        if tensor.dim() == 0 or tensor.shape[0] != self.tensors["pending"].shape[0]:
+            raise StreamError(f"tensor {name} is of another number of streams than pending")
+        most = MAX_AMPLITUDE if name == "pending" and self.kind == "encoder" else MAX_STATE
+        if tensor.numel() and not float(tensor.abs().max()) <= most:
+            raise StreamError(f"tensor {name} holds NaN, infinity or values beyond {most:g}")
