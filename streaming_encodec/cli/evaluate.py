@@ -185,12 +185,11 @@ def evaluate_command(
             judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs))
         listener = stack.enter_context(_Progress(chosen, to if save_audio else None))
         result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
-
-    report = report_json(loaded.name, chosen, metric_set, plan, result)
-    write_text(to / "results.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(to / "results.md", as_markdown(loaded.name, chosen, metric_set, result))
-    if plots:
-        _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
+        report = report_json(loaded.name, chosen, metric_set, plan, result)
+        write_text(to / "results.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_text(to / "results.md", as_markdown(loaded.name, chosen, metric_set, result))
+        if plots:
+            _draw(to, loaded.name, chosen[0], metric_set, result, listener.showcase)
     if as_json:
         print_json(report)
         return
