@@ -17,7 +17,7 @@ from streaming_encodec.samples import MAX_AMPLITUDE, is_audible
 
 CONFIG = small_config()
 KBPS = CONFIG.target_bandwidths[-1]
-ENGINES = ("eager", "fused", "onnx", "onnx-int8")
+ENGINES = ("eager", "fused", "onnx", "onnx-int8", "kernel", "kernel-fp16")
 
 LOUD: dict[str, Callable[[int], Any]] = {
     "float32 1e38": lambda n: np.full(n, 1e38, np.float32),

@@ -23,7 +23,7 @@ from streaming_encodec.net.formats import stream_format
 CONFIG = small_config()
 SEGMENTS = small_config(chunk_length_s=0.01, overlap=0.1, normalize=True, norm_type="time_group_norm")
 KBPS = CONFIG.target_bandwidths[-1]
-ENGINES = ("eager", "fused", "onnx", "onnx-int8")
+ENGINES = ("eager", "fused", "onnx", "onnx-int8", "kernel", "kernel-fp16")
 
 
 def model() -> se.EncodecModel:
