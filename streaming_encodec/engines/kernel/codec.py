@@ -24,8 +24,9 @@ from streaming_encodec.engines.kernel.image import (
 )
 from streaming_encodec.engines.kernel.library import Library, load_library
 from streaming_encodec.engines.kernel.weights import FolderWeights
-from streaming_encodec.errors import StreamError
+from streaming_encodec.errors import CheckpointError, ConfigError, StreamError
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.size import check_size
 
 Codes: TypeAlias = NDArray[np.int32]
 
@@ -79,7 +80,11 @@ class KernelCodec:
         Raises:
             MissingExtraError, CheckpointError: as above. StreamError: the model does not stream by samples.
         """
-        config = EncodecConfig.from_json(folder / "config.json")
+        try:
+            config = EncodecConfig.from_json(folder / "config.json")
+            check_size(config)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder} holds no EnCodec model: {error}") from error
         if not config.streams_by_sample or config.pad_mode == "circular":
             raise StreamError(f"the model in {folder} does not stream by samples")
         with closing(FolderWeights(folder / "model.safetensors")) as weights:

@@ -5,7 +5,6 @@ The file is read, not mapped: mapped pages would count as memory twice, here and
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import CheckpointError
+from streaming_encodec.json_text import parse_json
 
 _DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-_MOST_HEAD_BYTES = 100_000_000  # the format's own bound
+_MOST_HEAD_BYTES = 1 << 22  # two hundred tensors take 30,000
 _FOLDED_AT_ONCE = 1 << 14  # numbers, in float64
 
 
@@ -37,7 +37,7 @@ class FolderWeights(Mapping[str, NDArray[Any]]):
             self._first, self._head = _read_head(self._file)
         except FileNotFoundError:
             raise CheckpointError(f"{path} does not exist: give a model's folder") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class FolderWeights(Mapping[str, NDArray[Any]]):
     def _read(self, name: str) -> NDArray[Any]:
         try:
             tensor = _read_tensor(self._file, self._first, self._head[name])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise CheckpointError(
                 f"{self._path}: tensor {name} cannot be read ({error}): fetch the file again"
             ) from error
@@ -89,7 +89,7 @@ def _read_head(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     size = int.from_bytes(file.read(8), "little")
     if not 2 <= size <= _MOST_HEAD_BYTES:
         raise ValueError(f"a head of {size} bytes")
-    head = json.loads(file.read(size))
+    head = parse_json(file.read(size))
     if not isinstance(head, dict):
         raise TypeError("the head is no JSON object")
     head.pop("__metadata__", None)
