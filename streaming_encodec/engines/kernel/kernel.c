@@ -54,11 +54,12 @@ typedef float v8_at_any __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint16_t h8_at_any __attribute__((vector_size(16), aligned(2), may_alias));
 typedef struct { v8 low, high; } v16;
 
-/* One row, or two, go through so many panels at once: sums that do not wait for each other, and fit registers. */
+/* Of rows and panels so many at once: 1 x MANY, 2 x MANY/2 or, of many rows, MANY x 1. Sums that do not wait for each
+ * other, and fit registers. */
 #if defined(__AVX2__) || defined(__aarch64__)
-#define WIDE 4
+#define MANY 4
 #else
-#define WIDE 2
+#define MANY 2
 #endif
 
 static const float TINY = 8.67361738e-19f; /* 2^-60 */
@@ -156,24 +157,23 @@ INLINE const float *row_at(const Inputs *in, long row) {
 
 /* sums[rows][panels] += inputs [rows][K] x weights [panels][K][16]; rows and panels are known when compiled. */
 INLINE void multiply(const int rows, const int panels, const int half, const Inputs *in, const float *const *x,
-                     const char *weights, long panel, v16 (*sums)[WIDE]) {
-  v16 sum[2][WIDE];
+                     const char *weights, long panel, v16 (*sums)[MANY]) {
+  v16 sum[MANY][MANY];
   for (int r = 0; r < rows; r++)
     for (int p = 0; p < panels; p++) sum[r][p] = sums[r][p];
   for (long tap = 0; tap < in->taps; tap++) {
-    const float *x0 = x[0] + tap * in->tap_step, *x1 = x[rows - 1] + tap * in->tap_step;
+    const float *at[MANY];
+    for (int r = 0; r < rows; r++) at[r] = x[r] + tap * in->tap_step;
     for (long k = 0; k < in->length; k++, weights += half ? 32 : 64) {
-      v8 in0 = all(x0[k]), in1 = all(x1[k]);
 #pragma clang loop unroll(full)
       for (int p = 0; p < panels; p++) {
         const char *w = weights + p * panel;
         v8 low = half ? load_half((const uint16_t *)w) : load((const float *)w);
         v8 high = half ? load_half((const uint16_t *)w + 8) : load((const float *)w + 8);
-        sum[0][p].low += in0 * low;
-        sum[0][p].high += in0 * high;
-        if (rows == 2) {
-          sum[1][p].low += in1 * low;
-          sum[1][p].high += in1 * high;
+#pragma clang loop unroll(full)
+        for (int r = 0; r < rows; r++) {
+          sum[r][p].low += all(at[r][k]) * low;
+          sum[r][p].high += all(at[r][k]) * high;
         }
       }
     }
@@ -183,12 +183,11 @@ INLINE void multiply(const int rows, const int panels, const int half, const Inp
 }
 
 CALLED void multiply_some(int rows, int panels, int half, const Inputs *in, const float *const *x, const char *weights,
-                          long panel, v16 (*sums)[WIDE]) {
+                          long panel, v16 (*sums)[MANY]) {
 #define CASE(R, P, H) if (rows == R && panels == P && half == H) { multiply(R, P, H, in, x, weights, panel, sums); return; }
-  CASE(1, 1, 0) CASE(1, 1, 1) CASE(1, WIDE, 0) CASE(1, WIDE, 1)
-  CASE(2, 1, 0) CASE(2, 1, 1)
-#if WIDE == 4
-  CASE(2, 2, 0) CASE(2, 2, 1) CASE(1, 2, 0) CASE(1, 2, 1)
+  CASE(1, 1, 0) CASE(1, 1, 1) CASE(1, 2, 0) CASE(1, 2, 1) CASE(2, 1, 0) CASE(2, 1, 1)
+#if MANY == 4
+  CASE(2, 2, 0) CASE(2, 2, 1) CASE(1, 4, 0) CASE(1, 4, 1) CASE(4, 1, 0) CASE(4, 1, 1)
 #endif
 }
 
@@ -219,14 +218,16 @@ CALLED void product(const Image *image, const Matrix *m, const Inputs *in, long 
                             + dot(in, row_at(in, r), base + m->weights + o * m->inputs);
     return;
   }
-  long panels = (m->outputs + 15) / 16, panel = m->inputs * (half ? 32L : 64L), most = rows > 1 ? WIDE / 2 : WIDE;
+  const long panels = (m->outputs + 15) / 16, panel = m->inputs * (half ? 32L : 64L);
+  const long most = rows >= MANY ? 1 : rows > 1 ? MANY / 2 : MANY;
   for (long p = 0, width; p < panels; p += width) {
     width = panels - p >= most ? most : panels - p >= 2 && most > 2 ? 2 : 1;
     const char *weights = (const char *)(base + m->weights) + p * panel;
     for (long r = 0, count; r < rows; r += count) {
-      count = rows - r > 1 ? 2 : 1;
-      const float *x[2] = {row_at(in, r), row_at(in, r + count - 1)};
-      v16 sums[2][WIDE];
+      count = rows - r >= MANY ? MANY : rows - r > 1 ? 2 : 1;
+      const float *x[MANY];
+      v16 sums[MANY][MANY];
+      for (long i = 0; i < count; i++) x[i] = row_at(in, r + i);
       for (long i = 0; i < count; i++)
         for (long q = 0; q < width; q++) {
           const long o = (p + q) * 16, left = m->outputs - o;
