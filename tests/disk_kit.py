@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_PAGES = 1024
+_PAGES = 8192
 
 
 class SmallDisk:
-    """A folder on a file system of its own, 4 MiB."""
+    """A folder on a file system of its own, 32 MiB."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -237,7 +237,9 @@ def wav_format(data: bytes, order: str, container: str = "WAV") -> RawFormat | N
 
 def _of_aiff(data: bytes, form: bytes) -> RawFormat | None:
     channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", data)
-    rate = round(mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63))
+    if not 16383 <= exponent < 16383 + 31:
+        return None
+    rate = round(mantissa * 2.0 ** (exponent - 16383 - 63))
     coding = data[18:22] if form == b"AIFC" else b"NONE"
     endian = "LITTLE" if coding == b"sowt" else "BIG"
     signed = {1: "PCM_S8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}.get(-(-bits // 8))
