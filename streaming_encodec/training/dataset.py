@@ -56,8 +56,9 @@ class ClipStore:
     def _decode(self, clip: Clip) -> npt.NDArray[np.int16]:
         path = self.root / clip.file
         try:
-            samples, rate = soundfile.read(path, dtype="int16")
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+            with path.open("rb") as file:  # libsndfile itself takes no name that is not UTF-8
+                samples, rate = soundfile.read(file, dtype="int16")
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
             raise FileFormatError(
                 f"{path} of the manifest can't be read ({error}); build the data set again"
             ) from error

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
-from streaming_encodec.audio.writer import AudioWriter
-from streaming_encodec.errors import FileFormatError, MissingExtraError
-from streaming_encodec.samples import MAX_AMPLITUDE, is_audible
+from streaming_encodec.audio.files import AudioReader, AudioWriter
+from streaming_encodec.errors import MissingExtraError
 
 Samples = npt.NDArray[np.float32]
 
@@ -27,15 +25,9 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
     if path.suffix.lower() == ".g722":
         samples, rate = _read_g722(path), 16000
     else:
-        try:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise FileFormatError(f"{path} can't be read as audio ({error}); convert it to WAV or FLAC") from error
-        if not is_audible(samples):
-            raise FileFormatError(
-                f"{path} holds NaN, infinity or samples beyond {MAX_AMPLITUDE:g}: repair it or leave it out"
-            )
-        samples = samples.mean(axis=1)
+        with AudioReader(path, channels=1) as reader:  # whole, or an error
+            samples = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)[0]
+            rate = reader.info.sample_rate
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
     return np.ascontiguousarray(np.clip(samples, -1.0, 1.0), dtype=np.float32)
