@@ -291,11 +291,12 @@ def test_a_second_talk_is_heard_like_the_first(
     after = decoder.statistics
     played = after.total_samples_received - after.concealed_samples
     played -= before.total_samples_received - before.concealed_samples
-    # Where numbers leap a jitter buffer waits for a second packet, and where they leap back without a word, for 25.
+    # Where numbers leap a jitter buffer waits for a second packet, and where they leap back without a word, for 25. The
+    # one before the last of them is played after all.
     doubted = (25 if start_lost else 1) if jitter_buffer and how == "another encoder" else 0
     assert played > (1.95 - 0.1 * jitter_buffer - 0.02 * doubted) * RATE
     assert after.duplicate_packets == 0
-    assert after.packets_discarded - before.packets_discarded == doubted
+    assert after.packets_discarded - before.packets_discarded == max(0, doubted - 1)
 
 
 @pytest.mark.parametrize("ticks_said", [0, 4, 5])
