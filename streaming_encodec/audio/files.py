@@ -26,6 +26,9 @@ Pcm = NDArray[np.float32]
 # once.
 _READ_SAMPLES = 16_384
 
+_LIVE_BLOCKS = 50
+"""A second, of what comes through a pipe: 20 ms each."""
+
 # Of all channels, before and after resampling: what a block may take.
 _BLOCK_NUMBERS = 1 << 18
 
@@ -139,7 +142,9 @@ class AudioReader:
     def __iter__(self) -> Iterator[Pcm]:
         resampler = StreamResampler(self.info.sample_rate, self.sample_rate, self.channels)
         growth = max(1.0, self.sample_rate / self.info.sample_rate)
-        most = max(1, min(_READ_SAMPLES, int(_BLOCK_NUMBERS / (growth * max(self.info.channels, self.channels)))))
+        most = int(_BLOCK_NUMBERS / (growth * max(self.info.channels, self.channels)))
+        # What comes live is handed on at once.
+        most = max(1, min(self.info.sample_rate // _LIVE_BLOCKS if self.is_live else _READ_SAMPLES, most))
         for piece in self._pieces:
             for block in self._blocks(piece, most):
                 yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))

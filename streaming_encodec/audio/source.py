@@ -4,9 +4,10 @@ import io
 import os
 import shutil
 import struct
+import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from streaming_encodec.audio.chunks import au_format, find_au, find_chunks, kind_of, wav_format
 from streaming_encodec.audio.mp3_frames import before_tags, find_mp3, skip_tags
@@ -15,6 +16,7 @@ from streaming_encodec.audio.parts import Findings, Part, RawFormat, Stream, rea
 from streaming_encodec.audio.standard import is_standard, standard_input
 from streaming_encodec.errors import FileFormatError
 
+_PIPE_BYTES = 1 << 16
 _MAX_HEADER_BYTES = 1 << 20
 _UNKNOWN_BYTES = 0x7FFF_0000
 
@@ -30,21 +32,24 @@ class ByteSource:
         self.path = path
         self._is_standard = is_standard(path)
         try:
-            self.file = standard_input() if self._is_standard else Path(path).open("rb")  # noqa: SIM115
+            self.file: BinaryIO = standard_input() if self._is_standard else Path(path).open("rb")  # noqa: SIM115
             # Standard input may be a file that somebody has read from already: it goes on from there.
             self.seekable = self.file.seekable() and self.file.tell() == 0
+            if not self.seekable and isinstance(self.file, io.BufferedReader):
+                # Without the lock of a buffer: a thread that waits in it would hold up the end of the program.
+                self.file = cast(BinaryIO, _Pipe(self.file))
         except OSError as error:
             raise unreadable(path, error) from error
 
     def begins_with(self, magic: bytes) -> bool:
-        """Whether these are its first bytes; they are read again. Of a pipe only what has come by now is seen.
+        """Whether these are its first bytes; they are read again.
 
         Raises:
             FileFormatError: it cannot be read.
         """
         try:
-            if not self.seekable and isinstance(self.file, io.BufferedReader):
-                return self.file.peek(len(magic))[: len(magic)] == magic
+            if isinstance(self.file, _Pipe):
+                return self.file.peek(len(magic)) == magic
             file = self.whole()
             head = file.read(len(magic))
             file.seek(0)
@@ -86,6 +91,40 @@ class ByteSource:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Pipe(io.RawIOBase):
+    """A pipe: `read` gives all that is asked for, unless the end comes before."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        super().__init__()
+        self._buffered = file  # nothing has been read through it; it is the one to close
+        self._raw = file.raw
+        self._held = b""
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, which are read again; fewer at the end."""
+        self._held = self.read(size)
+        return self._held
+
+    def read(self, size: int = -1) -> bytes:
+        pieces, have = [self._held], len(self._held)
+        while size < 0 or have < size:
+            piece = self._raw.read(_PIPE_BYTES if size < 0 else size - have)
+            if not piece:
+                break
+            pieces.append(piece)
+            have += len(piece)
+        data = b"".join(pieces)
+        if size < 0:
+            size = len(data)
+        self._held = data[size:]
+        return data[:size]
+
+    def close(self) -> None:
+        super().close()
+        if self._buffered is not getattr(sys.stdin, "buffer", None):
+            self._buffered.close()
 
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> FileFormatError:

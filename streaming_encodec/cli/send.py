@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.files import AudioReader, Pcm
 
 _BLOCK_MS = 20
+_PUMPED_BLOCKS = 5  # 0.1 s of a pipe
 _MICROPHONE_POLL_S = 0.005
 
 
@@ -128,11 +131,11 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel)
     samples = 0
     pace = FilePace(rate)
     with ExitStack() as cleanup:
-        cleanup.callback(source.close)
         if isinstance(source, AudioReader):
             source.convert(rate, channels)
             blocks = _from_file(source, stop, pace)
         else:
+            cleanup.callback(source.close)
             blocks = microphone(source, channels, stop)
         async with aclosing(blocks), call:
             async for block in blocks:
@@ -160,20 +163,62 @@ async def _from_file(reader: AudioReader, stop: asyncio.Event, pace: FilePace) -
     loop = asyncio.get_running_loop()
     with progress("sending", reader.samples) as advance:
         blocks = rechunk(iter(reader), reader.sample_rate * _BLOCK_MS // 1000)
+        pump = _Pump(blocks) if reader.is_live else None
         while True:
             begin_s = loop.time()
-            # In a thread: a pipe may give nothing for long, and the call goes on meanwhile.
-            block = await asyncio.to_thread(next, blocks, None) if reader.is_live else next(blocks, None)
+            block = next(blocks, None) if pump is None else await pump.next(stop)
             if block is None:
-                return
-            if reader.is_live:
+                break
+            if pump is not None:
                 pace.source_waited(loop.time() - begin_s, loop.time())
             await asyncio.sleep(max(0.0, pace.wait_s(loop.time())))
             if stop.is_set():
-                return
+                break
             if not pace.is_past(block.shape[1], loop.time()):
                 yield block
             advance(block.shape[1])
+    if pump is None:
+        reader.close()  # else the thread may still be in it
+
+
+class _Pump:
+    """Reads a pipe in a thread of its own: it may give nothing for long, and the call goes on meanwhile.
+
+    The thread may wait for the pipe for ever; it ends with the program.
+    """
+
+    def __init__(self, blocks: Iterator[Pcm]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Pcm | BaseException | None] = asyncio.Queue(_PUMPED_BLOCKS)
+        threading.Thread(target=self._run, args=(blocks,), daemon=True, name="pipe").start()
+
+    async def next(self, stop: asyncio.Event) -> Pcm | None:
+        """The next block; None at the end, or once `stop` is set. Raises what reading raises."""
+        came = asyncio.create_task(self._queue.get())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({came, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not came.done():
+            came.cancel()
+            return None
+        if isinstance(block := came.result(), BaseException):
+            raise block
+        return block
+
+    def _run(self, blocks: Iterator[Pcm]) -> None:
+        try:
+            for block in blocks:
+                self._put(block)
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Pcm | BaseException | None) -> None:
+        putting = self._queue.put(item)
+        try:
+            asyncio.run_coroutine_threadsafe(putting, self._loop).result()
+        except (RuntimeError, CancelledError):  # the call is over
+            putting.close()
 
 
 def _open_microphone(device: str | None, rate: int) -> SoundCard:

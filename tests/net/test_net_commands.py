@@ -124,6 +124,38 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     assert float(np.abs(pcm).max()) > 0.01
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
+def test_a_live_pipe_into_a_room_ends_with_its_writer_or_with_ctrl_c(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "in.wav", sound(2.0), RATE, subtype="PCM_16")
+    wav = (tmp_path / "in.wav").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    url = f"ws://127.0.0.1:{(port := free_port())}"
+    arguments = ("send", tmp_path / "pipe", "--url", url, "--model", tmp_path / "model", "--json")
+    with started("serve", "--port", port) as relay:
+        first_event(relay)
+        for ends in (True, False):
+            with started(*arguments) as mouth:
+                with (tmp_path / "pipe").open("wb") as pipe:
+                    pipe.write(wav if ends else wav[: len(wav) // 2])
+                    pipe.flush()
+                    if not ends:  # nothing comes any more, and the pipe stays open
+                        while first_event(relay)["event"] != "join":
+                            pass
+                        mouth.send_signal(signal.SIGINT)
+                        out, err = mouth.communicate(timeout=60)
+                if ends:
+                    while first_event(relay)["event"] != "join":
+                        pass
+                    out, err = mouth.communicate(timeout=60)
+            sent = json.loads(out)
+            assert (mouth.returncode, sent["interrupted"]) == ((0, False) if ends else (1, True)), err
+            assert not ends or sent["input_samples"] == 2 * RATE
+            assert "Traceback" not in err
+        relay.send_signal(signal.SIGTERM)
+        relay.communicate(timeout=60)
+
+
 class Room:
     """A call in which somebody speaks on and on; at the third block Ctrl-C is pressed."""
 

@@ -50,6 +50,18 @@ def test_after_a_stall_it_goes_on_from_now_and_counts_what_is_past() -> None:
     assert pace.skipped_samples == (first - 100) * BLOCK
 
 
+def test_a_pipe_that_gave_nothing_for_long_has_lost_nothing() -> None:
+    pace, now_s = FilePace(RATE), 100.0
+    for number in range(100):
+        if number == 50:
+            now_s += 4.0
+            pace.source_waited(4.0, now_s)
+        now_s += max(0.0, pace.wait_s(now_s))
+        assert not pace.is_past(BLOCK, now_s), number
+    assert now_s == pytest.approx(104.0 + 99 * BLOCK_S, abs=2 * BLOCK_S)
+    assert (pace.stalls, pace.skipped_samples) == (0, 0)
+
+
 def test_a_stall_beyond_the_end_leaves_out_the_rest() -> None:
     pace, said = say(100, {50: 60.0})
     assert len(said) == 50
