@@ -201,7 +201,8 @@ def _build(data: Path, folders: list[Path], noise: list[Path], held_out: Path | 
     sources = own if only_folders else SOURCES + own
     if not sources:
         raise typer.BadParameter("needs at least one --folder", param_hint="--only-folders")
-    clips = build_dataset(data, sources, held_out=speakers, on_clip=count, on_skip=skipped.append)
+    with FolderLock(data):
+        clips = build_dataset(data, sources, held_out=speakers, on_clip=count, on_skip=skipped.append)
     print_facts(f"{data}: {len(clips)} clips", {name: minutes(value) for name, value in seconds.items()})
     for reason in skipped:
         note(f"left out: {reason}")

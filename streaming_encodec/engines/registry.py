@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from streaming_encodec.engines.kernel.library import why_missing
+from streaming_encodec.engines.kernel.shared_library import why_missing
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.plain import plain_model, plain_weights

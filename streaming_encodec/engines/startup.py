@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming_encodec.engines.kernel.library import why_missing
+from streaming_encodec.engines.kernel.shared_library import why_missing
 from streaming_encodec.errors import StreamError
 
 _LIMIT_S = 120

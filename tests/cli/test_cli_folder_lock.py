@@ -84,6 +84,7 @@ def test_every_command_that_fills_a_folder_holds_it(run: Run, mono_model: Path, 
         "corpus": ("corpus", sound, out, "--model", mono_model),
         "evaluate": ("evaluate", sound, "--out", out, "--model", mono_model, "--metrics", "log_mel_db", "--quick"),
         "train": ("train", "--data", sound, "--out", out),
+        "build-data": ("train", "--build-data", "--only-folders", "--folder", sound, "--data", out),
     }
     for arguments in commands.values():
         with FolderLock(out):

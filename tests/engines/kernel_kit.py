@@ -22,7 +22,7 @@ from ci_kit import cannot
 
 import streaming_encodec
 from streaming_encodec.engines.kernel.codec import KernelCodec
-from streaming_encodec.engines.kernel.library import LIBRARIES, SOURCE, Library
+from streaming_encodec.engines.kernel.shared_library import LIBRARIES, SOURCE, Library
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.half import decoder_half, encoder_half
 

@@ -8,8 +8,8 @@ import pytest
 from engines.kernel_kit import Speech, digest, emulated_arm, node
 
 from streaming_encodec.engines.kernel.codec import ARITHMETIC
-from streaming_encodec.engines.kernel.library import load_library
 from streaming_encodec.engines.kernel.self_test import EXPECTED, result
+from streaming_encodec.engines.kernel.shared_library import load_library
 
 MINUTE = "eba0a64f157386d5c27ce92b307d673e5118d51f088a30d7f7ce0580f0cb5c62"
 """Of a minute of speech by the bundled model. Another model or another arithmetic has another."""

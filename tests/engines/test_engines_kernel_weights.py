@@ -17,7 +17,7 @@ from strategies import random_model, small_config
 import streaming_encodec as se
 from streaming_encodec.engines.kernel.codec import KernelCodec
 from streaming_encodec.engines.kernel.engine import KernelEngine
-from streaming_encodec.engines.kernel.library import load_library
+from streaming_encodec.engines.kernel.shared_library import load_library
 from streaming_encodec.errors import CheckpointError, StreamError
 
 ASSETS = Path(se.__file__).parent / "assets" / "voice-24khz"

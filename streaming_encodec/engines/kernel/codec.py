@@ -22,7 +22,7 @@ from streaming_encodec.engines.kernel.image import (
     Weights,
     make_image,
 )
-from streaming_encodec.engines.kernel.library import Library, load_library
+from streaming_encodec.engines.kernel.shared_library import Library, load_library
 from streaming_encodec.engines.kernel.weights import FolderWeights
 from streaming_encodec.errors import CheckpointError, ConfigError, StreamError
 from streaming_encodec.model.config import EncodecConfig

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from streaming_encodec.engines.kernel.codec import KernelCodec, KernelPart, KernelState
 from streaming_encodec.engines.kernel.image import Floats
-from streaming_encodec.engines.kernel.library import load_library
+from streaming_encodec.engines.kernel.shared_library import load_library
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel

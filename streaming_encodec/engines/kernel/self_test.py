@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from streaming_encodec.engines.kernel.image import Floats, make_parts, pack
-from streaming_encodec.engines.kernel.library import Library
+from streaming_encodec.engines.kernel.shared_library import Library
 from streaming_encodec.model.config import EncodecConfig
 
 EXPECTED = "fd937ab8d724314c181910d6a5f263591b516acb718377e67cfb3a728fd50f61"
