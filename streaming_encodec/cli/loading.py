@@ -74,7 +74,7 @@ def load_model(name: str) -> LoadedModel:
     if name != DEFAULT_MODEL:
         return LoadedModel(model, short_name(name), "trained")
     note(
-        f"{name} is a preview: at 6 kbps as clear as Opus, but one word in fourteen is hard to understand; "
+        f"{name} is a preview: at 6 kbps near Opus, but one word in twelve is hard to understand; "
         "--model facebook/encodec_24khz sounds as published"
     )
     return LoadedModel(model, name, "preview")
