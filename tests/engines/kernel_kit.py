@@ -28,6 +28,7 @@ from streaming_encodec.streaming.half import decoder_half, encoder_half
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+ASSETS = Path(streaming_encodec.__file__).parent / "assets"
 CODEBOOKS = 8
 
 
@@ -47,8 +48,7 @@ class Speech:
 
     def __init__(self, seconds: float) -> None:
         self.model = EncodecModel.from_pretrained("voice-24khz")
-        assets = Path(streaming_encodec.__file__).parent / "assets"
-        clip, _ = soundfile.read(assets / "speech.flac", dtype="float32")
+        clip, _ = soundfile.read(ASSETS / "speech.flac", dtype="float32")
         count = int(seconds * 24_000) + 123  # no whole number of frames
         self.pcm = np.resize(clip, count).astype(np.float32)
         self.first_samples = encoder_half(self.model).start_inputs
