@@ -20,7 +20,7 @@ from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
 from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
-from streaming_encodec.audio.files import AudioReader, AudioWriter, rechunk
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter, rechunk
 
 RATE = 48_000  # WebRTC's
 TICK = RATE // 50

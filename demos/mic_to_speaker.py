@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.files import AudioReader, AudioWriter
-from streaming_encodec.audio.portaudio import PortAudio
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
 
 
 def through_file(encoder: StreamingEncoder, decoder: StreamingDecoder, source: str, target: str) -> None:

@@ -16,7 +16,7 @@ from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.serializers.base_serializer import FrameSerializer
 
 from streaming_encodec import EncodecModel, PacketError, VoiceDecoder, VoiceEncoder
-from streaming_encodec.audio.files import AudioReader, AudioWriter, rechunk
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter, rechunk
 from streaming_encodec.wire.packet import parse_packet
 
 

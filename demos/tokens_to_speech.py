@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.files import AudioReader, AudioWriter
-from streaming_encodec.audio.portaudio import PortAudio
-from streaming_encodec.cli.demo import bundled_clip
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.cli.commands.demo import bundled_clip
 
 AHEAD_S = 0.2  # a language model does not work in step: some sound in stock hides its pauses
 

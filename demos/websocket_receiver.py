@@ -13,10 +13,10 @@ import time
 import torch
 
 from streaming_encodec import EncodecModel
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.files import AudioWriter
-from streaming_encodec.audio.portaudio import PortAudio
-from streaming_encodec.net.client import VoiceClient
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.audio.files.sound import AudioWriter
+from streaming_encodec.client.client import VoiceClient
 
 
 async def into_file(call: VoiceClient, path: str, seconds: float) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from streaming_encodec import EncodecModel
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.files import AudioReader, rechunk
-from streaming_encodec.audio.portaudio import PortAudio
-from streaming_encodec.net.client import VoiceClient
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.audio.files.sound import AudioReader, rechunk
+from streaming_encodec.client.client import VoiceClient
 
 
 async def from_file(path: str, rate: int) -> AsyncIterator[np.ndarray]:

@@ -21,9 +21,11 @@ from streaming_encodec.errors import (
 )
 
 if TYPE_CHECKING:
+    from streaming_encodec.call.voice_decoder import VoiceDecoder
+    from streaming_encodec.call.voice_encoder import VoiceEncoder
+    from streaming_encodec.client.client import VoiceClient
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
-    from streaming_encodec.net.client import VoiceClient
     from streaming_encodec.streaming import (
         SegmentDecoder,
         SegmentEncoder,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
         StreamPool,
         StreamState,
     )
-    from streaming_encodec.voip import VoiceDecoder, VoiceEncoder
 
 _MODULE_OF = {
     "EncodecConfig": "streaming_encodec.model.config",
@@ -43,9 +44,9 @@ _MODULE_OF = {
     "StreamState": "streaming_encodec.streaming",
     "StreamingDecoder": "streaming_encodec.streaming",
     "StreamingEncoder": "streaming_encodec.streaming",
-    "VoiceClient": "streaming_encodec.net.client",
-    "VoiceDecoder": "streaming_encodec.voip",
-    "VoiceEncoder": "streaming_encodec.voip",
+    "VoiceClient": "streaming_encodec.client.client",
+    "VoiceDecoder": "streaming_encodec.call.voice_decoder",
+    "VoiceEncoder": "streaming_encodec.call.voice_encoder",
 }
 
 __all__ = [

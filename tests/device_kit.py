@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streaming_encodec.audio.bell import Bell
-from streaming_encodec.audio.devices import Device, DeviceStream
-from streaming_encodec.audio.port import Kind, Port
+from streaming_encodec.audio.devices.bell import Bell
+from streaming_encodec.audio.devices.devices import Device, DeviceStream
+from streaming_encodec.audio.devices.port import Kind, Port
 from streaming_encodec.errors import DeviceError
 
 

@@ -15,7 +15,7 @@ import transformers
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from streaming_encodec.model.checkpoint import build_model
+from streaming_encodec.model.checkpoints.folder import build_model
 from streaming_encodec.model.config import PAD_MODES, EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 

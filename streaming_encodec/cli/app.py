@@ -6,8 +6,8 @@ errors of the package's own family: they are printed as one line, and the exit c
 is for wrong usage: exit code 2.
 """
 
-from streaming_encodec.cli.console import prepare_streams
 from streaming_encodec.cli.lazy import Entry, build_app
+from streaming_encodec.cli.shared.console import prepare_streams
 
 _FILES = "Files"
 _ENGINES = "Speed and export"

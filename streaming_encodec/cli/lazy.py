@@ -16,8 +16,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from streaming_encodec.cli.console import complain
-from streaming_encodec.cli.printable import PrintableFormatter, printable
+from streaming_encodec.cli.shared.console import complain
+from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
 from streaming_encodec.errors import StreamingEncodecError
 
 _MOST = 1e9

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from streaming_encodec.engines.registry import ENGINES, make_engine, make_live_engine
-    from streaming_encodec.streaming.engine import Engine
+    from streaming_encodec.stepping.engine import Engine
 
 __all__ = ["ENGINES", "Engine", "make_engine", "make_live_engine"]
 

@@ -12,8 +12,8 @@ from streaming_encodec.engines.kernel.shared_library import why_missing
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.plain import plain_model, plain_weights
-from streaming_encodec.streaming.engine import Engine, find_engine
-from streaming_encodec.streaming.half import check_streams
+from streaming_encodec.stepping.engine import Engine, find_engine
+from streaming_encodec.stepping.half import check_streams
 
 
 def _eager(model: EncodecModel) -> Engine:
@@ -21,21 +21,21 @@ def _eager(model: EncodecModel) -> Engine:
 
 
 def _fused(model: EncodecModel) -> Engine:
-    from streaming_encodec.engines.fused import FusedStepper
-    from streaming_encodec.engines.quantizer import FusedQuantizer
+    from streaming_encodec.engines.fused.quantizer import FusedQuantizer
+    from streaming_encodec.engines.fused.stepper import FusedStepper
 
     return Engine("fused", model, FusedQuantizer.of, FusedStepper)
 
 
 def _onnx(model: EncodecModel) -> Engine:
-    from streaming_encodec.engines.ort import OrtQuantizer, OrtStepper, check_runs
+    from streaming_encodec.engines.onnx.stepper import OrtQuantizer, OrtStepper, check_runs
 
     check_runs(model)
     return Engine("onnx", model, OrtQuantizer, OrtStepper)
 
 
 def _onnx_int8(model: EncodecModel) -> Engine:
-    from streaming_encodec.engines.ort import OrtQuantizer, OrtStepper, check_runs
+    from streaming_encodec.engines.onnx.stepper import OrtQuantizer, OrtStepper, check_runs
 
     check_runs(model)
     return Engine("onnx-int8", model, partial(OrtQuantizer, int8=True), partial(OrtStepper, int8=True))

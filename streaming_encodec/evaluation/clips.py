@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streaming_encodec.audio.files import AudioReader
+from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.errors import FileFormatError
 from streaming_encodec.text_files import decode_text
 

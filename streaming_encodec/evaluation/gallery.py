@@ -13,11 +13,11 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from streaming_encodec.audio.atomic import not_written, write_by, write_text
+from streaming_encodec.audio.files.atomic import not_written, write_by, write_text
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.losses import BURST_MS, bursty_loss
 from streaming_encodec.evaluation.opus import OPUS_RATES, Opus
+from streaming_encodec.evaluation.packet_loss import BURST_MS, bursty_loss
 from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.streamed import encode_set
 from streaming_encodec.model.encodec import EncodecModel

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming_encodec.audio.atomic import write_by
+from streaming_encodec.audio.files.atomic import write_by
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.evaluation.metrics import Metric, power_spectrum

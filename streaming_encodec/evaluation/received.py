@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from streaming_encodec.call.voice_decoder import VoiceDecoder
 from streaming_encodec.evaluation.clips import Samples
-from streaming_encodec.evaluation.losses import Lost
+from streaming_encodec.evaluation.packet_loss import Lost
 from streaming_encodec.evaluation.streamed import CodedSet
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming.engine import Engine, find_engine
-from streaming_encodec.voip import VoiceDecoder
+from streaming_encodec.stepping.engine import Engine, find_engine
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 

@@ -10,7 +10,7 @@ from streaming_encodec.evaluation.opus import OPUS_RATES, Opus
 from streaming_encodec.evaluation.pairs import Comparison
 from streaming_encodec.evaluation.streamed import encode_set
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming.half import check_streams
+from streaming_encodec.stepping.half import check_streams
 
 OPUS_KBPS = (6.0, 9.0)
 

@@ -11,9 +11,9 @@ import numpy as np
 from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.judging import Judge, SerialJudge
-from streaming_encodec.evaluation.losses import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.metrics import MetricSet, Score
 from streaming_encodec.evaluation.opus import OPUS_RATES, Opus, packet_ms
+from streaming_encodec.evaluation.packet_loss import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.robustness import (
     SignalResult,
@@ -24,7 +24,7 @@ from streaming_encodec.evaluation.robustness import (
 )
 from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, encode_clips, encode_set
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming.half import check_streams
+from streaming_encodec.stepping.half import check_streams
 
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
-from streaming_encodec.net.client import VoiceClient
 from streaming_encodec.wire.header import HEADER_BYTES
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streaming_encodec.audio.bell import Bell
-from streaming_encodec.audio.card import Margin
+from streaming_encodec.audio.devices.bell import Bell
+from streaming_encodec.audio.devices.card import Margin
+from streaming_encodec.audio.devices.side import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
-from streaming_encodec.audio.side import CardCounts
 
 _BLOCK_S = 0.012
 """A good card's."""

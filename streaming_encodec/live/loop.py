@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from streaming_encodec.audio.devices.side import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
-from streaming_encodec.audio.side import CardCounts
 from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import TOGETHER_FRAMES, Line, LineFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile

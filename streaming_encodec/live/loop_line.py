@@ -9,18 +9,18 @@ from dataclasses import replace
 
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.call.decoders import make_decoders
+from streaming_encodec.call.mixer import Mixer
+from streaming_encodec.call.voice_encoder import VoiceEncoder
+from streaming_encodec.client.link import Link
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.line import LIVE_DELAY, LIVE_PLAYOUT, BufferMeter, LineFigures
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.config import RelayConfig
-from streaming_encodec.net.decoding import make_decoders
-from streaming_encodec.net.link import Link
-from streaming_encodec.net.mixer import Mixer
-from streaming_encodec.net.relay import Relay
-from streaming_encodec.streaming.engine import EngineOrName, find_engine
+from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.relay import Relay
+from streaming_encodec.stepping.engine import EngineOrName, find_engine
 from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.voip.encoder import VoiceEncoder
 from streaming_encodec.wire.control import ControlMessage
 from streaming_encodec.wire.header import HEADER_BYTES
 from streaming_encodec.wire.hello import Hello

@@ -242,7 +242,7 @@ class EncodecModel(nn.Module):
         Raises:
             CheckpointError: nothing there, no network, or a file that does not fit; the message says what to do.
         """
-        from streaming_encodec.model.pretrained import load_pretrained
+        from streaming_encodec.model.checkpoints.pretrained import load_pretrained
 
         return load_pretrained(name)
 
@@ -257,7 +257,7 @@ class EncodecModel(nn.Module):
         Raises:
             CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.
         """
-        from streaming_encodec.model.checkpoint import save_folder
+        from streaming_encodec.model.checkpoints.folder import save_folder
 
         save_folder(self, folder, dtype, training_buffers)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.conv import StreamableConv1d
 
-# The state of a layer: a NamedTuple of tensors, or a tuple of such. Only the root (streaming/state.py) walks it.
+# The state of a layer: a NamedTuple of tensors, or a tuple of such. Only the root (stepping/tree.py) walks it.
 State = tuple[Any, ...]
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.plain import plain_model
-from streaming_encodec.streaming.checks import check_count, check_start
-from streaming_encodec.streaming.direct import (
+from streaming_encodec.stepping.checks import check_count, check_start
+from streaming_encodec.stepping.direct import (
     PLAIN,
     ArrayQuantizer,
     ArrayStepper,
@@ -24,12 +24,12 @@ from streaming_encodec.streaming.direct import (
     joined,
     plain_samples,
 )
-from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.streaming.half import HalfState, encoder_half
+from streaming_encodec.stepping.engine import EngineOrName, find_engine
+from streaming_encodec.stepping.half import HalfState, encoder_half
+from streaming_encodec.stepping.silence import encoder_after_silence, silence_frames
+from streaming_encodec.stepping.tree import StreamState
 from streaming_encodec.streaming.io import Array, Form, take_samples
-from streaming_encodec.streaming.silence import encoder_after_silence, silence_frames
 from streaming_encodec.streaming.snapshot import portable, restore, snapshot, working
-from streaming_encodec.streaming.state import StreamState
 
 _MADE = ("_half", "_direct", "_like")
 """What is made anew from model and engine."""

@@ -12,7 +12,7 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.values import check_codes, check_tensor_amplitude
 from streaming_encodec.samples import as_array, check_amplitude
-from streaming_encodec.streaming.state import MAX_STATE
+from streaming_encodec.stepping.tree import MAX_STATE
 
 # numpy or torch: what goes in comes out again, so the two cannot be told apart in a signature.
 Array: TypeAlias = Any

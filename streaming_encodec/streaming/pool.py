@@ -17,13 +17,13 @@ from torch import Tensor
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.plain import plain_model
-from streaming_encodec.streaming.checks import check_count, check_start
-from streaming_encodec.streaming.engine import EngineOrName, find_engine
-from streaming_encodec.streaming.half import Half, HalfState, decoder_half, encoder_half
+from streaming_encodec.stepping.checks import check_count, check_start
+from streaming_encodec.stepping.engine import EngineOrName, find_engine
+from streaming_encodec.stepping.half import Half, HalfState, decoder_half, encoder_half
+from streaming_encodec.stepping.silence import decoder_after_silence, encoder_after_silence
+from streaming_encodec.stepping.tree import StreamState, map_tensors, zip_tensors
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent, take_samples
-from streaming_encodec.streaming.silence import decoder_after_silence, encoder_after_silence
 from streaming_encodec.streaming.snapshot import restore, snapshot
-from streaming_encodec.streaming.state import StreamState, map_tensors, zip_tensors
 
 KINDS = ("encoder", "decoder")
 

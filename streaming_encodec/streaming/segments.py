@@ -15,7 +15,7 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.plain import plain_model
 from streaming_encodec.model.segments import fade_weights
 from streaming_encodec.samples import MAX_AMPLITUDE
-from streaming_encodec.streaming.checks import check_count
+from streaming_encodec.stepping.checks import check_count
 from streaming_encodec.streaming.io import Array, Form, take_codes, take_samples
 
 

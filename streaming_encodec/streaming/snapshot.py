@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from streaming_encodec.errors import StreamError
-from streaming_encodec.streaming.checks import check_start
-from streaming_encodec.streaming.half import Half, HalfState
-from streaming_encodec.streaming.state import StreamState, map_tensors, named_tensors, unflatten
+from streaming_encodec.stepping.checks import check_start
+from streaming_encodec.stepping.half import Half, HalfState
+from streaming_encodec.stepping.tree import StreamState, map_tensors, named_tensors, unflatten
 
 
 def snapshot(half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int) -> StreamState:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from streaming_encodec.audio.atomic import not_written, write_by, write_text
+from streaming_encodec.audio.files.atomic import not_written, write_by, write_text
 
 
 class CsvLog:

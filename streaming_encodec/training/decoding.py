@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from streaming_encodec.audio.files import AudioReader, AudioWriter
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
 from streaming_encodec.errors import MissingExtraError
 
 Samples = npt.NDArray[np.float32]

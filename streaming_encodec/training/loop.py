@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streaming_encodec.audio.atomic import write_text
+from streaming_encodec.audio.files.atomic import write_text
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from streaming_encodec.audio.atomic import write_text
+from streaming_encodec.audio.files.atomic import write_text
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.training.decoding import SUFFIXES, bandwidth_hz, read_audio, write_flac
 from streaming_encodec.training.listing import HeldOut, Listed, Split, read_listing

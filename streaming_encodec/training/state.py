@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from streaming_encodec.audio.atomic import write_by
+from streaming_encodec.audio.files.atomic import write_by
 from streaming_encodec.errors import CheckpointError
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from streaming_encodec.audio.bell import Bell
+from streaming_encodec.audio.devices.bell import Bell
 
 
 def test_it_wakes_once_for_all_that_rang_before() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from device_kit import Clock, FakeBackend
 
-from streaming_encodec.audio.card import Margin, SoundCard
-from streaming_encodec.audio.devices import Device, choose_shape, find_device, likely_loudspeaker
-from streaming_encodec.audio.ring import SampleRing
+from streaming_encodec.audio.devices.card import Margin, SoundCard
+from streaming_encodec.audio.devices.devices import Device, choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.devices.ring import SampleRing
 from streaming_encodec.errors import DeviceError
 
 

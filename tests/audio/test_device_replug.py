@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from device_kit import Clock, FakeBackend, FakeStream
 
-from streaming_encodec.audio.card import Margin, SoundCard
-from streaming_encodec.audio.devices import Device
+from streaming_encodec.audio.devices.card import Margin, SoundCard
+from streaming_encodec.audio.devices.devices import Device
 from streaming_encodec.errors import DeviceError
 
 

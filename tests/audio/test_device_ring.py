@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_encodec.audio.ring import SampleRing
+from streaming_encodec.audio.devices.ring import SampleRing
 from streaming_encodec.errors import StreamError
 
 

@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_encodec.audio.atomic import AtomicPath
-from streaming_encodec.audio.files import (
+from streaming_encodec.audio.files.atomic import AtomicPath
+from streaming_encodec.audio.files.sound import (
     AudioReader,
     AudioWriter,
     audio_info,

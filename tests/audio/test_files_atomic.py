@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_encodec.audio.atomic import AtomicFiles, AtomicPath, check_writable, write_text
-from streaming_encodec.audio.targets import check_folder, check_target
-from streaming_encodec.audio.writer import AudioWriter
+from streaming_encodec.audio.files.atomic import AtomicFiles, AtomicPath, check_writable, write_text
+from streaming_encodec.audio.files.targets import check_folder, check_target
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.errors import FileFormatError
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions are those of Unix")
@@ -162,7 +162,7 @@ def test_formats_without_empty_files_say_so(tmp_path: Path, ending: str) -> None
 
 
 def test_a_wav_that_is_full_keeps_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_encodec.audio.writer._MAX_WAV_BYTES", 2000)
+    monkeypatch.setattr("streaming_encodec.audio.files.writer._MAX_WAV_BYTES", 2000)
     path = tmp_path / "a.wav"
     sound = np.zeros((1, 480), np.float32)
     with AudioWriter(path, 24_000) as writer:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from sound_kit import APE, ID3V1, ID3V2, RATE, encoded, joined_by_walk, mp3_of, patched, sound, unfinished
 
-from streaming_encodec.audio.files import AudioReader
+from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.errors import FileFormatError
 
 CHUNKED = ["WAV", "RF64", "AIFF", "AU", "W64", "CAF"]

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.devices import Device, DeviceStream
-from streaming_encodec.audio.portaudio import PortAudio
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.devices import Device, DeviceStream
+from streaming_encodec.audio.devices.portaudio import PortAudio
 from streaming_encodec.errors import DeviceError
 
 SOUNDDEVICE = """
@@ -182,9 +182,8 @@ def test_sound_passes_both_ways_and_the_microphone_wakes(machine: Machine) -> No
 
 def test_its_process_is_small() -> None:
     """No numpy, and nothing of the rest: a process that only copies takes little memory and starts at once."""
-    code = (
-        "import sys, streaming_encodec.audio.portaudio_process\nprint(*{'numpy', 'torch', 'soxr'} & set(sys.modules))"
-    )
+    names = "{'numpy', 'torch', 'soxr'} & set(sys.modules)"
+    code = f"import sys, streaming_encodec.audio.devices.portaudio_process\nprint(*{names})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -299,7 +298,7 @@ def test_ctrl_c_is_not_for_it(machine: Machine) -> None:
 def test_it_ends_with_who_asked_even_while_portaudio_hangs(machine: Machine) -> None:
     code = (
         "import os, time\n"
-        "from streaming_encodec.audio.portaudio import PortAudio\n"
+        "from streaming_encodec.audio.devices.portaudio import PortAudio\n"
         "backend = PortAudio()\n"
         "stream = backend.open(backend.devices()[0], 'input', 24_000, 1, time.monotonic)\n"
         "os._exit(7)\n"  # nothing is tidied up

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from cli_kit import Run
 
-from streaming_encodec.cli.bench_report import BEGIN, END, write_report
+from streaming_encodec.bench.report import BEGIN, END, write_report
 from streaming_encodec.engines import ENGINES
-from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
+from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
 from streaming_encodec.errors import FileFormatError
 
 
@@ -98,7 +98,7 @@ def test_bench_looks_at_its_files_before_it_measures(
     def measure(*arguments: object) -> None:
         pytest.fail("minutes of measuring, for nothing")
 
-    monkeypatch.setattr("streaming_encodec.cli.bench_run.bench_model", measure)
+    monkeypatch.setattr("streaming_encodec.bench.run.bench_model", measure)
     (tmp_path / "report.md").write_text("no markers")
     run("bench", "-m", mono_model, "--report", tmp_path / "report.md").fails_with("no lines")
     for option, name in (("--output-json", "a.json"), ("--plot", "a.svg"), ("--report", "a.md")):
@@ -117,7 +117,7 @@ def test_bench_shows_the_figures_whatever_becomes_of_its_files(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("streaming_encodec.cli.bench.write_json", full)
+    monkeypatch.setattr("streaming_encodec.cli.commands.bench.write_json", full)
     done = run("bench", "-m", mono_model, "-e", "eager", *_QUICK, "--no-start-up", "--output-json", tmp_path / "a.json")
     assert done.code == 1
     assert "No space left" in done.err

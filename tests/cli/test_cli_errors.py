@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from cli_kit import Run, noise
 
-from streaming_encodec.model import hub
+from streaming_encodec.model.checkpoints import hub
 from streaming_encodec.streaming import SegmentEncoder, StreamingDecoder, StreamingEncoder
 
 

@@ -10,9 +10,9 @@ import torch
 from cli_kit import CLIP, Run, noise
 from original_encodec import save_th, small_original
 
-from streaming_encodec.audio.ecdc_file import read_ecdc_header
+from streaming_encodec.audio.files.ecdc import read_ecdc_header
+from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.net.formats import stream_format
 
 
 def sound_of(path: Path) -> np.ndarray:

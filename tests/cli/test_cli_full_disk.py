@@ -12,9 +12,9 @@ from disk_kit import PAGE_BYTES, SmallDisk, small_disk
 from safetensors.numpy import load_file
 from sound_kit import encoded, sound
 
-from streaming_encodec.audio.ecdc_file import read_ecdc_header
-from streaming_encodec.engines.ort_codec import OrtEncoder
-from streaming_encodec.model.checkpoint import save_folder
+from streaming_encodec.audio.files.ecdc import read_ecdc_header
+from streaming_encodec.engines.onnx.codec import OrtEncoder
+from streaming_encodec.model.checkpoints.folder import save_folder
 from streaming_encodec.model.encodec import EncodecModel
 
 SIZES = 20

@@ -23,10 +23,10 @@ from rich.text import Text
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from streaming_encodec.cli import console
-from streaming_encodec.cli.printable import PlainConsole, PrintableFormatter, is_foreign, printable
+from streaming_encodec.cli.shared import console
+from streaming_encodec.cli.shared.printable import PlainConsole, PrintableFormatter, is_foreign, printable
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.net.config import SUBPROTOCOL
+from streaming_encodec.relay.config import SUBPROTOCOL
 
 EVIL = "a\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp\r\x7f[red]b[/] :smile: [link=http://x]c[/link]\u2028d"
 SHOWN = r"a\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp\r\x7f[red]b[/] :smile: [link=http://x]c[/link]\u2028d"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cli_kit import Run, noise
 
-from streaming_encodec.cli import calling
-from streaming_encodec.cli.corpus import find_jobs
+from streaming_encodec.cli.commands.corpus import find_jobs
+from streaming_encodec.cli.shared import calling
 
 
 @pytest.fixture

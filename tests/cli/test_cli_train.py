@@ -10,7 +10,7 @@ import pytest
 from cli_kit import Run
 from mutations import TEXTS, mutations, refusal
 
-from streaming_encodec.cli import train
+from streaming_encodec.cli.commands import train
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.training.config import TrainConfig
 

@@ -14,9 +14,9 @@ import soundfile
 from cli_kit import save_random
 
 from streaming_encodec import EncodecModel, VoiceEncoder
-from streaming_encodec.net.config import RelayConfig
-from streaming_encodec.net.relay import Relay
-from streaming_encodec.voip.pcm import Samples, take_pcm
+from streaming_encodec.call.pcm import Samples, take_pcm
+from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.relay import Relay
 from streaming_encodec.wire.packet import parse_packet
 
 DEMOS = Path(__file__).parents[2] / "demos"

@@ -24,7 +24,7 @@ import streaming_encodec
 from streaming_encodec.engines.kernel.codec import KernelCodec
 from streaming_encodec.engines.kernel.shared_library import LIBRARIES, SOURCE, Library
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming.half import decoder_half, encoder_half
+from streaming_encodec.stepping.half import decoder_half, encoder_half
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from streaming_encodec.streaming.half import ReferenceStepper, Stepper
-from streaming_encodec.streaming.state import named_tensors
+from streaming_encodec.stepping.half import ReferenceStepper, Stepper
+from streaming_encodec.stepping.tree import named_tensors
 
 
 def error(got: Tensor, wanted: Tensor) -> float:

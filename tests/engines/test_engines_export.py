@@ -13,11 +13,11 @@ import torch
 from strategies import random_samples, small_config
 
 import streaming_encodec as se
-from streaming_encodec.engines.export import export
-from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
+from streaming_encodec.call.stream_format import stream_format
+from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
+from streaming_encodec.engines.onnx.export import export
 from streaming_encodec.errors import CheckpointError, ConfigError, FileFormatError, StreamError
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.net.formats import stream_format
 
 _ALONE = """
 import sys
@@ -30,7 +30,7 @@ class NoTorch(MetaPathFinder):
 
 sys.meta_path.insert(0, NoTorch())
 import numpy as np
-from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
+from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
 
 folder, sizes = sys.argv[1], [int(size) for size in sys.argv[2].split(",")]
 given = np.load(f"{folder}.npz")
@@ -153,7 +153,7 @@ def test_an_export_that_fails_leaves_what_was_there_and_can_be_made_again(
 
     for folder in (fresh, old):
         with monkeypatch.context() as patch:
-            patch.setattr("streaming_encodec.engines.export.save_file", full)
+            patch.setattr("streaming_encodec.engines.onnx.export.save_file", full)
             with pytest.raises(FileFormatError, match=f"{folder}: cannot be written: No space left"):
                 export(model, folder, frames_per_step=3)
         assert {file.name: file.read_bytes() for file in old.iterdir()} == before

@@ -20,8 +20,8 @@ from streaming_encodec.engines.kernel.engine import KernelEngine
 from streaming_encodec.engines.kernel.image import make_parts
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.errors import StreamError
-from streaming_encodec.streaming.half import decoder_half, encoder_half
-from streaming_encodec.streaming.state import named_tensors
+from streaming_encodec.stepping.half import decoder_half, encoder_half
+from streaming_encodec.stepping.tree import named_tensors
 
 SEEDS = st.integers(0, 2**16)
 

@@ -15,7 +15,7 @@ from engines.kernel_kit import ROOT
 from strategies import random_model, small_config
 
 import streaming_encodec as se
-from streaming_encodec.cli.doctor import look_at_kernel
+from streaming_encodec.cli.commands.doctor import look_at_kernel
 from streaming_encodec.engines import make_engine, make_live_engine
 from streaming_encodec.engines.kernel import self_test, shared_library
 from streaming_encodec.errors import MissingExtraError

@@ -178,7 +178,7 @@ assert se.StreamingEncoder(model, engine="auto").engine.name == "kernel"
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 def export():
-    from streaming_encodec.engines.export import export
+    from streaming_encodec.engines.onnx.export import export
     export(model, Path(sys.argv[1]) / "out")
 for attempt in (lambda: se.StreamingEncoder(model, engine="onnx"), export):
     try:

@@ -14,8 +14,8 @@ from mutations import TEXTS, mutations, refusal
 from safetensors.numpy import load_file, save_file
 from strategies import random_model, small_config
 
-from streaming_encodec.engines.export import export
-from streaming_encodec.engines.ort_codec import OrtDecoder, OrtEncoder
+from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
+from streaming_encodec.engines.onnx.export import export
 from streaming_encodec.errors import CheckpointError, ConfigError
 
 CONFIG = small_config(num_lstm_layers=1, pad_mode="constant")

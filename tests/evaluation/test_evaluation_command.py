@@ -14,13 +14,13 @@ from evaluation_kit import RATE, small_model, speech, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.evaluate import evaluate_command
+from streaming_encodec.cli.commands.evaluate import evaluate_command
 from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError, StreamError
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
-from streaming_encodec.evaluation.data import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.equal_quality import equal_qualities, equal_rate
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
+from streaming_encodec.evaluation.listening_set import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.marks import marks
 from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
 from streaming_encodec.evaluation.report import as_markdown, rows_tables

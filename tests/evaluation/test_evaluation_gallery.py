@@ -14,7 +14,7 @@ from evaluation_kit import RATE, small_model, speech, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.evaluate import evaluate_command
+from streaming_encodec.cli.commands.evaluate import evaluate_command
 from streaming_encodec.errors import FileFormatError, MissingExtraError
 from streaming_encodec.evaluation.clips import load_clips
 from streaming_encodec.evaluation.gallery import make_gallery, write_ogg_opus

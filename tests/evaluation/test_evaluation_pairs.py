@@ -17,7 +17,7 @@ from evaluation_kit import RATE, small_model, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.evaluate import evaluate_command
+from streaming_encodec.cli.commands.evaluate import evaluate_command
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.pairs import Comparison, Count, PairTest, count_answers, main, make_pairs

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip
-from streaming_encodec.evaluation.losses import bursty_loss, conceal
+from streaming_encodec.evaluation.packet_loss import bursty_loss, conceal
 from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.robustness import (
     CLICK_RATIO,

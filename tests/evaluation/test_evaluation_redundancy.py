@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from evaluation_kit import small_model
 
-from streaming_encodec.evaluation.redundancy import (
+from streaming_encodec.bench.redundancy import (
     FRAMES_PER_PACKET,
     PLAIN,
     REDUNDANT,

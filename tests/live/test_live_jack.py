@@ -11,9 +11,9 @@ import jack_kit
 import pytest
 from ci_kit import cannot
 
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.portaudio import PortAudio
-from streaming_encodec.cli.loading import DEFAULT_MODEL
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.cli.shared.loading import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
 

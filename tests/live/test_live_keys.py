@@ -17,12 +17,12 @@ import pytest
 import soundfile
 from device_kit import FakeBackend, FakeStream
 
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.files import AudioWriter
-from streaming_encodec.cli import demo, talk
-from streaming_encodec.cli.interrupt import Interrupt
-from streaming_encodec.cli.keyboard import Keyboard
-from streaming_encodec.cli.live_run import LiveSession, next_bandwidth
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.files.sound import AudioWriter
+from streaming_encodec.cli.commands import demo, talk
+from streaming_encodec.cli.shared.interrupt import Interrupt
+from streaming_encodec.cli.shared.keyboard import Keyboard
+from streaming_encodec.cli.shared.live_run import LiveSession, next_bandwidth
 from streaming_encodec.live.line import LineFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.voice.detour import Detour

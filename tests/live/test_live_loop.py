@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from device_kit import FakeBackend
 
-from streaming_encodec.audio.card import Margin, SoundCard
+from streaming_encodec.audio.devices.card import Margin, SoundCard
+from streaming_encodec.bench.simulated_call import made_up_voice, spell_number, spelled_number
+from streaming_encodec.call.mixer import Mixer
 from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
-from streaming_encodec.net.mixer import Mixer
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.voice.receiver import ReceiverSettings
-from streaming_encodec.voice.simulate import made_up_voice, spell_number, spelled_number
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet

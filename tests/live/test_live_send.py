@@ -9,9 +9,9 @@ import pytest
 from device_kit import FakeBackend
 from typer.testing import CliRunner
 
-from streaming_encodec.audio.card import SoundCard
+from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.cli.app import app
-from streaming_encodec.cli.send import microphone
+from streaming_encodec.cli.commands.send import microphone
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -45,7 +45,7 @@ def _somebody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_microphone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming_encodec.audio import portaudio
+    from streaming_encodec.audio.devices.devices import portaudio
 
     monkeypatch.setattr(portaudio, "PortAudio", lambda: FakeBackend(all=[]))
     result = CliRunner().invoke(app, ["send", "--url", "ws://127.0.0.1:9"])

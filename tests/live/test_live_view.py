@@ -8,9 +8,9 @@ import pytest
 from device_kit import FakeBackend
 from rich.console import Console
 
-from streaming_encodec.audio.card import SoundCard
-from streaming_encodec.audio.side import CardCounts
-from streaming_encodec.cli.live_view import History, panel, summary
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.side import CardCounts
+from streaming_encodec.cli.shared.live_view import History, panel, summary
 from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.line import LineFigures
 from streaming_encodec.live.loop import LiveLoop

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from streaming_encodec.errors import CheckpointError
-from streaming_encodec.model import checkpoint
-from streaming_encodec.model.checkpoint import build_model, load_folder, save_folder
+from streaming_encodec.model.checkpoints import folder as checkpoint
+from streaming_encodec.model.checkpoints.folder import build_model, load_folder, save_folder
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint

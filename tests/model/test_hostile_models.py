@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from strategies import streaming_configs
 
 from streaming_encodec.errors import CheckpointError, ConfigError
+from streaming_encodec.model.checkpoints.original import load_original
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.original import load_original
 from streaming_encodec.model.size import MAX_PARAMETERS, check_size, model_size
-from streaming_encodec.streaming.state import named_tensors
+from streaming_encodec.stepping.tree import named_tensors
 
 TINY = EncodecConfig(
     num_filters=2, hidden_size=4, codebook_size=16, upsampling_ratios=(2, 2), target_bandwidths=(24.0, 48.0),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from streaming_encodec.errors import ConfigError, StreamError
-from streaming_encodec.model.checkpoint import build_model
+from streaming_encodec.model.checkpoints.folder import build_model
+from streaming_encodec.model.checkpoints.original import published_name
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.original import published_name
 
 law = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, print_blob=True)
 seeds = st.integers(0, 2**31)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from streaming_encodec.errors import CheckpointError
+from streaming_encodec.model.checkpoints.original import load_original, published_name, require_safe_torch
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.model.original import load_original, published_name, require_safe_torch
 
 
 @pytest.fixture

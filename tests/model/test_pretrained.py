@@ -17,10 +17,10 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from streaming_encodec.errors import CheckpointError
-from streaming_encodec.model import hub, pretrained
+from streaming_encodec.model.checkpoints import hub, pretrained
+from streaming_encodec.model.checkpoints.pretrained import bundled_models, load_pretrained
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.model.pretrained import bundled_models, load_pretrained
 
 REPO = "someone/encodec_tiny"
 
@@ -170,7 +170,7 @@ def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fingerprint_is_the_same_in_another_process_and_precision(tmp_path: Path, model: EncodecModel) -> None:
     model.save_pretrained(tmp_path / "m")
-    code = "import sys; from streaming_encodec.model.pretrained import load_pretrained as l;"
+    code = "import sys; from streaming_encodec.model.checkpoints.pretrained import load_pretrained as l;"
     code += "from streaming_encodec.model.fingerprint import fingerprint as f; print(f(l(sys.argv[1])))"
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "m")],

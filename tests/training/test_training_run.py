@@ -14,7 +14,7 @@ from click.testing import Result
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.train import command
+from streaming_encodec.cli.commands.train import command
 from streaming_encodec.errors import CheckpointError, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training import gradients

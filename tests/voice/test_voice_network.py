@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streaming_encodec.bench.playout import added_delay_ms, main
+from streaming_encodec.bench.simulated_call import CallResult, CallSettings, simulate_call
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.network import PRESETS, GilbertElliott, Network, NetworkModel, Stalls
-from streaming_encodec.voice.report import added_delay_ms, main
-from streaming_encodec.voice.simulate import CallResult, CallSettings, simulate_call
 
 FRAME_MS = 1000 / 75
 

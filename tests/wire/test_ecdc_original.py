@@ -8,8 +8,8 @@ import original_encodec as oracle
 import pytest
 import torch
 
-from streaming_encodec.audio.ecdc_file import EcdcWriter, read_ecdc, read_ecdc_header
-from streaming_encodec.cli.loading import layout_of
+from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
+from streaming_encodec.cli.shared.loading import layout_of
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import (
     Segment,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from wire.vectors import FINGERPRINT
 
-from streaming_encodec.model.checkpoint import build_model
+from streaming_encodec.model.checkpoints.folder import build_model
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.fingerprint import fingerprint
 

@@ -25,9 +25,9 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.layers import State
 from streaming_encodec.model.plain import plain_weights
 from streaming_encodec.model.seanet import StreamableStack
-from streaming_encodec.streaming.engine import Engine
-from streaming_encodec.streaming.half import Stepper
-from streaming_encodec.streaming.state import map_tensors
+from streaming_encodec.stepping.engine import Engine
+from streaming_encodec.stepping.half import Stepper
+from streaming_encodec.stepping.tree import map_tensors
 
 Codes: TypeAlias = NDArray[np.int64]
 KernelStates: TypeAlias = Tensor | KernelState
@@ -63,7 +63,7 @@ class KernelEngine(Engine):
 
 
 class KernelStepper:
-    """A ``PhasedStepper`` (see ``streaming/half.py``).
+    """A ``PhasedStepper`` (see ``stepping/half.py``).
 
     Its state is a tensor [B, floats], or one stream's ``KernelState``.
     """

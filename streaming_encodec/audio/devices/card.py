@@ -1,0 +1,246 @@
+"""A microphone and a speaker at the model's rate, whatever the devices' own: waiting, counting, revival."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from streaming_encodec.audio.devices.devices import Backend
+from streaming_encodec.audio.devices.port import Kind
+from streaming_encodec.audio.devices.side import CardCounts, Side
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.errors import DeviceError
+from streaming_encodec.samples import repair_amplitude
+
+_RETRY_S = 1.0
+_LONGEST_SEARCH_S = 32.0
+"""A lost device is tried every second. Looking for others in its place costs a tenth of a second of a core, so that is
+done less and less often."""
+_FIRST_MARGIN_S = 0.009
+_LONGEST_MARGIN_S = 0.060
+_MORE_MARGIN_S = 0.004
+_LESS_MARGIN_S = 0.001
+_CALM_S = 60.0
+"""How much earlier than a block is taken the next frame is begun: at first, at most, and more after each underrun.
+What one bad moment has taught is unlearned, a millisecond for each minute without another."""
+
+
+class Margin:
+    """How much earlier than needed sound is made: little, more after each underrun, slowly less in calm."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._changed_at: float | None = None
+        self.seconds = _FIRST_MARGIN_S
+
+    def update(self, now: float, underruns: int) -> None:
+        """Learn from ``underruns``, which counts all so far."""
+        if underruns > self._seen:
+            self._seen = underruns
+            self._changed_at = now
+            self.seconds = min(_LONGEST_MARGIN_S, self.seconds + _MORE_MARGIN_S)
+        elif self._changed_at is not None and now - self._changed_at > _CALM_S:
+            self._changed_at = now
+            self.seconds = max(_FIRST_MARGIN_S, self.seconds - _LESS_MARGIN_S)
+
+
+class SoundCard:
+    """Microphone and speaker, either of which may be missing, as mono [1, n] at ``sample_rate``.
+
+    Not for several threads: one reads, writes and maintains.
+
+    Args:
+        backend: see `PortAudio`.
+        sample_rate: the model's.
+        input_device, output_device: number or part of the name; None is the system's default.
+        use_input, use_output: False leaves that side out.
+        clock: seconds.
+
+    Raises:
+        DeviceError: PortAudio or a device is missing, busy, or refuses every rate.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sample_rate: int,
+        *,
+        input_device: str | int | None = None,
+        output_device: str | int | None = None,
+        use_input: bool = True,
+        use_output: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
+        self._lost = self._revived = 0
+
+        def side(kind: Kind, wanted: str | int | None) -> Side:
+            return Side(backend, kind, wanted, sample_rate, clock=clock)
+
+        self._microphone = side("input", input_device) if use_input else None
+        self._speaker = side("output", output_device) if use_output else None
+        self._margin = Margin()
+        self._retry_at = 0.0
+        self._search_at = 0.0
+        self._search_s = _RETRY_S
+        try:
+            for each in self._sides():
+                each.open(clock())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the devices up."""
+        for side in self._sides():
+            side.close()
+
+    # -- sound ----------------------------------------------------------------------------------------------
+
+    def read(self) -> Pcm:
+        """What the microphone has heard since the last call, [1, n]."""
+        if self._microphone is None or not self._microphone.is_open:
+            return np.zeros((1, 0), np.float32)
+        self._microphone.port.hear()
+        block = self._microphone.port.ring.read_all()
+        # The last of an interface's many inputs may be what it plays: the others would hear themselves.
+        return self._microphone.resampler.push(mix_channels(repair_amplitude(block.T[:2]), 1))
+
+    def write(self, pcm: Pcm, *, usual: bool = True) -> None:
+        """Give the speaker [1, n] to play after what waits already; dropped while it is gone.
+
+        ``usual``: the lengths of these writes are what `target_s` expects to come.
+        """
+        speaker = self._speaker
+        if speaker is None or not speaker.is_open:
+            return
+        sound = mix_channels(speaker.resampler.push(pcm), speaker.port.channels)
+        speaker.write(np.ascontiguousarray(sound.T), usual=usual)
+
+    @property
+    def queued_s(self) -> float | None:
+        """Seconds of sound that wait for the speaker; None where there is no speaker (now)."""
+        if self._speaker is None or not self._speaker.is_open:
+            return None
+        return len(self._speaker.port.ring) / self._speaker.port.rate
+
+    @property
+    def ahead_s(self) -> float | None:
+        """In how many seconds the card takes what is handed over now: after all that waits, with its next block.
+
+        This falls with the clock, not in steps of a block. None where there is no speaker (now).
+        """
+        queued = self.queued_s
+        if queued is None or self._speaker is None:
+            return None
+        return queued + self._speaker.next_block_s
+
+    @property
+    def target_s(self) -> float:
+        """What `ahead_s` should not fall below: the most that may wait for a block that wants more, and a margin that
+        underruns have taught."""
+        return self._margin.seconds + (0.0 if self._speaker is None else self._speaker.part_s)
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> CardCounts:
+        """What went wrong so far."""
+        return CardCounts(
+            underruns=0 if self._speaker is None else self._speaker.missed,
+            overruns=0 if self._microphone is None else self._microphone.missed,
+            reported=sum(side.reported for side in self._sides()),
+            lost_devices=self._lost,
+            revived_devices=self._revived,
+        )
+
+    @property
+    def input_latency_ms(self) -> float:
+        """From the air to `read` for the last sample of a block, resampling included.
+
+        The samples before it have waited for the block to be full; that is not latency of the device: who waits for a
+        frame waits for both at once, and sees the rest as jitter.
+        """
+        side = self._microphone
+        return 0.0 if side is None else side.latency_ms(less_s=side.port.block_s)
+
+    @property
+    def output_latency_ms(self) -> float:
+        """From the moment at which the card takes a block (`ahead_s`) to the air."""
+        return 0.0 if self._speaker is None else self._speaker.latency_ms()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The devices in use, with their rates."""
+        return {
+            side.kind: f"{side.device.name} ({side.port.rate} Hz)" for side in self._sides() if side.device is not None
+        }
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Which sides are gone at the moment."""
+        return tuple(side.kind for side in self._sides() if not side.is_open)
+
+    # -- upkeep ---------------------------------------------------------------------------------------------
+
+    def has(self, samples: int) -> bool:
+        """Whether the next `read` gives at least so many."""
+        side = self._microphone
+        return side is not None and side.is_open and len(side.port.ring) >= side.resampler.inputs_for(samples)
+
+    def wait(self, seconds: float, samples: int = 1) -> None:
+        """Sleep until the microphone has so many, until `wake`, or for so long. Of the speaker see `ahead_s`."""
+        side = self._microphone
+        if side is not None and side.is_open:
+            # Set before looking, so that a block that comes in between is not missed.
+            wanted = side.port.wake_at = side.resampler.inputs_for(samples)
+            if len(side.port.ring) >= wanted:
+                side.port.wake_at = None
+                return
+        self._backend.bell.wait(seconds)
+        if side is not None:
+            side.port.wake_at = None
+
+    def wake(self) -> None:
+        """End the sleep of who waits, or of who waits next. Any thread may."""
+        self._backend.bell.ring()
+
+    def maintain(self) -> None:
+        """Widen the margin after underruns, notice devices that went, and open them again when they are back.
+
+        Costs nothing while all is well; call it every few milliseconds.
+        """
+        now = self._clock()
+        self._margin.update(now, 0 if self._speaker is None else self._speaker.missed)
+        for side in self._sides():
+            if side.is_gone(now):
+                side.close()
+                self._lost += 1
+                self._retry_at = now + _RETRY_S
+                self._search_s = 2 * _RETRY_S
+                self._search_at = now + self._search_s
+        if self.lost and now >= self._retry_at:
+            self._revive(now)
+
+    def _revive(self, now: float) -> None:
+        """A device that is back in its old place can be opened as it is; any other is seen only after a search."""
+        self._retry_at = now + _RETRY_S
+        gone = self.lost
+        for side in self._sides():
+            if not side.is_open:
+                with contextlib.suppress(DeviceError):  # still away: the other side goes on meanwhile
+                    side.open(now)
+        alone = len(self.lost) == len(self._sides())
+        if self.lost and (alone or now >= self._search_at):
+            self._search_s = min(_LONGEST_SEARCH_S, 2 * self._search_s)
+            self._search_at = now + self._search_s
+            with contextlib.suppress(DeviceError):  # not to be had: try again later
+                self._backend.refresh()
+        self._revived += len(set(gone) - set(self.lost))
+
+    def _sides(self) -> list[Side]:
+        return [side for side in (self._microphone, self._speaker) if side is not None]

@@ -1,0 +1,187 @@
+"""What a sound card's callback and the thread that computes have in common: a ring, and a few numbers.
+
+The callbacks only copy between the card's block and a ring that was made before and note a few numbers; the
+microphone's says when what somebody waits for is there. All of it lies in memory that two processes can map, since
+PortAudio has a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from streaming_encodec.audio.devices.ring import Block, Memory, SampleRing
+
+Kind = Literal["input", "output"]
+
+_RING_S = 0.5
+"""Longer than any pause of the computing thread that can still be called a call."""
+_LARGEST_OF_S = 10.0
+"""A block that was longer than all others counts for so long, and for twice that at most."""
+_CALLS, _MISSED, _REPORTED, _GRAIN, _WAKE_AT, _HEARD, _ENDED = range(_WHOLE := 7)
+_LATENCY_S, _CALLED_AT, _BLOCK_S, _LARGEST_FROM, _LARGEST_S, _LARGEST_BEFORE_S = range(_REAL := 6)
+"""Where each number lies, of the whole ones and of the real ones behind them."""
+_NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
+
+
+class Port:
+    """One direction of an open device.
+
+    Args:
+        kind: input is a microphone: the card writes.
+        rate: the device's, samples a second.
+        channels: how many the device was opened with.
+        memory: `size` bytes, zero at first, if not its own.
+        clock: seconds, the same for both sides.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        rate: int,
+        channels: int,
+        *,
+        memory: Memory | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
+        memory = bytearray(self.size(rate, channels)) if memory is None else memory
+        # Each is moved by the card's side alone or by the other side alone, but for wake_at.
+        numbers = memoryview(memory)[:_NUMBERS_BYTES].cast("B")
+        self._whole, self._real = numbers[: 8 * _WHOLE].cast("q"), numbers[8 * _WHOLE :].cast("d")
+        if not self._real[_CALLED_AT]:  # made just now, not by the other side before
+            self._real[_CALLED_AT] = self._real[_LARGEST_FROM] = clock()
+        self.ring = SampleRing(round(_RING_S * rate), channels, memoryview(memory)[_NUMBERS_BYTES:])
+
+    @staticmethod
+    def size(rate: int, channels: int) -> int:
+        """How many bytes such a port takes."""
+        return _NUMBERS_BYTES + SampleRing.size(round(_RING_S * rate), channels)
+
+    # -- what the card's side tells -------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> int:
+        """How often the card has called."""
+        return self._whole[_CALLS]
+
+    @property
+    def missed(self) -> int:
+        """Blocks that the speaker did not find whole, or of the microphone that found no room."""
+        return self._whole[_MISSED]
+
+    @property
+    def reported(self) -> int:
+        """Blocks before which the card itself reported lost samples."""
+        return self._whole[_REPORTED]
+
+    @property
+    def grain(self) -> int:
+        """What divides all blocks so far, samples; 0 before the first."""
+        return self._whole[_GRAIN]
+
+    @property
+    def latency_s(self) -> float:
+        """Between the last block and the microphone or speaker."""
+        return self._real[_LATENCY_S]
+
+    @property
+    def called_at(self) -> float:
+        """When the card called last."""
+        return self._real[_CALLED_AT]
+
+    @property
+    def block_s(self) -> float:
+        """The largest block lately, in seconds."""
+        return self._real[_BLOCK_S]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the device has stopped calling, by what it says itself."""
+        return bool(self._whole[_ENDED])
+
+    # -- what the other side tells --------------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> int | None:
+        """Somebody is to be woken, once, when so many samples wait."""
+        return self._whole[_WAKE_AT] or None
+
+    @wake_at.setter
+    def wake_at(self, samples: int | None) -> None:
+        self._whole[_WAKE_AT] = 0 if samples is None else max(1, samples)
+
+    def hear(self) -> None:
+        """From now on it counts what the microphone's blocks find no room for."""
+        self._whole[_HEARD] = 1
+
+    # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
+
+    def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
+        """A microphone's block [n, C], the seconds between it and the air, and whether the card reports samples lost
+        before it; says whether somebody is to be woken."""
+        count = self.ring.count(block)
+        fitted = self.ring.write(block)
+        # Before somebody has begun to listen nothing is missed.
+        self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < count
+        self._note(count, latency_s, lost)
+        wanted = self.wake_at  # looked at once: the other side takes it away when it has waited long enough
+        if wanted is None or len(self.ring) < wanted:
+            return False
+        self.wake_at = None
+        return True
+
+    def fill_block(self, block: Block, latency_s: float, lost: bool) -> None:
+        """The speaker's block [n, C]."""
+        count, found = self.ring.count(block), self.ring.read_into(block)
+        if found < count:
+            missing = 4 * self.channels * (count - found)
+            memoryview(block).cast("B")[-missing:] = bytes(missing)
+            # Before the first sample was handed over nothing is missing.
+            self._whole[_MISSED] += self.ring.started
+        self._note(count, latency_s, lost)
+
+    def end(self) -> None:
+        """The device calls no more."""
+        self._whole[_ENDED] = 1
+
+    def _note(self, count: int, latency_s: float, lost: bool) -> None:
+        whole, real = self._whole, self._real
+        whole[_REPORTED] += lost
+        now = self._clock()
+        real[_LATENCY_S], real[_CALLED_AT] = latency_s, now
+        if now - real[_LARGEST_FROM] > _LARGEST_OF_S:
+            real[_LARGEST_FROM], real[_LARGEST_BEFORE_S], real[_LARGEST_S] = now, real[_LARGEST_S], 0.0
+        real[_LARGEST_S] = max(real[_LARGEST_S], count / self.rate)
+        real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
+        whole[_GRAIN] = math.gcd(whole[_GRAIN], count)
+        whole[_CALLS] += 1
+
+
+class SharedFile:
+    """Memory that another process maps by the name of its file."""
+
+    def __init__(self, size: int) -> None:
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory, where there is such
+        with tempfile.NamedTemporaryFile(prefix="streaming-encodec-", dir=folder, delete=False) as file:
+            file.truncate(size)
+            self.memory = memoryview(mmap.mmap(file.fileno(), size))
+        self.path = Path(file.name)
+
+    def unlink(self) -> None:
+        """Take the name away: whoever has mapped it keeps it."""
+        with contextlib.suppress(OSError):  # Windows keeps it until it is closed
+            self.path.unlink(missing_ok=True)
+
+    @staticmethod
+    def map(path: str) -> memoryview:
+        """What another process made."""
+        with open(path, "r+b") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0))

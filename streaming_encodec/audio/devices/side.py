@@ -1,0 +1,141 @@
+"""One direction of a sound card: its device, its rate, and the port between the card and the thread that computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streaming_encodec.audio.devices.devices import (
+    Backend,
+    Device,
+    DeviceStream,
+    choose_shape,
+    find_again,
+    find_device,
+    number_of,
+)
+from streaming_encodec.audio.devices.port import Kind, Port
+from streaming_encodec.audio.devices.ring import Block
+from streaming_encodec.audio.low_delay import LowDelayResampler
+
+_SILENT_S = 1.0
+"""A device that has not called back for so long is gone."""
+
+
+@dataclass(slots=True)
+class CardCounts:
+    """What went wrong so far, each counted where it happened."""
+
+    underruns: int = 0
+    """Blocks that the speaker wanted and did not find whole."""
+    overruns: int = 0
+    """Blocks of the microphone that found no room."""
+    skipped_samples: int = 0
+    """Of a file in the microphone's place, what was past when this program, which had stood still, went on."""
+    reported: int = 0
+    """Blocks before which the card itself reported lost samples."""
+    lost_devices: int = 0
+    """Times that a device went away."""
+    revived_devices: int = 0
+
+
+class Side:
+    """One direction of a sound card, open or lost.
+
+    port: of the device that is open, or was last. missed, reported: blocks, of all devices that it had so far.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        kind: Kind,
+        wanted: str | int | None,
+        rate: int,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._backend, self.kind, self._wanted, self._rate = backend, kind, wanted, rate
+        self._clock = clock
+        self.device: Device | None = None
+        self.port = Port(kind, rate, 1, clock=clock)
+        self.resampler = LowDelayResampler(rate, rate)
+        self._stream: DeviceStream | None = None
+        self._missed_before = self._reported_before = 0
+        self._written_grain = 0
+        self._seen_calls = -1
+        self._seen_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the device is there."""
+        return self._stream is not None
+
+    @property
+    def missed(self) -> int:
+        """Blocks that the speaker did not find whole, or of the microphone that found no room."""
+        return self._missed_before + self.port.missed
+
+    @property
+    def reported(self) -> int:
+        """Blocks before which the card itself reported lost samples."""
+        return self._reported_before + self.port.reported
+
+    @property
+    def part_s(self) -> float:
+        """The most that can wait when the card takes a block and not be a whole block, given what waits now.
+
+        What waits changes by blocks and by usual writes: a length that divides both always leaves the same rest of it.
+        """
+        port, grain = self.port, math.gcd(self._written_grain, self.port.grain)
+        return max(0.0, port.block_s - (grain - len(port.ring) % grain) / port.rate) if grain else port.block_s
+
+    def open(self, now: float) -> None:
+        """Find the device and open it. Raises DeviceError."""
+        device = self._find()
+        rate, channels = choose_shape(self._backend, device, self.kind, self._rate)
+        rates = (rate, self._rate) if self.kind == "input" else (self._rate, rate)
+        stream = self._backend.open(device, self.kind, rate, channels, self._clock)
+        self._missed_before, self._reported_before = self.missed, self.reported
+        self.device, self._stream, self.port = device, stream, stream.port
+        self.resampler = LowDelayResampler(*rates)
+        self._written_grain = 0
+        self._seen_calls, self._seen_at = -1, now
+
+    def _find(self) -> Device:
+        devices = self._backend.devices()
+        if self.device is not None and number_of(self._wanted) is not None:
+            return find_again(devices, self.kind, self.device)
+        return find_device(devices, self.kind, self._wanted)
+
+    def close(self) -> None:
+        """Give the device up."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def write(self, block: Block, *, usual: bool = True) -> None:
+        """Hand [n, C] to the speaker; ``usual``: of a length that is to be expected again."""
+        written = self.port.ring.write(block)
+        if usual:
+            self._written_grain = math.gcd(self._written_grain, written)
+
+    @property
+    def next_block_s(self) -> float:
+        """Seconds until the card calls back, if it keeps its pace; 0 when it is late."""
+        block_s = self.port.block_s
+        return min(block_s, max(0.0, block_s - (self._clock() - self.port.called_at)))
+
+    def is_gone(self, now: float) -> bool:
+        """Whether an open device has stopped calling back."""
+        if self._stream is None:
+            return False
+        if self.port.calls != self._seen_calls:
+            self._seen_calls, self._seen_at = self.port.calls, now
+        return not self._stream.active or now - self._seen_at > _SILENT_S
+
+    def latency_ms(self, less_s: float = 0.0) -> float:
+        """From the device to the ring or back, resampling included, less what the caller counts elsewhere."""
+        if not self.is_open:
+            return 0.0
+        return 1000 * max(0.0, self.port.latency_s - less_s) + self.resampler.delay_ms

@@ -1,0 +1,1 @@
+"""Sound files and `.ecdc` files: whole or refused."""

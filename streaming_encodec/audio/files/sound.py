@@ -1,0 +1,328 @@
+"""Audio files, read and written by blocks in constant memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from streaming_encodec.audio.files.parts import UNKNOWN_SAMPLES, Part, RawFormat, Stream, Window
+from streaming_encodec.audio.files.source import ByteSource, find_parts, live_sound, unreadable
+from streaming_encodec.audio.files.writer import AudioWriter, output_format
+from streaming_encodec.audio.resample import MAX_RATIO, StreamResampler, mix_channels
+from streaming_encodec.errors import FileFormatError, StreamError
+from streaming_encodec.samples import MAX_AMPLITUDE, MAX_SAMPLE_RATE, clip_amplitude, is_audible
+
+__all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "output_format", "rechunk"]
+
+Pcm = NDArray[np.float32]
+
+# Large enough that a call's overhead vanishes, small enough (0.4 s at 44.1 kHz) that an interrupt is felt at
+# once.
+_READ_SAMPLES = 16_384
+
+_LIVE_BLOCKS = 50
+"""A second, of what comes through a pipe: 20 ms each."""
+
+# Of all channels, before and after resampling: what a block may take.
+_BLOCK_NUMBERS = 1 << 18
+
+# An MP3 decoder may give nothing for the first frames behind a cut: they build on those before it.
+_LOST_SAMPLES = 3 * 1152
+
+
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """Read from beginning to end only.
+
+    soundfile seeks to the place where it already is after each block, which makes libsndfile start its MP3
+    decoder anew there: a gap at every block. It does not seek in a file that cannot.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of an audio file says; `samples` is `None` when it does not say."""
+
+    path: Path
+    format: str
+    encoding: str
+    sample_rate: int
+    channels: int
+    samples: int | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.samples is None else self.samples / self.sample_rate
+
+
+class AudioReader:
+    """Any file libsndfile reads, as float32 blocks at the rate and with the channels wanted.
+
+    A context manager, and an iterable of blocks [C, n] of varying n. The whole is the same however it is
+    read. All of the sound is read, or an error says why not: files that were joined one after the other, recordings
+    whose header was never completed, MP3s that do not state their length. `-` is standard input; a WAV or AU from a
+    pipe is read while it comes, anything else from a pipe is kept in a temporary file first.
+
+    Attributes:
+        notes: what the user should know of the file, such as bytes that are no sound.
+        samples_read: of the file, at its own rate, so far.
+        is_live: it is read while it comes, and may have to be waited for.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | ByteSource, sample_rate: int | None = None, channels: int | None = None
+    ) -> None:
+        """
+        Args:
+            path: the file, or one that is open; it is closed with the reader.
+            sample_rate: rate to resample to, `None` for the file's own.
+            channels: number of channels to mix to, `None` for the file's own.
+
+        Raises:
+            FileFormatError: missing, not audio, damaged or cut off.
+        """
+        self.notes: list[str] = []
+        self.samples_read = 0
+        self.is_live = False
+        self._source = path if isinstance(path, ByteSource) else ByteSource(path)
+        self._path = Path(self._source.path)
+        self._pieces: list[_Piece] = []
+        try:
+            self._find()
+            self._describe()
+            self.convert(sample_rate, channels)
+        except FileFormatError as error:
+            self.close()
+            said = str(error)
+            if said.startswith(f"{self._path}: "):
+                raise
+            raise FileFormatError(f"{self._path}: {said}") from error.__cause__
+        except OSError as error:
+            self.close()
+            raise unreadable(self._path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def convert(self, sample_rate: int | None, channels: int | None) -> None:
+        """Give the blocks that rate and that many channels; `None` for the file's own. Before the first block.
+
+        Raises:
+            FileFormatError: from these channels there is no evident way to those, or the rates are too far apart.
+        """
+        self.sample_rate = sample_rate or self.info.sample_rate
+        self.channels = channels or self.info.channels
+        if self.info.channels != self.channels and 1 not in (self.info.channels, self.channels):
+            raise FileFormatError(
+                f"{self._path}: has {self.info.channels} channels, {self.channels} are wanted; "
+                f"mix it to {self.channels} or 1 first"
+            )
+        low, high = sorted((self.info.sample_rate, self.sample_rate))
+        if low < 1 or self.info.sample_rate > MAX_SAMPLE_RATE or high > MAX_RATIO * low:
+            raise FileFormatError(
+                f"{self._path}: claims a sample rate of {self.info.sample_rate} Hz, which cannot be made "
+                f"{self.sample_rate} Hz; if its header is wrong, mend it"
+            )
+
+    @property
+    def samples(self) -> int | None:
+        """About how many samples the blocks will have together; exact when nothing is resampled."""
+        if self.info.samples is None:
+            return None
+        return round(self.info.samples * self.sample_rate / self.info.sample_rate)
+
+    def __iter__(self) -> Iterator[Pcm]:
+        resampler = StreamResampler(self.info.sample_rate, self.sample_rate, self.channels)
+        growth = max(1.0, self.sample_rate / self.info.sample_rate)
+        most = int(_BLOCK_NUMBERS / (growth * max(self.info.channels, self.channels)))
+        # What comes live is handed on at once.
+        most = max(1, min(self.info.sample_rate // _LIVE_BLOCKS if self.is_live else _READ_SAMPLES, most))
+        for piece in self._pieces:
+            for block in self._blocks(piece, most):
+                yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))
+        yield clip_amplitude(resampler.flush())
+
+    def _blocks(self, piece: "_Piece", most: int) -> Iterator[Pcm]:
+        try:
+            piece.open()
+            read = 0
+            while True:
+                block = self._read(piece, most)
+                if block.shape[1] == 0:
+                    break
+                read += block.shape[1]
+                self.samples_read += block.shape[1]
+                yield block
+            missing = 0 if piece.samples is None else piece.samples - read
+            if missing > (_LOST_SAMPLES if piece.part is not None and piece.part.endless else 0):
+                raise FileFormatError(
+                    f"{self._path}: cut off or damaged: {read} of {piece.samples} samples are there; copy or record it "
+                    "again"
+                )
+        finally:
+            piece.close()
+
+    def _read(self, piece: "_Piece", most: int) -> Pcm:
+        position = self.samples_read
+        try:
+            frames = piece.read(most)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise FileFormatError(f"{self._path}: damaged after sample {position}: {_words(error)}") from error
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        if not is_audible(frames):
+            at = int(np.argmin((np.abs(frames) <= MAX_AMPLITUDE).all(axis=1)))
+            worst = float(frames[at][np.argmin(np.abs(frames[at]) <= MAX_AMPLITUDE)])
+            cause = (
+                f"is {worst:.3g}, beyond {MAX_AMPLITUDE:g} (full scale is 1.0); scale the file down"
+                if np.isfinite(worst)
+                else "is not a finite number; repair the file (NaN and infinity are not sound)"
+            )
+            raise FileFormatError(f"{self._path}: sample {position + at} {cause}")
+        return frames.T
+
+    def _find(self) -> None:
+        """Look through the file and make its pieces; one for each file that was joined."""
+        taken = b""
+        if not self._source.seekable:
+            live = live_sound(self._source)
+            if not isinstance(live, bytes):
+                raw, stream, samples = live
+                self.is_live = True
+                self._pieces = [_Piece(stream, None, raw, samples)]
+                return
+            taken = live
+        file = self._source.whole(taken)
+        found = find_parts(file)
+        self.notes += found.notes
+        if len(found.parts) > 1:
+            self.notes.append(f"{len(found.parts)} files were joined in it, and are read one after the other")
+        self._pieces = [_Piece(Window(file, part), part, part.raw, part.samples) for part in found.parts]
+
+    def _describe(self) -> None:
+        told = []
+        for piece in self._pieces:
+            try:
+                told.append(piece.open())
+            except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+                raise FileFormatError(
+                    f"not an audio file that can be read ({_words(error)}); WAV, FLAC, Ogg, MP3 and AIFF can"
+                ) from error
+            if len(self._pieces) > 1:
+                piece.close()
+        for number, other in enumerate(told):
+            if (other.samplerate, other.channels) != (told[0].samplerate, told[0].channels):
+                raise FileFormatError(
+                    f"{len(told)} files were joined in it, and number {number + 1} has {other.samplerate} Hz and "
+                    f"{other.channels} channels, not {told[0].samplerate} and {told[0].channels}; take them apart"
+                )
+        lengths = [piece.samples for piece in self._pieces]
+        samples = None if None in lengths else sum(length or 0 for length in lengths)
+        raw = self._pieces[0].raw
+        name, encoding = (told[0].format, told[0].subtype) if raw is None else (raw.container, raw.subtype)
+        self.info = AudioInfo(self._path, name, encoding, told[0].samplerate, told[0].channels, samples)
+
+    def close(self) -> None:
+        for piece in self._pieces:
+            piece.close()
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Piece:
+    """A file, or one of those that were joined in it."""
+
+    def __init__(self, data: Window | Stream, part: Part | None, raw: RawFormat | None, samples: int | None) -> None:
+        self.part = part
+        self.raw = raw
+        self.samples = samples
+        self._data = data
+        self._file: _SequentialFile | None = None
+
+    def open(self) -> "_SequentialFile":
+        """Open it, if it is not open; what is raised is libsndfile's, or the system's where it could not read."""
+        if self._file is None:
+            self._data.seek(0)
+            raw = self.raw
+            try:
+                if raw is None:
+                    self._file = _SequentialFile(self._data)
+                else:
+                    self._file = _SequentialFile(
+                        self._data, "r", raw.sample_rate, raw.channels, raw.subtype, raw.endian, "RAW"
+                    )
+            finally:
+                self._check()
+            # Of a pipe it is only a guess.
+            if self.part is not None and self.samples is None and 0 <= self._file.frames < UNKNOWN_SAMPLES:
+                self.samples = self._file.frames
+        return self._file
+
+    def read(self, most: int) -> Pcm:
+        """The next samples [n, C], at most so many."""
+        try:
+            frames: Pcm = self.open().read(most, dtype="float32", always_2d=True)
+        finally:
+            self._check()
+        return frames
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _check(self) -> None:
+        """What went wrong in a callback could not be raised there."""
+        error, self._data.error = self._data.error, None
+        if error is not None:
+            raise error
+
+
+def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read the header of an audio file.
+
+    Raises:
+        FileFormatError: missing, not audio, or damaged.
+    """
+    with AudioReader(path) as reader:
+        return reader.info
+
+
+def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:
+    """Cut a sequence of [C, n] anew into blocks of exactly `block_samples`; the last may be shorter."""
+    if block_samples < 1:
+        raise StreamError(f"a block must have at least one sample, not {block_samples}")
+    held: list[Pcm] = []
+    have = 0
+    for block in blocks:
+        held.append(block)
+        have += block.shape[1]
+        if have < block_samples:
+            continue
+        joined = held[0] if len(held) == 1 else np.concatenate(held, axis=1)
+        whole = have - have % block_samples
+        for start in range(0, whole, block_samples):
+            yield joined[:, start : start + block_samples]
+        held, have = [joined[:, whole:]], have - whole
+    if have:
+        yield held[0] if len(held) == 1 else np.concatenate(held, axis=1)
+
+
+def _words(error: BaseException) -> str:
+    """libsndfile's words without the name of the object it was given."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")

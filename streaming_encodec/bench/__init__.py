@@ -1,0 +1,1 @@
+"""Programs that measure: the codec's engines, a relay under load, a call's delay, playout over bad networks."""

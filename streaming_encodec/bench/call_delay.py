@@ -1,0 +1,140 @@
+"""From mouth to ear without sound cards: `python -m streaming_encodec.bench.call_delay [MODEL]`.
+
+A relay and two clients in one process on this machine; speech goes in at the pace of a microphone, and each
+frame is timed from its first sample's being said to its being due at the speaker. Frames are played in order,
+so the n-th one decoded is the n-th one said, as long as none is skipped (which the result says).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from streaming_encodec.call.decoders import SpeakerDecoders, make_decoders
+from streaming_encodec.call.mixer import FloatArray
+from streaming_encodec.client.client import VoiceClient
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.relay import Relay
+from streaming_encodec.stepping.engine import find_engine
+from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.voice.playout import DecodeRequest
+from streaming_encodec.voice.sender import SenderSettings
+
+
+class _Noted:
+    """Decoders that count frames and note how long each step took."""
+
+    def __init__(self, decoders: SpeakerDecoders) -> None:
+        self._decoders = decoders
+        self.open, self.close, self.warm_up = decoders.open, decoders.close, decoders.warm_up
+        self.decoded = 0
+        self.took_s: list[float] = []
+
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+        begin_s = time.perf_counter()
+        sounds = self._decoders.decode(requests)
+        self.took_s.append(time.perf_counter() - begin_s)
+        self.decoded += sum(request.codes is not None for request in requests.values())
+        return sounds
+
+
+async def measure(
+    model: EncodecModel, pcm: FloatArray, *, bandwidth: float, engine: str, frames_per_packet: int
+) -> dict[str, Any]:
+    """Times of one call in milliseconds; pcm: [n] at the model's rate."""
+    shared = find_engine(engine, model)
+    hop, rate = model.config.hop_length, model.config.sampling_rate
+    pcm = pcm[: len(pcm) // hop * hop]
+    encoder = StreamingEncoder(model, bandwidth, engine=shared)
+    encoder.warm_up()
+    encode_s = []
+    for number in range(len(pcm) // hop):
+        begin_s = time.perf_counter()
+        encoder.push(pcm[number * hop : (number + 1) * hop])
+        encode_s.append(time.perf_counter() - begin_s)
+    decoder = _Noted(make_decoders(model, shared))
+    options: dict[str, Any] = {"bandwidth": bandwidth, "engine": shared, "adapt": False}
+    sending = SenderSettings(frames_per_packet=frames_per_packet)
+    async with (
+        Relay(RelayConfig(port=0)) as relay,
+        VoiceClient(relay.url, None, model, role="subscribe", decoder=decoder, **options) as ear,
+        VoiceClient(relay.url, None, model, role="publish", sending=sending, **options) as mouth,
+    ):
+        begin_s = time.monotonic() + 0.1
+        heard: list[float] = []
+
+        async def listen() -> None:
+            due_s = begin_s
+            while due_s < begin_s + len(pcm) / rate + 0.5:
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                await ear.pull(hop, due_s)
+                heard.extend([due_s] * (decoder.decoded - len(heard)))
+                due_s += hop / rate
+
+        listening = asyncio.create_task(listen())
+        for number in range(len(pcm) // hop):
+            # A frame's last sample is there one frame after its first.
+            await asyncio.sleep(max(0.0, begin_s + (number + 1) * hop / rate - time.monotonic()))
+            await mouth.send(pcm[number * hop : (number + 1) * hop])
+        await mouth.finish()
+        await listening
+        statistics = next(iter(ear.statistics.speakers.values()))
+    total = [1000 * (at_s - begin_s - number * hop / rate) for number, at_s in enumerate(heard)]
+    settled = total[len(total) // 2 :]
+    return {
+        "frames": len(total),
+        "frames_per_packet": frames_per_packet,
+        "frame_ms": 1000 * hop / rate,
+        "wait_for_packet_ms": 1000 * (frames_per_packet - 1) * hop / rate,
+        "encode_ms": _spread([1000 * s for s in encode_s]),
+        "decode_ms": _spread([1000 * s for s in decoder.took_s]),
+        "buffer_mean_ms": statistics.mean_delay_ms,
+        "network_jitter_ms": 1000 * statistics.jitter,
+        "concealed_share": statistics.concealed_share,
+        "skipped_frames": statistics.skipped_frames,
+        "mouth_to_ear_ms": _spread(total),
+        "mouth_to_ear_second_half_ms": _spread(settled),
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(max(values))}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description="Measure a call's delay on this machine.")
+    parser.add_argument("model", nargs="?", default="voice-24khz")
+    parser.add_argument("--bandwidth", type=float, default=6.0)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--frames", type=int, default=1, help="in a packet")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = EncodecModel.from_pretrained(options.model)
+    # What is said does not matter to time.
+    count = int(options.seconds * model.config.sampling_rate)
+    pcm = (0.1 * np.random.default_rng(0).standard_normal(count)).astype(np.float32)
+    result = asyncio.run(
+        measure(
+            model,
+            pcm,
+            bandwidth=options.bandwidth,
+            engine=options.engine,
+            frames_per_packet=options.frames,
+        )
+    )
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The packages that the engines are measured against, each as its documentation says to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from streaming_encodec.bench.measure import Case, noise
+from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.model.config import EncodecConfig
+
+
+def peer_cases(config: EncodecConfig, kbps: float, seconds: float) -> dict[str, Case]:
+    """Cases by name, for an architecture with random weights: what it costs does not depend on them.
+
+    Raises:
+        MissingExtraError: ``transformers`` is not installed. The original package is left out where it is
+            not, or where it has no such architecture.
+    """
+    transformers = _transformers(config)
+    cases: dict[str, Case] = {
+        "transformers, one frame a call": _TransformersCase(transformers, config, kbps, config.hop_length),
+        "transformers, whole file": _TransformersCase(transformers, config, kbps, int(seconds * config.sampling_rate)),
+    }
+    original = _original(config, kbps)
+    if original is not None:
+        cases["encodec, one frame a call"] = _OriginalCase(original, config, config.hop_length)
+        cases["encodec, whole file"] = _OriginalCase(original, config, int(seconds * config.sampling_rate))
+    return cases
+
+
+class _TransformersCase:
+    def __init__(self, model: Any, config: EncodecConfig, kbps: float, samples: int) -> None:
+        self._model, self._kbps = model, kbps
+        self._pcm = torch.from_numpy(noise(config.audio_channels, samples))[None]
+        self._encoded: Any = None
+        self.audio_ms = 1000 * samples / config.sampling_rate
+
+    def step(self) -> Sequence[Callable[[], object]]:
+        return self._encode, self._decode
+
+    @torch.no_grad()
+    def _encode(self) -> None:
+        self._encoded = self._model.encode(self._pcm, bandwidth=self._kbps)
+
+    @torch.no_grad()
+    def _decode(self) -> None:
+        self._model.decode(self._encoded.audio_codes, self._encoded.audio_scales)
+
+
+class _OriginalCase:
+    def __init__(self, model: Any, config: EncodecConfig, samples: int) -> None:
+        self._model = model
+        self._pcm = torch.from_numpy(noise(config.audio_channels, samples))[None]
+        self._encoded: Any = None
+        self.audio_ms = 1000 * samples / config.sampling_rate
+
+    def step(self) -> Sequence[Callable[[], object]]:
+        return self._encode, self._decode
+
+    @torch.no_grad()
+    def _encode(self) -> None:
+        self._encoded = self._model.encode(self._pcm)
+
+    @torch.no_grad()
+    def _decode(self) -> None:
+        self._model.decode(self._encoded)
+
+
+def _transformers(config: EncodecConfig) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("peers need transformers: pip install 'streaming-encodec[test]'") from error
+    values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+    model: Any = transformers.EncodecModel(transformers.EncodecConfig(**values))
+    return model.eval()
+
+
+def _original(config: EncodecConfig, kbps: float) -> Any | None:
+    if config != EncodecConfig():  # it has the published architectures only
+        return None
+    try:
+        from encodec.model import EncodecModel
+    except ImportError:
+        return None
+    model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
+    model.set_target_bandwidth(kbps)
+    return model

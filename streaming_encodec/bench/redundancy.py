@@ -1,0 +1,136 @@
+"""What redundancy is worth at equal bitrate: `python -m streaming_encodec.bench.redundancy FOLDER`.
+
+Two senders of packets of equal size under the same bursty loss. One spends all on codebooks; the other sends half of
+them, and in each packet the first codebooks of the frames before it. Frames that neither way brings are concealed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+from torch import Tensor
+
+from streaming_encodec.evaluation.clips import Clip, Samples, load_clips
+from streaming_encodec.evaluation.metrics import make_metrics
+from streaming_encodec.evaluation.packet_loss import Lost, bursty_loss, conceal
+from streaming_encodec.evaluation.streamed import encode_clips
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.streaming import StreamingDecoder
+from streaming_encodec.wire.packet import packet_size
+
+FRAMES_PER_PACKET = 3
+LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
+
+Books = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How a sender spends its bits."""
+
+    num_codebooks: int
+    redundant_codebooks: int = 0
+    redundant_frames: int = 0
+
+    @property
+    def packet_bytes(self) -> int:
+        """Bytes of one packet on the wire, above WebSocket."""
+        return packet_size(
+            FRAMES_PER_PACKET,
+            self.num_codebooks,
+            redundant_codebooks=self.redundant_codebooks,
+            redundant_frames=self.redundant_frames,
+        )
+
+
+PLAIN = Sending(8)
+REDUNDANT = Sending(4, 2, 6)
+
+
+def codebooks_that_arrive(sending: Sending, lost: Lost, frames: int) -> Books:
+    """How many codebooks of each of ``frames`` frames are there when it is played; 0: it has to be concealed.
+
+    ``lost``: by packet. A packet's redundancy is waited for: playout learns to, see ``docs/playout.md``.
+    """
+    books = np.zeros(frames, np.int64)
+    for packet, gone in enumerate(lost):
+        if gone:
+            continue
+        begin = packet * FRAMES_PER_PACKET
+        past = slice(max(0, begin - sending.redundant_frames), begin)
+        books[past] = np.maximum(books[past], sending.redundant_codebooks)
+        books[begin : begin + FRAMES_PER_PACKET] = sending.num_codebooks
+    return books
+
+
+@torch.no_grad()
+def heard(model: EncodecModel, codes: Tensor, books: Books, samples: int) -> Samples:
+    """Decode one stream's codes [1, K, F] with as many codebooks of each frame as arrived: [samples]."""
+    latent = torch.cat([_latent(model, codes[..., f : f + 1], int(k)) for f, k in enumerate(books)], dim=-1)
+    latent = conceal(latent, (books == 0)[None])
+    decoder = StreamingDecoder(model, frames_per_step=4)
+    pcm = torch.cat([decoder.push_latent(latent, codes.shape[1]), torch.as_tensor(decoder.flush())], dim=-1)
+    mono: Samples = pcm[0].mean(dim=0).float().numpy()[:samples]
+    return mono
+
+
+def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: int = 1) -> list[dict[str, float]]:
+    """A row for each loss and way of sending: the metrics' means over the clips, and the share concealed."""
+    judges = make_metrics(metrics)
+    rows = []
+    for sending in (PLAIN, REDUNDANT):
+        kbps = model.config.bandwidth_for(sending.num_codebooks)
+        bandwidth = min(model.config.target_bandwidths, key=lambda known: abs(known - kbps))
+        coded = [encode_clips(model, [clip], bandwidth) for clip in clips]
+        for loss in LOSSES:
+            row = {"loss": loss, "codebooks": float(sending.num_codebooks), "bytes": float(sending.packet_bytes)}
+            scores: dict[str, list[float]] = {name: [] for name in ("concealed", *judges.names)}
+            for number, (clip, one) in enumerate(zip(clips, coded, strict=True)):
+                packets = -(-one.frames[0] // FRAMES_PER_PACKET)
+                packet_ms = FRAMES_PER_PACKET * model.config.frame_ms
+                lost = bursty_loss(packets, packet_ms, loss, seed + number) if loss else np.zeros(packets, np.bool_)
+                books = codebooks_that_arrive(sending, lost, one.frames[0])
+                sound = heard(model, one.codes, books, len(clip.samples))
+                scores["concealed"].append(float((books == 0).mean()))
+                for judge in judges.metrics:
+                    score = judge(clip, sound)
+                    if score is not None:
+                        scores[judge.name].append(score.value)
+            rows.append(row | {name: float(np.mean(values)) for name, values in scores.items()})
+    return rows
+
+
+def _latent(model: EncodecModel, frame: Tensor, num_codebooks: int) -> Tensor:
+    # Concealed frames get theirs later: any latent will do.
+    return model.quantizer.decode(frame[:, : max(1, num_codebooks)])
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Recordings.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="As in every command.")] = "voice-24khz",
+    clips: Annotated[int, typer.Option(min=1, help="Clips to judge.")] = 8,
+    metrics: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "pesq_wb,stoi,log_mel_db",
+    seed: Annotated[int, typer.Option(help="Of the losses.")] = 1,
+) -> None:
+    """Print the quality at each loss, with all bits in codebooks and with redundancy, as a Markdown table."""
+    codec = EncodecModel.from_pretrained(model)
+    rows = measure(codec, load_clips(folder, codec.config.sampling_rate, clips), metrics.split(","), seed)
+    names = [name for name in rows[0] if name not in ("loss", "codebooks", "bytes", "concealed")]
+    typer.echo("| loss | codebooks | redundancy | bytes a packet | concealed | " + " | ".join(names) + " |")
+    typer.echo("|---" * (5 + len(names)) + "|")
+    for row in rows:
+        spent = REDUNDANT if row["codebooks"] == REDUNDANT.num_codebooks else PLAIN
+        extra = f"{spent.redundant_codebooks} × {spent.redundant_frames} frames" if spent.redundant_frames else "–"
+        figures = " | ".join(f"{row[name]:.3f}" for name in names)
+        sent = f"{spent.num_codebooks} | {extra} | {row['bytes']:.0f}"
+        typer.echo(f"| {row['loss']:.0%} | {sent} | {row['concealed']:.1%} | {figures} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

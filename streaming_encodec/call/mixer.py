@@ -1,0 +1,196 @@
+"""What a listener hears: every speaker's jitter buffer and concealment, decoded together, added up.
+
+Neither torch nor sockets nor a clock of its own: the decoder is handed in, and so is the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.relay.limits import MAX_SPEAKERS
+from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayout
+from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
+from streaming_encodec.voice.statistics import ReceiverStatistics
+from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.control import Report
+from streaming_encodec.wire.hello import StreamFormat
+
+FloatArray = npt.NDArray[np.float32]
+
+_RELEASE_S = 0.5
+"""After a peak the gain comes back in about so long."""
+
+
+class SpeakerDecoder(Protocol):
+    """Decodes a frame of each of several speakers at once, see `make_decoders`."""
+
+    def open(self, speaker: int) -> None:
+        """Take a new speaker in."""
+
+    def close(self, speaker: int) -> None:
+        """Forget a speaker."""
+
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+        """The sound [C, n] of each request."""
+
+
+class Mixer:
+    """Speakers by number. `receive` their packets, `read` the sum of their voices.
+
+    bad_packets counts what was no packet of this stream. Speakers beyond `max_speakers` are not heard.
+    """
+
+    def __init__(
+        self,
+        stream_format: StreamFormat,
+        decoder: SpeakerDecoder,
+        settings: ReceiverSettings | None = None,
+        max_speakers: int = MAX_SPEAKERS,
+    ) -> None:
+        self._format = stream_format
+        self._decoder = decoder
+        self._settings = settings
+        self._max_speakers = max_speakers
+        self._voices: dict[int, PcmPlayout] = {}
+        self._leaving: set[int] = set()
+        self._limiter = Limiter(_RELEASE_S * stream_format.sample_rate)
+        self.bad_packets = 0
+
+    @property
+    def speakers(self) -> tuple[int, ...]:
+        """Who is being heard, or was until just now."""
+        return tuple(self._voices)
+
+    def receive(self, sender: int, data: bytes, now_s: float) -> None:
+        """Take a packet of a sender that came at `now_s`. Bad ones are counted, never raised."""
+        voice = self._voices.get(sender)
+        if voice is None:
+            if len(self._voices) >= self._max_speakers:
+                return
+            receiver = Receiver(self._format, self._settings)
+            try:
+                receiver.receive(data, now_s)
+            except PacketError:
+                self.bad_packets += 1
+                return
+            self._decoder.open(sender)
+            self._voices[sender] = PcmPlayout(receiver, _never, seed=sender)
+            return
+        try:
+            voice.receiver.receive(data, now_s)
+        except PacketError:
+            self.bad_packets += 1
+
+    def leave(self, sender: int) -> None:
+        """A speaker is gone: what has come of it is played out, then it is forgotten."""
+        if sender in self._voices:
+            self._leaving.add(sender)
+
+    def forget(self, sender: int) -> None:
+        """Drop a speaker at once."""
+        self._leaving.discard(sender)
+        if self._voices.pop(sender, None) is not None:
+            self._decoder.close(sender)
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples of everybody made and not yet read."""
+        return min((voice.queued_samples for voice in self._voices.values()), default=0)
+
+    def is_certain(self, count: int, now_s: float) -> bool:
+        """Whether all that `read` takes is here: then it may be asked before `now_s` has come."""
+        return all(voice.is_certain(count, now_s) for voice in self._voices.values())
+
+    def read(self, count: int, now_s: float) -> FloatArray:
+        """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard.
+
+        One speaker alone comes through bit for bit; a sum beyond full scale is turned down.
+        """
+        parts = self._read_all(count, now_s)
+        for sender in [s for s in self._leaving if not self._voices[s].receiver.buffered_frames]:
+            self.forget(sender)
+        if not parts:
+            return np.zeros((self._format.channels, count), np.float32)
+        if len(parts) == 1:
+            self._limiter.reset()
+            return parts[0]
+        return self._limiter.process(np.sum(parts, axis=0, dtype=np.float32))
+
+    def _read_all(self, count: int, now_s: float) -> list[FloatArray]:
+        """All voices go forward side by side, so that frames wanted at the same time are decoded at once."""
+        steps = {sender: voice.reading(count, now_s) for sender, voice in self._voices.items()}
+        done: dict[int, FloatArray] = {}
+        wanted: dict[int, DecodeRequest] = {}
+        for sender, step in steps.items():
+            _advance(sender, step, None, wanted, done)
+        while wanted:
+            sounds = self._decoder.decode(wanted)
+            wanted = {}
+            for sender, sound in sounds.items():
+                _advance(sender, steps[sender], sound, wanted, done)
+        return [done[sender] for sender in steps]
+
+    # -- figures --------------------------------------------------------------------------------------------
+
+    def reports(self, now_s: float) -> list[Report]:
+        """How each speaker arrived since the last time this was asked."""
+        return [voice.receiver.report(sender, now_s) for sender, voice in self._voices.items()]
+
+    @property
+    def statistics(self) -> dict[int, ReceiverStatistics]:
+        """By speaker."""
+        return {sender: voice.receiver.statistics for sender, voice in self._voices.items()}
+
+    @property
+    def target_ms(self) -> dict[int, float]:
+        """The delay each speaker's buffer aims at."""
+        return {sender: voice.receiver.target_ms for sender, voice in self._voices.items()}
+
+
+class Limiter:
+    """Turns a sum of voices down where it would clip, within one block, and up again slowly."""
+
+    def __init__(self, release_samples: float) -> None:
+        self._release = release_samples
+        self._gain = 1.0
+
+    def reset(self) -> None:
+        """Full gain at once."""
+        self._gain = 1.0
+
+    def process(self, pcm: FloatArray) -> FloatArray:
+        """[C, n] → [C, n], within -1 … 1."""
+        count = pcm.shape[1]
+        if not count:
+            return pcm
+        peak = float(np.max(np.abs(pcm)))
+        least = min(1.0, 1.0 / peak) if peak > 0 else 1.0
+        end = min(least, self._gain + count / self._release)
+        # Going down a ramp would still clip at its beginning; the jump is no louder than what it prevents.
+        begin = min(self._gain, end) if end < self._gain else self._gain
+        ramp = np.linspace(begin, end, count, dtype=np.float32)
+        self._gain = end
+        limited: FloatArray = np.clip(pcm * ramp, -1.0, 1.0, dtype=np.float32)
+        return limited
+
+
+def _advance(
+    sender: int,
+    step: DecodeSteps,
+    sound: FloatArray | None,
+    wanted: dict[int, DecodeRequest],
+    done: dict[int, FloatArray],
+) -> None:
+    try:
+        wanted[sender] = next(step) if sound is None else step.send(sound)
+    except StopIteration as end:
+        done[sender] = end.value
+
+
+def _never(codes: IntArray | None) -> FloatArray:
+    raise StreamError("the mixer decodes all voices at once")

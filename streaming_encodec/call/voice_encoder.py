@@ -1,0 +1,222 @@
+"""``VoiceEncoder``: sound in as a telephone hands it over, packets out."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+from streaming_encodec.audio.low_delay import LowDelayResampler
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.call.codec_model import check_frame_ms, find_model
+from streaming_encodec.call.pcm import Samples, take_pcm
+from streaming_encodec.call.stream_format import stream_format
+from streaming_encodec.errors import StreamError
+from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.samples import as_count, as_sample_rate, clip_amplitude
+from streaming_encodec.stepping.engine import EngineOrName
+from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.header import (
+    MAX_FRAMES,
+    MAX_REDUNDANT_CODEBOOKS,
+    MAX_REDUNDANT_FRAMES,
+    NO_NOISE,
+)
+from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import Packet, serialize_packet
+
+
+class VoiceEncoder:
+    """Encodes one voice for the wire. Use it from one thread; `encode` takes a codec step per frame and no
+    longer.
+
+    A call of ``frame_ms`` gives the packets that became complete: with the 24 kHz model's frames of 13.3 ms and 20 ms a
+    call that is one packet, of one and two frames in turn.
+
+    Args:
+        sample_rate: of the sound handed over, in Hz: 8000, 16000, 44100, 48000 or any other.
+        frame_ms: how much a call to `encode` usually hands over; only `frame_samples` follows from it, other
+        amounts
+            are taken as well.
+        model: a model or its name; None is the bundled voice model. Load one yourself to share it.
+        bandwidth: kbps, one of the model's.
+        frames_per_packet: 1 to 6 frames to wait for, which saves headers and costs delay; None sends what is
+        there.
+        redundant_frames: so many past frames go along with each packet, for those that get lost;
+            with their first ``redundant_codebooks`` codebooks.
+        engine: a name out of ``streaming_encodec.engines``, or an engine that several voices share.
+        first_sequence: number of the first packet, of 16 bits; None draws one. So a stream of a new encoder is
+            told from the one before it.
+        first_timestamp: of the first frame, of 32 bits; None draws one.
+
+    Raises:
+        StreamError: a setting out of range.
+        ConfigError: the model has no such bandwidth, or cannot stream.
+        CheckpointError: there is no such model.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16_000,
+        frame_ms: float = 20.0,
+        *,
+        model: EncodecModel | str | Path | None = None,
+        bandwidth: float | None = 6.0,
+        frames_per_packet: int | None = None,
+        redundant_frames: int = 0,
+        redundant_codebooks: int = 2,
+        engine: EngineOrName = "auto",
+        first_sequence: int | None = None,
+        first_timestamp: int | None = None,
+    ) -> None:
+        sample_rate, frame_ms = as_sample_rate(sample_rate), check_frame_ms(frame_ms)
+        if frames_per_packet is not None and not 1 <= (as_count(frames_per_packet) or 0) <= MAX_FRAMES:
+            raise StreamError(f"a packet holds 1 to {MAX_FRAMES} frames, not {frames_per_packet}")
+        frames, codebooks = as_count(redundant_frames), as_count(redundant_codebooks)
+        if not (
+            frames is not None
+            and codebooks is not None
+            and 0 <= frames <= MAX_REDUNDANT_FRAMES
+            and 1 <= codebooks <= MAX_REDUNDANT_CODEBOOKS
+        ):
+            raise StreamError(
+                f"redundancy has up to {MAX_REDUNDANT_FRAMES} frames of 1 to {MAX_REDUNDANT_CODEBOOKS} "
+                f"codebooks, not {redundant_frames} of {redundant_codebooks}"
+            )
+        self.model = find_model(model)
+        self.sample_rate, self.frame_ms = sample_rate, frame_ms
+        self.stream_format: StreamFormat = stream_format(self.model)
+        self._resampler = LowDelayResampler(sample_rate, self.stream_format.sample_rate)
+        # What goes into a packet together is computed together: the weights are read once.
+        self._encoder = StreamingEncoder(self.model, bandwidth, frames_per_step=frames_per_packet or 1, engine=engine)
+        self._encoder.warm_up()
+        self._frames_per_packet = as_count(frames_per_packet)
+        self._redundant_codebooks = codebooks
+        self._past: deque[IntArray] = deque(maxlen=frames)
+        self._waiting: list[IntArray] = []  # codes [K, 1] of frames that wait for their packet
+        self._sequence = _first("first_sequence", first_sequence, 16)
+        self._timestamp = _first("first_timestamp", first_timestamp, 32)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new stream: the first packet says so, and the decoder begins afresh with it. Numbers go on."""
+        self._resampler.reset()
+        self._encoder.reset()
+        self._waiting.clear()
+        self._past.clear()
+        self._start = True
+
+    # -- sound in -------------------------------------------------------------------------------------------
+
+    def encode(self, samples: Samples) -> list[bytes]:
+        """Take mono sound, any amount; give the packets it completes.
+
+        Args:
+            samples: bytes are int16, little-endian; an array, tensor or typed buffer (``memoryview``, ``array.array``,
+                ctypes) holds int16 of any byte order, or floating point whose full scale is 1.0.
+
+        Raises:
+            StreamError: no sound of these kinds, NaN, infinity, or a sample beyond ±100 (40 dB above full scale). The
+                stream is then as it was before, the change of rate included.
+        """
+        # The last that can refuse: from here on samples are remembered, and what rings beyond the bound is cut.
+        sound = clip_amplitude(self._resampler.push(take_pcm(samples)))
+        pcm = mix_channels(sound, self.stream_format.channels)
+        codes = self._encoder.push(pcm)
+        return self._packets(codes, end=False)
+
+    def flush(self) -> list[bytes]:
+        """End the stream: the packets still owed, the last of them marked as such. A new stream begins
+        after it.
+
+        Where no frame is owed, a packet of silence says so. Where nothing was sent, nothing ends: no packet.
+        """
+        self._encoder.push(np.zeros((self.stream_format.channels, 0), np.float32))  # so that the flush gives numpy too
+        packets = self._packets(self._encoder.flush(), end=True)
+        if not packets and not self._start:
+            packets = [self._packet([], end=True)]
+        self.restart()
+        return packets
+
+    # -- settings and figures -------------------------------------------------------------------------------
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples in ``frame_ms``."""
+        return round(self.sample_rate * self.frame_ms / 1000)
+
+    @property
+    def bandwidth(self) -> float:
+        """Payload kbps; set it at any time, it takes effect at the next packet."""
+        return self._encoder.bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, kbps: float) -> None:
+        self._encoder.bandwidth = kbps
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codebooks that are sent of each frame."""
+        return self._encoder.num_codebooks
+
+    @property
+    def delay_ms(self) -> float:
+        """By how much the codes lag behind the sound, beyond waiting for whole frames and packets."""
+        waiting = (self._encoder.frames_per_step - 1) * self.stream_format.frame_samples
+        lookahead = self._encoder.delay_samples - waiting
+        return self._resampler.delay_ms + 1000 * lookahead / self.stream_format.sample_rate
+
+    @property
+    def frame_delay_ms(self) -> float:
+        """How long a sample waits at most until its packet is complete."""
+        return 1000 * (self._frames_per_packet or 1) * self.stream_format.frame_seconds
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _packets(self, codes: IntArray, *, end: bool) -> list[bytes]:
+        self._waiting += [codes[:, i : i + 1] for i in range(codes.shape[1])]
+        packets = []
+        least = self._frames_per_packet or 1
+        while self._waiting and (end or len(self._waiting) >= least):
+            # The bandwidth may have changed in between; a packet's frames have one number of codebooks.
+            count = self._waiting[0].shape[0]
+            most = self._frames_per_packet or MAX_FRAMES
+            alike = next((i for i, c in enumerate(self._waiting) if c.shape[0] != count), len(self._waiting))
+            frames, self._waiting = self._waiting[: min(most, alike)], self._waiting[min(most, alike) :]
+            packets.append(self._packet(frames, end=end and not self._waiting))
+        return packets
+
+    def _packet(self, frames: list[IntArray], *, end: bool) -> bytes:
+        packet = Packet(
+            sequence=self._sequence,
+            timestamp=self._timestamp,
+            codes=np.concatenate(frames, axis=1) if frames else None,
+            noise=None if frames else NO_NOISE,
+            redundancy=self._redundancy(),
+            start=self._start,
+            end=end,
+            bits_per_code=self.stream_format.bits_per_code,
+        )
+        self._start = False
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self._timestamp = (self._timestamp + packet.num_frames) & 0xFFFFFFFF
+        self._past.extend(frames)
+        return serialize_packet(packet)
+
+    def _redundancy(self) -> IntArray | None:
+        if not self._past:
+            return None
+        count = min(self._redundant_codebooks, *(codes.shape[0] for codes in self._past), MAX_REDUNDANT_CODEBOOKS)
+        return np.concatenate([codes[:count] for codes in self._past], axis=1)
+
+
+def _first(name: str, value: int | None, bits: int) -> int:
+    if value is None:
+        return secrets.randbelow(1 << bits)
+    whole = as_count(value)
+    if whole is None:
+        raise StreamError(f"{name} must be a whole number of {bits} bits, got {value!r}")
+    return whole & ((1 << bits) - 1)

@@ -1,0 +1,173 @@
+"""`streaming-encodec doctor`: can this machine call, and if not, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from streaming_encodec.cli.shared.calling import CaOption, tls_of
+from streaming_encodec.cli.shared.console import out, print_json
+from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, ModelOption, load_model
+from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
+from streaming_encodec.errors import CallError, StreamingEncodecError
+
+_COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: ``ok``, ``poor`` (it works, not well) or ``bad``; and what to do about it."""
+
+    subject: str
+    verdict: str
+    details: str
+    cure: str = ""
+
+
+def doctor_command(
+    url: Annotated[str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")] = None,
+    ca: CaOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    engine: EngineOption = "auto",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything a call needs: PortAudio, devices, rates, speed, relay. Exit code 1 if something is
+    bad."""
+    if ca is not None and url is None:
+        raise typer.BadParameter("which relay? give --url", param_hint="--ca")
+    tls = None if url is None else tls_of(ca, url)
+    use_threads(threads)
+    findings = [*look_at_sound(), look_at_kernel(), *_look(lambda: look_at_speed(model, engine), "speed")]
+    if url is not None:
+        findings += _look(lambda: look_at_relay(url, tls), "relay")
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        table = Table(show_header=False)
+        for finding in findings:
+            cure = ("\n", ("→", "dim"), " ", finding.cure) if finding.cure else ()
+            verdict = Text(finding.verdict, _COLOURS[finding.verdict])
+            table.add_row(finding.subject, verdict, Text.assemble(finding.details, *cure))
+        out().print(table)
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _look(look: Callable[[], list[Finding]], subject: str) -> list[Finding]:
+    """An error of the package is a finding; its message says what to do."""
+    try:
+        return look()
+    except StreamingEncodecError as error:
+        return [Finding(subject, "bad", str(error))]
+
+
+def look_at_sound() -> list[Finding]:
+    """PortAudio, a microphone and a speaker, each with the rate it would be opened at."""
+    from streaming_encodec.audio.devices.portaudio import PortAudio
+
+    backend = PortAudio()
+    try:
+        version, devices = backend.version(), backend.devices()
+    except StreamingEncodecError as error:
+        return [Finding("PortAudio", "bad", str(error))]
+    from streaming_encodec.audio.devices.devices import choose_shape, find_device
+
+    findings = [Finding("PortAudio", "ok", f"{version.split(',')[0]}, {len(devices)} devices")]
+    for kind, name in (("input", "microphone"), ("output", "speaker")):
+        try:
+            device = find_device(devices, kind, None)  # type: ignore[arg-type]  # one of the two
+            rate, channels = choose_shape(backend, device, kind, 24_000)  # type: ignore[arg-type]
+        except StreamingEncodecError as error:
+            findings.append(Finding(name, "bad", str(error)))
+            continue
+        resampled = "" if rate == 24_000 else ", resampled to 24000 Hz (about 1 ms)"
+        findings.append(Finding(name, "ok", f"{device.name} at {rate} Hz, {channels} channels{resampled}"))
+    return findings
+
+
+def look_at_kernel() -> Finding:
+    """Whether the codec's own library runs here; without it, a slower engine does."""
+    from streaming_encodec.engines.kernel.shared_library import load_library, why_missing
+
+    reason = why_missing()
+    if reason is not None:
+        return Finding(
+            "kernel", "poor", "missing: calls take more of a core, and codes differ between machines", reason
+        )
+    return Finding("kernel", "ok", load_library().name)
+
+
+def look_at_speed(model: str, engine: str) -> list[Finding]:
+    """A frame's time against its deadline."""
+    from streaming_encodec.cli.shared.live_run import measure_frame_ms
+    from streaming_encodec.engines import make_live_engine
+
+    loaded = load_model(model)
+    fast = make_live_engine(engine, loaded.model)
+    usual, slow = measure_frame_ms(loaded, fast, bandwidth_of(loaded, None))
+    deadline = loaded.config.frame_ms
+    details = (
+        f"{loaded.name}, engine {fast.name}: a frame of {deadline:.1f} ms takes {usual:.1f} ms, "
+        f"the slowest in twenty {slow:.1f} ms ({100 * usual / deadline:.0f} % of a core)"
+    )
+    lighter = "close other programs"
+    if loaded.name != DEFAULT_MODEL:
+        lighter += f", or take the lighter --model {DEFAULT_MODEL}"
+    if usual > deadline:
+        return [Finding("speed", "bad", details, f"too slow to talk: {lighter}")]
+    if slow > 0.7 * deadline:
+        return [Finding("speed", "poor", details, f"there will be drop-outs: {lighter}")]
+    return [Finding("speed", "ok", details)]
+
+
+def look_at_relay(url: str, tls: ssl.SSLContext | None = None) -> list[Finding]:
+    """Whether something that speaks WebSocket and our protocol answers, and how soon."""
+    return [asyncio.run(_visit(url, tls))]
+
+
+async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
+    import time
+
+    from websockets.exceptions import ConnectionClosed
+
+    from streaming_encodec.relay.config import SUBPROTOCOL
+    from streaming_encodec.transport.websocket.dial import DIAL_ERRORS, RelayAddress
+
+    begin = time.perf_counter()
+    try:
+        address = RelayAddress(url, tls)
+    except CallError as error:
+        return Finding("relay", "bad", str(error))
+    try:
+        async with await address.connect() as socket:
+            opened = time.perf_counter()
+            async with asyncio.timeout(5.0):
+                await (await socket.ping())
+            answer_ms = 1000 * (time.perf_counter() - opened)
+            spoken = socket.subprotocol
+    except ConnectionClosed as error:
+        return Finding("relay", "bad", f"{url} ends the connection at once", str(await address.explain(error)))
+    except CallError as error:
+        return Finding("relay", "bad", str(error))
+    except DIAL_ERRORS as error:
+        absent = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
+        cure = "start one with `streaming-encodec serve`, or check host, port and firewall" if absent else ""
+        return Finding("relay", "bad", str(await address.explain(error)), cure)
+    if spoken != SUBPROTOCOL:
+        return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
+    opening_ms = 1000 * (opened - begin)
+    details = f"{url} opens in {opening_ms:.0f} ms and answers in {answer_ms:.0f} ms"
+    if answer_ms > 150:
+        return Finding("relay", "poor", details, "talk will feel late: use a relay nearer to you")
+    return Finding("relay", "ok", details)
+
+
+command = doctor_command

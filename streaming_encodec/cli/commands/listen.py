@@ -1,0 +1,170 @@
+"""`streaming-encodec listen`: what is said in a room, into a file."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streaming_encodec.cli.shared.calling import (
+    DEFAULT_URL,
+    CaOption,
+    RoomOption,
+    TokenOption,
+    UrlOption,
+    link_facts,
+    on_interrupt,
+    read_token,
+    tls_of,
+)
+from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
+from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.shared.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.errors import CallError
+
+
+def listen_command(
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
+    ],
+    url: UrlOption = DEFAULT_URL,
+    room: RoomOption = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    max_codebooks: Annotated[
+        int | None,
+        typer.Option(min=1, max=32, help="Have the relay send so many codebooks at most: less bandwidth."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Stop after so much sound.", show_default="when all have left"),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay when all speakers have left.")] = False,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what is said in a room to a sound file, all speakers mixed.
+
+    The file begins with the first word and ends when all speakers have left, after --seconds, or on Ctrl-C.
+    """
+    from streaming_encodec.audio.files.targets import check_target
+    from streaming_encodec.audio.files.writer import SOUND_ENDINGS
+    from streaming_encodec.client.client import VoiceClient
+
+    check_target(target, SOUND_ENDINGS)
+    use_threads(threads)
+    loaded = load_model(model)
+    call = VoiceClient(
+        url,
+        read_token(token),
+        loaded.model,
+        room=room,
+        role="subscribe",
+        max_codebooks=max_codebooks,
+        tls=tls_of(ca, url),
+    )
+    facts = asyncio.run(_listen(target, call, loaded, seconds, keep))
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(
+            f"{call.room} at {url} → {target}",
+            {
+                "sound": minutes(facts["seconds"]),
+                "speakers": str(facts["speakers"]),
+                "lost": f"{facts['packets_lost']} of {facts['packets_received'] + facts['packets_lost']} packets",
+                "skipped": f"{facts['skipped_frames']} frames that came too late",
+                "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
+                "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
+                "connection": f"{facts['connects'] - 1} times lost and mended",
+            },
+        )
+    if facts["failed"]:
+        raise typer.Exit(1)
+
+
+async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool) -> dict[str, Any]:
+    from streaming_encodec.audio.files.sound import AudioWriter
+
+    rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
+    wanted = None if seconds is None else round(seconds * rate)
+    stop = on_interrupt()
+    tally = _Tally()
+    failed = False
+    # Opened before anybody is called: what cannot be written is told now, not at the first word.
+    with AudioWriter(target, rate, channels) as writer:
+        async with call:
+            note(f"listening in {call.room}; Ctrl-C stops")
+            stopped = asyncio.create_task(stop.wait())
+            heard = asyncio.create_task(call.wait_for_voice())
+            await asyncio.wait({stopped, heard}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if heard.done():
+                heard.result()
+            heard.cancel()
+            try:
+                if not stop.is_set():
+                    async with aclosing(call.receive()) as blocks:
+                        async for block in blocks:
+                            tally.update(call.statistics.speakers)
+                            if tally.playing:  # the buffer's first filling is not sound yet
+                                writer.write(block)
+                            if (
+                                stop.is_set()
+                                or (wanted is not None and writer.samples >= wanted)
+                                or (
+                                    not keep
+                                    and tally.playing
+                                    and not call.speakers
+                                    and not call.present
+                                    and not call.others_returning
+                                )
+                            ):
+                                break
+            except CallError as error:  # what was heard so far is worth keeping
+                complain(str(error))
+                failed = True
+            written = writer.samples
+        return {
+            "output": str(target),
+            "room": call.room,
+            "seconds": written / rate,
+            **tally.facts(),
+            **link_facts(call.statistics),
+            "interrupted": stop.is_set(),
+            "failed": failed,
+        }
+
+
+class _Tally:
+    """Sums over speakers, those who have left included."""
+
+    def __init__(self) -> None:
+        self.playing = False
+        self._speakers: dict[int, Any] = {}
+
+    def update(self, speakers: dict[int, Any]) -> None:
+        # By object, not by number: a relay begun anew gives the same numbers to others.
+        self._speakers |= {id(statistics): statistics for statistics in speakers.values()}
+        self.playing = self.playing or any(s.total_samples_received for s in speakers.values())
+
+    def facts(self) -> dict[str, Any]:
+        every = self._speakers.values()
+        played = sum(s.total_samples_received for s in every)
+        emitted = sum(s.jitter_buffer_emitted_count for s in every)
+        delay_s = sum(s.jitter_buffer_delay for s in every)
+        return {
+            "speakers": len(self._speakers),
+            "packets_received": sum(s.packets_received for s in every),
+            "packets_lost": sum(s.packets_lost for s in every),
+            "skipped_frames": sum(s.skipped_frames for s in every),
+            "concealed_share": sum(s.concealed_samples for s in every) / max(1, played),
+            "mean_delay_ms": 1000 * delay_s / max(1, emitted),
+        }
+
+
+command = listen_command

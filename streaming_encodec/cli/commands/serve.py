@@ -1,0 +1,155 @@
+"""`streaming-encodec serve`: the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streaming_encodec.cli.shared.console import note
+from streaming_encodec.relay.config import DEFAULT_PORT, RelayConfig, server_tls
+from streaming_encodec.relay.descriptors import raise_descriptor_limit
+from streaming_encodec.relay.limits import MAX_SPEAKERS, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.relay.relay import Relay
+from streaming_encodec.relay.tokens import TokenKey
+from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error
+
+_LIMITS = RelayLimits()
+_WHO = "Who may come in"
+_LIMIT = "Limits"
+_OWN_DESCRIPTORS = 64
+"""What the process has open besides connections: libraries, the log, listening sockets."""
+
+
+def serve_command(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Key file that tokens are signed with (see `token`); without it anybody may enter.",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.", rich_help_panel=_WHO)] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_WHO)] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Web page that may connect, such as https://app.example; repeatable. Programs always may.",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    room: Annotated[
+        list[str] | None,
+        typer.Option(help="Room that exists; repeatable. Without it all do.", rich_help_panel=_WHO),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen to other machines without tokens or TLS, as behind a proxy that has both.",
+            rich_help_panel=_WHO,
+        ),
+    ] = False,
+    public_metrics: Annotated[
+        bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
+    ] = False,
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Seconds that calls may go on after SIGTERM.")] = 3.0,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections in all.", rich_help_panel=_LIMIT)
+    ] = _LIMITS.max_connections,
+    max_per_address: Annotated[
+        int, typer.Option(min=1, help="Connections of one address.", rich_help_panel=_LIMIT)
+    ] = _LIMITS.max_connections_per_address,
+    max_rooms: Annotated[int, typer.Option(min=1, help="Rooms.", rich_help_panel=_LIMIT)] = _LIMITS.max_rooms,
+    max_peers: Annotated[int, typer.Option(min=1, help="Seats in a room.", rich_help_panel=_LIMIT)] = _LIMITS.max_peers,
+    max_speakers: Annotated[
+        int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
+    ] = _LIMITS.max_speakers,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the WebSocket layer does, too.")] = False,
+) -> None:
+    """Run a relay: rooms in which everybody hears everybody. It moves packets and needs no model.
+
+    Logs go to stderr, one JSON object a line; /healthz and /metrics answer on the same port. SIGTERM or
+    Ctrl-C lets calls end and sends the rest home, who come back by themselves when the relay does.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key go together")
+    _log_json(verbose)
+    config = RelayConfig(
+        host=host,
+        port=port,
+        token_key=None if key is None else TokenKey.load(key),
+        tls=None if tls_cert is None or tls_key is None else server_tls(tls_cert, tls_key),
+        origins=tuple(origin or ()),
+        rooms=frozenset(room) if room else None,
+        insecure=insecure,
+        public_metrics=public_metrics,
+        drain_s=drain_s,
+        limits=RelayLimits(
+            max_connections=max_connections,
+            max_connections_per_address=max_per_address,
+            max_rooms=max_rooms,
+            max_peers=max_peers,
+            max_speakers=max_speakers,
+        ),
+    )
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: RelayConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_loop_error)
+    _provide_descriptors(config.limits.max_connections)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows: Ctrl-C ends the program as it always does
+            break
+    async with Relay(config) as relay:
+        if sys.stderr.isatty():  # for people; programs have the log
+            note(f"listening on {relay.url}; Ctrl-C stops")
+        await stop.wait()
+        stop.clear()
+        relay.drain()
+        again = asyncio.create_task(stop.wait())
+        drained = asyncio.create_task(relay.drained())
+        await asyncio.wait({again, drained}, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        drained.cancel()
+
+
+def _provide_descriptors(max_connections: int) -> None:
+    """Let the process open as many sockets as it promises connections; say so where the system does not allow it."""
+    needed = max_connections + UNANSWERED_CONNECTIONS + _OWN_DESCRIPTORS
+    allowed = raise_descriptor_limit(needed)
+    if allowed is not None and allowed < needed:
+        event(
+            "few_descriptors",
+            logging.WARNING,
+            allowed=allowed,
+            needed=needed,
+            hint=f"raise the limit (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-connections",
+        )
+
+
+def _log_json(verbose: bool) -> None:
+    """Everything that is logged in this process goes to stderr as JSON, asyncio's and other libraries' too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(OncePerMinute())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
+    # What strangers' broken handshakes look like is of interest to those who ask for it.
+    logging.getLogger("streaming_encodec.transport.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+
+
+command = serve_command

@@ -1,0 +1,1 @@
+"""What commands share: options, loading, messages, pictures."""

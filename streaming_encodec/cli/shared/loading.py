@@ -1,0 +1,105 @@
+"""`--model`: a hub id, a folder, a `.th` file or the name of a bundled model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streaming_encodec.cli.shared.console import note
+
+if TYPE_CHECKING:
+    from streaming_encodec.model.config import EncodecConfig
+    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.wire.ecdc import EcdcLayout
+
+DEFAULT_MODEL = "voice-24khz"
+
+# What the original package calls its models in `.ecdc` files, and where they are found.
+PUBLISHED = {
+    "encodec_24khz": "facebook/encodec_24khz",
+    "encodec_48khz": "facebook/encodec_48khz",
+    "encodec_32khz": "facebook/encodec_32khz",
+}
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A bundled model, a hub id such as facebook/encodec_24khz, a folder, or an original .th file.",
+    ),
+]
+
+
+# How far weights can be relied on, and what the commands say of it. An evaluation is needed to leave "preview".
+_CAVEATS = {
+    "trained": "",
+    "preview": " (preview: near Opus at 6 kbps)",
+    "random": " (UNTRAINED: random weights)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model and what the commands say of it."""
+
+    model: EncodecModel
+    name: str  # short, as written into `.ecdc` files
+    weights: str  # "trained", "preview" or "random"
+
+    @property
+    def config(self) -> EncodecConfig:
+        return self.model.config
+
+
+def caveat(weights: str) -> str:
+    """What to put behind a model's name: nothing where its weights are trained."""
+    return _CAVEATS[weights]
+
+
+def load_model(name: str) -> LoadedModel:
+    """Load what `--model` names. Of the bundled model, stderr says that it is a preview.
+
+    Raises:
+        CheckpointError: there is no such model, or its files are damaged, or there is no network to fetch it.
+    """
+    from streaming_encodec.model.encodec import EncodecModel
+
+    model = EncodecModel.from_pretrained(PUBLISHED.get(name, name))
+    if name != DEFAULT_MODEL:
+        return LoadedModel(model, short_name(name), "trained")
+    note(
+        f"{name} is a preview: at 6 kbps near Opus, but one word in twelve is hard to understand; "
+        "--model facebook/encodec_24khz sounds as published"
+    )
+    return LoadedModel(model, name, "preview")
+
+
+def short_name(name: str) -> str:
+    """What a model is called in `.ecdc` files.
+
+    `facebook/encodec_24khz` and `encodec_24khz-d7cc33bc.th` alike become `encodec_24khz`, the name that the
+    original package knows.
+    """
+    last = Path(name).name
+    match = re.fullmatch(r"(.+?)(-[0-9a-f]{8})?\.th", last)
+    return match[1] if match else last
+
+
+def layout_of(config: EncodecConfig) -> EcdcLayout:
+    """How a `.ecdc` file of this model is laid out."""
+    from streaming_encodec.wire.ecdc import EcdcLayout
+
+    return EcdcLayout(
+        hop_length=config.hop_length,
+        codebook_size=config.codebook_size,
+        max_codebooks=config.num_quantizers,
+        segment_samples=config.chunk_length,
+        stride_samples=config.chunk_stride,
+        normalize=config.normalize,
+    )

@@ -1,0 +1,78 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streaming_encodec.cli.shared.loading import LoadedModel
+
+DEFAULT_KBPS = 6.0
+
+MOST_SEED = 2**63 - 1
+
+MOST_THREADS = 256
+"""Threads, or processes, that may be asked for: as many as the largest machines have cores. A system that is asked for
+thousands refuses some in the middle of the work, and torch then ends the process."""
+
+BandwidthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--bandwidth",
+        "-b",
+        metavar="KBPS",
+        help="One of the model's bandwidths.",
+        show_default="6, or the nearest",
+    ),
+]
+
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What computes: auto, eager (the reference), fused, kernel, kernel-fp16, onnx, onnx-int8.",
+    ),
+]
+
+FramesPerPacketOption = Annotated[
+    int,
+    typer.Option(min=1, max=6, help="Frames in a packet: more save headers and computing, and cost delay."),
+]
+FRAMES_PER_PACKET = 2
+"""13 ms later than with one, a third less of a core, half of the bits on the wire: the frames of a packet go through
+encoder and decoder at once."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; more than one rarely makes single frames faster.")
+]
+
+
+def bandwidth_of(loaded: LoadedModel, kbps: float | None) -> float:
+    """The bandwidth asked for, or without one the model's nearest to 6 kbps.
+
+    Raises:
+        typer.BadParameter: the model has no such bandwidth.
+    """
+    known = loaded.config.target_bandwidths
+    if kbps is None:
+        return min(known, key=lambda value: abs(value - DEFAULT_KBPS))
+    if kbps not in known:
+        choice = ", ".join(f"{value:g}" for value in known)
+        raise typer.BadParameter(f"{loaded.name} has {choice} kbps, not {kbps:g}", param_hint="--bandwidth")
+    return kbps
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def file_engine(engine: str, threads: int) -> str:
+    """The engine for a file: of its own accord one of those that have one thread, only where one is enough."""
+    return "fused" if engine == "auto" and threads > 1 else engine

@@ -1,0 +1,1 @@
+"""Many files to codes and back, on all cores."""

@@ -1,0 +1,1 @@
+"""Engine `fused`: the model's mathematics as matrix products in torch."""

@@ -1,0 +1,1 @@
+"""Engine `onnx` and exported folders: step graphs for ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Where weights come from: folders, the published files, names."""

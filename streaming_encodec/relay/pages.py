@@ -1,0 +1,92 @@
+"""The relay's two plain HTTP pages, `/healthz` and `/metrics`, and who counts as a program of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from streaming_encodec.relay.config import RelayConfig, is_loopback
+from streaming_encodec.relay.metrics import Metrics
+from streaming_encodec.transport.websocket.server import VoiceConnection
+
+_FORWARDING = frozenset(
+    {
+        "forwarded",  # RFC 7239
+        "via",  # RFC 9110
+        "cdn-loop",  # RFC 8586
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-envoy-external-address",
+        "x-envoy-internal",
+        "x-remote-ip",
+        "x-remote-addr",
+        "x-proxyuser-ip",
+        "x-appengine-user-ip",
+        "x-azure-clientip",
+        "true-client-ip",
+        "client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-ray",
+    }
+)
+"""Header names by which a proxy says that it passes on what another machine asked. So does every `X-Forwarded-…`."""
+
+
+def answer_plain(
+    config: RelayConfig,
+    metrics: Metrics,
+    gauges: Mapping[str, int],
+    connection: VoiceConnection,
+    request: Request,
+) -> Response | None:
+    """The answer to a request that is not for a WebSocket, None for one that is."""
+    path = request.path.partition("?")[0]
+    if path == "/healthz":
+        if gauges["draining"]:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+        return connection.respond(HTTPStatus.OK, "ok\n")
+    if path == "/metrics":
+        if not (config.public_metrics or is_from_this_machine(connection.address, request.headers)):
+            return connection.respond(HTTPStatus.NOT_FOUND, "not here\n")
+        body, content_type = metrics.exposition(gauges)
+        response = connection.respond(HTTPStatus.OK, body.decode())
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = content_type
+        return response
+    if path != "/":
+        return connection.respond(HTTPStatus.NOT_FOUND, "not here\n")
+    return None
+
+
+def is_from_this_machine(address: str, headers: Headers) -> bool:
+    """Whether a request was made by a program of this machine, as far as can be seen.
+
+    A proxy on this machine connects from a loopback address too. So a header that proxies add gives it away, and so
+    does a `Host` that is not this machine's (which also keeps out web pages whose name was made to mean 127.0.0.1).
+    A proxy that adds no header and rewrites `Host` can't be told apart.
+    """
+    return is_loopback(address) and not is_forwarded(headers) and _names_loopback(headers)
+
+
+def is_forwarded(headers: Headers) -> bool:
+    """Whether a proxy says that it passes this request on."""
+    return any(name.lower() in _FORWARDING or name.lower().startswith("x-forwarded-") for name in headers)
+
+
+def _names_loopback(headers: Headers) -> bool:
+    hosts = headers.get_all("Host")
+    if not hosts:
+        return True  # HTTP/1.0
+    try:
+        return len(hosts) == 1 and is_loopback(urlsplit(f"//{hosts[0]}").hostname or "")
+    except ValueError:
+        return False

@@ -1,0 +1,331 @@
+"""Rooms and seats: who may speak, who hears whom, who comes back. Pure: no sockets, no clock of its own.
+
+A driver hands in what arrives and the time, and does what it gets back: deliver a packet to these listeners,
+send these notices, close these peers. Anything a peer may not do raises `Refused` with the close code.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from streaming_encodec.errors import PacketError
+from streaming_encodec.relay.bucket import Bucket
+from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
+from streaming_encodec.relay.tickets import Tickets
+from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
+from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
+from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
+from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
+from streaming_encodec.wire.serial import SEQUENCE_BITS, serial_difference
+
+Peer = TypeVar("Peer")
+
+
+@dataclass(slots=True, eq=False)
+class Seat(Generic[Peer]):
+    """One participant of one room. `peer` is the driver's connection, None while that is lost."""
+
+    room: Room[Peer]
+    number: int
+    role: str
+    format: StreamFormat
+    max_codebooks: int | None
+    peer: Peer | None
+    frames: Bucket
+    controls: Bucket
+    heard_s: float
+    ticket: str = ""
+    lost_s: float = 0.0
+    last_sequence: int | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this seat may send voice."""
+        return self.role != "subscribe"
+
+    @property
+    def hears(self) -> bool:
+        """Whether this seat is sent voice."""
+        return self.role != "publish"
+
+
+@dataclass(slots=True, eq=False)
+class Room(Generic[Peer]):
+    """A room: all speakers in it use the same format."""
+
+    name: str
+    format: StreamFormat
+    seats: dict[int, Seat[Peer]] = field(default_factory=dict)
+    listeners: tuple[Seat[Peer], ...] = ()
+    """Seats that hear and are connected: made anew on every change, so that a packet need not look."""
+    last_number: int = 0
+
+    def changed(self) -> None:
+        """Note that a seat came, went, or lost its connection."""
+        self.listeners = tuple(s for s in self.seats.values() if s.hears and s.peer is not None)
+
+    def speakers(self) -> list[Seat[Peer]]:
+        """Seats that may speak."""
+        return [seat for seat in self.seats.values() if seat.speaks]
+
+    def free_number(self) -> int:
+        """The next number that nobody has; numbers come round again only after 65535 seats."""
+        number = self.last_number
+        while True:
+            number = number % 0xFFFF + 1
+            if number not in self.seats:
+                self.last_number = number
+                return number
+
+
+@dataclass(slots=True)
+class Effects(Generic[Peer]):
+    """What a driver has to do: control messages to seats, and peers to close."""
+
+    notices: list[tuple[Seat[Peer], ControlMessage]] = field(default_factory=list)
+    closes: list[tuple[Peer, Refused]] = field(default_factory=list)
+
+    def tell(self, room: Room[Peer], about: Seat[Peer], message: ControlMessage) -> None:
+        """A notice to every listener of a room but the seat that it is about."""
+        self.notices += [(seat, message) for seat in room.listeners if seat is not about]
+
+
+class RoomTable(Generic[Peer]):
+    """All rooms of one relay.
+
+    allowed_rooms: names that exist; None lets a room come to be with its first guest.
+    new_ticket: makes the secrets by which a lost client takes its seat again.
+    """
+
+    def __init__(
+        self,
+        limits: RelayLimits,
+        allowed_rooms: frozenset[str] | None = None,
+        new_ticket: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+    ) -> None:
+        self._limits = limits
+        self._allowed = allowed_rooms
+        self._tickets: Tickets[Seat[Peer]] = Tickets(new_ticket)
+        self.rooms: dict[str, Room[Peer]] = {}
+
+    @property
+    def seats(self) -> int:
+        """Seats taken, the lost ones that are kept included."""
+        return len(self._tickets)
+
+    # -- coming and going -----------------------------------------------------------------------------------
+
+    def resume(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]] | None:
+        """Give a client its seat back for its ticket; None where the ticket is unknown or another's.
+
+        Raises Refused if a speaker with another model has come meanwhile.
+        """
+        ticket = hello.resume or ""
+        seat = self._tickets.holder(ticket)
+        if seat is None or (seat.room.name, seat.role, seat.format) != (hello.room, hello.role, hello.format):
+            return None
+        _check_model(seat.room, hello)
+        effects = Effects[Peer]()
+        if seat.peer is not None:
+            gone = Refused(CloseCode.REPLACED, "this seat was taken again by its owner")
+            effects.closes.append((seat.peer, gone))
+        seat.peer, seat.heard_s, seat.max_codebooks = peer, now_s, hello.max_codebooks
+        seat.room.changed()
+        seat.ticket = self._tickets.issue(seat, ticket)
+        return seat, self._welcome(seat, resumed=True), effects
+
+    def admit(self, hello: Hello) -> Effects[Peer]:
+        """Raise Refused if there is no place for this hello; makes room by giving up lost seats."""
+        if self._allowed is not None and hello.room not in self._allowed:
+            raise not_allowed()
+        if 1 / hello.format.frame_seconds > MAX_FRAME_RATE_HZ:
+            raise Refused(CloseCode.BAD_MESSAGE, f"at most {MAX_FRAME_RATE_HZ:g} frames a second")
+        effects = Effects[Peer]()
+        room = self.rooms.get(hello.room)
+        if room is None:
+            if len(self.rooms) >= self._limits.max_rooms:
+                self._give_up_room()
+            return effects
+        _check_model(room, hello)
+        speaks = hello.role != "subscribe"
+        if speaks and len(room.speakers()) >= self._limits.max_speakers:
+            self._give_up(room, effects, speaking=True)
+        if hello.room in self.rooms and len(room.seats) >= self._limits.max_peers:
+            self._give_up(room, effects, speaking=False)
+        return effects
+
+    def join(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]]:
+        """Seat a client that `admit` let in."""
+        effects = Effects[Peer]()
+        room = self.rooms.get(hello.room)
+        if room is None:
+            room = self.rooms[hello.room] = Room(hello.room, hello.format)
+        rate = 1 / hello.format.frame_seconds
+        limits = self._limits
+        seat = Seat(
+            room=room,
+            number=room.free_number(),
+            role=hello.role,
+            format=hello.format,
+            max_codebooks=hello.max_codebooks,
+            peer=peer,
+            frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
+            controls=Bucket(
+                limits.controls_per_s,
+                2 * limits.controls_per_s,
+                now_s,
+                forgiven=limits.outage_s * limits.controls_per_s,
+            ),
+            heard_s=now_s,
+        )
+        if seat.speaks:
+            # Whoever may speak decides; those who only came to listen with another model would hear noise.
+            room.format = hello.format
+            wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
+            effects.closes += [
+                (s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != hello.format
+            ]
+        room.seats[seat.number] = seat
+        seat.ticket = self._tickets.issue(seat)
+        room.changed()
+        if seat.speaks:
+            effects.tell(room, seat, Joined(seat.number))
+        return seat, self._welcome(seat, resumed=False), effects
+
+    def leave(self, seat: Seat[Peer]) -> Effects[Peer]:
+        """Free a seat for good."""
+        effects = Effects[Peer]()
+        room = seat.room
+        if not self._tickets.revoke(seat):
+            return effects
+        del room.seats[seat.number]
+        seat.peer = None
+        room.changed()
+        if seat.speaks:
+            effects.tell(room, seat, Left(seat.number))
+        if not room.seats:
+            del self.rooms[room.name]
+        return effects
+
+    def lose(self, seat: Seat[Peer], now_s: float) -> None:
+        """The connection broke: keep the seat for a while. `tick` frees it."""
+        seat.peer, seat.lost_s = None, now_s
+        seat.room.changed()
+
+    def tick(self, now_s: float) -> Effects[Peer]:
+        """Free lost seats whose time is over, and close speakers that have gone idle."""
+        effects = Effects[Peer]()
+        for seat in list(self._tickets):
+            if seat.peer is None:
+                if now_s - seat.lost_s >= self._limits.resume_s:
+                    effects.notices += self.leave(seat).notices
+            elif seat.speaks and now_s - seat.heard_s >= self._limits.idle_s:
+                idle = Refused(CloseCode.TIMEOUT, f"nothing heard for {self._limits.idle_s:g} s")
+                effects.closes.append((seat.peer, idle))
+        return effects
+
+    def stood_still(self, seconds: float, now_s: float) -> None:
+        """The relay itself did not run for so long: nobody could be heard, or come back, in that time."""
+        for seat in self._tickets:
+            seat.heard_s = min(now_s, seat.heard_s + seconds)
+            seat.lost_s = min(now_s, seat.lost_s + seconds)
+
+    # -- what seats send ------------------------------------------------------------------------------------
+
+    def packet(self, seat: Seat[Peer], data: bytes, now_s: float) -> tuple[int, bytes]:
+        """Check a packet; returns its number of frames, and the packet with the sender's number in it.
+
+        It goes to `seat.room.listeners` except the seat itself.
+        """
+        if not seat.speaks:
+            raise Refused(CloseCode.NOT_ALLOWED, "this seat may only listen")
+        try:
+            head = read_header(data)
+            seat.format.check_header(head)
+        except PacketError as error:
+            if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
+                raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
+            raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
+        # A WebSocket keeps order, so an old number is no accident.
+        last = seat.last_sequence
+        if last is not None and serial_difference(head.sequence, last, SEQUENCE_BITS) <= 0:
+            raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
+        if not seat.frames.take(head.num_frames, now_s):
+            raise Refused(CloseCode.TOO_FAST, "more frames than time")
+        seat.last_sequence = head.sequence
+        self._heard(seat, now_s)
+        return head.num_frames, with_sender(data, seat.number)
+
+    def control(self, seat: Seat[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:
+        """Take a control message of a seated client."""
+        if not seat.controls.take(1, now_s):
+            raise Refused(CloseCode.TOO_FAST, "too many control messages")
+        self._heard(seat, now_s)
+        effects = Effects[Peer]()
+        match message:
+            case Layers(max_codebooks):
+                seat.max_codebooks = max_codebooks
+            case Report():
+                speaker = seat.room.seats.get(message.sender)
+                if seat.hears and speaker is not None and speaker.speaks and speaker.peer is not None:
+                    effects.notices.append((speaker, _signed(message, seat.number)))
+            case Bye():
+                peer = seat.peer
+                effects = self.leave(seat)
+                if peer is not None:
+                    effects.closes.append((peer, Refused(CloseCode.NORMAL, "goodbye")))
+            case _:
+                raise Refused(CloseCode.BAD_MESSAGE, f"a client does not send {message.TYPE!r} here")
+        return effects
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _heard(self, seat: Seat[Peer], now_s: float) -> None:
+        """A sign of life, which says too that the welcome with the ticket has arrived."""
+        seat.heard_s = now_s
+        self._tickets.confirm(seat)
+
+    def _give_up_room(self) -> None:
+        """Free the room that has been without anybody for longest, or refuse."""
+        deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.seats.values())]
+        if not deserted:
+            raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
+        room = min(deserted, key=lambda room: max(s.lost_s for s in room.seats.values()))
+        for seat in list(room.seats.values()):
+            self.leave(seat)  # nobody is there to be told
+
+    def _give_up(self, room: Room[Peer], effects: Effects[Peer], *, speaking: bool) -> None:
+        """Free the seat that was lost first, or refuse."""
+        lost = [s for s in room.seats.values() if s.peer is None and (s.speaks or not speaking)]
+        if not lost:
+            raise Refused(CloseCode.TRY_LATER, "too many in this room; try later")
+        effects.notices += self.leave(min(lost, key=lambda s: s.lost_s)).notices
+
+    def _welcome(self, seat: Seat[Peer], *, resumed: bool) -> Welcome:
+        return Welcome(
+            sender=seat.number if seat.speaks else 0,
+            resume=seat.ticket,
+            resumed=resumed,
+            heartbeat_s=self._limits.heartbeat_s,
+            speakers=tuple(s.number for s in seat.room.speakers() if s is not seat),
+        )
+
+
+def _check_model(room: Room[Peer], hello: Hello) -> None:
+    if room.speakers() and room.format != hello.format:
+        raise Refused(CloseCode.WRONG_MODEL, "the others in this room use another model")
+
+
+def _signed(report: Report, listener: int) -> Report:
+    return Report(
+        sender=report.sender,
+        fraction_lost=report.fraction_lost,
+        fraction_concealed=report.fraction_concealed,
+        burst_frames=report.burst_frames,
+        jitter_ms=report.jitter_ms,
+        playout_delay_ms=report.playout_delay_ms,
+        listener=listener,
+    )

@@ -1,0 +1,1 @@
+"""What streaming and engines share: a layer stack that steps, its state as a value, silence."""

@@ -1,0 +1,1 @@
+"""What carries packets and control messages between a client and a relay."""
