@@ -24,7 +24,7 @@ _FOLDED_AT_ONCE = 1 << 14  # numbers, in float64
 class FolderWeights(Mapping[str, NDArray[Any]]):
     """The plain weights of a ``.safetensors`` file, under Hugging Face's names; each is read when asked for.
 
-    Weight norm is folded in float64 in a fixed order, as ``model/checkpoints/weight_norm.py`` does it: to the same bits.
+    Weight norm is folded in float64 in a fixed order, as ``checkpoints/weight_norm.py`` does it: to the same bits.
 
     Raises:
         CheckpointError: the file is missing or damaged, or a tensor is not finite.
