@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streaming_encodec.audio.files import ecdc as ecdc_file
 from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
-from streaming_encodec.audio.files.sound import ecdc as ecdc_file
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.wire.ecdc import EcdcHeader, EcdcLayout
 

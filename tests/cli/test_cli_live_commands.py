@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from streaming_encodec.audio.devices.devices import portaudio
+from streaming_encodec.audio.devices import portaudio
 from streaming_encodec.cli.app import app
 from streaming_encodec.cli.commands.demo import bundled_clip
 from streaming_encodec.cli.commands.doctor import _visit, look_at_relay

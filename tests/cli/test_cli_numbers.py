@@ -17,7 +17,7 @@ def _options(kind: type) -> list[tuple[str, str]]:
     """Every option of every command whose value is of this kind."""
     found = []
     for entry in COMMANDS:
-        hints = get_type_hints(import_module(f"streaming_encodec.cli.{entry.name}").command)
+        hints = get_type_hints(import_module(f"streaming_encodec.cli.commands.{entry.name}").command)
         for parameter in _load(entry.name).params:
             hint = hints.get(parameter.name)
             if parameter.param_type_name == "option" and (hint is kind or kind in get_args(hint)):

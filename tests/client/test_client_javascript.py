@@ -18,9 +18,9 @@ import pytest
 import soundfile
 from call_kit import HOP, PATIENT, RATE, Ear, VoiceClient, say, sound, tiny_model
 from ci_kit import cannot
+from cli.test_cli_call_commands import first_event, free_port, started
+from client.test_client_call import offline_codes
 from jsonschema import Draft202012Validator
-from net.test_net_call import offline_codes
-from net.test_net_commands import first_event, free_port, started
 from relay_kit import KEY, running, until
 from wire.vectors import DATA, FINGERPRINT, SCHEMA
 

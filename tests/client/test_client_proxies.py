@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from call_kit import VoiceClient, say, sound, tiny_model
-from net.test_net_commands import free_port, run
+from cli.test_cli_call_commands import free_port, run
 from relay_kit import running, until
 from tls_kit import Authority
 from websockets.uri import parse_uri

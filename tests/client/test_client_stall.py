@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from call_kit import RATE, sound, tiny_model
-from net.test_net_commands import started
+from cli.test_cli_call_commands import started
 from tls_kit import relay_in_thread, wait_until
 
 from streaming_encodec.live.file_card import FileCard

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from call_kit import RATE, VoiceClient, say, sound, tiny_model
-from net.test_net_commands import command, run
+from cli.test_cli_call_commands import command, run
 from relay_kit import running, until
 from tls_kit import Authority, plain_server, relay_in_thread, wait_until
 

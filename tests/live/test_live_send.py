@@ -45,7 +45,7 @@ def _somebody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_microphone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming_encodec.audio.devices.devices import portaudio
+    from streaming_encodec.audio.devices import portaudio
 
     monkeypatch.setattr(portaudio, "PortAudio", lambda: FakeBackend(all=[]))
     result = CliRunner().invoke(app, ["send", "--url", "ws://127.0.0.1:9"])
