@@ -126,7 +126,7 @@ def _placeholder() -> None:
 
 
 def _load(name: str) -> Any:
-    function = import_module(f"streaming_encodec.cli.{name}").command
+    function = import_module(f"streaming_encodec.cli.commands.{name}").command
     single = typer.Typer(
         add_completion=False,
         rich_markup_mode="markdown",

@@ -77,8 +77,8 @@ _QUICK = ("--rounds", 1, "--seconds", 0.01, "--offline-seconds", 0, "--frames-pe
 def test_bench_without_onnx_measures_the_rest(
     run: Run, mono_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("nodes", "graph", "quantizer_graph", "ort", "export"):
-        monkeypatch.delitem(sys.modules, f"streaming_encodec.engines.{name}", raising=False)
+    for name in ("nodes", "graph", "quantizer_graph", "stepper", "export"):
+        monkeypatch.delitem(sys.modules, f"streaming_encodec.engines.onnx.{name}", raising=False)
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     done = run("bench", "-m", mono_model, *_QUICK, "--output-json", tmp_path / "bench.json")

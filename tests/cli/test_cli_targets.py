@@ -25,7 +25,7 @@ def nobody_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("somebody was called, or a model loaded, before the file was looked at")
 
     for module in ("stream", "encode", "decode", "listen", "talk", "demo", "export", "evaluate"):
-        monkeypatch.setattr(f"streaming_encodec.cli.{module}.load_model", never)
+        monkeypatch.setattr(f"streaming_encodec.cli.commands.{module}.load_model", never)
     monkeypatch.setattr(calling, "on_interrupt", never)
 
 
