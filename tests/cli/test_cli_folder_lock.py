@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from cli_kit import Run, noise
 
-from streaming_encodec.cli.shared.folder_lock import FolderLock
+from streaming_encodec.audio.files.folder_lock import FolderLock
 from streaming_encodec.errors import FolderError
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from streaming_encodec.cli.shared.folder_lock import FolderLock
+from streaming_encodec.audio.files.folder_lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ from ci_kit import cannot
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.portaudio import PortAudio
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
 

@@ -12,8 +12,8 @@ from streaming_encodec.audio.files.atomic import check_writable
 from streaming_encodec.audio.files.targets import check_target
 from streaming_encodec.bench.report import machine, print_tables, read_report, write_json, write_report
 from streaming_encodec.cli.shared.console import note, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL
 from streaming_encodec.cli.shared.options import JsonOption
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 ARCHITECTURE = "encodec-24khz-random"
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streaming_encodec.audio.files.folder_lock import FolderLock
 from streaming_encodec.cli.shared.console import complain, err, minutes, note, print_facts, print_json
-from streaming_encodec.cli.shared.folder_lock import FolderLock
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, layout_of, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, layout_of, load_model
 from streaming_encodec.cli.shared.options import MOST_THREADS, BandwidthOption, JsonOption, bandwidth_of, use_threads
 from streaming_encodec.errors import ConfigError, StreamingEncodecError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.shared.interrupt import Interrupt
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, PUBLISHED, LoadedModel, caveat, layout_of, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, caveat, layout_of, load_model
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, file_engine, use_threads
 from streaming_encodec.errors import FileFormatError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED
 
 if TYPE_CHECKING:
     from streaming_encodec.wire.ecdc import EcdcBlock, EcdcHeader

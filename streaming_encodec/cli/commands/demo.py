@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.console import name_device, note, print_facts, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
@@ -20,6 +20,7 @@ from streaming_encodec.cli.shared.options import (
     use_threads,
 )
 from streaming_encodec.errors import DeviceError, MissingExtraError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard

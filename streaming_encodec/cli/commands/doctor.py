@@ -14,9 +14,10 @@ from rich.text import Text
 
 from streaming_encodec.cli.shared.calling import CaOption, tls_of
 from streaming_encodec.cli.shared.console import out, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, ModelOption, load_model
+from streaming_encodec.cli.shared.loading import ModelOption, load_model
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
 from streaming_encodec.errors import CallError, StreamingEncodecError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 _COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
 

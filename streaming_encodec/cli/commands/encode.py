@@ -11,7 +11,7 @@ import typer
 from streaming_encodec.cli.shared.console import complain, minutes, print_facts, print_json, progress
 from streaming_encodec.cli.shared.inputs import SourceHelp, input_facts, told_of_input
 from streaming_encodec.cli.shared.interrupt import Interrupt
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, layout_of, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, caveat, layout_of, load_model
 from streaming_encodec.cli.shared.options import (
     BandwidthOption,
     EngineOption,
@@ -21,6 +21,7 @@ from streaming_encodec.cli.shared.options import (
     file_engine,
     use_threads,
 )
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.files.ecdc import EcdcWriter

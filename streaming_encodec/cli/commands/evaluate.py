@@ -12,14 +12,15 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streaming_encodec.audio.files.atomic import write_text
+from streaming_encodec.audio.files.folder_lock import FolderLock
 from streaming_encodec.audio.files.sound import AudioWriter
 from streaming_encodec.audio.files.targets import check_folder
 from streaming_encodec.cli.shared.console import err, note, out, print_json
-from streaming_encodec.cli.shared.folder_lock import FolderLock
 from streaming_encodec.cli.shared.listening_pages import check_pages, write_gallery, write_pairs
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, ModelOption, load_model
+from streaming_encodec.cli.shared.loading import ModelOption, load_model
 from streaming_encodec.cli.shared.options import MOST_SEED, MOST_THREADS, JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.evaluation.clips import Clip, Samples

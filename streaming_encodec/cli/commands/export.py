@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from streaming_encodec.audio.files.folder_lock import FolderLock
 from streaming_encodec.cli.shared.console import print_facts, print_json
-from streaming_encodec.cli.shared.folder_lock import FolderLock
 from streaming_encodec.cli.shared.loading import load_model
 from streaming_encodec.cli.shared.options import JsonOption
 

@@ -11,9 +11,9 @@ import typer
 from streaming_encodec.audio.files.source import ByteSource
 from streaming_encodec.audio.files.standard import is_standard
 from streaming_encodec.cli.shared.console import minutes, print_facts, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, PUBLISHED
 from streaming_encodec.cli.shared.options import JsonOption
 from streaming_encodec.errors import FileFormatError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED
 
 _EXPORT_CONFIG = "codec.json"
 

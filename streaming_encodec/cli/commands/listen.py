@@ -21,9 +21,10 @@ from streaming_encodec.cli.shared.calling import (
     tls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import CallError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 
 def listen_command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from streaming_encodec.cli.shared.console import out, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, PUBLISHED
 from streaming_encodec.cli.shared.options import JsonOption
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED
 
 _ABOUT = {
     DEFAULT_MODEL: "speech, 24 kHz mono, 1.5 to 12 kbps, streams by samples; the default",

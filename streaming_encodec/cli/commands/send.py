@@ -26,7 +26,7 @@ from streaming_encodec.cli.shared.calling import (
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.shared.inputs import SourceHelp, input_facts, told_of_input
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
@@ -36,6 +36,7 @@ from streaming_encodec.cli.shared.options import (
     bandwidth_of,
     use_threads,
 )
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.voice.pace import FilePace
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import typer
 from streaming_encodec.cli.shared.console import complain, minutes, print_facts, print_json, progress
 from streaming_encodec.cli.shared.inputs import SourceHelp, input_facts, told_of_input
 from streaming_encodec.cli.shared.interrupt import Interrupt
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, caveat, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.shared.options import (
     BandwidthOption,
     EngineOption,
@@ -23,6 +23,7 @@ from streaming_encodec.cli.shared.options import (
     use_threads,
 )
 from streaming_encodec.cli.shared.timing import TimeHistogram
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.corpus.codec import Codec

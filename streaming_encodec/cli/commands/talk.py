@@ -11,7 +11,7 @@ import typer
 from streaming_encodec.cli.commands.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.shared.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
 from streaming_encodec.cli.shared.console import complain, name_device, note, print_facts, print_json
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel, ModelOption, load_model
+from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
@@ -22,6 +22,7 @@ from streaming_encodec.cli.shared.options import (
     bandwidth_of,
     use_threads,
 )
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.files.sound import AudioReader

@@ -10,8 +10,8 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from streaming_encodec.audio.files.folder_lock import FolderLock
 from streaming_encodec.cli.shared.console import err, minutes, note, out, print_facts
-from streaming_encodec.cli.shared.folder_lock import FolderLock
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.options import MOST_SEED, MOST_THREADS
 

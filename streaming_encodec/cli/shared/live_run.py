@@ -16,10 +16,11 @@ from streaming_encodec.cli.shared.console import err, note
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
 from streaming_encodec.cli.shared.live_view import History, Look, panel
-from streaming_encodec.cli.shared.loading import DEFAULT_MODEL, LoadedModel
+from streaming_encodec.cli.shared.loading import LoadedModel
 from streaming_encodec.errors import CallError
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import percentile
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 

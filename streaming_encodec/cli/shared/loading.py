@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streaming_encodec.cli.shared.console import note
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED, short_name
 
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
     from streaming_encodec.wire.ecdc import EcdcLayout
-
-DEFAULT_MODEL = "voice-24khz"
-
-# What the original package calls its models in `.ecdc` files, and where they are found.
-PUBLISHED = {
-    "encodec_24khz": "facebook/encodec_24khz",
-    "encodec_48khz": "facebook/encodec_48khz",
-    "encodec_32khz": "facebook/encodec_32khz",
-}
 
 ModelOption = Annotated[
     str,
@@ -78,17 +68,6 @@ def load_model(name: str) -> LoadedModel:
         "--model facebook/encodec_24khz sounds as published"
     )
     return LoadedModel(model, name, "preview")
-
-
-def short_name(name: str) -> str:
-    """What a model is called in `.ecdc` files.
-
-    `facebook/encodec_24khz` and `encodec_24khz-d7cc33bc.th` alike become `encodec_24khz`, the name that the
-    original package knows.
-    """
-    last = Path(name).name
-    match = re.fullmatch(r"(.+?)(-[0-9a-f]{8})?\.th", last)
-    return match[1] if match else last
 
 
 def layout_of(config: EncodecConfig) -> EcdcLayout:

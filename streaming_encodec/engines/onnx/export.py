@@ -19,11 +19,11 @@ from torch import Tensor
 
 from streaming_encodec._version import __version__
 from streaming_encodec.audio.files.atomic import AtomicFiles
+from streaming_encodec.audio.files.folder_lock import LOCK_NAME
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.engines.onnx.exported import (
     CONFIG_NAME,
     FORMAT,
-    LOCK_NAME,
     MODEL_KEY,
     PART_KEY,
     TENSORS_NAME,

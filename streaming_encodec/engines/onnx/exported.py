@@ -18,7 +18,6 @@ from streaming_encodec.errors import CheckpointError
 from streaming_encodec.json_text import read_json
 
 CONFIG_NAME, TENSORS_NAME = "codec.json", "tensors.safetensors"
-LOCK_NAME = ".streaming-encodec.lock"  # of the command that is writing the folder
 FORMAT = "streaming-encodec-steps-1"
 MODEL_KEY, PART_KEY = "streaming-encodec.model", "streaming-encodec.part"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streaming_encodec.engines.onnx.exported import LOCK_NAME
 from streaming_encodec.errors import FolderError
+
+LOCK_NAME = ".streaming-encodec.lock"
 
 _FAR = 1 << 30
 """Windows keeps others from reading what is locked; nobody reads here."""
