@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from streaming_encodec._version import __version__
 from streaming_encodec.errors import (
     CallError,
+    CallErrorReason,
     CheckpointError,
     ConfigError,
     DeviceError,
@@ -51,6 +52,7 @@ _MODULE_OF = {
 
 __all__ = [
     "CallError",
+    "CallErrorReason",
     "CheckpointError",
     "ConfigError",
     "DeviceError",

@@ -15,7 +15,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.relay.config import SUBPROTOCOL
 from streaming_encodec.wire.control import Bye, parse_control, serialize_control
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
@@ -67,7 +67,9 @@ class _Bare(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.welcomed.done():
-            self.welcomed.set_exception(CallError("the relay closed the connection at once"))
+            self.welcomed.set_exception(
+                CallError("the relay closed the connection at once", CallErrorReason.RELAY_ENDED)
+            )
 
     def arrived(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from streaming_encodec.call.decode_ahead import AheadDecoder
 from streaming_encodec.call.mixer import FloatArray, SpeakerDecoder
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.limits import MAX_SPEAKERS
 from streaming_encodec.stepping.direct import array_parts
 from streaming_encodec.stepping.engine import Engine, EngineOrName, find_engine
 from streaming_encodec.streaming import StreamingDecoder, StreamPool
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 LATENT_DECAY = 0.8
 """What each lost frame leaves of the last latent; the voice model is trained with the same."""
@@ -91,7 +91,7 @@ class SeparateDecoders:
     def open(self, speaker: int) -> None:
         """Take a new speaker in. Raises CallError if there are too many."""
         if len(self._streams) >= self._most:
-            raise CallError(f"at most {self._most} speakers are decoded at once")
+            raise CallError(f"at most {self._most} speakers are decoded at once", CallErrorReason.LIMIT)
         self._streams[speaker] = AheadDecoder(StreamingDecoder(self._model, engine=self._engine))
 
     def close(self, speaker: int) -> None:
@@ -179,7 +179,7 @@ class PooledDecoder:
     def _grow(self) -> None:
         slots = 2 * self._pool.slots
         if slots > self._most:
-            raise CallError(f"at most {self._most} speakers are decoded at once")
+            raise CallError(f"at most {self._most} speakers are decoded at once", CallErrorReason.LIMIT)
         bigger = self._make(slots)
         for speaker, slot in self._slots.items():
             state = self._pool.snapshot(slot)

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from streaming_encodec.cli.shared.console import complain
+from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
 from streaming_encodec.errors import StreamingEncodecError
 
@@ -63,7 +64,7 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
                 complain(f"{error.object!r} is no text, and cannot be the name of such a file: rename it")
             except (StreamingEncodecError, OSError) as error:
                 _silence_stdout()
-                complain(_said(error))
+                complain(error_text(error))
             except KeyboardInterrupt:
                 complain("interrupted")
             raise typer.Exit(1)
@@ -101,13 +102,6 @@ def _usage_made_printable() -> Iterator[None]:
         if hasattr(error, "format_message") and isinstance(message := getattr(error, "message", None), str):
             error.message = printable(message)  # type: ignore[attr-defined]  # of the class that typer carries
         raise
-
-
-def _said(error: Exception) -> str:
-    """An error in words; the system's without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _silence_stdout() -> None:

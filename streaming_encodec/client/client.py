@@ -24,7 +24,7 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.client.link import Link
 from streaming_encodec.client.statistics import CallStatistics
 from streaming_encodec.client.token_source import TokenSource, clean_token
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.relay.tokens import role_of, token_claims
 from streaming_encodec.stepping.engine import EngineOrName, find_engine
@@ -32,8 +32,7 @@ from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
-from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome
-from streaming_encodec.wire.room_name import check_room_name
+from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_room_name
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -71,7 +70,8 @@ class VoiceClient:
 
     Raises:
         StreamError: the model cannot stream by samples.
-        CallError: no relay, not let in, another model in the room (on entering); lost for good (later).
+        ConfigError: a setting cannot be: the address, the role, the room's name.
+        CallError: no relay, not let in, another model in the room (on entering); lost for good (later). See its reason.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class VoiceClient:
         claims = token_claims(token) if isinstance(token, str) else {}
         role = role or role_of(claims)
         if role not in ROLES:
-            raise CallError(f"a role is one of {', '.join(ROLES)}, not {role!r}")
+            raise ConfigError(f"a role is one of {', '.join(ROLES)}, not {role!r}", setting="role")
         self.model = model
         self.format: StreamFormat = stream_format(model)
         self.room = check_room_name(room or claims.get("room") or DEFAULT_ROOM)
@@ -148,7 +148,10 @@ class VoiceClient:
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
-            raise CallError("a VoiceClient is good for one call, and this one was entered before: make another one")
+            raise CallError(
+                "a VoiceClient is good for one call, and this one was entered before: make another one",
+                CallErrorReason.MISUSE,
+            )
         loop = self._loop = asyncio.get_running_loop()
         try:
             await asyncio.gather(
@@ -181,16 +184,18 @@ class VoiceClient:
     def _check_running(self) -> asyncio.AbstractEventLoop:
         """The call's event loop. Raises CallError before the call, and after it."""
         if self._loop is None:
-            raise CallError("the call has not begun: use it within `async with`")
+            raise CallError("the call has not begun: use it within `async with`", CallErrorReason.MISUSE)
         if self._ended:
-            raise CallError("this call has ended: make another VoiceClient for the next one")
+            raise CallError("this call has ended: make another VoiceClient for the next one", CallErrorReason.MISUSE)
         return self._loop
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """The same, for what only works in that loop."""
         loop = self._check_running()
         if asyncio.get_running_loop() is not loop:
-            raise CallError("this call belongs to another event loop: use it in the one that entered it")
+            raise CallError(
+                "this call belongs to another event loop: use it in the one that entered it", CallErrorReason.MISUSE
+            )
         return loop
 
     @property
@@ -273,7 +278,10 @@ class VoiceClient:
         self._link.check()
         self._check_running()
         if self.role == "subscribe":
-            raise CallError("this seat may only listen: join with role 'both', and a token that allows it")
+            raise CallError(
+                "this seat may only listen: join with role 'both', and a token that allows it",
+                CallErrorReason.LISTEN_ONLY,
+            )
 
     # -- listening ------------------------------------------------------------------------------------------
 
@@ -284,7 +292,7 @@ class VoiceClient:
         A caller that falls behind by more than a second misses what was said meanwhile.
         """
         if self._receiving:
-            raise CallError("this call is being received already: there is one stream of sound")
+            raise CallError("this call is being received already: there is one stream of sound", CallErrorReason.MISUSE)
         if not self._ended:
             self._own_loop()
         count = block_samples or self.format.frame_samples

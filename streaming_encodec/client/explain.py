@@ -16,23 +16,40 @@ from websockets.exceptions import (
     ProxyError,
 )
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
 from streaming_encodec.transport.proxies import Proxy
 
 _BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
+_NOT_ALLOWED_STATUSES = frozenset({401, 403})
 
-_WHY = {
+REASON_OF_CODE: dict[int, CallErrorReason] = {
+    CloseCode.NORMAL: CallErrorReason.RELAY_ENDED,
+    CloseCode.PROTOCOL_ERROR: CallErrorReason.PROTOCOL,
+    CloseCode.INVALID_TEXT: CallErrorReason.PROTOCOL,
+    CloseCode.TOO_BIG: CallErrorReason.PROTOCOL,
+    CloseCode.INTERNAL_ERROR: CallErrorReason.RELAY_FAILED,
+    CloseCode.RESTARTING: CallErrorReason.RELAY_ENDED,
+    CloseCode.TRY_LATER: CallErrorReason.FULL,
+    CloseCode.REPLACED: CallErrorReason.REPLACED,
+    CloseCode.BAD_MESSAGE: CallErrorReason.PROTOCOL,
+    CloseCode.NOT_ALLOWED: CallErrorReason.NOT_ALLOWED,
+    CloseCode.TIMEOUT: CallErrorReason.NOT_KEEPING_UP,
+    CloseCode.WRONG_MODEL: CallErrorReason.WRONG_MODEL,
+    CloseCode.STALLED: CallErrorReason.NOT_KEEPING_UP,
+    CloseCode.WRONG_VERSION: CallErrorReason.PROTOCOL,
+    CloseCode.TOO_FAST: CallErrorReason.LIMIT,
+}
+_WHY: dict[int, str] = {
     CloseCode.NOT_ALLOWED: "the relay does not let you in: ask for a new token (each is good once), "
     "and check the room's name",
-    CloseCode.WRONG_MODEL: "the others in this room use another model: start with the same --model",
+    CloseCode.WRONG_MODEL: "the others in this room use another model: start with the same one",
     CloseCode.WRONG_VERSION: "the relay speaks another version of the protocol: update the older of the two",
-    CloseCode.REPLACED: "this seat was taken over by another connection",
+    CloseCode.REPLACED: "this place in the room was taken over by another connection",
     CloseCode.BAD_MESSAGE: "the relay did not understand this client: update the older of the two",
     CloseCode.TRY_LATER: "the room or the relay is full: try later",
     CloseCode.TIMEOUT: "the relay did not hear from this client in time",
 }
-
 
 _NO_TLS_REASONS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 """What OpenSSL makes of an answer that is no TLS, by its versions."""
@@ -42,52 +59,67 @@ _OTHER_TIME = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def explain(url: str, error: Exception, proxy: Proxy | None = None) -> CallError:
-    """The error that a user sees, with what to do about it. proxy: the one that the connection went through."""
+def explain(url: str, error: Exception, proxy: Proxy | None = None) -> CallError | ConfigError:
+    """The error that a caller gets, with what to do about it. proxy: the one that the connection went through.
+
+    A ConfigError where the address is none.
+    """
     if isinstance(error, ConnectionClosed) and error.rcvd is not None:
         code, reason = error.rcvd.code, error.rcvd.reason
-        why = _WHY.get(CloseCode(code)) if code in CloseCode.__members__.values() else None
-        return CallError(why or f"the relay ended the call: {reason or code}")
+        why = _WHY.get(code, f"the relay ended the call: {reason or code}")
+        return CallError(why, REASON_OF_CODE.get(code, CallErrorReason.RELAY_ENDED), code)
     if isinstance(error, ssl.SSLError):
-        return CallError(f"{url}: no secure connection: {_tls_in_words(error)}{_by_way_of(proxy)}")
+        kind, why = _tls_in_words(error)
+        return CallError(f"{url}: no secure connection: {why}{_by_way_of(proxy)}", kind)
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _BUSY_STATUSES:
-            return CallError(f"the relay at {url} is full or restarting (HTTP {status}): try later")
-        return CallError(f"{url} is no relay that takes this client (HTTP {status}){_by_way_of(proxy)}")
+            return CallError(
+                f"the relay at {url} is full or restarting (HTTP {status}): try later", CallErrorReason.FULL
+            )
+        return CallError(
+            f"{url} is no relay that takes this client (HTTP {status}){_by_way_of(proxy)}",
+            CallErrorReason.NOT_ALLOWED if status in _NOT_ALLOWED_STATUSES else CallErrorReason.NOT_A_RELAY,
+        )
     if proxy is not None and isinstance(error, OSError | TimeoutError | ProxyError):
         return CallError(
             f"no way to {url} through {proxy}: {_proxy_in_words(error)}. "
-            "Set that variable to a proxy that works, or name the relay's host in no_proxy"
+            "Set that variable to a proxy that works, or name the relay's host in no_proxy",
+            CallErrorReason.PROXY,
         )
     if isinstance(error, OSError | TimeoutError):
-        return CallError(f"no relay at {url} ({in_words(error)}): is it running? `streaming-encodec serve` starts one")
+        return CallError(f"no relay at {url} ({in_words(error)}): is it running?", CallErrorReason.UNREACHABLE)
     # A port or a host's name that cannot be is a ValueError; so is a bad certificate, which is an OSError too.
     if isinstance(error, InvalidURI | ValueError):
         reason = error.msg if isinstance(error, InvalidURI) else str(error)
-        return CallError(f"{url} is no WebSocket address ({reason}): write ws://host:port or wss://host")
+        return ConfigError(
+            f"{url} is no WebSocket address ({reason}): write ws://host:port or wss://host", setting="url"
+        )
     if isinstance(error, InvalidMessage):
-        return CallError(f"{url} is no relay: what answers there is no HTTP{_by_way_of(proxy)}")
-    return CallError(f"no connection to {url}: {error}")
+        return CallError(
+            f"{url} is no relay: what answers there is no HTTP{_by_way_of(proxy)}", CallErrorReason.NOT_A_RELAY
+        )
+    return CallError(f"no connection to {url}: {error}", CallErrorReason.UNREACHABLE)
 
 
 def _by_way_of(proxy: Proxy | None) -> str:
     return "" if proxy is None else f"; the connection goes through {proxy}"
 
 
-def _tls_in_words(error: ssl.SSLError) -> str:
-    """What a failed TLS handshake means to a person, with the cure."""
+def _tls_in_words(error: ssl.SSLError) -> tuple[CallErrorReason, str]:
+    """What a failed TLS handshake means to a program and to a person, with the cure."""
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS fails ({error.reason or error})"
+        return CallErrorReason.TLS, f"TLS fails ({error.reason or error})"
     code = getattr(error, "verify_code", 0)
     why = getattr(error, "verify_message", "") or error.reason
     if code in _OTHER_HOST:
-        return f"its certificate is for another host ({why}): use the name that it is for"
+        return CallErrorReason.TLS, f"its certificate is for another host ({why}): use the name that it is for"
     if code in _OTHER_TIME:
-        return f"its certificate is not valid now ({why}): it needs a new one, or a clock is wrong"
-    return (
-        f"its certificate is not trusted by this system ({why}). "
-        "If the relay has one of its own, give that with --ca FILE (in Python: tls=client_tls(FILE))"
+        why = f"its certificate is not valid now ({why}): it needs a new one, or a clock is wrong"
+        return CallErrorReason.TLS, why
+    return CallErrorReason.UNTRUSTED, (
+        f"its certificate is not trusted by this system ({why}): "
+        "if the relay has one of its own, trust that with tls=client_tls(FILE)"
     )
 
 

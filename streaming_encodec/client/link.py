@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from streaming_encodec.client.explain import explain, is_not_allowed, is_transient
 from streaming_encodec.client.token_source import TokenSource, fetch_token
-from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.relay.bucket import Bucket
 from streaming_encodec.transport.close_codes import FINAL_CODES
 from streaming_encodec.transport.logs import event
@@ -74,7 +74,7 @@ class Link:
         give_up_s: after an outage of so long the call is over; None tries for ever.
 
     Raises:
-        CallError: the address is none.
+        ConfigError: the address is none.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Link:
                 raise PacketError("the relay's first message is a welcome")
         except PacketError as error:
             await socket.close()
-            raise CallError(f"{self.url} is no relay of this kind: {error}") from error
+            raise CallError(f"{self.url} is no relay of this kind: {error}", CallErrorReason.NOT_A_RELAY) from error
         except BaseException:
             socket.transport.abort()
             raise
@@ -234,7 +234,7 @@ class Link:
         except CallError as error:
             self._end(error)
         except Exception as error:
-            self._end(CallError(f"the connection to {self.url} failed: {error}"))
+            self._end(CallError(f"the connection to {self.url} failed: {error}", CallErrorReason.LOST))
             raise
 
     async def _converse(self, socket: SeatConnection) -> None:
@@ -312,7 +312,7 @@ class Link:
                     raise await self._address.explain(error) from error
                 if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:
                     raise CallError(
-                        f"no connection to {self.url} for {self._give_up_s:g} s: the call is over"
+                        f"no connection to {self.url} for {self._give_up_s:g} s: the call is over", CallErrorReason.LOST
                     ) from error
 
     def _end(self, failure: CallError | None) -> None:

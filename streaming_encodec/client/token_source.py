@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what an HTTP header can carry as one word (RFC 6750 allows less)
 
@@ -28,9 +28,13 @@ async def fetch_token(source: TokenSource | None, limit_s: float) -> str | None:
             token = source()
             token = await token if inspect.isawaitable(token) else token
     except TimeoutError as error:
-        raise CallError(f"no token: the function that fetches one gave none in {limit_s:g} s") from error
+        raise CallError(
+            f"no token: the function that fetches one gave none in {limit_s:g} s", CallErrorReason.NOT_ALLOWED
+        ) from error
     except Exception as error:
-        raise CallError(f"no token: the function that fetches one failed: {error!r}") from error
+        raise CallError(
+            f"no token: the function that fetches one failed: {error!r}", CallErrorReason.NOT_ALLOWED
+        ) from error
     return clean_token(token)
 
 
@@ -41,5 +45,5 @@ def clean_token(token: object) -> str:
     """
     text = token.removeprefix("\ufeff").strip() if isinstance(token, str) else ""
     if not _TOKEN.fullmatch(text):
-        raise CallError("the token is no token: copy all of it, without line breaks")
+        raise CallError("the token is no token: copy all of it, without line breaks", CallErrorReason.NOT_ALLOWED)
     return text

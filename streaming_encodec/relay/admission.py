@@ -90,5 +90,7 @@ class Entrance:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         if config.token_key is None and not config.insecure and is_forwarded(request.headers):
             # It listens to this machine only, and so asks for no tokens; this client is somewhere else.
-            return connection.respond(HTTPStatus.FORBIDDEN, "behind a proxy this relay needs --key or --insecure\n")
+            return connection.respond(
+                HTTPStatus.FORBIDDEN, "behind a proxy this relay needs a token_key, or insecure=True\n"
+            )
         return None

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.text_files import decode_text
@@ -27,7 +27,7 @@ class RelayConfig:
     come to be by use. insecure: allow strangers from other machines without tokens and TLS.
     public_metrics: answer `/metrics` to other machines too. drain_s: how long calls go on after SIGTERM.
 
-    Raises CallError for a bind that would be open to the world.
+    Raises ConfigError for a bind that would be open to the world.
     """
 
     host: str = "127.0.0.1"
@@ -42,15 +42,12 @@ class RelayConfig:
     limits: RelayLimits = field(default_factory=RelayLimits)
 
     def __post_init__(self) -> None:
-        missing = [
-            name
-            for name, there in (("tokens (--key)", self.token_key), ("TLS (--tls-cert, --tls-key)", self.tls))
-            if there is None
-        ]
+        missing = [name for name, there in (("a token_key", self.token_key), ("tls", self.tls)) if there is None]
         if missing and not self.insecure and not is_loopback(self.host):
-            raise CallError(
+            raise ConfigError(
                 f"{self.host or 'every address'} can be reached from other machines: that needs "
-                f"{' and '.join(missing)}, or say --insecure if something in front of the relay sees to it"
+                f"{' and '.join(missing)}, or insecure=True if something in front of the relay sees to it",
+                setting="insecure",
             )
 
 
@@ -78,28 +75,28 @@ def address_group(address: str) -> str:
 
 
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's TLS context, 1.2 or newer. Raises CallError where the files will not do."""
+    """A server's TLS context, 1.2 or newer. Raises ConfigError where the files will not do."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # which costs the server more work than the client
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise CallError(f"TLS certificate {certificate} with key {key}: {error}") from error
+        raise ConfigError(f"TLS certificate {certificate} with key {key}: {error}", setting="tls") from error
     return context
 
 
 def client_tls(authority: Path) -> ssl.SSLContext:
     """A client's TLS context that trusts the certificates in this PEM file besides those of the system.
 
-    Raises CallError for a file that has none.
+    Raises ConfigError for a file that has none.
     """
     context = ssl.create_default_context()
     try:
         context.load_verify_locations(cadata=decode_text(authority.read_bytes()))
     except OSError as error:  # an ssl.SSLError is one too
         why = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-        raise CallError(f"certificate {authority}: cannot be read: {why}") from error
+        raise ConfigError(f"certificate {authority}: cannot be read: {why}") from error
     except (ValueError, TypeError) as error:  # no text, or no ASCII
-        raise CallError(f"certificate {authority}: cannot be read: it is no PEM file") from error
+        raise ConfigError(f"certificate {authority}: cannot be read: it is no PEM file") from error
     return context

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES
+from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 MAX_MESSAGE_BYTES = MAX_CONTROL_BYTES
 """Longest message the relay reads: a hello with its token. Packets have their own, tighter limit (913)."""
@@ -18,9 +19,6 @@ UNSENT_LIMIT_BYTES = 4096
 
 MOST_UNSENT_BYTES = 32_768
 """Beyond so many a connection is cut off. Only answers to pings come near: the WebSocket layer writes them at once."""
-
-MAX_SPEAKERS = 64
-"""In one room, at most: a welcome lists so many, and each is decoded by every listener."""
 
 READ_BYTES = 256
 """Read from a connection at a time: what one turn of the event loop may spend on it. 42 pings fit, or two packets."""
@@ -43,7 +41,7 @@ MAX_FRAME_RATE_HZ = 200.0
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Limits of one relay. Raises CallError for a limit that is not positive, or for too many speakers."""
+    """Limits of one relay. Raises ConfigError for a limit that is not positive, or for too many speakers."""
 
     max_connections: int = 1000
     max_connections_per_address: int = 32
@@ -83,6 +81,10 @@ class RelayLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
-                raise CallError(f"the limit {field.name} must be positive, not {getattr(self, field.name)}")
+                raise ConfigError(
+                    f"the limit {field.name} must be positive, not {getattr(self, field.name)}", setting=field.name
+                )
         if self.max_speakers > MAX_SPEAKERS:
-            raise CallError(f"the limit max_speakers is at most {MAX_SPEAKERS}, not {self.max_speakers}")
+            raise ConfigError(
+                f"the limit max_speakers is at most {MAX_SPEAKERS}, not {self.max_speakers}", setting="max_speakers"
+            )

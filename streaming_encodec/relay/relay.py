@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
-from streaming_encodec.errors import CallError, PacketError
+from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.relay.admission import Entrance
 from streaming_encodec.relay.bucket import OUTAGE_S
 from streaming_encodec.relay.config import SUBPROTOCOL, RelayConfig
@@ -73,7 +73,10 @@ class Relay:
             for sock in await self._gate.listen(config.host, config.port):
                 self._servers.append(await self._serve(sock))
         except OSError as error:
-            raise CallError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
+            raise CallError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror or error}",
+                CallErrorReason.CANNOT_LISTEN,
+            ) from error
         self._ticker = asyncio.create_task(self._tick())
         event("listening", url=self.url, tokens=config.token_key is not None)
 
@@ -106,7 +109,7 @@ class Relay:
     def port(self) -> int:
         """The port that is listened on."""
         if not self._servers:
-            raise CallError("the relay was not started")
+            raise CallError("the relay was not started", CallErrorReason.MISUSE)
         return int(self._servers[0].sockets[0].getsockname()[1])
 
     @property

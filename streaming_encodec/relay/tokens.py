@@ -22,11 +22,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.text_files import decode_text, encoding_of
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
-from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS
-from streaming_encodec.wire.room_name import check_room_name
+from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS, check_room_name
 
 AUDIENCE = "streaming-encodec"
 MIN_KEY_BYTES = 32
@@ -61,11 +60,11 @@ class TokenKey:
 
     @classmethod
     def from_secret(cls, secret: bytes) -> TokenKey:
-        """A shared key. Raises CallError for one that is too short to be safe."""
+        """A shared key. Raises ConfigError for one that is too short to be safe."""
         if len(secret) < MIN_KEY_BYTES:
-            raise CallError(
-                f"a token key has at least {MIN_KEY_BYTES} bytes, this one {len(secret)}: "
-                "make one with `streaming-encodec token --new-key FILE`"
+            raise ConfigError(
+                f"a token key has at least {MIN_KEY_BYTES} bytes, this one {len(secret)}: `new_key_file` makes one",
+                setting="token_key",
             )
         return cls("HS256", secret, secret)
 
@@ -73,16 +72,17 @@ class TokenKey:
     def load(cls, path: str | os.PathLike[str]) -> TokenKey:
         """Read a key file: an Ed25519 key in PEM (private or public), or any other bytes as a shared key.
 
-        Raises CallError where there is none that can be used.
+        Raises ConfigError where there is none that can be used.
         """
         try:
             data = Path(path).read_bytes()
         except OSError as error:
-            raise CallError(f"token key {path}: cannot be read: {error.strerror}") from error
+            raise ConfigError(f"token key {path}: cannot be read: {error.strerror}") from error
         if _SSH_PUBLIC_KEY.match(data):
-            raise CallError(
-                f"token key {path}: an SSH public key is no secret: give an Ed25519 key in PEM, as "
-                "`openssl genpkey -algorithm ed25519` makes them, or `streaming-encodec token --new-key FILE`"
+            raise ConfigError(
+                f"token key {path}: an SSH public key is no secret: give an Ed25519 key in PEM, or one that "
+                "`new_key_file` made",
+                setting="token_key",
             )
         data = _without_mark(data)
         if not data.lstrip().startswith(b"-----BEGIN"):
@@ -97,8 +97,8 @@ class TokenKey:
                 if isinstance(public, Ed25519PublicKey):
                     return cls("EdDSA", None, public)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise CallError(f"token key {path}: not a PEM key that can be read: {error}") from error
-        raise CallError(f"token key {path}: of the PEM keys only Ed25519 will do")
+            raise ConfigError(f"token key {path}: not a PEM key that can be read: {error}") from error
+        raise ConfigError(f"token key {path}: of the PEM keys only Ed25519 will do")
 
     def sign(
         self,
@@ -112,16 +112,16 @@ class TokenKey:
     ) -> str:
         """Make a token, valid from `now_s` (Unix time) for `ttl_s`.
 
-        Raises CallError: the key cannot sign, the room's name or the id is too long, nothing would be allowed.
+        Raises ConfigError: the key cannot sign, the room's name or the id is too long, nothing would be allowed.
         """
         if self.signing is None:
-            raise CallError("a public key checks tokens but makes none: give the private key")
+            raise ConfigError("a public key checks tokens but makes none: give the private key")
         if token_id is not None and not 1 <= len(token_id) <= _MAX_ID_CHARACTERS:
-            raise CallError(f"a token's id has 1 to {_MAX_ID_CHARACTERS} characters")
+            raise ConfigError(f"a token's id has 1 to {_MAX_ID_CHARACTERS} characters")
         if not (publish or subscribe):
-            raise CallError("a token must allow to publish, to subscribe, or both")
+            raise ConfigError("a token must allow to publish, to subscribe, or both")
         if not ttl_s > 0:
-            raise CallError("a token must be valid for some time")
+            raise ConfigError("a token must be valid for some time")
         claims: dict[str, Any] = {
             "aud": AUDIENCE,
             "room": check_room_name(room),
@@ -133,7 +133,7 @@ class TokenKey:
         }
         token = jwt.encode(claims, self.signing, algorithm=self.algorithm)
         if len(token) > MAX_TOKEN_CHARACTERS:
-            raise CallError(f"the token is longer than {MAX_TOKEN_CHARACTERS} characters: use shorter names")
+            raise ConfigError(f"the token is longer than {MAX_TOKEN_CHARACTERS} characters: use shorter names")
         return token
 
 
@@ -213,8 +213,9 @@ class TokenChecker:
 
 
 def new_key_file(path: str | os.PathLike[str]) -> None:
-    """Write a fresh shared key that only its owner can read. Raises CallError if the file is there, or cannot be
-    written.
+    """Write a fresh shared key that only its owner can read.
+
+    Raises ConfigError if the file exists or cannot be written.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -227,7 +228,7 @@ def new_key_file(path: str | os.PathLike[str]) -> None:
             os.unlink(path)  # half a key, or none
             raise
     except OSError as error:
-        raise CallError(f"{path}: cannot be made: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be made: {error.strerror}") from error
 
 
 def token_claims(token: str) -> dict[str, Any]:
@@ -235,7 +236,9 @@ def token_claims(token: str) -> dict[str, Any]:
     try:
         return dict(jwt.decode(token, options={"verify_signature": False}))
     except jwt.PyJWTError as error:
-        raise CallError("the token is no token: copy all of it, without line breaks") from error
+        raise CallError(
+            "the token is no token: copy all of it, without line breaks", CallErrorReason.NOT_ALLOWED
+        ) from error
 
 
 def role_of(claims: Mapping[str, Any]) -> str:

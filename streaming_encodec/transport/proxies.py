@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidProxy
 from websockets.proxy import parse_proxy
 from websockets.uri import WebSocketURI
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.relay.config import is_loopback
 
 # RFC 6455, 4.1: a SOCKS proxy first, then the one for HTTPS, which tunnels anything, then the one for HTTP.
@@ -73,7 +73,8 @@ def _checked(name: str, value: str) -> Proxy:
         reason = error.msg if isinstance(error, InvalidProxy) else str(error)
         raise CallError(
             f"{source} is no proxy's address: {_without_password(value)} ({reason}). Write SCHEME://HOST:PORT, where "
-            f"SCHEME is {_KINDS}; or name the relay's host in no_proxy"
+            f"SCHEME is {_KINDS}; or name the relay's host in no_proxy",
+            CallErrorReason.PROXY,
         ) from error
     return Proxy(address, source)
 

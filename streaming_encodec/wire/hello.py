@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.errors import ConfigError, PacketError, StreamError
 from streaming_encodec.wire.bits import MAX_BITS
-from streaming_encodec.wire.fields import Fields
+from streaming_encodec.wire.fields import Fields, is_visible
 from streaming_encodec.wire.header import MAX_CODEBOOKS, PROTOCOL_VERSION, PacketHeader
 from streaming_encodec.wire.packet import Packet
 
@@ -20,6 +20,15 @@ ROLES = ("publish", "subscribe", "both")
 FINGERPRINT_HEX = 32
 MAX_ROOM_CHARACTERS = 64
 MAX_TOKEN_CHARACTERS = 1400
+MAX_SPEAKERS = 64
+"""In one room, at most: a welcome lists so many, and each is decoded by every listener."""
+
+
+def check_room_name(name: object) -> str:
+    """The name. Raises ConfigError for one that no relay takes."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_ROOM_CHARACTERS or not is_visible(name):
+        raise ConfigError(f"a room's name has 1 to {MAX_ROOM_CHARACTERS} visible characters", setting="room")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,6 @@ class Welcome:
             resume=fields.text("resume", 64) if fields.has("resume") else None,
             resumed=fields.flag("resumed"),
             heartbeat_s=fields.number("heartbeat_s", 0.01, 3600.0) if fields.has("heartbeat_s") else 5.0,
-            speakers=tuple(s.whole("sender", 1, 0xFFFF) for s in fields.objects("speakers", 64)),
+            speakers=tuple(s.whole("sender", 1, 0xFFFF) for s in fields.objects("speakers", MAX_SPEAKERS)),
             protocol=fields.whole("protocol", PROTOCOL_VERSION, PROTOCOL_VERSION),
         )

@@ -9,12 +9,11 @@ from relay_kit import FORMAT, FakeClock
 
 from streaming_encodec.call.incoming import IncomingVoices
 from streaming_encodec.call.mixer import FloatArray
-from streaming_encodec.relay.limits import MAX_SPEAKERS
 from streaming_encodec.transport.websocket.outbox import Outbox
 from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.control import Joined, Left, Report, parse_control, serialize_control
-from streaming_encodec.wire.hello import Welcome
+from streaming_encodec.wire.hello import MAX_SPEAKERS, Welcome
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 HOP = FORMAT.frame_samples

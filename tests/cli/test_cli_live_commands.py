@@ -22,7 +22,7 @@ from streaming_encodec.cli.commands.demo import bundled_clip
 from streaming_encodec.cli.commands.doctor import _visit, look_at_relay
 from streaming_encodec.cli.shared import live_run
 from streaming_encodec.client.client import VoiceClient
-from streaming_encodec.errors import CallError, DeviceError
+from streaming_encodec.errors import CallError, CallErrorReason, DeviceError
 from streaming_encodec.live.background import BackgroundLoop
 from streaming_encodec.live.call_line import CallLine
 from streaming_encodec.live.file_card import FileCard
@@ -200,7 +200,7 @@ def test_talk_that_the_network_ends_says_why_and_how_it_went(
         nonlocal said
         said += pcm.shape[1]
         if said > 1.5 * self.sample_rate:
-            self._background.call(self.call._link._end, CallError(OVER))
+            self._background.call(self.call._link._end, CallError(OVER, CallErrorReason.REPLACED))
         really_send(self, pcm)
 
     monkeypatch.setattr(CallLine, "send", send)
@@ -224,7 +224,7 @@ def test_a_call_that_is_over_is_noticed_without_a_microphone(model: Path, relay:
     line = CallLine(VoiceClient(relay, None, EncodecModel.from_pretrained(model), engine="fused"))
     try:
         line.read(320, 0.0)
-        line.call._link._end(CallError("this seat was taken over by another connection"))
+        line.call._link._end(CallError("this seat was taken over by another connection", CallErrorReason.REPLACED))
         for attempt in (lambda: line.read(320, 0.0), lambda: line.send(np.zeros((1, 320), np.float32))):
             with pytest.raises(CallError, match="taken over"):
                 attempt()

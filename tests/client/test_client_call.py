@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from call_kit import HOP, PATIENT, RATE, Ear, VoiceClient, say, sound, tiny_model
 from relay_kit import KEY, FakeClock, running, until
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.voice.delay import DelaySettings
@@ -248,34 +249,41 @@ async def test_a_lost_connection_keeps_its_seat(model: EncodecModel) -> None:
         await until(lambda: len(ear.codes[number]) > before + 20, "voice came through again")
 
 
-async def test_what_a_user_is_told(model: EncodecModel) -> None:
+@contextmanager
+def fails(says: str, reason: CallErrorReason, close_code: int | None = None) -> Iterator[None]:
+    with pytest.raises(CallError, match=says) as told:
+        yield
+    assert (told.value.reason, told.value.close_code) == (reason, close_code)
+
+
+async def test_what_a_caller_is_told(model: EncodecModel) -> None:
     async with running(token_key=KEY) as relay:
         url = relay.url
-        with pytest.raises(CallError, match="does not let you in"):
+        with fails("does not let you in", CallErrorReason.NOT_ALLOWED, 4403):
             async with VoiceClient(url, KEY.sign("r", now_s=0.0), model):
                 pass
-        with pytest.raises(CallError, match="does not let you in"):
+        with fails("does not let you in", CallErrorReason.NOT_ALLOWED, 4403):
             async with VoiceClient(url, None, model):
                 pass
         async with VoiceClient(url, KEY.sign("r", now_s=_unix()), model):
-            with pytest.raises(CallError, match="another model"):
+            with fails("another model", CallErrorReason.WRONG_MODEL, 4409):
                 async with VoiceClient(url, KEY.sign("r", now_s=_unix()), tiny_model(1)):
                     pass
         async with VoiceClient(url, KEY.sign("r", now_s=_unix(), publish=False), model) as call:
             assert call.role == "subscribe"
-            with pytest.raises(CallError, match="only listen"):
+            with fails("only listen", CallErrorReason.LISTEN_ONLY):
                 await call.send(sound(0.1))
-    with pytest.raises(CallError, match="is it running"):
+    with fails("is it running", CallErrorReason.UNREACHABLE):
         async with VoiceClient(url, None, model):
             pass
-    with pytest.raises(CallError, match="no WebSocket address"):
+    with pytest.raises(ConfigError, match="no WebSocket address"):
         async with VoiceClient("http//nonsense", None, model):
             pass
-    with pytest.raises(CallError, match="no token"):
+    with fails("no token", CallErrorReason.NOT_ALLOWED):
         VoiceClient(url, "half a token", model)
-    with pytest.raises(CallError, match="a room's name has 1 to 64"):
+    with pytest.raises(ConfigError, match="a room's name has 1 to 64"):
         VoiceClient(url, None, model, room="x" * 65)
-    with pytest.raises(CallError, match="role"):
+    with pytest.raises(ConfigError, match="role"):
         VoiceClient(url, None, model, role="king")
 
 
@@ -298,11 +306,11 @@ async def test_an_outage_without_end_ends_the_call(model: EncodecModel) -> None:
     async with running() as relay:
         call = VoiceClient(relay.url, None, model, give_up_s=0.3)
         await call.__aenter__()
-    with pytest.raises(CallError, match="the call is over"):
+    with fails("the call is over", CallErrorReason.LOST):
         async for _ in call.receive():
             pass
     assert call.over
-    with pytest.raises(CallError, match="the call is over"):
+    with fails("the call is over", CallErrorReason.LOST):
         await call.send(sound(0.1))
     await call.__aexit__(None, None, None)
 
@@ -330,11 +338,11 @@ async def test_a_client_is_good_for_one_call(model: EncodecModel) -> None:
     async with running() as relay:
         call = VoiceClient(relay.url, None, model)
         async with call:
-            with pytest.raises(CallError, match="make another one"):
+            with fails("make another one", CallErrorReason.MISUSE):
                 async with call:
                     pass
             await call.send(sound(0.1))  # the call that goes on is not disturbed
-        with pytest.raises(CallError, match="make another one"):
+        with fails("make another one", CallErrorReason.MISUSE):
             await call.__aenter__()
         await call.__aexit__(None, None, None)
         refused = VoiceClient(f"ws://127.0.0.1:{relay.port}/nowhere", None, model)
@@ -379,14 +387,14 @@ async def use(call: VoiceClient, name: str) -> None:
 async def test_a_client_outside_its_call_says_what_to_do(model: EncodecModel, name: str) -> None:
     async with running() as relay:
         call = VoiceClient(relay.url, None, model)
-        with pytest.raises(CallError, match="use it within `async with`"):
+        with fails("use it within `async with`", CallErrorReason.MISUSE):
             await use(call, name)
         async with call:
             pass
         if name == "receive":  # there is nothing more to hear, which is no error
             await use(call, name)
             return
-        with pytest.raises(CallError, match="make another VoiceClient"):
+        with fails("make another VoiceClient", CallErrorReason.MISUSE):
             await use(call, name)
 
 

@@ -16,7 +16,7 @@ from cli.test_cli_call_commands import command, run
 from relay_kit import running, until
 from tls_kit import Authority, plain_server, relay_in_thread, wait_until
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.relay.config import client_tls
 
@@ -169,15 +169,16 @@ def test_a_certificate_without_tls_is_wrong_usage(folder: Path, authority: Autho
 
 
 async def test_a_context_without_tls_is_told(model: EncodecModel, authority: Authority) -> None:
-    with pytest.raises(CallError, match="has no TLS"):
+    with pytest.raises(ConfigError, match="has no TLS"):
         VoiceClient("ws://127.0.0.1:1", None, model, tls=client_tls(authority.file))
 
 
 async def test_tls_where_none_is_spoken_and_none_where_it_is(model: EncodecModel, authority: Authority) -> None:
     async with running() as plain, running(tls=authority.issue(HOST)) as secure:
-        with pytest.raises(CallError, match=rf"no TLS is spoken there: write ws://127.0.0.1:{plain.port}"):
+        with pytest.raises(CallError, match=rf"no TLS is spoken there: write ws://127.0.0.1:{plain.port}") as told:
             async with VoiceClient(f"wss://127.0.0.1:{plain.port}", None, model):
                 pass
+        assert told.value.reason is CallErrorReason.NOT_A_RELAY
         with pytest.raises(CallError, match=rf"TLS is spoken there: write wss://127.0.0.1:{secure.port}"):
             async with VoiceClient(f"ws://127.0.0.1:{secure.port}", None, model):
                 pass
@@ -206,7 +207,7 @@ def test_a_certificate_file_of_any_editor(authority: Authority, tmp_path: Path, 
 def test_a_certificate_file_that_is_none_is_told(tmp_path: Path, contents: bytes) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(contents)
-    with pytest.raises(CallError, match=r"ca\.pem: cannot be read: it .* PEM"):
+    with pytest.raises(ConfigError, match=r"ca\.pem: cannot be read: it .* PEM"):
         client_tls(file)
-    with pytest.raises(CallError, match="No such file"):
+    with pytest.raises(ConfigError, match="No such file"):
         client_tls(tmp_path / "none.pem")

@@ -33,7 +33,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from streaming_encodec.bench.bare_client import BareListener, churn_once
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.relay.config import RelayConfig, client_tls, server_tls
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
@@ -282,8 +282,9 @@ async def test_stopping_does_not_wait_for_who_does_not_read() -> None:
 
 async def test_a_port_that_is_taken() -> None:
     async with running() as relay:
-        with pytest.raises(CallError, match="cannot listen"):
+        with pytest.raises(CallError, match="cannot listen") as told:
             await Relay(RelayConfig(port=relay.port)).start()
+        assert told.value.reason is CallErrorReason.CANNOT_LISTEN
 
 
 async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
@@ -324,9 +325,9 @@ async def test_tls(tmp_path: Path) -> None:
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
     for bad in ((key, cert), (tmp_path / "none", key)):
-        with pytest.raises(CallError, match="TLS certificate"):
+        with pytest.raises(ConfigError, match="TLS certificate"):
             server_tls(*bad)
-    with pytest.raises(CallError, match="certificate"):
+    with pytest.raises(ConfigError, match="certificate"):
         client_tls(key)
 
 

@@ -32,7 +32,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.config import RelayConfig, server_tls
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
@@ -489,7 +489,7 @@ def test_a_bind_open_to_the_world_needs_tokens_and_tls(host: str) -> None:
 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for options in ({}, {"token_key": KEY}, {"tls": tls}):
-        with pytest.raises(CallError, match="--insecure"):
+        with pytest.raises(ConfigError, match="insecure"):
             RelayConfig(host, **options)
     RelayConfig(host, token_key=KEY, tls=tls)
     RelayConfig(host, insecure=True)
@@ -499,11 +499,11 @@ def test_a_bind_open_to_the_world_needs_tokens_and_tls(host: str) -> None:
 
 @pytest.mark.parametrize("field", ["queue_frames", "hello_s", "max_rooms"])
 def test_limits_are_positive(field: str) -> None:
-    with pytest.raises(CallError, match=field):
+    with pytest.raises(ConfigError, match=field):
         replace(RelayLimits(), **{field: 0})
 
 
 def test_no_more_may_speak_than_a_client_hears() -> None:
     RelayLimits(max_speakers=64)
-    with pytest.raises(CallError, match="max_speakers is at most 64"):
+    with pytest.raises(ConfigError, match="max_speakers is at most 64"):
         RelayLimits(max_speakers=65)

@@ -16,12 +16,12 @@ from wire.vectors import DOCUMENT
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.relay.bucket import OUTAGE_S
 from streaming_encodec.relay.config import DEFAULT_PORT, SUBPROTOCOL
-from streaming_encodec.relay.limits import FIRST_BYTES, MAX_FRAME_RATE_HZ, MAX_MESSAGE_BYTES, MAX_SPEAKERS, RelayLimits
+from streaming_encodec.relay.limits import FIRST_BYTES, MAX_FRAME_RATE_HZ, MAX_MESSAGE_BYTES, RelayLimits
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
 from streaming_encodec.voice.noise import BAND_EDGES_HZ
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.header import MAX_PACKET_BYTES
-from streaming_encodec.wire.hello import MAX_ROOM_CHARACTERS, MAX_TOKEN_CHARACTERS
+from streaming_encodec.wire.hello import MAX_ROOM_CHARACTERS, MAX_SPEAKERS, MAX_TOKEN_CHARACTERS
 
 LIMITS = RelayLimits()
 

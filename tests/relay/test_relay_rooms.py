@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from relay_kit import FORMAT, KEY, OTHER, voice
 
 from streaming_encodec.client.link import reconnect_delay_s
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.bucket import Bucket
 from streaming_encodec.relay.config import address_group
 from streaming_encodec.relay.limits import RelayLimits
@@ -347,7 +347,7 @@ def test_tokens_of_both_kinds(tmp_path: object) -> None:
     # The public key is no shared secret: the classic confusion of algorithms.
     forged = _signed_with_a_public_key(signer.sign("r", now_s=100.0), public_pem)
     assert refusal(TokenChecker(reader).check, forged, 200.0) == CloseCode.NOT_ALLOWED
-    with pytest.raises(CallError, match="private key"):
+    with pytest.raises(ConfigError, match="private key"):
         reader.sign("r", now_s=0.0)
     (folder / "short").write_bytes(b"x" * 31)
     ec = generate_private_key(SECP256R1())
@@ -362,12 +362,12 @@ def test_tokens_of_both_kinds(tmp_path: object) -> None:
         ("ssh", "no secret"),
         ("none", "cannot be read"),
     ):
-        with pytest.raises(CallError, match=match):
+        with pytest.raises(ConfigError, match=match):
             TokenKey.load(folder / name)
-    with pytest.raises(CallError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be made"):
         new_key_file(folder / "shared")
     for bad in ({"room": "x" * 65}, {"token_id": "x" * 65}, {"publish": False, "subscribe": False}, {"ttl_s": 0.0}):
-        with pytest.raises(CallError):
+        with pytest.raises(ConfigError):
             shared.sign(**({"room": "r", "now_s": 0.0} | bad))
 
 

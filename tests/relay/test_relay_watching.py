@@ -131,7 +131,7 @@ async def test_a_relay_without_tokens_is_not_for_who_comes_through_a_proxy() -> 
             async with guest(relay, **forwarded):
                 pass
         assert refused.value.response.status_code == 403
-        assert b"--insecure" in refused.value.response.body
+        assert b"insecure=True" in refused.value.response.body
     async with running(insecure=True) as relay, seated(relay, connection=forwarded):
         pass
     token = KEY.sign("r", now_s=1000)

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from streaming_encodec.cli.shared.calling import CaOption, tls_of
 from streaming_encodec.cli.shared.console import out, print_json
+from streaming_encodec.cli.shared.error_text import option_hint
 from streaming_encodec.cli.shared.loading import ModelOption, load_model
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
-from streaming_encodec.errors import CallError, StreamingEncodecError
+from streaming_encodec.errors import CallError, ConfigError, StreamingEncodecError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 _COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
@@ -145,7 +146,7 @@ async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     begin = time.perf_counter()
     try:
         address = RelayAddress(url, tls)
-    except CallError as error:
+    except ConfigError as error:
         return Finding("relay", "bad", str(error))
     try:
         async with await address.connect() as socket:
@@ -161,7 +162,8 @@ async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     except DIAL_ERRORS as error:
         absent = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
         cure = "start one with `streaming-encodec serve`, or check host, port and firewall" if absent else ""
-        return Finding("relay", "bad", str(await address.explain(error)), cure)
+        explained = await address.explain(error)
+        return Finding("relay", "bad", str(explained), cure or option_hint(explained))
     if spoken != SUBPROTOCOL:
         return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
     opening_ms = 1000 * (opened - begin)

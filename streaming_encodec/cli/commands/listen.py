@@ -21,6 +21,7 @@ from streaming_encodec.cli.shared.calling import (
     tls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
+from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import CallError
@@ -127,7 +128,7 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
                             ):
                                 break
             except CallError as error:  # what was heard so far is worth keeping
-                complain(str(error))
+                complain(error_text(error))
                 failed = True
             written = writer.samples
         return {

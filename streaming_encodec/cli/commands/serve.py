@@ -14,10 +14,11 @@ import typer
 from streaming_encodec.cli.shared.console import note
 from streaming_encodec.relay.config import DEFAULT_PORT, RelayConfig, server_tls
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
-from streaming_encodec.relay.limits import MAX_SPEAKERS, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.relay.limits import UNANSWERED_CONNECTIONS, RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error
+from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 _LIMITS = RelayLimits()
 _WHO = "Who may come in"

@@ -11,6 +11,7 @@ import typer
 from streaming_encodec.cli.commands.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.shared.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
 from streaming_encodec.cli.shared.console import complain, name_device, note, print_facts, print_json
+from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
@@ -190,7 +191,7 @@ def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> di
         try:
             facts = session.run(wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None)
         except CallError as error:
-            failure = str(error)
+            failure = error_text(error)
             facts = session.facts()
         connects = call.statistics.link.connects
     return {

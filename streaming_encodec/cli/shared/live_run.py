@@ -17,7 +17,7 @@ from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
 from streaming_encodec.cli.shared.live_view import History, Look, panel
 from streaming_encodec.cli.shared.loading import LoadedModel
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import percentile
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
@@ -65,7 +65,8 @@ def check_speed(loaded: LoadedModel, engine: Engine, bandwidth: float, *, must: 
     if must and usual > deadline:
         raise CallError(
             f"this machine needs {usual:.1f} ms for a frame of {deadline:.1f} ms with {loaded.name}: "
-            f"too slow for a call. Close other programs{faster}"
+            f"too slow for a call. Close other programs{faster}",
+            CallErrorReason.SLOW_MACHINE,
         )
     if usual > _TIGHT * deadline:
         note(f"a frame takes {usual:.1f} of {deadline:.1f} ms here: expect drop-outs{faster}")

@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from streaming_encodec.client.explain import explain, is_no_tls
-from streaming_encodec.errors import CallError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.relay.config import SUBPROTOCOL
 from streaming_encodec.relay.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.proxies import Proxy, proxy_for
@@ -35,7 +35,7 @@ class RelayAddress:
         tls: for `wss://`; None trusts the certificates that the system trusts (or those of `SSL_CERT_FILE`).
 
     Raises:
-        CallError: the address is none, or TLS settings were given for one without TLS.
+        ConfigError: the address is none, or TLS settings were given for one without TLS.
     """
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
@@ -45,7 +45,9 @@ class RelayAddress:
         except (InvalidURI, ValueError) as error:  # a port or a host's name that cannot be is the latter
             raise explain(url, error) from error
         if tls is not None and not self._uri.secure:
-            raise CallError(f"{url} has no TLS, so a certificate says nothing there: write wss://, or leave it out")
+            raise ConfigError(
+                f"{url} has no TLS, so a certificate says nothing there: write wss://, or leave it out", setting="tls"
+            )
         self._tls = tls
         self._proxy: Proxy | None = None
 
@@ -77,18 +79,21 @@ class RelayAddress:
         except ImportError as error:
             raise CallError(
                 f"{self.url} is reached through {proxy}, and SOCKS needs one more package: "
-                "pip install 'python-socks[asyncio]'; or name the relay's host in no_proxy"
+                "pip install 'python-socks[asyncio]'; or name the relay's host in no_proxy",
+                CallErrorReason.PROXY,
             ) from error
         assert isinstance(connection, SeatConnection)  # made by create_connection
         return connection
 
-    async def explain(self, error: Exception) -> CallError:
+    async def explain(self, error: Exception) -> CallError | ConfigError:
         """What a failed `connect` means to the user. Looks at the other end once more where TLS may be the cause."""
         if self._proxy is None:
             if self._uri.secure and is_no_tls(error) and await self._answers_plainly():
-                return CallError(f"{self.url}: no TLS is spoken there: write {self._with_scheme('ws')}")
+                why = f"{self.url}: no TLS is spoken there: write {self._with_scheme('ws')}"
+                return CallError(why, CallErrorReason.NOT_A_RELAY)
             if not self._uri.secure and _may_be_tls(error) and await self._answers_tls():
-                return CallError(f"{self.url}: TLS is spoken there: write {self._with_scheme('wss')}")
+                why = f"{self.url}: TLS is spoken there: write {self._with_scheme('wss')}"
+                return CallError(why, CallErrorReason.NOT_A_RELAY)
         return explain(self.url, error, self._proxy)
 
     def _with_scheme(self, scheme: str) -> str:
