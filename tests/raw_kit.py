@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from relay_kit import FORMAT
 from websockets.frames import Frame, Opcode
 
-from streaming_encodec.relay.config import SUBPROTOCOL
 from streaming_encodec.relay.relay import Relay
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import serialize_control
 from streaming_encodec.wire.hello import Hello
 

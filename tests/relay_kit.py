@@ -16,10 +16,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from streaming_encodec.relay.config import SUBPROTOCOL, RelayConfig
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import ControlMessage, parse_control, serialize_control
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
 from streaming_encodec.wire.packet import Packet, serialize_packet

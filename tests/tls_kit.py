@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.relay.config import RelayConfig, server_tls
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
+from streaming_encodec.transport.tls import server_tls
 
 _DAY = datetime.timedelta(days=1)
 

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from streaming_encodec.errors import CallError, CallErrorReason
-from streaming_encodec.relay.config import SUBPROTOCOL
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import Bye, parse_control, serialize_control
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
 from streaming_encodec.wire.packet import Packet, serialize_packet

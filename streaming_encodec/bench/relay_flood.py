@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from streaming_encodec.relay.config import SUBPROTOCOL
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import serialize_control
 from streaming_encodec.wire.hello import Hello, StreamFormat
 

@@ -23,10 +23,9 @@ from streaming_encodec.call.presence import Presence
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.client.link import Link
 from streaming_encodec.client.statistics import CallStatistics
-from streaming_encodec.client.token_source import TokenSource, clean_token
+from streaming_encodec.client.token_source import TokenSource, clean_token, role_of, token_claims
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.tokens import role_of, token_claims
 from streaming_encodec.stepping.engine import EngineOrName, find_engine
 from streaming_encodec.voice.detour import Detour
 from streaming_encodec.voice.receiver import ReceiverSettings

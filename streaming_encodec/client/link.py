@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from streaming_encodec.client.explain import explain, is_not_allowed, is_transient
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
-from streaming_encodec.relay.bucket import Bucket
 from streaming_encodec.transport.close_codes import FINAL_CODES
+from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.logs import event
 from streaming_encodec.transport.websocket.client import SeatConnection
 from streaming_encodec.transport.websocket.dial import DIAL_ERRORS, OPEN_S, RelayAddress

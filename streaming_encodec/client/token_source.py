@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import jwt
 
 from streaming_encodec.errors import CallError, CallErrorReason
 
@@ -47,3 +50,19 @@ def clean_token(token: object) -> str:
     if not _TOKEN.fullmatch(text):
         raise CallError("the token is no token: copy all of it, without line breaks", CallErrorReason.NOT_ALLOWED)
     return text
+
+
+def token_claims(token: str) -> dict[str, Any]:
+    """What a token says of itself, unchecked: the relay checks it. Raises CallError if it is none."""
+    try:
+        return dict(jwt.decode(token, options={"verify_signature": False}))
+    except jwt.PyJWTError as error:
+        raise CallError(
+            "the token is no token: copy all of it, without line breaks", CallErrorReason.NOT_ALLOWED
+        ) from error
+
+
+def role_of(claims: Mapping[str, Any]) -> str:
+    """The role that a token allows: publish, subscribe or both (of a token that allows neither, and of none)."""
+    publish, subscribe = claims.get("publish", False), claims.get("subscribe", False)
+    return "both" if publish == subscribe else "publish" if publish else "subscribe"

@@ -9,11 +9,12 @@ from http import HTTPStatus
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from streaming_encodec.relay.config import RelayConfig, address_group
-from streaming_encodec.relay.limits import UNANSWERED_CONNECTIONS
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.relay.pages import answer_plain, is_forwarded
+from streaming_encodec.transport.addresses import address_group
 from streaming_encodec.transport.close_codes import CloseCode, Refused
+from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
 from streaming_encodec.transport.websocket.server import VoiceConnection
 
 

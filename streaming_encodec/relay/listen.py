@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streaming_encodec.relay.bucket import Bucket
-from streaming_encodec.relay.config import address_group
-from streaming_encodec.relay.limits import READ_BYTES, RECEIVE_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.metrics import Metrics
+from streaming_encodec.transport.addresses import address_group
+from streaming_encodec.transport.limits import READ_BYTES, RECEIVE_BYTES, UNANSWERED_CONNECTIONS, Bucket
 from streaming_encodec.transport.logs import event
 
 if TYPE_CHECKING:

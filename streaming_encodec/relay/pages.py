@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from streaming_encodec.relay.config import RelayConfig, is_loopback
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
+from streaming_encodec.transport.addresses import is_loopback
 from streaming_encodec.transport.websocket.server import VoiceConnection
 
 _FORWARDING = frozenset(

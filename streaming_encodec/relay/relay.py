@@ -20,14 +20,14 @@ from websockets.typing import Origin, Subprotocol
 
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.relay.admission import Entrance
-from streaming_encodec.relay.bucket import OUTAGE_S
-from streaming_encodec.relay.config import SUBPROTOCOL, RelayConfig
-from streaming_encodec.relay.limits import BACKLOG, MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.listen import Gate
 from streaming_encodec.relay.login import Door
 from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.relay.rooms import Effects, RoomTable, Seat
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
+from streaming_encodec.transport.limits import BACKLOG, MAX_MESSAGE_BYTES, OUTAGE_S, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.transport.websocket.server import VoiceConnection, binary_frame, text_frame
 from streaming_encodec.wire.control import Bye, ControlMessage, Report, parse_control, serialize_control

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from streaming_encodec.errors import PacketError
-from streaming_encodec.relay.bucket import Bucket
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
 from streaming_encodec.relay.tickets import Tickets
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
+from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome

@@ -12,7 +12,6 @@ import heapq
 import os
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.text_files import decode_text, encoding_of
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS, check_room_name
@@ -229,19 +228,3 @@ def new_key_file(path: str | os.PathLike[str]) -> None:
             raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be made: {error.strerror}") from error
-
-
-def token_claims(token: str) -> dict[str, Any]:
-    """What a token says of itself, unchecked: the relay checks it. Raises CallError if it is none."""
-    try:
-        return dict(jwt.decode(token, options={"verify_signature": False}))
-    except jwt.PyJWTError as error:
-        raise CallError(
-            "the token is no token: copy all of it, without line breaks", CallErrorReason.NOT_ALLOWED
-        ) from error
-
-
-def role_of(claims: Mapping[str, Any]) -> str:
-    """The role that a token allows: publish, subscribe or both (of a token that allows neither, and of none)."""
-    publish, subscribe = claims.get("publish", False), claims.get("subscribe", False)
-    return "both" if publish == subscribe else "publish" if publish else "subscribe"

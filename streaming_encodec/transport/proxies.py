@@ -13,7 +13,7 @@ from websockets.proxy import parse_proxy
 from websockets.uri import WebSocketURI
 
 from streaming_encodec.errors import CallError, CallErrorReason
-from streaming_encodec.relay.config import is_loopback
+from streaming_encodec.transport.addresses import is_loopback
 
 # RFC 6455, 4.1: a SOCKS proxy first, then the one for HTTPS, which tunnels anything, then the one for HTTP.
 _SECURE_NAMES = ("wss", "socks", "https", "all")

@@ -29,8 +29,9 @@ from streaming_encodec.live.file_card import FileCard
 from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.config import SUBPROTOCOL, RelayConfig
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.close_codes import CloseCode
 
 Run = Callable[..., Result]

@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from streaming_encodec.cli.shared import console
 from streaming_encodec.cli.shared.printable import PlainConsole, PrintableFormatter, is_foreign, printable
 from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.relay.config import SUBPROTOCOL
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 
 EVIL = "a\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp\r\x7f[red]b[/] :smile: [link=http://x]c[/link]\u2028d"
 SHOWN = r"a\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp\r\x7f[red]b[/] :smile: [link=http://x]c[/link]\u2028d"

@@ -17,8 +17,8 @@ from websockets.uri import parse_uri
 
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.config import client_tls
 from streaming_encodec.transport.proxies import proxy_for
+from streaming_encodec.transport.tls import client_tls
 
 HOST = "relay.example"
 NAMES = ("ws", "wss", "socks", "https", "http", "all", "no")

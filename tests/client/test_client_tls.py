@@ -18,7 +18,7 @@ from tls_kit import Authority, plain_server, relay_in_thread, wait_until
 
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.config import client_tls
+from streaming_encodec.transport.tls import client_tls
 
 HOST = "127.0.0.1"
 

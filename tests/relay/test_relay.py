@@ -34,10 +34,11 @@ from websockets.frames import Frame, Opcode
 
 from streaming_encodec.bench.bare_client import BareListener, churn_once
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
-from streaming_encodec.relay.config import RelayConfig, client_tls, server_tls
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
+from streaming_encodec.transport.tls import client_tls, server_tls
 from streaming_encodec.wire.control import Bye, Joined, Left, Report, serialize_control
 from streaming_encodec.wire.hello import Welcome
 from streaming_encodec.wire.packet import parse_packet

@@ -33,11 +33,12 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame, Opcode
 
 from streaming_encodec.errors import ConfigError
-from streaming_encodec.relay.config import RelayConfig, server_tls
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.transport.close_codes import CloseCode
+from streaming_encodec.transport.tls import server_tls
 from streaming_encodec.wire.control import Joined, serialize_control
 from streaming_encodec.wire.hello import Hello
 

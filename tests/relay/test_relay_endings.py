@@ -13,10 +13,10 @@ from raw_kit import RawClient, hello, raw, text
 from relay_kit import FORMAT, FakeClock, certificate, closed_with, counted, guest, running, seated, until, voice
 from websockets.frames import Frame, Opcode
 
-from streaming_encodec.relay.config import server_tls
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
+from streaming_encodec.transport.tls import server_tls
 from streaming_encodec.wire.control import Bye, Left, parse_control, serialize_control
 from streaming_encodec.wire.hello import Hello
 

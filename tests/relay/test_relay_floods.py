@@ -17,11 +17,11 @@ from websockets.frames import Frame, Opcode
 from streaming_encodec.bench.relay_flood import FLOODS
 from streaming_encodec.bench.relay_load import flood as measure
 from streaming_encodec.bench.relay_load import relay_process
-from streaming_encodec.relay.bucket import OUTAGE_S, Bucket
-from streaming_encodec.relay.config import client_tls, server_tls
-from streaming_encodec.relay.limits import FIRST_BYTES, UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
+from streaming_encodec.transport.limits import FIRST_BYTES, OUTAGE_S, UNANSWERED_CONNECTIONS, Bucket
+from streaming_encodec.transport.tls import client_tls, server_tls
 from streaming_encodec.transport.websocket.intake import Intake
 from streaming_encodec.transport.websocket.server import VoiceConnection
 

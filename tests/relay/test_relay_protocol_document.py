@@ -14,10 +14,10 @@ from websockets.exceptions import InvalidStatus
 from wire.vectors import DOCUMENT
 
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.relay.bucket import OUTAGE_S
-from streaming_encodec.relay.config import DEFAULT_PORT, SUBPROTOCOL
-from streaming_encodec.relay.limits import FIRST_BYTES, MAX_FRAME_RATE_HZ, MAX_MESSAGE_BYTES, RelayLimits
+from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
+from streaming_encodec.transport.addresses import DEFAULT_PORT, SUBPROTOCOL
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
+from streaming_encodec.transport.limits import FIRST_BYTES, MAX_MESSAGE_BYTES, OUTAGE_S
 from streaming_encodec.voice.noise import BAND_EDGES_HZ
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.header import MAX_PACKET_BYTES

@@ -19,13 +19,13 @@ from relay_kit import FORMAT, KEY, OTHER, voice
 
 from streaming_encodec.client.link import reconnect_delay_s
 from streaming_encodec.errors import ConfigError
-from streaming_encodec.relay.bucket import Bucket
-from streaming_encodec.relay.config import address_group
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import read_hello
 from streaming_encodec.relay.rooms import RoomTable, Seat
 from streaming_encodec.relay.tokens import TokenChecker, TokenKey, new_key_file
+from streaming_encodec.transport.addresses import address_group
 from streaming_encodec.transport.close_codes import CloseCode, Refused
+from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.websocket.outbox import Outbox
 from streaming_encodec.wire.control import Bye, Joined, Layers, Left, Report, serialize_control
 from streaming_encodec.wire.hello import Hello

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from relay_kit import KEY
 
 from streaming_encodec.cli.shared.calling import read_token
-from streaming_encodec.client.token_source import clean_token, fetch_token
+from streaming_encodec.client.token_source import clean_token, fetch_token, role_of
 from streaming_encodec.errors import CallError
-from streaming_encodec.relay.tokens import TokenChecker, TokenKey, role_of
+from streaming_encodec.relay.tokens import TokenChecker, TokenKey
 from streaming_encodec.transport.close_codes import Refused
 
 

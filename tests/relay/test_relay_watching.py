@@ -21,9 +21,9 @@ from relay_kit import KEY, FakeClock, enter, fetch, guest, heard, running, seate
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from streaming_encodec.relay.config import SUBPROTOCOL
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.metrics import Metrics
+from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error, logger
 
 

@@ -140,7 +140,7 @@ async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
 
     from websockets.exceptions import ConnectionClosed
 
-    from streaming_encodec.relay.config import SUBPROTOCOL
+    from streaming_encodec.transport.addresses import SUBPROTOCOL
     from streaming_encodec.transport.websocket.dial import DIAL_ERRORS, RelayAddress
 
     begin = time.perf_counter()

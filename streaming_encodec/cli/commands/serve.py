@@ -12,12 +12,15 @@ from typing import Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
-from streaming_encodec.relay.config import DEFAULT_PORT, RelayConfig, server_tls
+from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
-from streaming_encodec.relay.limits import UNANSWERED_CONNECTIONS, RelayLimits
+from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
+from streaming_encodec.transport.addresses import DEFAULT_PORT
+from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
 from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error
+from streaming_encodec.transport.tls import server_tls
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 _LIMITS = RelayLimits()

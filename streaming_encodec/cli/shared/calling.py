@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.interrupt import ending_signals
-from streaming_encodec.relay.config import DEFAULT_PORT, client_tls
 from streaming_encodec.text_files import decode_text
+from streaming_encodec.transport.addresses import DEFAULT_PORT
+from streaming_encodec.transport.tls import client_tls
 
 if TYPE_CHECKING:
     from streaming_encodec.client.client import CallStatistics

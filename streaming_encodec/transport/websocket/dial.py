@@ -14,8 +14,8 @@ from websockets.uri import parse_uri
 
 from streaming_encodec.client.explain import explain, is_no_tls
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
-from streaming_encodec.relay.config import SUBPROTOCOL
-from streaming_encodec.relay.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.transport.addresses import SUBPROTOCOL
+from streaming_encodec.transport.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.proxies import Proxy, proxy_for
 from streaming_encodec.transport.websocket.client import SeatConnection
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from websockets.frames import Frame, Opcode
 
-from streaming_encodec.relay.bucket import Bucket
-from streaming_encodec.relay.limits import FIRST_BYTES, RelayLimits
+from streaming_encodec.relay.limits import RelayLimits
+from streaming_encodec.transport.limits import FIRST_BYTES, Bucket
 
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY)
 

@@ -18,14 +18,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
-from streaming_encodec.relay.limits import (
-    MOST_UNSENT_BYTES,
-    READ_BYTES,
-    UNSENT_LIMIT_BYTES,
-    WRITE_LIMIT_BYTES,
-    RelayLimits,
-)
+from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.transport.close_codes import Refused
+from streaming_encodec.transport.limits import MOST_UNSENT_BYTES, READ_BYTES, UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.websocket.intake import Intake
 from streaming_encodec.transport.websocket.outbox import Outbox
 

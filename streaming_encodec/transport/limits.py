@@ -1,0 +1,113 @@
+"""What a connection may take of a machine, and how much voice may wait on it; each limit has its reason beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from streaming_encodec.errors import ConfigError
+from streaming_encodec.wire.fields import MAX_CONTROL_BYTES
+
+MAX_VOICE_AGE_S = 0.4
+"""Voice that has waited for longer is dropped: no jitter buffer can use it (its largest target is 30 frames)."""
+
+MAX_MESSAGE_BYTES = MAX_CONTROL_BYTES
+"""Longest message the relay reads: a hello with its token. Packets have their own, tighter limit (913)."""
+
+WRITE_LIMIT_BYTES = 1024
+"""Beyond so many unsent bytes a listener's packets wait in its queue, where the oldest can be dropped."""
+
+UNSENT_LIMIT_BYTES = 4096
+"""The same for the kernel's buffer (TCP_NOTSENT_LOWAT), which holds minutes of voice if left alone."""
+
+MOST_UNSENT_BYTES = 32_768
+"""Beyond so many a connection is cut off. Only answers to pings come near: the WebSocket layer writes them at once."""
+
+READ_BYTES = 256
+"""Read from a connection at a time: what one turn of the event loop may spend on it. 42 pings fit, or two packets."""
+
+FIRST_BYTES = 20_480
+"""All that a connection may send before it has a seat: an HTTP request with its headers, and a hello."""
+
+RECEIVE_BYTES = 65_536
+"""The kernel's buffer for what a client sent and the relay has not read. Left alone it grows to megabytes."""
+
+BACKLOG = 512
+"""Connections that the kernel holds until they are accepted. The relay accepts one in each turn of its event loop."""
+
+UNANSWERED_CONNECTIONS = 64
+"""Beyond the caps on connections so many more get an HTTP answer; from there on they are just cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Limits of a server's connections, whatever the transport.
+
+    Raises ConfigError for one that is not positive.
+    """
+
+    max_connections: int = 1000
+    max_connections_per_address: int = 32
+    """A household or an office behind one address."""
+    hello_s: float = 5.0
+    """The handshake takes no longer, and then the hello."""
+    heartbeat_s: float = 5.0
+    stall_s: float = 5.0
+    """A listener that reads nothing for so long is disconnected."""
+    queue_frames: int = 20
+    """Frames of each speaker that wait for a slow listener: 267 ms."""
+    upkeep_frames_per_s: float = 16.0
+    """WebSocket frames that carry no whole message: pings, pongs, fragments. Twice as many at once."""
+    bytes_per_s: float = 131_072.0
+    """Bytes that a participant may send, eight times as many at once: above what the limits on messages allow a
+    stream of 75 frames a second."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ConfigError(
+                    f"the limit {field.name} must be positive, not {getattr(self, field.name)}", setting=field.name
+                )
+
+
+OUTAGE_S = 1.0
+"""A pause of this length or more counts as an outage. It is longer than the pauses between the packets of a call."""
+
+
+class Bucket:
+    """Allows `rate_per_s` on average and `burst` at once. Starts full.
+
+    forgiven: how much more than `burst` may come at once after a pause of `OUTAGE_S` or more: as much as the rate
+    allows in that pause, at most this. It stands for what a network, or a receiver that did not run, held back. What
+    is not used of it is gone after as much time as the pause took. So the average rate is never exceeded.
+    """
+
+    __slots__ = ("_burst", "_forgiven", "_level", "_rate", "_then")
+
+    def __init__(self, rate_per_s: float, burst: float, now_s: float, *, forgiven: float = 0.0) -> None:
+        self._rate = rate_per_s
+        self._burst = burst
+        self._forgiven = forgiven
+        self._level = burst
+        self._then = now_s
+
+    def take(self, amount: float, now_s: float) -> bool:
+        """Take so much, or nothing and answer False where there is less."""
+        self._level = self._at(now_s)
+        self._then = now_s
+        if self._level < amount:
+            return False
+        self._level -= amount
+        return True
+
+    def is_full(self, now_s: float) -> bool:
+        """Whether it is as full as at the start."""
+        return self._at(now_s) >= self._burst
+
+    def _at(self, now_s: float) -> float:
+        pause_s = max(0.0, now_s - self._then)
+        more = self._rate * pause_s
+        if pause_s >= OUTAGE_S:
+            return min(self._burst + min(self._forgiven, more), self._level + more)
+        if self._level > self._burst:
+            return max(self._burst, self._level - more)
+        return min(self._burst, self._level + more)
