@@ -1,0 +1,130 @@
+"""Write api.md: the names that `streaming_encodec` exports, with signatures and docstrings.
+
+Run: python docs/write_api.py
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import streaming_encodec
+
+TARGET = Path(__file__).with_name("api.md")
+HEAD = """# The Python package
+
+What `streaming_encodec` exports. `docs/write_api.py` makes this page from the docstrings.
+
+Full scale of samples is 1.0. Axes: B batch, C channels, K codebooks, F frames ([glossary](glossary.md)).
+"""
+_SECTION = re.compile(r"^(Args|Raises|Returns|Yields):$")
+_ENTRY = re.compile(r"^    (\*{0,2}\w[\w, .*`]*): (.*)$")
+_LONGEST = 100
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: paragraphs on one line each, arguments and errors as lists."""
+    out: list[str] = []
+    section = code = False
+    for line in inspect.cleandoc(docstring).splitlines():
+        if line.startswith("```") or code:
+            code = code != line.startswith("```")
+            out.append(line)
+        elif heading := _SECTION.match(line):
+            section = True
+            out += [f"**{heading[1]}**", ""]
+        elif section and (entry := _ENTRY.match(line)):
+            out.append(f"- `{entry[1]}`: {entry[2]}")
+        elif not line.strip():
+            out.append("")
+        elif out and out[-1] and not out[-1].startswith(("```", "**")) and not line.lstrip().startswith("- "):
+            out[-1] += f" {line.strip()}"
+        else:
+            out.append(line.strip() if section else line)
+    return "\n".join(out).replace("``", "`").replace("`" + "`" * 2, "```").strip()
+
+
+class _Plain:
+    """An annotation or a default as the source has it."""
+
+    def __init__(self, value: object) -> None:
+        self._text = value if isinstance(value, str) else inspect.formatannotation(value)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def signature(name: str, value: Any) -> str:
+    """As it is called; a long one has a line for each parameter."""
+    found = inspect.signature(value)
+    kept = []
+    for parameter in found.parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.annotation is not parameter.empty:
+            parameter = parameter.replace(annotation=_Plain(parameter.annotation))
+        if inspect.isroutine(function := parameter.default):
+            parameter = parameter.replace(default=_Plain(f"{function.__module__}.{function.__qualname__}"))
+        kept.append(parameter)
+    result = found.return_annotation
+    returned = "" if result in (found.empty, None, "None", "Self") else f" -> {_Plain(result)!r}"
+    line = f"{name}{inspect.Signature(kept)}{returned}"
+    if len(line) <= _LONGEST:
+        return line
+    lines = [str(p) for p in kept]
+    begin = next((i for i, p in enumerate(kept) if p.kind is p.KEYWORD_ONLY), None)
+    if begin is not None:
+        lines.insert(begin, "*")
+    return f"{name}(\n" + "".join(f"    {each},\n" for each in lines) + f"){returned}"
+
+
+def members(kind: type) -> list[str]:
+    """Public methods and properties that have a docstring."""
+    properties, methods = [], []
+    for name, value in vars(kind).items():
+        function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        if isinstance(value, property):
+            settable = "" if value.fset is None else " (can be set)"
+            kind_of = _Plain(inspect.signature(function).return_annotation)
+            properties.append(f"- `{name}: {kind_of!r}`{settable}: {prose(function.__doc__)}")
+        else:
+            head = ("async " if inspect.iscoroutinefunction(function) else "") + signature(name, function)
+            methods.append(f"```python\n{head}\n```\n\n{prose(function.__doc__)}\n")
+    if properties:
+        methods.insert(0, "\n".join(["**Properties**\n", *(re.sub(r"\n+", " ", each) for each in properties), ""]))
+    return methods
+
+
+def entry(name: str) -> list[str]:
+    """The part of one exported name."""
+    value = getattr(streaming_encodec, name)
+    out = [f"## {name}\n"]
+    plain_error = inspect.isclass(value) and issubclass(value, Exception) and "__init__" not in vars(value)
+    if callable(value) and not plain_error and not (inspect.isclass(value) and issubclass(value, enum.Enum)):
+        out.append(f"```python\n{signature(name, value)}\n```\n")
+    if value.__doc__:
+        out.append(prose(value.__doc__) + "\n")
+    if inspect.isclass(value):
+        if issubclass(value, enum.Enum):
+            out += [f"- `{name}.{member.name}`" for member in value] + [""]
+        out += members(value)
+    return out
+
+
+def page() -> str:
+    """The whole page; errors come last."""
+    names = [name for name in streaming_encodec.__all__ if not name.startswith("_")]
+    errors = [name for name in names if name.endswith("Error")]
+    parts = [HEAD]
+    for name in [*(name for name in names if name not in errors), *errors]:
+        parts += entry(name)
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(page(), encoding="utf-8")
