@@ -1,11 +1,38 @@
-"""What a model's codes are, as the two ends of a call tell each other."""
+"""Which model a voice end uses, and what its codes are, as the two ends of a call tell each other."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+
+from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.fingerprint import fingerprint
 from streaming_encodec.model.plain import plain_model
 from streaming_encodec.wire.hello import StreamFormat
+
+DEFAULT_MODEL = "voice-24khz"
+
+_LONGEST_FRAME_MS = 10_000.0
+
+
+def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
+    """The model itself, or the one with that name (see ``EncodecModel.from_pretrained``); None: the voice model.
+
+    Raises:
+        CheckpointError: there is no such model.
+        StreamError: the argument is no model.
+        ConfigError: the model cannot stream by samples.
+    """
+    name = model or DEFAULT_MODEL if isinstance(model, str | Path | None) else None
+    found = plain_model(model) if name is None else EncodecModel.from_pretrained(name)
+    if not found.config.streams_by_sample:
+        raise ConfigError(
+            "this model works on whole segments of a second and cannot carry a conversation: "
+            f"use {DEFAULT_MODEL} or facebook/encodec_24khz"
+        )
+    return found
 
 
 def stream_format(model: EncodecModel) -> StreamFormat:
@@ -20,3 +47,11 @@ def stream_format(model: EncodecModel) -> StreamFormat:
         max_codebooks=config.num_quantizers,
         codebook_size=config.codebook_size,
     )
+
+
+def check_frame_ms(frame_ms: object) -> float:
+    """``frame_ms`` as a number. Raises ``StreamError`` unless it is a length that sound is handed over in."""
+    number = isinstance(frame_ms, int | float | np.integer | np.floating) and not isinstance(frame_ms, bool)
+    if number and 0 < frame_ms <= _LONGEST_FRAME_MS:  # type: ignore[operator]
+        return float(frame_ms)  # type: ignore[arg-type]
+    raise StreamError(f"frame_ms must be positive, {_LONGEST_FRAME_MS:g} at most, not {frame_ms!r}")

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.call.codec_model import check_frame_ms, find_model
 from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.in_order import InOrderReceiver
 from streaming_encodec.call.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
-from streaming_encodec.call.stream_format import stream_format
+from streaming_encodec.call.stream_format import check_frame_ms, find_model, stream_format
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.samples import as_count, as_sample_rate

@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from pathlib import Path
 
 import numpy as np
 
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.call.codec_model import check_frame_ms, find_model
 from streaming_encodec.call.pcm import Samples, take_pcm
-from streaming_encodec.call.stream_format import stream_format
+from streaming_encodec.call.stream_format import check_frame_ms, find_model, stream_format
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.samples import as_count, as_sample_rate, clip_amplitude
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming import StreamingEncoder
-from streaming_encodec.wire.bits import IntArray
-from streaming_encodec.wire.header import (
-    MAX_FRAMES,
-    MAX_REDUNDANT_CODEBOOKS,
-    MAX_REDUNDANT_FRAMES,
-    NO_NOISE,
-)
+from streaming_encodec.voice.sender import Sender, SenderSettings
+from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
 from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
 
 
 class VoiceEncoder:
-    """Encodes one voice for the wire. Use it from one thread; `encode` takes a codec step per frame and no
-    longer.
+    """Encodes one voice for the wire. Use it from one thread; `encode` takes one codec step for each frame.
 
-    A call of ``frame_ms`` gives the packets that became complete: with the 24 kHz model's frames of 13.3 ms and 20 ms a
-    call that is one packet, of one and two frames in turn.
+    A call of ``frame_ms`` gives the packets that became complete. With the 24 kHz model's frames of 13.3 ms and 20 ms a
+    call, that is one packet, of one and two frames in turn.
 
     Args:
         sample_rate: of the sound handed over, in Hz: 8000, 16000, 44100, 48000 or any other.
-        frame_ms: how much a call to `encode` usually hands over; only `frame_samples` follows from it, other
-        amounts
-            are taken as well.
+        frame_ms: how much a call to `encode` usually hands over. It only sets `frame_samples`; other amounts are taken
+            as well.
         model: a model or its name; None is the bundled voice model. Load one yourself to share it.
         bandwidth: kbps, one of the model's.
-        frames_per_packet: 1 to 6 frames to wait for, which saves headers and costs delay; None sends what is
-        there.
-        redundant_frames: so many past frames go along with each packet, for those that get lost;
-            with their first ``redundant_codebooks`` codebooks.
+        frames_per_packet: 1 to 6 frames in each packet: more save headers and cost delay. None sends the whole frames
+            that each call completes.
+        redundant_frames: so many past frames go along with each packet, in case theirs is lost.
+        redundant_codebooks: how many codebooks of each of them.
         engine: a name out of ``streaming_encodec.engines``, or an engine that several voices share.
-        first_sequence: number of the first packet, of 16 bits; None draws one. So a stream of a new encoder is
-            told from the one before it.
+        first_sequence: number of the first packet, of 16 bits. None draws one at random, so that receivers tell the
+            stream of a new encoder from the one before it.
         first_timestamp: of the first frame, of 32 bits; None draws one.
 
     Raises:
@@ -93,21 +83,24 @@ class VoiceEncoder:
         # What goes into a packet together is computed together: the weights are read once.
         self._encoder = StreamingEncoder(self.model, bandwidth, frames_per_step=frames_per_packet or 1, engine=engine)
         self._encoder.warm_up()
-        self._frames_per_packet = as_count(frames_per_packet)
-        self._redundant_codebooks = codebooks
-        self._past: deque[IntArray] = deque(maxlen=frames)
-        self._waiting: list[IntArray] = []  # codes [K, 1] of frames that wait for their packet
-        self._sequence = _first("first_sequence", first_sequence, 16)
-        self._timestamp = _first("first_timestamp", first_timestamp, 32)
-        self.restart()
+        self._waits = frames_per_packet is not None
+        self._sender = Sender(
+            self.stream_format,
+            SenderSettings(
+                num_codebooks=self.stream_format.max_codebooks,
+                frames_per_packet=as_count(frames_per_packet) or MAX_FRAMES,
+                redundant_codebooks=codebooks,
+                redundant_frames=frames,
+            ),
+            first_sequence=_first("first_sequence", first_sequence, 16),
+            first_timestamp=_first("first_timestamp", first_timestamp, 32),
+        )
 
     def restart(self) -> None:
-        """Begin a new stream: the first packet says so, and the decoder begins afresh with it. Numbers go on."""
+        """Begin a new stream: the first packet says so, and the decoder resets with it. Numbers go on."""
         self._resampler.reset()
         self._encoder.reset()
-        self._waiting.clear()
-        self._past.clear()
-        self._start = True
+        self._sender.restart()
 
     # -- sound in -------------------------------------------------------------------------------------------
 
@@ -122,22 +115,18 @@ class VoiceEncoder:
             StreamError: no sound of these kinds, NaN, infinity, or a sample beyond ±100 (40 dB above full scale). The
                 stream is then as it was before, the change of rate included.
         """
-        # The last that can refuse: from here on samples are remembered, and what rings beyond the bound is cut.
+        # The last check: from here on samples are remembered, and what the resampler adds beyond the bound is cut.
         sound = clip_amplitude(self._resampler.push(take_pcm(samples)))
-        pcm = mix_channels(sound, self.stream_format.channels)
-        codes = self._encoder.push(pcm)
-        return self._packets(codes, end=False)
+        packets = self._sender.push(self._encoder.push(mix_channels(sound, self.stream_format.channels)))
+        return packets if self._waits else packets + self._sender.send_waiting()
 
     def flush(self) -> list[bytes]:
-        """End the stream: the packets still owed, the last of them marked as such. A new stream begins
-        after it.
+        """End the stream: give the packets still owed, the last of them with the end flag. Then a new stream begins.
 
-        Where no frame is owed, a packet of silence says so. Where nothing was sent, nothing ends: no packet.
+        Where no frame is owed, a packet of silence bears the flag. Where nothing was sent, there is no packet.
         """
         self._encoder.push(np.zeros((self.stream_format.channels, 0), np.float32))  # so that the flush gives numpy too
-        packets = self._packets(self._encoder.flush(), end=True)
-        if not packets and not self._start:
-            packets = [self._packet([], end=True)]
+        packets = self._sender.finish(self._encoder.flush())
         self.restart()
         return packets
 
@@ -171,46 +160,9 @@ class VoiceEncoder:
 
     @property
     def frame_delay_ms(self) -> float:
-        """How long a sample waits at most until its packet is complete."""
-        return 1000 * (self._frames_per_packet or 1) * self.stream_format.frame_seconds
-
-    # -- inside ---------------------------------------------------------------------------------------------
-
-    def _packets(self, codes: IntArray, *, end: bool) -> list[bytes]:
-        self._waiting += [codes[:, i : i + 1] for i in range(codes.shape[1])]
-        packets = []
-        least = self._frames_per_packet or 1
-        while self._waiting and (end or len(self._waiting) >= least):
-            # The bandwidth may have changed in between; a packet's frames have one number of codebooks.
-            count = self._waiting[0].shape[0]
-            most = self._frames_per_packet or MAX_FRAMES
-            alike = next((i for i, c in enumerate(self._waiting) if c.shape[0] != count), len(self._waiting))
-            frames, self._waiting = self._waiting[: min(most, alike)], self._waiting[min(most, alike) :]
-            packets.append(self._packet(frames, end=end and not self._waiting))
-        return packets
-
-    def _packet(self, frames: list[IntArray], *, end: bool) -> bytes:
-        packet = Packet(
-            sequence=self._sequence,
-            timestamp=self._timestamp,
-            codes=np.concatenate(frames, axis=1) if frames else None,
-            noise=None if frames else NO_NOISE,
-            redundancy=self._redundancy(),
-            start=self._start,
-            end=end,
-            bits_per_code=self.stream_format.bits_per_code,
-        )
-        self._start = False
-        self._sequence = (self._sequence + 1) & 0xFFFF
-        self._timestamp = (self._timestamp + packet.num_frames) & 0xFFFFFFFF
-        self._past.extend(frames)
-        return serialize_packet(packet)
-
-    def _redundancy(self) -> IntArray | None:
-        if not self._past:
-            return None
-        count = min(self._redundant_codebooks, *(codes.shape[0] for codes in self._past), MAX_REDUNDANT_CODEBOOKS)
-        return np.concatenate([codes[:count] for codes in self._past], axis=1)
+        """The longest time that a sample waits until its packet is complete."""
+        frames = self._sender.settings.frames_per_packet if self._waits else 1
+        return 1000 * frames * self.stream_format.frame_seconds
 
 
 def _first(name: str, value: int | None, bits: int) -> int:

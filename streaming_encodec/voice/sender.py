@@ -1,7 +1,7 @@
-"""The sending end as a pure object: frames of codes in, packets out.
+"""The packetiser: frames of codes in, packets out. Every packet of speech that this package sends is made here.
 
-Groups frames into packets, adds the base layer of past frames (redundancy), falls silent when told to (DTX)
-and takes new settings at packet borders. Packet sizes depend on the settings alone.
+It groups frames, adds the coarse codebooks of past frames (redundancy), sends a noise packet now and then while
+nobody speaks (DTX), and takes new settings at packet borders. Packet sizes depend on the settings alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.wire.bits import IntArray
-from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
+from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES, NO_NOISE
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, packet_size, serialize_packet
 
@@ -22,10 +22,10 @@ from streaming_encodec.wire.packet import Packet, packet_size, serialize_packet
 class SenderSettings:
     """What a packet holds.
 
-    num_codebooks: sent of each frame (fewer, if the encoder gives fewer). frames_per_packet: 1..6; three (40
-    ms) cost less than half the wire bitrate of one. redundant_codebooks, redundant_frames: base layer of past
-    frames. noise_every_frames: in silence a noise packet is sent so often, so that both ends know that the
-    line stands.
+    num_codebooks: sent of each frame; fewer if the encoder gives fewer.
+    frames_per_packet: 1..6. Three (40 ms) cost less than half the wire bitrate of one.
+    redundant_codebooks, redundant_frames: the coarse codebooks of so many past frames go along.
+    noise_every_frames: period of noise packets during silence, which show that the connection stands.
     """
 
     num_codebooks: int = 8
@@ -51,10 +51,7 @@ class SenderSettings:
         return bool(self.redundant_codebooks and self.redundant_frames)
 
     def wire_kbps(self, stream_format: StreamFormat, overhead_bytes: int = 0) -> float:
-        """Bitrate of packets with ``overhead_bytes`` each of lower layers (WebSocket, TLS, TCP/IP.
-
-        About 80).
-        """
+        """Bitrate of the packets, with ``overhead_bytes`` each for the layers below (about 80: WebSocket, TLS, TCP/IP)."""
         size = overhead_bytes + packet_size(
             self.frames_per_packet,
             self.num_codebooks,
@@ -68,8 +65,7 @@ class SenderSettings:
 class Sender:
     """Makes one stream's packets.
 
-    first_sequence, first_timestamp: random in a real call, so that a stream begun anew is told from the old
-    one.
+    first_sequence, first_timestamp: random in a real call, so that receivers tell a new stream from the old one.
     """
 
     def __init__(
@@ -90,64 +86,74 @@ class Sender:
         self._silent_frames: int | None = None
 
     def configure(self, settings: SenderSettings) -> None:
-        """New settings from the next packet on; frames in waiting go by them."""
+        """Use new settings from the next packet on, for the frames that wait too."""
         self.settings = settings
 
     def restart(self) -> None:
-        """The encoder was reset: the next packet says so. Frames in waiting are dropped, numbers go on."""
+        """The encoder was reset: the next packet says so. Frames that wait are dropped; numbers go on."""
         self._timestamp += len(self._waiting)
         self._waiting.clear()
         self._past.clear()
         self._start = True
 
-    def push(
-        self,
-        codes: IntArray,
-        *,
-        noise: tuple[int, ...] | None = None,
-        scale: float | None = None,
-    ) -> list[bytes]:
-        """One or more frames of codes ``[K, F]``. Returns the packets that are complete.
+    def push(self, codes: IntArray, *, noise: tuple[int, ...] | None = None) -> list[bytes]:
+        """Take frames of codes ``[K, F]``. Returns the packets that are complete.
 
-        noise: given while nobody speaks (levels from `NoiseMeter`); the frames are then counted and not sent.
+        noise: levels from `NoiseMeter` while nobody speaks. The frames are then counted and not sent.
         """
         if codes.ndim != 2 or not 1 <= codes.shape[0] <= self.format.max_codebooks:
             raise StreamError(f"codes are [1..{self.format.max_codebooks} codebooks, frames]")
         packets: list[bytes] = []
         for i in range(codes.shape[1]):
             frame = codes[:, i : i + 1]  # [K, 1]
-            if noise is None:
-                packets += self._speak(frame, scale)
-            else:
-                packets += self._be_silent(frame, noise, scale)
+            packets += self._speak(frame) if noise is None else self._be_silent(frame, noise)
+        return packets
+
+    def send_waiting(self, *, end: bool = False) -> list[bytes]:
+        """Send the frames that wait, though they fill no packet. end: the last of these packets bears the end flag."""
+        packets: list[bytes] = []
+        while self._waiting:
+            count = min(len(self._waiting), self.settings.frames_per_packet)
+            frames, self._waiting = self._waiting[:count], self._waiting[count:]
+            kept = min(self.settings.num_codebooks, min(f.shape[0] for f in frames))
+            codes = np.concatenate([f[:kept] for f in frames], axis=1)  # [K, F]
+            packets.append(self._packet(codes=codes, end=end and not self._waiting))
+            self._timestamp += count
+            self._past.extend(frames)
         return packets
 
     def skip(self, frames: int) -> list[bytes]:
-        """What follows lies so many frames later: they are missing. Returns the packets of what waited before them."""
-        packets = self._send_waiting(None)
+        """Leave out so many frames: what follows lies later. Returns the packets of the frames that waited."""
+        packets = self.send_waiting()
         self._timestamp += frames
+        self._past.clear()  # redundancy means the frames just before a packet, and these are no more
         return packets
 
-    def end(self, noise: tuple[int, ...], scale: float | None = None) -> list[bytes]:
-        """Nothing follows: what waits is sent, then a noise packet with the end flag."""
-        packets = self._send_waiting(scale)
+    def end(self, noise: tuple[int, ...]) -> list[bytes]:
+        """Nothing follows: send the frames that wait, then a noise packet with the end flag."""
+        packets = self.send_waiting()
         packets.append(self._packet(noise=noise, end=True))
-        # That packet is played at its timestamp: what is said later at the same one would come too late.
+        # That packet is played at its timestamp: speech with the same one would come too late.
         self._timestamp += 1
         self._past.clear()
         return packets
 
-    def _speak(self, frame: IntArray, scale: float | None) -> list[bytes]:
+    def finish(self, codes: IntArray) -> list[bytes]:
+        """The last frames ``[K, F]``. The packet of the last one bears the end flag; a noise packet if no frame waits."""
+        self._waiting += np.hsplit(codes, codes.shape[1]) if codes.shape[1] else []
+        if self._waiting or self._start:
+            return self.send_waiting(end=True)
+        return self.end(NO_NOISE)
+
+    def _speak(self, frame: IntArray) -> list[bytes]:
         self._silent_frames = None
         self._waiting.append(frame)
-        if len(self._waiting) < self.settings.frames_per_packet:
-            return []
-        return self._send_waiting(scale)
+        return self.send_waiting() if len(self._waiting) >= self.settings.frames_per_packet else []
 
-    def _be_silent(self, frame: IntArray, noise: tuple[int, ...], scale: float | None) -> list[bytes]:
+    def _be_silent(self, frame: IntArray, noise: tuple[int, ...]) -> list[bytes]:
         packets: list[bytes] = []
         if self._silent_frames is None:
-            packets += self._send_waiting(scale)
+            packets += self.send_waiting()
             self._silent_frames = 0
         if self._silent_frames % self.settings.noise_every_frames == 0:
             packets.append(self._packet(noise=noise))
@@ -156,25 +162,8 @@ class Sender:
         self._timestamp += 1
         return packets
 
-    def _send_waiting(self, scale: float | None) -> list[bytes]:
-        packets: list[bytes] = []
-        while self._waiting:
-            count = min(len(self._waiting), self.settings.frames_per_packet)
-            frames, self._waiting = self._waiting[:count], self._waiting[count:]
-            kept = min(self.settings.num_codebooks, min(f.shape[0] for f in frames))
-            codes = np.concatenate([f[:kept] for f in frames], axis=1)  # [K, F]
-            packets.append(self._packet(codes=codes, scale=scale))
-            self._timestamp += count
-            self._past.extend(frames)
-        return packets
-
     def _packet(
-        self,
-        *,
-        codes: IntArray | None = None,
-        noise: tuple[int, ...] | None = None,
-        scale: float | None = None,
-        end: bool = False,
+        self, *, codes: IntArray | None = None, noise: tuple[int, ...] | None = None, end: bool = False
     ) -> bytes:
         packet = Packet(
             sequence=self._sequence & 0xFFFF,
@@ -182,7 +171,6 @@ class Sender:
             codes=codes,
             noise=noise,
             redundancy=self._redundancy(),
-            scale=scale,
             start=self._start,
             end=end,
             bits_per_code=self.format.bits_per_code,
@@ -192,17 +180,14 @@ class Sender:
         return serialize_packet(packet)
 
     def _redundancy(self) -> IntArray | None:
-        """The base layer ``[R, P]`` of the frames before.
+        """The coarse codebooks ``[R, P]`` of the P frames before; zeros before the stream began, which nobody plays.
 
-        Zeros where the stream had not begun (nobody asks there).
+        R is what all of these frames have: a code that is not there would be heard as another one.
         """
         settings = self.settings
         if not settings.has_redundancy:
             return None
-        redundancy = np.zeros((settings.redundant_codebooks, settings.redundant_frames), dtype=np.int64)
         past = list(self._past)[-settings.redundant_frames :]
-        for i, frame in enumerate(past):
-            column = settings.redundant_frames - len(past) + i
-            kept = min(settings.redundant_codebooks, frame.shape[0])
-            redundancy[:kept, column] = frame[:kept, 0]
-        return redundancy
+        codebooks = min(settings.redundant_codebooks, *(frame.shape[0] for frame in past), MAX_REDUNDANT_CODEBOOKS)
+        missing = np.zeros((codebooks, settings.redundant_frames - len(past)), dtype=np.int64)
+        return np.concatenate([missing, *(frame[:codebooks] for frame in past)], axis=1)

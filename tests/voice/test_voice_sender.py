@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +80,62 @@ def test_the_end_sends_what_waits() -> None:
     assert first.num_frames == 4
     assert last.end
     assert last.timestamp == 4
+
+
+RECORDED = {
+    (None, 0): (16, "c13d1695399b6d0e"),
+    (None, 4): (13, "be0a5ba1916ca32a"),
+    (1, 0): (60, "b85162c997b3bd7f"),
+    (1, 4): (56, "b970bdde2ada15f7"),
+    (2, 0): (30, "71d553219ce93522"),
+    (2, 4): (28, "8be82a27aa578b2a"),
+    (3, 0): (20, "bdafac7663ea46ac"),
+    (3, 4): (18, "e5fbbd1ce7b8ca5b"),
+    (6, 0): (10, "12f2fc898f719bec"),
+    (6, 4): (9, "2a1ddd284f018788"),
+}
+"""Packets, and the start of their SHA-256, as `VoiceEncoder` made them when it had a packetiser of its own."""
+
+
+@pytest.mark.parametrize(("per_packet", "red"), RECORDED)
+def test_packets_of_whole_frames_are_byte_for_byte_those_recorded(per_packet: int | None, red: int) -> None:
+    """Waiting for full packets, or sending what is there (None), with an end that the last frames bear."""
+    codes = (np.arange(8 * 60, dtype=np.int64).reshape(60, 8).T * 40503 + 7) % 1024
+    first = 2**32 - 12
+    habits = SenderSettings(8, per_packet or 6, redundant_codebooks=2, redundant_frames=red)
+    sender = Sender(FORMAT, habits, first_sequence=65_530, first_timestamp=first)
+    made, at = [], 0
+    for count in (1, 2, 1, 2, 7, 3, 13, 6, 0, 12, 5, 3):
+        made += sender.push(codes[:, at : at + count])
+        made += [] if per_packet else sender.send_waiting()
+        at += count
+    made += sender.finish(codes[:, at:])
+    # While the stream is younger than its redundancy, columns are missing; then they are zeros, as the protocol says.
+    old = [data for data in made if (parse_packet(data).timestamp - first) % 2**32 >= red]
+    assert (len(old), hashlib.sha256(b"".join(old)).hexdigest()[:16]) == RECORDED[per_packet, red]
+
+
+def test_an_end_without_frames_is_a_noise_packet_and_nothing_ends_that_never_began() -> None:
+    sender, nothing = Sender(FORMAT, SenderSettings(4, 2)), codes_of([])
+    assert sender.finish(nothing) == []
+    sender.push(codes_of(range(2)))
+    (last,) = [parse_packet(data) for data in sender.finish(nothing)]
+    assert (last.end, last.num_codebooks, last.timestamp, last.sequence) == (True, 0, 2, 1)
+
+
+def test_redundancy_has_no_codebook_that_a_frame_has_not() -> None:
+    """Zeros in its place would be codes, and heard."""
+    sender = Sender(FORMAT, SenderSettings(8, 1, redundant_codebooks=4, redundant_frames=2))
+    packets = [parse_packet(data) for data in sender.push(codes_of(range(1, 5), codebooks=2))]
+    assert [packet.redundancy.tolist() for packet in packets[2:]] == [[[1, 2]] * 2, [[2, 3]] * 2]
+
+
+def test_redundancy_after_a_gap_holds_no_frames_from_before_it() -> None:
+    sender = Sender(FORMAT, SenderSettings(4, 1, redundant_codebooks=2, redundant_frames=3))
+    sender.push(codes_of(range(1, 9)))
+    sender.skip(100)
+    packets = [parse_packet(data) for data in sender.push(codes_of(range(200, 202)))]
+    assert [packet.redundancy[0].tolist() for packet in packets] == [[0, 0, 0], [0, 0, 200]]
 
 
 @pytest.mark.parametrize("pause_s", [0.3, 1.0, 1.5, 60.0])
