@@ -51,7 +51,7 @@ class SenderSettings:
         return bool(self.redundant_codebooks and self.redundant_frames)
 
     def wire_kbps(self, stream_format: StreamFormat, overhead_bytes: int = 0) -> float:
-        """Bitrate of the packets, with ``overhead_bytes`` each for the layers below (about 80: WebSocket, TLS, TCP/IP)."""
+        """Bitrate of the packets, with ``overhead_bytes`` each for lower layers (about 80: WebSocket, TLS, TCP/IP)."""
         size = overhead_bytes + packet_size(
             self.frames_per_packet,
             self.num_codebooks,
@@ -139,7 +139,7 @@ class Sender:
         return packets
 
     def finish(self, codes: IntArray) -> list[bytes]:
-        """The last frames ``[K, F]``. The packet of the last one bears the end flag; a noise packet if no frame waits."""
+        """Send the last frames ``[K, F]``. The last packet has the end flag: a noise packet where no frame waits."""
         self._waiting += np.hsplit(codes, codes.shape[1]) if codes.shape[1] else []
         if self._waiting or self._start:
             return self.send_waiting(end=True)
