@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from streaming_encodec._version import __version__
 from streaming_encodec.errors import (
+    BandwidthError,
     CallError,
     CallErrorReason,
     CheckpointError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from streaming_encodec.call.voice_decoder import VoiceDecoder
     from streaming_encodec.call.voice_encoder import VoiceEncoder
     from streaming_encodec.client.client import VoiceClient
+    from streaming_encodec.corpus.transcode import decode_file, encode_file, stream_file
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
     from streaming_encodec.streaming import (
@@ -48,9 +50,13 @@ _MODULE_OF = {
     "VoiceClient": "streaming_encodec.client.client",
     "VoiceDecoder": "streaming_encodec.call.voice_decoder",
     "VoiceEncoder": "streaming_encodec.call.voice_encoder",
+    "decode_file": "streaming_encodec.corpus.transcode",
+    "encode_file": "streaming_encodec.corpus.transcode",
+    "stream_file": "streaming_encodec.corpus.transcode",
 }
 
 __all__ = [
+    "BandwidthError",
     "CallError",
     "CallErrorReason",
     "CheckpointError",
@@ -73,6 +79,9 @@ __all__ = [
     "VoiceDecoder",
     "VoiceEncoder",
     "__version__",
+    "decode_file",
+    "encode_file",
+    "stream_file",
 ]
 
 

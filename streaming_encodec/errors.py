@@ -20,6 +20,10 @@ class ConfigError(StreamingEncodecError, ValueError):
         self.setting = setting
 
 
+class BandwidthError(ConfigError):
+    """A bandwidth that the model does not have; the message names those that it has."""
+
+
 class CheckpointError(StreamingEncodecError):
     """A checkpoint is missing, damaged, or of another shape; the message names file and tensor."""
 

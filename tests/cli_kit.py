@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -61,4 +62,37 @@ def noise(path: Path, samples: int, rate: int = 24_000, channels: int = 1) -> Pa
     with soundfile.SoundFile(path, "w", rate, channels) as file:
         for start in range(0, samples, 100_000):
             file.write(0.3 * rng.standard_normal((min(100_000, samples - start), channels)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def mono_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 kHz mono, streams by samples."""
+    folder = tmp_path_factory.mktemp("models") / "small-24khz"
+    return save_random(folder, target_bandwidths=(1.5, 3.0, 6.0))
+
+
+@pytest.fixture(scope="session")
+def segment_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 kHz stereo, streams by segments, as the published one does."""
+    folder = tmp_path_factory.mktemp("models") / "small-48khz"
+    return save_random(
+        folder,
+        target_bandwidths=(3.0, 6.0),
+        sampling_rate=48_000,
+        audio_channels=2,
+        normalize=True,
+        chunk_length_s=1.0,
+        overlap=0.01,
+        norm_type="time_group_norm",
+        use_causal_conv=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.7 seconds of the bundled clip."""
+    path = tmp_path_factory.mktemp("sound") / "speech.wav"
+    sound, rate = soundfile.read(CLIP, stop=40_001)
+    soundfile.write(path, sound, rate)
     return path

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from streaming_encodec.cli.shared.console import complain
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
-from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.errors import BandwidthError, StreamingEncodecError
 
 _MOST = 1e9
 """Seconds, samples, ms: what is more is a slip of the finger."""
@@ -82,15 +82,21 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
     return app
 
 
-class _FiniteCommand(TyperCommand):
-    """A command none of whose numbers is NaN or infinite: neither is below a least or above a most, so both pass."""
+class _Command(TyperCommand):
+    """A command whose numbers are finite: NaN and infinity are neither below a least nor above a most, so both pass.
+
+    A bandwidth that the model does not have is wrong usage.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         for parameter in ctx.command.params:
             value = ctx.params.get(parameter.name)
             if isinstance(value, float) and not abs(value) <= _MOST:
                 raise typer.BadParameter(f"{value} is no number to work with", ctx=ctx, param=parameter)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BandwidthError as error:
+            raise typer.BadParameter(str(error), ctx=ctx, param_hint="--bandwidth") from error
 
 
 @contextmanager
@@ -127,7 +133,7 @@ def _load(name: str) -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_show_locals=False,
     )
-    single.command(name, cls=_FiniteCommand)(function)
+    single.command(name, cls=_Command)(function)
     command = typer.main.get_command(single)
     command.name = name
     return command

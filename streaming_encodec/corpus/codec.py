@@ -1,112 +1,158 @@
-"""Encoder and decoder of a model as one thing, whether it streams by samples or by segments."""
+"""One face for models that stream by samples and for those that need whole segments (48 kHz).
+
+Pieces are `EcdcBlock`s: some frames of a stream, or one whole segment with its scale.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streaming_encodec.cli.shared.loading import LoadedModel
-from streaming_encodec.engines import make_engine
-from streaming_encodec.streaming import (
-    Segment,
-    SegmentDecoder,
-    SegmentEncoder,
-    StreamingDecoder,
-    StreamingEncoder,
-)
+from streaming_encodec.wire.ecdc import EcdcBlock
 
-Pcm = NDArray[np.float32]
+if TYPE_CHECKING:
+    from streaming_encodec.audio.files.sound import Pcm
+    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.stepping.engine import Engine
+    from streaming_encodec.streaming import Segment
+
+FRAMES_PER_STEP = 75
+"""Frames of a file that go through the network at once: one second at 75 Hz. More gain nothing."""
 
 
-class Codec(Protocol):
-    """Sound in, the sound that a listener gets out."""
+class Encoder(Protocol):
+    """Sound to codes."""
 
-    start: str
-    engine: str
     num_codebooks: int
     delay_samples: int
-    """From a sample's arrival to its sound, at most, when computing takes no time."""
+    """From a sample's arrival to the codes of its frame, at most, when computing takes no time."""
 
-    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
-        """Take [C, n]; give what can be heard now [C, m] and the number of frames completed."""
+    def push(self, pcm: Pcm) -> list[EcdcBlock]:
+        """Take samples [C, n]; give the pieces that they complete."""
         ...
 
-    def flush(self) -> tuple[Pcm, int]:
-        """End: the rest, as `push` gives it."""
+    def flush(self) -> list[EcdcBlock]:
+        """End the stream: the pieces still owed."""
         ...
 
 
-class SampleCodec:
-    """A model that streams by samples."""
+class Decoder(Protocol):
+    """Codes to sound."""
 
-    def __init__(self, loaded: LoadedModel, bandwidth: float, start: str, engine_name: str) -> None:
-        engine = make_engine(engine_name, loaded.model)
-        self.engine = engine.name
-        self._encoder = StreamingEncoder(loaded.model, bandwidth, start=start, engine=engine)
-        self._decoder = StreamingDecoder(loaded.model, start=start, engine=engine)
-        self._encoder.warm_up()
-        self._decoder.warm_up(self._encoder.num_codebooks)
-        # Arrays come back as they went in, numpy here, also when a flush comes before any sound.
-        self._nothing = no_sound(loaded)
-        self._decoder.push(self._encoder.push(self._nothing))
-        self.start = start
-        self.num_codebooks = self._encoder.num_codebooks
-        # A frame's first sample waits for the frame to be full; the rest is lookahead and trimming.
-        self.delay_samples = loaded.config.hop_length + self._encoder.delay_samples + self._decoder.delay_samples
+    delay_samples: int
+    """From the codes of a frame to its sound, beyond the frame itself."""
 
-    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
-        codes = self._encoder.push(pcm)
-        if codes.shape[-1] == 0:  # most blocks of a few samples complete no frame
-            return self._nothing, 0
-        return self._decoder.push(codes), codes.shape[-1]
+    def push(self, piece: EcdcBlock) -> Pcm:
+        """Take the next piece; give the samples [C, n] that are complete."""
+        ...
 
-    def flush(self) -> tuple[Pcm, int]:
-        codes = self._encoder.flush()
-        return np.concatenate([self._decoder.push(codes), self._decoder.flush()], axis=-1), codes.shape[-1]
+    def flush(self) -> Pcm:
+        """End the stream: the samples [C, n] still owed."""
+        ...
 
 
-class SegmentCodec:
-    """A model that needs whole segments, such as the 48 kHz one."""
-
-    def __init__(self, loaded: LoadedModel, bandwidth: float) -> None:
-        self._encoder = SegmentEncoder(loaded.model, bandwidth)
-        self._decoder = SegmentDecoder(loaded.model)
-        self.start = "segments"
-        self.engine = "offline"
-        self.num_codebooks = loaded.config.num_codebooks_for(bandwidth)
-        self.delay_samples = self._encoder.segment_samples
-        self._nothing = no_sound(loaded)
-
-    def push(self, pcm: Pcm) -> tuple[Pcm, int]:
-        return self._decode(self._encoder.push(pcm))
-
-    def flush(self) -> tuple[Pcm, int]:
-        pcm, frames = self._decode(self._encoder.flush())
-        return np.concatenate([pcm, self._rest()], axis=-1), frames
-
-    def _rest(self) -> Pcm:
-        rest: Pcm = self._decoder.flush()
-        return rest if rest.ndim == 2 else self._nothing  # no segment has come at all
-
-    def _decode(self, segments: list[Segment]) -> tuple[Pcm, int]:
-        pcm = [self._nothing, *(self._decoder.push(segment) for segment in segments)]
-        return np.concatenate(pcm, axis=-1), sum(segment.codes.shape[-1] for segment in segments)
-
-
-def no_sound(loaded: LoadedModel) -> Pcm:
-    """An empty block for the model."""
-    return np.zeros((loaded.config.audio_channels, 0), np.float32)
-
-
-def make_codec(loaded: LoadedModel, bandwidth: float, start: str, engine: str) -> Codec:
-    """The codec of a model. `start` and `engine` matter to one that streams by samples.
+def make_encoder(
+    model: EncodecModel, bandwidth: float, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
+) -> Encoder:
+    """`start`, `frames_per_step` and `engine` matter to a model that streams by samples only; others have no engine.
 
     Raises:
-        StreamError: the model can stream neither way, or there is no such engine.
-        MissingExtraError: the engine needs a package that is not installed.
+        StreamError: the model can stream in neither way.
     """
-    if loaded.config.streams_by_sample:
-        return SampleCodec(loaded, bandwidth, start, engine)
-    return SegmentCodec(loaded, bandwidth)
+    if engine is None:
+        return _SegmentEncoder(model, bandwidth)
+    return _SampleEncoder(model, bandwidth, start, engine, frames_per_step)
+
+
+def make_decoder(
+    model: EncodecModel, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
+) -> Decoder:
+    """Arguments and errors are those of `make_encoder`."""
+    if engine is None:
+        return _SegmentDecoder(model)
+    return _SampleDecoder(model, start, engine, frames_per_step)
+
+
+class _SampleEncoder:
+    def __init__(self, model: EncodecModel, bandwidth: float, start: str, engine: Engine, frames: int) -> None:
+        from streaming_encodec.streaming import StreamingEncoder
+
+        self._encoder = StreamingEncoder(model, bandwidth, start, frames_per_step=frames, engine=engine)
+        if frames == 1:  # live: the first frame shall not be the slow one
+            self._encoder.warm_up()
+        self._encoder.push(_no_sound(model))  # codes come as the samples went in, numpy, also for an empty file
+        self.num_codebooks = self._encoder.num_codebooks
+        # A frame's first sample waits for the frame to be full; the rest is lookahead.
+        self.delay_samples = model.config.hop_length + self._encoder.delay_samples
+
+    def push(self, pcm: Pcm) -> list[EcdcBlock]:
+        codes = self._encoder.push(pcm)
+        return [EcdcBlock(codes, None)] if codes.shape[-1] else []
+
+    def flush(self) -> list[EcdcBlock]:
+        codes = self._encoder.flush()
+        return [EcdcBlock(codes, None)] if codes.shape[-1] else []
+
+
+class _SampleDecoder:
+    def __init__(self, model: EncodecModel, start: str, engine: Engine, frames: int) -> None:
+        from streaming_encodec.streaming import StreamingDecoder
+
+        self._decoder = StreamingDecoder(model, start, frames_per_step=frames, engine=engine)
+        if frames == 1:
+            self._decoder.warm_up(model.config.num_quantizers)
+        self._nothing = _no_sound(model)
+        self.delay_samples = self._decoder.delay_samples
+
+    def push(self, piece: EcdcBlock) -> Pcm:
+        pcm: Pcm = self._decoder.push(piece.codes)
+        return pcm
+
+    def flush(self) -> Pcm:
+        rest = self._decoder.flush()
+        return rest if isinstance(rest, np.ndarray) else self._nothing  # no codes have come at all
+
+
+class _SegmentEncoder:
+    def __init__(self, model: EncodecModel, bandwidth: float) -> None:
+        from streaming_encodec.streaming import SegmentEncoder
+
+        self._encoder = SegmentEncoder(model, bandwidth)
+        self.num_codebooks = model.config.num_codebooks_for(bandwidth)
+        self.delay_samples = self._encoder.segment_samples
+
+    def push(self, pcm: Pcm) -> list[EcdcBlock]:
+        return _pieces(self._encoder.push(pcm))
+
+    def flush(self) -> list[EcdcBlock]:
+        return _pieces(self._encoder.flush())
+
+
+class _SegmentDecoder:
+    delay_samples = 0  # the encoder's is the segment, and the overlap lies within it
+
+    def __init__(self, model: EncodecModel) -> None:
+        from streaming_encodec.streaming import SegmentDecoder
+
+        self._decoder = SegmentDecoder(model)
+        self._nothing = _no_sound(model)
+
+    def push(self, piece: EcdcBlock) -> Pcm:
+        from streaming_encodec.streaming import Segment
+
+        scale = None if piece.scale is None else np.array([piece.scale], np.float32)
+        pcm: Pcm = self._decoder.push(Segment(piece.codes, scale))
+        return pcm
+
+    def flush(self) -> Pcm:
+        rest = self._decoder.flush()
+        return rest if isinstance(rest, np.ndarray) else self._nothing
+
+
+def _pieces(segments: list[Segment]) -> list[EcdcBlock]:
+    return [EcdcBlock(s.codes, None if s.scale is None else float(s.scale[0])) for s in segments]
+
+
+def _no_sound(model: EncodecModel) -> Pcm:
+    return np.zeros((model.config.audio_channels, 0), np.float32)

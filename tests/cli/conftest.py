@@ -1,46 +1,12 @@
-"""Small models on disk, a piece of speech, and a way to run commands."""
-
-from pathlib import Path
+"""A way to run commands, and the models and the speech that they are given."""
 
 import pytest
-import soundfile
-from cli_kit import CLIP, Result, Run, save_random
+from cli_kit import Result, Run, mono_model, segment_model, speech
 from typer.testing import CliRunner
 
 from streaming_encodec.cli.app import app
 
-
-@pytest.fixture(scope="session")
-def mono_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 kHz mono, streams by samples."""
-    folder = tmp_path_factory.mktemp("models") / "small-24khz"
-    return save_random(folder, target_bandwidths=(1.5, 3.0, 6.0))
-
-
-@pytest.fixture(scope="session")
-def segment_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 kHz stereo, streams by segments, as the published one does."""
-    folder = tmp_path_factory.mktemp("models") / "small-48khz"
-    return save_random(
-        folder,
-        target_bandwidths=(3.0, 6.0),
-        sampling_rate=48_000,
-        audio_channels=2,
-        normalize=True,
-        chunk_length_s=1.0,
-        overlap=0.01,
-        norm_type="time_group_norm",
-        use_causal_conv=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1.7 seconds of the bundled clip."""
-    path = tmp_path_factory.mktemp("sound") / "speech.wav"
-    sound, rate = soundfile.read(CLIP, stop=40_001)
-    soundfile.write(path, sound, rate)
-    return path
+__all__ = ["mono_model", "run", "segment_model", "speech"]
 
 
 @pytest.fixture

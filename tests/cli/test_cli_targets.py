@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cli_kit import Run, noise
 
-from streaming_encodec.cli.commands.corpus import find_jobs
 from streaming_encodec.cli.shared import calling
+from streaming_encodec.corpus.folder import find_sounds
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def nobody_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object, **options: object) -> None:
         pytest.fail("somebody was called, or a model loaded, before the file was looked at")
 
-    for module in ("stream", "encode", "decode", "listen", "talk", "demo", "export", "evaluate"):
+    monkeypatch.setattr("streaming_encodec.corpus.transcode.open_model", never)
+    for module in ("listen", "talk", "demo", "export", "evaluate"):
         monkeypatch.setattr(f"streaming_encodec.cli.commands.{module}.load_model", never)
     monkeypatch.setattr(calling, "on_interrupt", never)
 
@@ -126,4 +127,4 @@ def test_corpus_passes_over_the_notes_of_macos(run: Run, mono_model: Path, tmp_p
     assert (result.json["files"], result.json["failed"]) == (2, {})
     assert result.json["skipped"] == [str(sounds / "._a.wav")]
     assert "._a.wav" in result.err
-    assert len(list(find_jobs(sounds, tmp_path / "out"))) == 2
+    assert len(find_sounds(sounds)[0]) == 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
-from streaming_encodec.cli.shared.loading import layout_of
+from streaming_encodec.corpus.transcode import layout_of
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import (
     Segment,

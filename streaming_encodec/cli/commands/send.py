@@ -126,6 +126,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
 
 async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioReader
+    from streaming_encodec.corpus.transcode import source_file
 
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
     stop = on_interrupt()
@@ -150,7 +151,7 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel)
         "seconds": seconds,
         "skipped_seconds": pace.skipped_samples / rate,
         "stalls": pace.stalls,
-        **(input_facts(source) if isinstance(source, AudioReader) else {}),
+        **(input_facts(source.info.path, source_file(source)) if isinstance(source, AudioReader) else {}),
         **facts,
         "wire_kbps": 8 * facts["bytes_sent"] / seconds / 1000 if seconds else 0.0,
         "interrupted": stop.is_set(),
@@ -162,7 +163,8 @@ async def _from_file(reader: AudioReader, stop: asyncio.Event, pace: FilePace) -
     from streaming_encodec.audio.files.sound import rechunk
 
     loop = asyncio.get_running_loop()
-    with progress("sending", reader.samples) as advance:
+    done = 0
+    with progress("sending") as show:
         blocks = rechunk(iter(reader), reader.sample_rate * _BLOCK_MS // 1000)
         pump = _Pump(blocks) if reader.is_live else None
         while True:
@@ -177,7 +179,8 @@ async def _from_file(reader: AudioReader, stop: asyncio.Event, pace: FilePace) -
                 break
             if not pace.is_past(block.shape[1], loop.time()):
                 yield block
-            advance(block.shape[1])
+            done += block.shape[1]
+            show(done, reader.samples)
     if pump is None:
         reader.close()  # else the thread may still be in it
 

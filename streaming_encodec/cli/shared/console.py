@@ -97,8 +97,8 @@ def print_facts(title: str, facts: Mapping[str, str], *, aside: bool = False) ->
 
 
 @contextmanager
-def progress(label: str, total_samples: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal; yields a function to be told how many more samples are done."""
+def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on the terminal; yields a function that takes what is done and how much there is (None: not known)."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -109,12 +109,12 @@ def progress(label: str, total_samples: int | None) -> Iterator[Callable[[int], 
         disable=not err().is_terminal,
     )
     with bar:
-        task = bar.add_task(label, total=total_samples)
+        task = bar.add_task(label, total=None)
 
-        def advance(samples: int) -> None:
-            bar.advance(task, samples)
+        def show(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
 
-        yield advance
+        yield show
 
 
 def minutes(seconds: float) -> str:

@@ -1,26 +1,78 @@
-"""What the commands that read sound say of it."""
+"""What the commands share that turn one file into another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from streaming_encodec.cli.shared.console import note
+import typer
+
+from streaming_encodec.cli.shared.console import complain, minutes, note, progress
+from streaming_encodec.cli.shared.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import AudioReader
+    from streaming_encodec.corpus.transcode import SourceFile, TranscodedFile
 
 SourceHelp = "Any sound file that libsndfile reads; - for standard input."
 
+SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help=SourceHelp)]
 
-def input_facts(reader: AudioReader) -> dict[str, Any]:
+SoundArgument = Annotated[
+    Path,
+    typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac; - for a WAV on stdout."),
+]
+
+
+class FileWork:
+    """Progress of a file on the terminal, and Ctrl-C that lets the block in hand be finished.
+
+    Until the work on the file begins, while a model is loaded for example, Ctrl-C ends the command at once.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._stack = ExitStack()
+        self._show: Callable[[int, int | None], None] | None = None
+        self._interrupt = Interrupt()
+
+    def progress(self, samples: int, total_samples: int | None) -> None:
+        """For the functions of `corpus.transcode`, as `stop`."""
+        if self._show is None:
+            self._stack.enter_context(self._interrupt)
+            self._show = self._stack.enter_context(progress(self._label))
+        self._show(samples, total_samples)
+
+    def stop(self) -> bool:
+        """Whether the user has had enough."""
+        return self._interrupt.requested
+
+    def end(self, target: Path, done: TranscodedFile) -> None:
+        """Say so of an interrupted file, and end with exit code 1."""
+        if self._interrupt.requested:
+            complain(f"interrupted; {target} holds the first {minutes(done.seconds)}")
+            raise typer.Exit(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def input_facts(path: str | os.PathLike[str], source: SourceFile) -> dict[str, Any]:
     """How much of the file was read of how much its header promises, for `--json`; its notes go to stderr."""
-    for text in reader.notes:
-        note(f"{reader.info.path}: {text}")
+    for text in source.notes:
+        note(f"{path}: {text}")
     return {
-        "input_samples": reader.samples_read,
-        "input_samples_promised": reader.info.samples,
-        "input_notes": reader.notes,
+        "input_samples": source.samples,
+        "input_samples_promised": source.samples_promised,
+        "input_notes": source.notes,
     }
 
 

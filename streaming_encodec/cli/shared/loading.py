@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
-from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED, short_name
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, short_name
 
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
-    from streaming_encodec.wire.ecdc import EcdcLayout
 
 ModelOption = Annotated[
     str,
@@ -52,33 +51,28 @@ def caveat(weights: str) -> str:
     return _CAVEATS[weights]
 
 
+def weights_of(name: str) -> str:
+    """How far the weights of a model of this name can be relied on."""
+    return "preview" if name == DEFAULT_MODEL else "trained"
+
+
+def note_preview(name: str) -> None:
+    """Of the bundled model, say on stderr that it is a preview."""
+    if name == DEFAULT_MODEL:
+        note(
+            f"{name} is a preview: at 6 kbps near Opus, but one word in twelve is hard to understand; "
+            "--model facebook/encodec_24khz sounds as published"
+        )
+
+
 def load_model(name: str) -> LoadedModel:
     """Load what `--model` names. Of the bundled model, stderr says that it is a preview.
 
     Raises:
         CheckpointError: there is no such model, or its files are damaged, or there is no network to fetch it.
     """
-    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.corpus.transcode import open_model
 
-    model = EncodecModel.from_pretrained(PUBLISHED.get(name, name))
-    if name != DEFAULT_MODEL:
-        return LoadedModel(model, short_name(name), "trained")
-    note(
-        f"{name} is a preview: at 6 kbps near Opus, but one word in twelve is hard to understand; "
-        "--model facebook/encodec_24khz sounds as published"
-    )
-    return LoadedModel(model, name, "preview")
-
-
-def layout_of(config: EncodecConfig) -> EcdcLayout:
-    """How a `.ecdc` file of this model is laid out."""
-    from streaming_encodec.wire.ecdc import EcdcLayout
-
-    return EcdcLayout(
-        hop_length=config.hop_length,
-        codebook_size=config.codebook_size,
-        max_codebooks=config.num_quantizers,
-        segment_samples=config.chunk_length,
-        stride_samples=config.chunk_stride,
-        normalize=config.normalize,
-    )
+    model = open_model(name)
+    note_preview(name)
+    return LoadedModel(model, short_name(name), weights_of(name))

@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from streaming_encodec.cli.shared.loading import LoadedModel
 
-DEFAULT_KBPS = 6.0
-
 MOST_SEED = 2**63 - 1
 
 MOST_THREADS = 256
@@ -31,6 +29,8 @@ BandwidthOption = Annotated[
 EngineOption = Annotated[
     str,
     typer.Option(
+        "--engine",
+        "-e",
         metavar="NAME",
         help="What computes: auto, eager (the reference), fused, kernel, kernel-fp16, onnx, onnx-int8.",
     ),
@@ -55,15 +55,11 @@ def bandwidth_of(loaded: LoadedModel, kbps: float | None) -> float:
     """The bandwidth asked for, or without one the model's nearest to 6 kbps.
 
     Raises:
-        typer.BadParameter: the model has no such bandwidth.
+        BandwidthError: the model has no such bandwidth.
     """
-    known = loaded.config.target_bandwidths
-    if kbps is None:
-        return min(known, key=lambda value: abs(value - DEFAULT_KBPS))
-    if kbps not in known:
-        choice = ", ".join(f"{value:g}" for value in known)
-        raise typer.BadParameter(f"{loaded.name} has {choice} kbps, not {kbps:g}", param_hint="--bandwidth")
-    return kbps
+    from streaming_encodec.corpus.transcode import choose_bandwidth
+
+    return choose_bandwidth(loaded.config, kbps)
 
 
 def use_threads(threads: int) -> None:
