@@ -1,7 +1,7 @@
-"""Change of sample rate for calls: a delay of about a millisecond, and the same output however it is cut.
+"""Resampling for calls: a delay of about a millisecond, and the same output for any blocks.
 
-soxr is better and bursty: at high quality it holds back up to 20 ms. Speech through a codec at 24 kHz needs no more
-than a short windowed sinc (Kaiser window, 60 dB), evaluated at the phases that the two rates have in common.
+soxr is better, but at high quality it holds back up to 20 ms. For speech through a codec at 24 kHz, a short windowed
+sinc (Kaiser window, 60 dB) is enough, evaluated at the phases that the two rates have in common.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _CUTOFF = 0.92
 """Of the lower rate's half, where the filter is 6 dB down; 60 dB are reached at that half."""
 _KAISER_BETA = 5.65
 _MOST_COEFFICIENTS = 1 << 22
-"""16 MB; rates that share hardly a divisor, such as 44101 Hz with 24 kHz, take half of it."""
+"""16 MB; rates with few common divisors, such as 44101 Hz with 24 kHz, take half of it."""
 _MOST_TIMES = 48
-"""As far as 500 Hz and 24 kHz. A block from a source that claims 1 Hz would fill the memory."""
+"""The ratio of 24 kHz to 500 Hz. A block from a source that claims 1 Hz would fill the memory."""
 
 
 class LowDelayResampler:
-    """Blocks [C, n] in, blocks [C, m] out. At equal rates the input is handed through.
+    """Blocks [C, n] in, blocks [C, m] out. At equal rates the output is the input.
 
     Raises:
-        StreamError: a rate that is no whole number of Hz, or two between which the way is too long for a call.
+        StreamError: a rate that is not a whole number of Hz, or two rates that are too far apart for a call.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
@@ -54,16 +54,16 @@ class LowDelayResampler:
 
     @property
     def delay_ms(self) -> float:
-        """By how much sound comes later out than in, computing apart."""
+        """Delay of the output against the input, computing time excluded."""
         return 0.0 if self._up == self._down else 1000 * self._half / self.source_rate
 
     def reset(self) -> None:
-        """Forget what went before."""
+        """Start a new stream."""
         self._position = 0  # of the next output, in input samples times `up`, from the next block's beginning
         self._history = np.zeros((self.channels, 2 * self._half - 1), np.float32)
 
     def push(self, pcm: Pcm) -> Pcm:
-        """Take [C, n], give [C, m]: all samples of the new rate up to the last that came in.
+        """Resample [C, n] to [C, m]: all samples of the new rate up to the last input sample.
 
         Raises:
             StreamError: another number of channels.
@@ -85,7 +85,7 @@ class LowDelayResampler:
         return out
 
     def inputs_for(self, outputs: int) -> int:
-        """Input samples that must come before so many more outputs are there."""
+        """Input samples that are needed for this many more output samples."""
         if self._up == self._down or outputs < 1:
             return max(0, outputs)
         last = self._position + self._down * (outputs - 1)
@@ -93,7 +93,7 @@ class LowDelayResampler:
 
 
 def _phases(up: int, half: int, cutoff: float) -> Pcm:
-    """Filters [up, 2·half], one for each place that an output can have between two inputs."""
+    """Filters [up, 2·half], one for each position that an output can have between two inputs."""
     place = np.arange(up)[:, None] / up
     time = np.arange(2 * half)[None] - 2 * half + 1 - place + half  # in input samples, within ±half
     window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(0.0, 1 - (time / half) ** 2)))

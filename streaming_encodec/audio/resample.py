@@ -1,4 +1,4 @@
-"""Streaming change of sample rate and of the number of channels."""
+"""Streaming conversion of sample rate and number of channels."""
 
 import numpy as np
 import soxr
@@ -10,14 +10,14 @@ from streaming_encodec.samples import as_sample_rate
 Pcm = NDArray[np.float32]
 
 MAX_RATIO = 100
-"""Between two sample rates. What claims more is a damaged header: the filter alone would need gigabytes."""
+"""Largest ratio of two sample rates. A larger one comes from a damaged header: the filter would need gigabytes."""
 
 
 def mix_channels(pcm: Pcm, channels: int) -> Pcm:
     """Fit `pcm` [C, n] to `channels`: many to one by their mean, one to many by repetition.
 
     Raises:
-        StreamError: there is no evident way, such as from 6 channels to 2.
+        StreamError: there is no evident conversion, as from 6 channels to 2.
     """
     have = pcm.shape[0]
     if have == channels:
@@ -31,10 +31,10 @@ def mix_channels(pcm: Pcm, channels: int) -> Pcm:
 
 
 class StreamResampler:
-    """Blocks in, blocks out, at another rate; the output depends on the samples, not on how they were cut.
+    """Blocks in, blocks out, at another rate; the output does not depend on how the input was cut.
 
-    At equal rates it hands its input through. The quality names are soxr's; `HQ` holds back up to 40 ms,
-    which is nothing for a file and too much for a call.
+    At equal rates the output is the input. The quality names are soxr's; `HQ` holds back up to 40 ms,
+    which is fine for a file and too much for a call.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1, quality: str = "HQ") -> None:
@@ -52,15 +52,15 @@ class StreamResampler:
 
     @property
     def delay_samples(self) -> float:
-        """Output samples that are owed for the input taken so far."""
+        """Output samples that are still due for the input so far."""
         return 0.0 if self._soxr is None else float(self._soxr.delay())
 
     def push(self, pcm: Pcm) -> Pcm:
-        """Take [C, n], give [C, m]; m varies from call to call and may be 0."""
+        """Resample [C, n] to [C, m]; m varies from call to call and may be 0."""
         return self._run(pcm, last=False)
 
     def flush(self) -> Pcm:
-        """Give what is owed and start anew."""
+        """Return the samples that are still due, and start a new stream."""
         rest = self._run(np.zeros((self.channels, 0), np.float32), last=True)
         if self._soxr is not None:
             self._soxr.clear()

@@ -1,4 +1,4 @@
-"""The discriminator's part of a training step: judge, and learn to judge better."""
+"""The discriminator's part of a training step: its losses for the codec, and its own step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streaming_encodec.training.discriminator import (
 
 
 class Judged(NamedTuple):
-    """What the discriminator said of a replica's share."""
+    """The discriminator's result for a replica's share."""
 
     losses: dict[str, float]
     gradients: dict[str, Tensor]  # at the output [b, 1, T], of the decoder's two losses
@@ -34,7 +34,7 @@ class Adversary:
         self._rows = -(-config.loss.discriminator_clips // config.replicas)
         self._rate_share = config.loss.discriminator_learning_rate_share
         self._low = low
-        with torch.random.fork_rng(devices=[]):  # the codec's start doesn't depend on whether there is an adversary
+        with torch.random.fork_rng(devices=[]):  # the codec's random start must not depend on it
             torch.manual_seed(config.seed + 1)
             self.discriminator = MultiScaleStftDiscriminator(
                 config.loss.discriminator_windows, config.loss.discriminator_filters
@@ -46,8 +46,8 @@ class Adversary:
     def judge(self, step: int, output: Tensor, target: Tensor) -> Judged:
         """Losses and gradients for ``output`` and ``target`` [b, 1, T]; changes nothing, so replicas may share it.
 
-        One pass serves both sides: the decoder is judged by the discriminator as it was before this step.
-        Only the first clips are judged; the gradient of the others is zero.
+        One pass serves both sides: the decoder gets the losses of the discriminator before this step.
+        Only the first clips take part; the gradient of the others is zero.
         """
         learns = step % self._every == 0
         heard = output[: self._rows].detach().requires_grad_()
@@ -68,7 +68,7 @@ class Adversary:
         return Judged(losses, gradients, torch.autograd.grad(own, list(self.discriminator.parameters())))
 
     def learn(self, judged: Sequence[Judged], weights: Sequence[float], learning_rate: float) -> None:
-        """One step of the discriminator, from what it said of each replica's share of the batch."""
+        """One step of the discriminator, from its results for each replica's share of the batch."""
         shares = [(weight, part.learned) for weight, part in zip(weights, judged, strict=True) if part.learned]
         if not shares:
             return
@@ -85,6 +85,6 @@ class Adversary:
         return tensors | state.with_prefix("optimizer", state.optimizer_tensors(self.optimizer))
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` gave."""
         self.discriminator.load_state_dict(state.without_prefix("weights", tensors))
         state.load_optimizer_tensors(self.optimizer, state.without_prefix("optimizer", tensors))

@@ -1,6 +1,6 @@
-"""Roughening of training segments: what a microphone, a room and a telephone do to a voice.
+"""Augmentation of training segments: what a microphone, a room and a telephone do to a voice.
 
-The codec's task is to reproduce what it hears, so the roughened segment is input and target alike.
+The codec must reproduce its input, so the augmented segment is both input and target.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def augment(
 ) -> Samples:
     """``samples`` [T] → [T]: perhaps reverb, a ``scene`` [T] behind it, a microphone, a band limit, noise.
 
-    Always a gain and a polarity; the result is within ±1.
+    Gain and polarity are always drawn; the result is within ±1.
     """
     x = samples
     if rng.random() < config.reverb_chance:
@@ -38,7 +38,7 @@ def augment(
 
 
 def at_speed(samples: Samples, speed: float, length: int) -> Samples:
-    """``samples`` played ``speed`` times as fast, as a tape would: exactly ``length`` of them."""
+    """``samples`` resampled to ``speed`` times as fast, pitch included: exactly ``length`` of them."""
     played = soxr.resample(samples, speed, 1.0, quality="MQ")[:length]
     return np.asarray(np.pad(played, (0, length - len(played))), dtype=np.float32)
 

@@ -14,10 +14,10 @@ ROW_LIMIT = 2.0
 class LossBalancer:
     """Scales each loss's gradient at the model's output to its share, by a moving average of its norm.
 
-    The model is then run backward once, from the sum. A share says how much a loss moves the weights,
-    whatever its own scale; and a loss whose gradient grows for a moment doesn't take over, as the norm is an
-    average. The sum is scaled to the norm of the ``reference`` loss, so losses elsewhere in the model (the
-    commitment) can be weighed against it.
+    The model's backward pass then runs once, from the sum. A share says how much a loss moves the weights,
+    independent of its scale; a loss whose gradient grows for a moment does not dominate, as the norm is an
+    average. The sum is scaled to the norm of the ``reference`` loss, so that losses elsewhere in the model (the
+    commitment) can be weighted against it.
     """
 
     def __init__(self, shares: Mapping[str, float], reference: str, decay: float = 0.99) -> None:
@@ -29,7 +29,7 @@ class LossBalancer:
 
     def balance(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """The sum of the losses' gradients at the output [B, C, T], each with its share."""
-        # The reference is followed even where it has no share: the sum is scaled to it.
+        # The reference's norm is needed even if it has no share: the sum is scaled to it.
         active = {name: value for name, value in gradients.items() if self._share(name) or name == self._reference}
         total_share = sum(self._share(name) for name in active)
         total = torch.zeros_like(next(iter(active.values())))
@@ -66,5 +66,5 @@ class LossBalancer:
         return {"norms": dict(self._norms), "weights": dict(self._weights)}
 
     def load_state(self, values: Mapping[str, Mapping[str, float]]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` gave."""
         self._norms, self._weights = dict(values["norms"]), dict(values["weights"])

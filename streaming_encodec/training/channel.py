@@ -1,11 +1,11 @@
-"""What a quantiser would do to the latent, as noise: for the steps before there is one.
+"""Noise that stands for the quantiser's error, for the steps before there are codebooks.
 
-Codebooks trained beside the encoder chase a latent that moves, and with small batches never catch it. So the
-autoencoder is trained first, through the forward channel that reaches the rate-distortion bound of a Gaussian
+With small batches, codebooks trained beside the encoder cannot follow its moving latent. So the autoencoder is
+trained first, through the forward channel that reaches the rate-distortion bound of a Gaussian
 source (Cover & Thomas, Elements of Information Theory, 10.3.3): along each principal axis of the latent, with
 variance ``v`` and water level ``w``, it leaves a share ``1 - d / v`` and adds noise of variance ``d (1 - d / v)``,
-``d = min(v, w)``. The level follows from the bits of the clip's codebooks. Encoder and decoder so learn to live on
-few bits, and to put what counts where the codebooks will find it; k-means then meets a latent that stands still.
+``d = min(v, w)``. The level follows from the bits of the clip's codebooks. So encoder and decoder learn to work with
+few bits, and k-means then gets a latent that no longer moves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROUNDS = 40
 
 
 class GaussianChannel:
-    """Adds the noise of so many bits a frame; knows the latent's covariance by a moving average."""
+    """Adds the noise of a number of bits a frame; keeps the latent's covariance as a moving average."""
 
     def __init__(self, dimension: int, config: ChannelConfig) -> None:
         self._config = config
@@ -50,7 +50,7 @@ class GaussianChannel:
         level = latent.new_tensor([levels[count] for count in bits])
         lost = torch.minimum(variances, level[:, None])[:, None]  # [B, 1, D]
         kept = 1.0 - lost / variances
-        # Codebooks are finer where the latent is usually found: quiet frames get less than the mean noise.
+        # Codebooks are finer where latents are frequent: quiet frames get less than the mean noise.
         power = along.detach().square().sum(-1, keepdim=True) / variances.sum()
         loudness = power.pow(self._config.loudness_exponent / 2).clamp(0.01, 2.0)
         noise = torch.randn(along.shape, generator=generator).to(device)
@@ -74,7 +74,7 @@ class GaussianChannel:
         return {"seen": torch.tensor(float(self._seen)), "mean": self._mean, "square": self._square}
 
     def load_state(self, values: dict[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` gave."""
         self._seen = int(values["seen"])
         self._mean, self._square = values["mean"].clone(), values["square"].clone()
         if self._seen:

@@ -22,15 +22,15 @@ VOICE_24KHZ = EncodecConfig(
     use_conv_shortcut=False,
     pad_mode="constant",
 )
-"""The shipped model: large strides, little work at the sample rate: a laptop trains and runs it."""
+"""The shipped model: large strides and little work at the sample rate, so that a laptop can train and run it."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a segment is roughened before it is coded; a field with ``_chance`` is a probability a clip.
+    """How a segment is augmented before it is coded; a field with ``_chance`` is a probability a clip.
 
-    ``speed`` plays a clip slower or faster, pitch and formants with it: a few voices become many. ``noise`` is
-    coloured, ``scene`` a recording from the data set's noise sources; ``microphone`` is a random frequency response.
+    ``speed`` plays a clip slower or faster, pitch and formants included. ``noise`` is coloured, ``scene`` a recording
+    from the data set's noise sources; ``microphone`` is a random frequency response.
     """
 
     speed_chance: float = 0.5
@@ -50,7 +50,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LostFramesConfig:
-    """Frames taken from the decoder in training; ``decay`` a frame is that of the receiver's concealment.
+    """Frames lost in training; ``decay`` a frame is that of the receiver's concealment.
 
     ``start_step`` of None: together with the codebooks.
     """
@@ -64,11 +64,11 @@ class LostFramesConfig:
 
 @dataclass(frozen=True)
 class ChannelConfig:
-    """The noise that stands for the quantiser until there is one (see ``channel``).
+    """The noise that stands for the quantiser's error until there are codebooks (see ``channel``).
 
-    ``start_step``: before it the latent passes untouched; ``efficiency``: which share of its bits a codebook is
-    worth beside the ideal; the noise of a frame follows its power to ``loudness_exponent``, both as measured with
-    k-means codebooks; ``decay`` of the covariance.
+    ``start_step``: before it the latent passes unchanged; ``efficiency``: bits of an ideal code over a codebook's bits
+    at equal error; the noise of a frame follows its power to ``loudness_exponent``, both as measured with k-means
+    codebooks; ``decay`` of the covariance.
     """
 
     start_step: int = 150
@@ -83,9 +83,9 @@ class QuantizerConfig:
 
     ``learning_rate_share``: of the run's peak, from there on.
     ``counts`` are drawn for every clip, so that each bandwidth works. ``freeze_encoder``: from then on only the
-    decoder learns, from codes that stay what they are; else the codebooks follow the encoder by moving averages
-    of ``decay``, a code used less than ``dead_share`` of even use is replaced, and ``commitment_share`` says how
-    strongly the latent is pulled to its codes, relative to the decoder's gradient.
+    decoder learns, from codes that no longer change; else the codebooks follow the encoder by moving averages
+    of ``decay``, a code used less than ``dead_share`` of even use is replaced, and ``commitment_share`` is the weight
+    of the commitment loss, relative to the decoder's gradient.
     """
 
     start_step: int | None = None
@@ -109,12 +109,12 @@ class LossConfig:
 
     Of the ``mel_windows``, ``mel_windows_a_step`` are taken in turn: all of them cost as much as the encoder.
     ``loudness``, ``envelope`` and ``similarity`` are models of hearing (see ``perceptual``).
-    ``phase_counts``: a clip coded with fewer codebooks has its ``phase_losses`` lowered in proportion, beside the
-    batch's other clips. So few bits can't carry a phase, and a decoder that must guess it answers with silence;
-    nor can words be told apart by spectra of 80 ms, which is what the similarity looks at.
-    ``adversarial_start`` of None leaves the discriminator out: first let the other losses flatten. Of each batch it
-    judges ``discriminator_clips``: a clip costs it as much as the decoder, forward and backward. It learns at
-    ``discriminator_learning_rate_share`` of the codec's rate, as Adam's steps are larger than Muon's.
+    ``phase_counts``: a clip coded with fewer codebooks has its ``phase_losses`` lowered in proportion. Few bits can't
+    carry the phase, and a decoder that must guess it learns silence; and spectra of 80 ms, which the similarity
+    compares, do not distinguish words.
+    ``adversarial_start`` of None leaves the discriminator out: let the other losses flatten first. It takes
+    ``discriminator_clips`` of each batch: a clip costs it as much as the decoder, forward and backward. Its learning
+    rate is ``discriminator_learning_rate_share`` of the codec's, as Adam's steps are larger than Muon's.
     """
 
     waveform: float = 0.5
@@ -150,12 +150,12 @@ _PARTS: dict[str, type[Any]] = {
 class TrainConfig:
     """A run. With ``minutes`` the learning rate fits a wall-clock budget, else it fits ``steps``.
 
-    ``start_model``: the folder of a model to go on from, such as an earlier run's; None begins with random weights.
+    ``start_model``: the folder of a model to start from, such as an earlier run's; None starts with random weights.
     ``speaker_seconds``: speakers are drawn evenly, but one with less sound than this in proportion to it; a clip whose
     bandwidth is known to pass 8.5 kHz is drawn ``wideband_factor`` times as often, and one of a source in
     ``source_weights`` so many times as often again.
-    ``replicas``: parts of a batch that are worked on at the same time, each on one core (see ``replicas``);
-    ``threads``: of torch, for what remains between them.
+    ``replicas``: parts of a batch that are processed in parallel, each on one core (see ``replicas``);
+    ``threads``: torch's, for the rest of a step.
     ``precision``: ``float32``, or ``bfloat16`` by autocast (compare gradients first: see ``gradients``).
     """
 
@@ -245,7 +245,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, path: Path) -> TrainConfig:
-        """Read what :meth:`to_json` gave. Raises :class:`ConfigError` for a file that is none."""
+        """Read what :meth:`to_json` gave. Raises :class:`ConfigError` for any other file."""
         try:
             values = read_json(path)
             if not isinstance(values, dict):
@@ -255,9 +255,9 @@ class TrainConfig:
             raise ConfigError(f"{path} is no training configuration ({error})") from error
 
     def unsaid(self, path: Path) -> dict[str, Any]:
-        """The fields that the file this was read from leaves out, as ``part.field``, with the value they got.
+        """The fields that are missing in the file this was read from, as ``part.field``, with their defaults.
 
-        An earlier version wrote it: a run that goes on from it learns from today's defaults there.
+        An earlier version wrote such a file: a run that resumes from it uses today's defaults for them.
         """
         said = read_json(path)
         left: dict[str, Any] = {}

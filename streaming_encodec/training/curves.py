@@ -32,7 +32,7 @@ class CsvLog:
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row and close the file, so that a reader always sees whole rows.
 
-        Raises :class:`FileFormatError` where the row does not get to the disk; nothing of it stays then.
+        Raises :class:`FileFormatError` if the row cannot be written; then no part of it stays in the file.
         """
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
@@ -57,7 +57,7 @@ def _step(row: Mapping[str, str]) -> int:
 
 
 def plot_curves(csv_path: Path, png_path: Path, groups: Sequence[Sequence[str]]) -> bool:
-    """One panel for each group of columns; False (and nothing written) where matplotlib is not installed."""
+    """One panel for each group of columns; False (and nothing written) if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return False
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Segments for training, drawn so that step ``n`` of a seed always gets the same ones.
+"""Segments for training: step ``n`` of a seed always gets the same ones.
 
 The draw depends on (seed, step) alone. There is no sampler state to save: a resumed run continues exactly.
 """
@@ -26,7 +26,7 @@ from streaming_encodec.training.recipe import Clip, read_manifest
 Samples = npt.NDArray[np.float32]
 
 WIDEBAND_HZ = 8500
-"""A recording whose sound goes higher was not made at 16 kHz."""
+"""A recording with sound above this was not made at 16 kHz."""
 
 
 class ClipStore:
@@ -56,7 +56,7 @@ class ClipStore:
     def _decode(self, clip: Clip) -> npt.NDArray[np.int16]:
         path = self.root / clip.file
         try:
-            with path.open("rb") as file:  # libsndfile itself takes no name that is not UTF-8
+            with path.open("rb") as file:  # libsndfile does not accept names that are not UTF-8
                 samples, rate = soundfile.read(file, dtype="int16")
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
             raise FileFormatError(
@@ -108,7 +108,7 @@ class SegmentSource:
     def _segment(self, rng: np.random.Generator) -> Samples:
         settings = self._augmenting
         speed = float(np.exp(rng.uniform(*np.log(settings.speed)))) if rng.random() < settings.speed_chance else 1.0
-        for _ in range(4):  # a stretch of silence teaches little: most of the time, draw again
+        for _ in range(4):  # silence is of little use: most of the time, draw again
             segment = self._cut(self._speech, rng, math.ceil(self._length * speed))
             if float(np.abs(segment).max()) > 0.01 or rng.random() < 0.1:
                 break
@@ -130,7 +130,7 @@ class SegmentSource:
 
 
 class _Draw:
-    """One clip at a time, by weights that are even over speakers."""
+    """Draws one clip at a time, by weights that are even over speakers."""
 
     def __init__(self, clips: Sequence[Clip], sampling: Sampling) -> None:
         self._clips = list(clips)
@@ -142,7 +142,7 @@ class _Draw:
 
 
 def draw_weights(clips: Sequence[Clip], sampling: Sampling) -> list[float]:
-    """A weight for each clip: its share of what its speaker counts, by duration."""
+    """A weight for each clip: its share of its speaker's weight, by duration."""
     seconds: dict[tuple[str, str], float] = {}
     for clip in clips:
         seconds[clip.source, clip.speaker] = seconds.get((clip.source, clip.speaker), 0.0) + clip.seconds

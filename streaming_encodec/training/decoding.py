@@ -1,4 +1,4 @@
-"""Audio files of many kinds to mono float32 at one rate, for the data recipe.
+"""Decodes audio files of many kinds to mono float32 at one rate, for the data recipe.
 
 The package's own files are 24 kHz and go through ``audio/``; a data set also meets 8-bit telephony, G.722 and
 stereo music, which is why training has a reader of its own.
@@ -25,7 +25,7 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
     if path.suffix.lower() == ".g722":
         samples, rate = _read_g722(path), 16000
     else:
-        with AudioReader(path, channels=1) as reader:  # whole, or an error
+        with AudioReader(path, channels=1) as reader:  # complete, or an error
             samples = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)[0]
             rate = reader.info.sample_rate
     if rate != sample_rate:
@@ -34,7 +34,7 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
 
 
 def bandwidth_hz(samples: Samples, sample_rate: int) -> int:
-    """Where the sound ``[T]`` ends: the highest frequency within 50 dB of the peak of its mean power spectrum."""
+    """Bandwidth of the sound ``[T]``: the highest frequency within 50 dB of the peak of its mean power spectrum."""
     size = 1024
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (0, size)), size)[:: size // 2]
     power = (np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2).mean(axis=0)
@@ -43,7 +43,7 @@ def bandwidth_hz(samples: Samples, sample_rate: int) -> int:
 
 
 def write_flac(path: Path, samples: Samples, sample_rate: int) -> None:
-    """Write mono 16-bit FLAC, whole or not at all. Raises `FileFormatError`."""
+    """Write mono 16-bit FLAC, complete or not at all. Raises `FileFormatError`."""
     with AudioWriter(path, sample_rate) as file:
         file.write(samples[None])
 

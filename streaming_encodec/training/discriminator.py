@@ -18,7 +18,7 @@ SLOPE = 0.2
 
 
 class Judgement(NamedTuple):
-    """What one scale says: logits over time and frequency, and the features of its layers."""
+    """The output of one scale: logits over time and frequency, and the features of its layers."""
 
     logits: Tensor  # [B, 1, frames, bins]
     features: list[Tensor]
@@ -75,7 +75,7 @@ def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> 
 
 
 def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
-    """What the decoder lowers to be taken for real (hinge)."""
+    """The decoder's adversarial loss (hinge)."""
     return torch.stack([F.relu(1 - f.logits.float()).mean() for f in fake]).mean()
 
 

@@ -1,7 +1,7 @@
-"""Is a reduced precision to be trusted on this machine? Compare its gradients with float32's before a run.
+"""Compares gradients of a reduced precision with float32's on this machine, before a run.
 
-On some CPUs bfloat16 gives ``ConvTranspose1d`` an input gradient that is plainly wrong for some shapes, and a
-run on it explodes. A run in bfloat16 therefore starts with this comparison.
+On some CPUs the input gradient of ``ConvTranspose1d`` in bfloat16 is wrong for some shapes, and a run with it
+diverges. A run in bfloat16 therefore starts with this comparison.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.training import products
 
 LEAST_COSINE = 0.9
-"""bfloat16 keeps 8 bits: its gradients stay above 0.99 to float32's where the kernels are right."""
+"""bfloat16 keeps 8 bits: with correct kernels the cosine of its gradients to float32's stays above 0.99."""
 
 
 def codec_gradients(
@@ -30,7 +30,7 @@ def codec_gradients(
 ) -> dict[str, Tensor]:
     """Gradients of encoder and decoder (float64, on the CPU) of one fixed draw, by parameter name.
 
-    ``low``: products in this precision, in the form that a run has on the device.
+    ``low``: products in this precision, computed as in a run on the device.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +49,7 @@ def codec_gradients(
 
 
 def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str, float]:
-    """The parameter whose two gradients agree least, and their cosine."""
+    """The parameter with the lowest cosine between the two gradients, and that cosine."""
     cosines = {
         name: float(F.cosine_similarity(one[name].flatten(), other[name].flatten(), dim=0, eps=1e-30)) for name in one
     }
@@ -58,7 +58,7 @@ def least_cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[str,
 
 
 def beside_float32(device: torch.device, low: torch.dtype) -> float:
-    """How many times as long as in float32 a product takes in ``low``, at the best of some."""
+    """Time of a product in ``low`` relative to float32, the best of several runs."""
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(256, 512, dtype=dtype, device=device), torch.ones(512, 512, dtype=dtype, device=device)
@@ -73,7 +73,7 @@ def beside_float32(device: torch.device, low: torch.dtype) -> float:
 
 
 def require_sane_gradients(config: EncodecConfig, device: torch.device, low: torch.dtype) -> float:
-    """The least cosine of gradients in ``low`` to float32's; `ConfigError` where it is too low."""
+    """The lowest cosine of gradients in ``low`` to float32's. Raises `ConfigError` if it is too low."""
     exact = codec_gradients(config, device, torch.float32)
     rough = codec_gradients(config, device, torch.float32, low)
     worst, cosine = least_cosine(exact, rough)

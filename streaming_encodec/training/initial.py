@@ -1,8 +1,8 @@
-"""Random weights to start from, scaled so that sound passes at its own level.
+"""Random initial weights, scaled so that each layer keeps the level of the sound.
 
-torch's default halves a signal at every layer, so that a deep codec begins in silence and spends its first
-thousand steps on getting loud. Here each layer keeps the variance (arXiv 1502.01852, with a gain for ELU), residual
-branches begin small, and the latent and the output are brought to their levels with a batch of real speech.
+torch's default halves a signal at every layer, so that a deep codec starts near silence and needs a thousand steps to
+reach the level. Here each layer keeps the variance (arXiv 1502.01852, with a gain for ELU), residual branches start
+small, and the latent and the output are scaled to their levels with a batch of real speech.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from streaming_encodec.model.layers import ResnetBlock
 _GAIN = 1.1
 _BRANCH = 0.3
 _FIRST = 3.0
-"""Speech is quiet, about 0.1; the first layer lifts it to where ELU bends."""
+"""Speech has a level of about 0.1; the first layer raises it to where ELU is nonlinear."""
 _OUTPUT = 0.5
 
 
 @torch.no_grad()
 def initialise(model: EncodecModel, batch: Tensor) -> None:
-    """Set encoder and decoder, drawing from torch's global generator; ``batch`` [B, C, T] is speech."""
+    """Initialize encoder and decoder from torch's global generator; ``batch`` [B, C, T] is speech."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d):
             _draw(module, module.in_channels * module.kernel_size[0])
@@ -44,7 +44,7 @@ def initialise(model: EncodecModel, batch: Tensor) -> None:
 
 @torch.no_grad()
 def deepen(model: EncodecModel, residual_layers: int) -> EncodecModel:
-    """``model`` with more residual layers a stage, which begin as identities: the codec computes what it did before."""
+    """``model`` with more residual layers a stage, initialized as identities: the codec's output is unchanged."""
     deep = EncodecModel(replace(model.config, num_residual_layers=residual_layers))
     deep.quantizer.load_state_dict(model.quantizer.state_dict())
     for old_stack, new_stack in ((model.encoder, deep.encoder), (model.decoder, deep.decoder)):

@@ -1,7 +1,7 @@
-"""What a folder of recordings says about its files, and which speakers are held out.
+"""The manifest of a folder of recordings, and the list of held-out speakers.
 
-A ``manifest.jsonl`` has one JSON object a line: ``file`` (relative to the manifest's folder), and where known
-``speaker`` or ``voice``, ``source``, ``licence``, ``bandwidth_hz`` (where the sound ends) and ``split``.
+A ``manifest.jsonl`` has one JSON object a line: ``file`` (relative to the manifest's folder), and if known
+``speaker`` or ``voice``, ``source``, ``licence``, ``bandwidth_hz`` and ``split``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MANIFEST = "manifest.jsonl"
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a folder's manifest; empty or None: not said."""
+    """One line of a folder's manifest; empty or None: not stated."""
 
     speaker: str = ""
     source: str = ""
@@ -33,7 +33,7 @@ class Listed:
 
 
 def read_listing(folder: Path) -> dict[Path, Listed]:
-    """Resolved path -> what the manifests in ``folder`` and below, else the one beside ``folder``, say of the file.
+    """Resolved path -> entry of the file, from the manifests in ``folder`` and below, else from the one beside it.
 
     Raises :class:`FileFormatError` for a manifest that can't be understood.
     """
@@ -72,14 +72,14 @@ def _listed(row: Mapping[str, object]) -> Listed:
 
 
 class HeldOut:
-    """Which speakers are not trained on: ``(source, speaker)`` -> where they go instead."""
+    """The speakers that are not trained on: ``(source, speaker)`` -> their split."""
 
     def __init__(self, decisions: Mapping[tuple[str, str], Decision] | None = None) -> None:
         self._decisions = dict(decisions or {})
 
     @classmethod
     def read(cls, path: Path) -> HeldOut:
-        """Read lines of ``source speaker split``; ``exclude`` leaves a speaker out; what follows a ``#`` is a remark.
+        """Read lines of ``source speaker split``; ``exclude`` leaves a speaker out; ``#`` starts a comment.
 
         ``*`` as source means every source. Raises :class:`FileFormatError`.
         """
@@ -101,6 +101,6 @@ class HeldOut:
         return cls(decisions)
 
     def decide(self, source: str, speaker: str, default: Split) -> Decision:
-        """Where a clip of this speaker goes."""
+        """The split of a clip of this speaker."""
         found = self._decisions.get((source, speaker)) or self._decisions.get(("*", speaker))
         return found or default

@@ -1,4 +1,4 @@
-"""The training loop: draws, steps, logs, validates, saves; and goes on where it was interrupted."""
+"""The training loop: draws, steps, logs, validates, saves; and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainingRun:
         self._drawn: dict[int, Future[Samples]] = {}
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
         resumes = self._state_path.exists()
-        # The state holds all weights: a resumed run doesn't need the model that it once began with.
+        # The state holds all weights: a resumed run doesn't need its start model.
         start = dataclasses.replace(config, start_model=None) if resumes else config
         self.trainer = CodecTrainer(start, self._batch(_LEVELS_STEP))
         self.step = 0
@@ -81,7 +81,7 @@ class TrainingRun:
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to 2 % of the peak over each phase: without codebooks, and with them.
 
-        The encoder so comes to rest before the codebooks are set to what it does.
+        So the encoder has settled before the codebooks are computed from its latents.
         """
         settings, progress = self.config.quantizer, self.progress()
         peak = self.config.learning_rate * min(1.0, (self.step + 1) / self.config.warmup_steps)
@@ -97,13 +97,13 @@ class TrainingRun:
 
     @property
     def validation_clips(self) -> int:
-        """How many held-out clips the run is scored on."""
+        """Number of held-out clips for validation."""
         return len(self._validation)
 
     def run(self, until_step: int | None = None, stop_requested: Callable[[], bool] = lambda: False) -> Iterator[Row]:
         """Train to the end of the budget, to ``until_step`` or until asked to stop; yield each step's row.
 
-        The state is saved at the end in any case, so the next run goes on from there.
+        The state is always saved at the end, so the next run can resume from it.
         """
         torch.set_num_threads(self.config.threads)
         budget = self.config.steps if self.config.minutes is None else sys.maxsize
@@ -142,7 +142,7 @@ class TrainingRun:
         return scores
 
     def save(self) -> None:
-        """Write the state to resume from, and the model as a user loads it."""
+        """Write the state to resume from, and the model folder."""
         values = {
             "step": self.step,
             "elapsed_s": self.elapsed_s,

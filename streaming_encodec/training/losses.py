@@ -1,6 +1,6 @@
 """Reconstruction losses: the waveform itself, and mel spectrograms at several resolutions.
 
-Without a real waveform term the phase never locks; without the spectra the high band stays silent.
+Without a waveform loss the phase is never learned; without the spectra the high band stays silent.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ Bank = npt.NDArray[np.float32]
 MEL_FLOOR = 1e-4
 """Added inside the logarithm, about -80 dB of a full-scale tone: a clamp would give silence no gradient.
 
-Lower floors make quiet segments' gradients so large that they drown everything else (1e-5: spikes of 40
-times).
+With lower floors the gradients of quiet segments dominate all others (1e-5: spikes of 40 times).
 """
 
 WAVEFORM_FLOOR = 3e-3
-"""Mean level below which a segment counts as near silence and its error is no longer scaled up."""
+"""Mean level below which a segment counts as nearly silent and its error is no longer scaled up."""
 
 SHAPING = tuple(3.7 / 16 * tap for tap in (1.0, 3.1, 2.4, -1.4, -2.6, -0.9))
 """Pre-emphasis (1, -0.9), then twice the smoothing (1, 2, 1) / 4; times 3.7, for a gain near 1 at 1 kHz.
@@ -44,7 +43,7 @@ def shaped_loss(output: Tensor, target: Tensor) -> Tensor:
     """:func:`waveform_loss` after a filter that lifts 0.5 to 4 kHz to the level of the first harmonics.
 
     Most of the energy of speech lies below 500 Hz: from the plain waveform a codec learns the phase of that
-    band only, and stops there. Above 4 kHz speech is mostly noise, whose phase is not worth the bits.
+    band only. Above 4 kHz speech is mostly noise, whose phase is not worth the bits.
     """
     taps = output.new_tensor(SHAPING)[None, None]
     return waveform_loss(F.conv1d(output, taps), F.conv1d(target, taps))

@@ -1,4 +1,4 @@
-"""Lost frames in training: the decoder hears what concealment will give it, and learns to stay calm."""
+"""Lost frames in training: the decoder gets the latents of concealment, and learns to stay stable."""
 
 from __future__ import annotations
 

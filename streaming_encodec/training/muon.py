@@ -1,9 +1,9 @@
 """The optimiser: orthogonal steps for the weight matrices, Adam for everything else.
 
-A codec's convolutions are matrices whose gradients are dominated by a few directions: the low harmonics. Adam
-follows those, and the phase of everything above locks late. Muon (Jordan et al. 2024,
-https://kellerjordan.github.io/posts/muon/) makes each step of a matrix orthogonal, so that all directions move
-alike; scaled after arXiv 2502.16982, so that one learning rate serves both rules.
+The gradients of a codec's convolutions are dominated by a few directions, the low harmonics. Adam follows those, and
+the phase of higher ones is learned late. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) makes
+each step of a matrix orthogonal, so that all directions move equally; scaled after arXiv 2502.16982, so that one
+learning rate serves both rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 _MOMENTUM = 0.95
 _SMALLEST_SIDE = 16
-"""A matrix with a shorter side (the first and the last convolution) is left to Adam."""
+"""Adam takes matrices with a shorter side (the first and the last convolution)."""
 _ADAM_SHARE = 0.6
 _ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -24,15 +24,15 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Adam for what is no matrix.
+    """Muon, with Adam for parameters that are not matrices.
 
-    A convolution's weight is the matrix of its output channels by all that one output sample sums.
+    A convolution's weight is a matrix of its output channels by all inputs of one output sample.
 
     Args:
-        modules: their parameters are learned.
+        modules: whose parameters are learned.
         betas: Adam's.
         weight_decay: of the matrices, relative to the learning rate.
-        low: steps are made orthogonal in this precision, None is the parameters' own.
+        low: precision in which steps are made orthogonal; None is the parameters' own.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         if closure is not None:
             raise TypeError("this optimiser evaluates no closure: call backward, then step()")
         self.step_part(0, 1)
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_part(self, part: int, parts: int) -> None:
-        """Move every ``parts``-th parameter: parts can be done at the same time."""
+        """Update every ``parts``-th parameter; several parts can run in parallel."""
         learned = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
         for parameter, group in learned[part::parts]:
             if parameter.grad is None:
@@ -121,8 +121,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrix: Tensor, low: torch.dtype | None = None) -> Tensor:
     """The nearest matrix with all singular values about 1 (within 0.7 to 1.2), ``[m, n]`` → same shape.
 
-    ``low``: computed in this precision. Five rounds end within that range in any. Bfloat16 takes a third of the time
-    where the processor has instructions for it, and many times as long where it has not.
+    ``low``: precision of the computation; five rounds reach that range in any. Bfloat16 takes a third of the time
+    if the processor has instructions for it, and many times as long otherwise.
     """
     a, b, c = _QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

@@ -1,11 +1,11 @@
-"""Losses after models of hearing: what PESQ, STOI and ViSQOL look at, written so that a codec can learn from it.
+"""Losses after models of hearing: differentiable forms of what PESQ, STOI and ViSQOL measure.
 
 :class:`LoudnessLoss` follows the perceptual model of ITU-T P.862: loudness in Bark bands, differences below a share of
 the loudness masked, added sound worse than missing sound. :class:`EnvelopeLoss` follows STOI (Taal et al. 2011): the
 correlation of third-octave envelopes over 0.4 s. :class:`SimilarityLoss` follows ViSQOL's neurogram similarity (Hines
-and Harte 2012): how the pattern of a gammatone spectrogram runs from band to band and frame to frame. None aligns
-levels or delays, and none of their constants is fitted to a data set. A codec that learns from them scores well on the
-three measures for that reason too: say so beside figures, and count words as well.
+and Harte 2012): local patterns of a gammatone spectrogram across bands and frames. None aligns levels or delays, and
+none of their constants is fitted to a data set. Training on them raises the three metrics by itself: say so beside
+figures, and measure the word error rate too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from streaming_encodec.training.losses import Bank, power_spectrum
 
 LISTENING_DB = 76.0
-"""Sound pressure level at which a segment's mean power is heard."""
+"""Assumed sound pressure level of a segment's mean power."""
 _ZWICKER = 0.23
 _BARK_BANDS = 48
 _MASKED = 0.25
-"""Share of the lesser loudness by which two may differ unheard (P.862, 10.2.7)."""
+"""Inaudible difference of two loudnesses, as a share of the lesser one (P.862, 10.2.7)."""
 _ASYMMETRY, _ASYMMETRY_FLOOR, _ASYMMETRY_LIMIT = 1.2, 50.0, 12.0
 _ASYMMETRIC_SHARE = 0.309
 _QUIET_POWER = 1e5
@@ -37,9 +37,9 @@ _GAMMATONE_BANDS = 21
 _NEIGHBOURS = ((0.0113, 0.0838, 0.0113), (0.0838, 0.6196, 0.0838), (0.0113, 0.0838, 0.0113))
 """Weights of a point and its neighbours in band and time (a Gaussian of half a step)."""
 _QUIET = 1e-9
-"""Band power that counts as silence: lower, and the gradient of all but silent bands drowns the others."""
+"""Band power that counts as silence: with a lower one the gradient of nearly silent bands dominates the others."""
 _FLAT = 0.02
-"""Added to variances, dB^2: where a pattern is flat there is nothing to be similar to."""
+"""Added to variances, dB^2: a flat pattern has no similarity."""
 
 
 class LoudnessLoss(nn.Module):
@@ -65,7 +65,7 @@ class LoudnessLoss(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """``[B, 1, T]`` both → scalar."""
         with torch.no_grad():
-            level = target.square().mean(dim=(1, 2), keepdim=True) + 1e-6  # [B, 1, 1]; below -60 dB silence stays quiet
+            level = target.square().mean(dim=(1, 2), keepdim=True) + 1e-6  # [B, 1, 1]; silence is not scaled up
             gain = float(10.0 ** (LISTENING_DB / 10.0)) / level
             wanted = self.power(target) * gain
             loud = self.loudness(wanted)
@@ -108,7 +108,7 @@ class EnvelopeLoss(nn.Module):
         with torch.no_grad():
             wanted = self.envelopes(target)
             frames = wanted.square().sum(2, keepdim=True)
-            # Quiet stretches (40 dB below the loudest frame) have no say, as in the measure.
+            # Quiet frames (40 dB below the loudest one) do not count, as in the metric.
             heard = frames.mean(-1) > 1e-4 * frames.amax((1, 3))[:, None]  # [B, windows, 1]
             norm = wanted.norm(dim=-1, keepdim=True)
         got = self.envelopes(output)
@@ -194,7 +194,7 @@ def bark_bank(sample_rate: int, window: int, highest_hz: float) -> tuple[Bank, B
 
 
 def hearing_threshold_db(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Level of the softest tone that is heard (Terhardt 1979)."""
+    """Threshold of hearing (Terhardt 1979)."""
     khz = hertz / 1000.0
     return np.asarray(3.64 * khz**-0.8 - 6.5 * np.exp(-0.6 * (khz - 3.3) ** 2) + 1e-3 * khz**4)
 

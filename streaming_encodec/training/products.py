@@ -1,8 +1,8 @@
-"""Encoder and decoder as matrix products, for training on a CPU: what ``forward`` computes, about twice as fast.
+"""Encoder and decoder as matrix products, for training on a CPU: as ``forward``, about twice as fast.
 
 Channels last, ``[B, T, C]``, so that a convolution's window is one row of a matrix; a CPU with bfloat16 products
-(AVX-512 BF16, AMX) then does a step in half the time that its convolution kernels take, and the gradients are
-written out here, where some of those kernels return wrong ones.
+(AVX-512 BF16, AMX) then takes half the time of its convolution kernels. The gradients are written out here, since
+some of those kernels return wrong ones.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
 from streaming_encodec.model.seanet import StreamableStack
 
 _NARROW = 256
-"""Products with fewer columns than this waste the processor: several time steps are then taken as one row."""
+"""Products with fewer columns use the processor badly: then several time steps form one row."""
 
 
 def can_run(config: EncodecConfig) -> bool:
-    """Whether the layers of ``config`` are of the kinds that are written out here."""
+    """Whether this module supports all layers of ``config``."""
     zeros_before = config.use_causal_conv and config.pad_mode == "constant"
     return zeros_before and config.norm_type == "weight_norm" and config.trim_right_ratio == 1.0
 
@@ -49,7 +49,7 @@ def run(layers: nn.ModuleList, x: Tensor, dtype: torch.dtype) -> Tensor:
 def _run(layers: nn.ModuleList, x: Tensor) -> Tensor:
     elu = False
     for layer in layers:
-        if isinstance(layer, Elu):  # always before a convolution, which takes it along
+        if isinstance(layer, Elu):  # always before a convolution, which includes it
             elu = True
         else:
             x, elu = _layer(layer, x, elu), False

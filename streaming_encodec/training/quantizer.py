@@ -1,7 +1,7 @@
 """Training of the residual quantiser: straight-through gradients, codebooks that follow by moving averages.
 
 After arXiv 2107.03312 (SoundStream) and 2210.13438. The codebooks live in the model (``quantizer.layers.i``);
-here are the moving averages, the k-means start and the replacement of codes that nobody uses.
+here are the moving averages, the k-means start and the replacement of unused codes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streaming_encodec.training.config import QuantizerConfig
 
 
 class Quantized(NamedTuple):
-    """What a training step needs from the quantiser."""
+    """The quantiser's output in a training step."""
 
     latent: Tensor  # [B, D, F], straight-through
     commitment: Tensor  # scalar
@@ -48,7 +48,7 @@ class QuantizerTrainer:
             if generator is not None:
                 self._follow(k, vectors, codes, generator)
             chosen = chosen.view(-1, *residual.shape[1:])
-            # The encoder is pulled to the codes: this codebook's share of the latent against what it chose.
+            # Commitment: this codebook's share of the latent against the entry that it chose.
             share = rows[used].float() - quantized[used]
             commitment = commitment + (share - chosen).pow(2).mean()
             quantized = quantized.index_add(0, used.nonzero().squeeze(1), chosen)
@@ -61,7 +61,7 @@ class QuantizerTrainer:
 
     @torch.no_grad()
     def start(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Set all codebooks by k-means, each on what the ones before it leave of ``latents`` [N, D]."""
+        """Set all codebooks by k-means, each on the residual of the ones before it; ``latents`` [N, D]."""
         residual = latents.float()
         for k, book in enumerate(self._books):
             size = book.embed.shape[0]
@@ -75,9 +75,9 @@ class QuantizerTrainer:
 
     @torch.no_grad()
     def _follow(self, k: int, vectors: Tensor, codes: Tensor, generator: torch.Generator) -> None:
-        """Move codebook ``k`` towards the vectors that chose each code; revive the unused ones.
+        """Move each code of codebook ``k`` towards the vectors that chose it; replace unused ones.
 
-        Counts are relative to an even use, so their mean is about 1 whatever the batch size.
+        Counts are relative to even use, so their mean is about 1 for any batch size.
         """
         book, size = self._books[k], self._books[k].embed.shape[0]
         rate = 1.0 - self._config.decay
@@ -100,7 +100,7 @@ class QuantizerTrainer:
         return values | {f"sums.{k}": value for k, value in enumerate(self._sums)}
 
     def load_state(self, values: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` gave."""
         for k in range(len(self._books)):
             self._counts[k] = values[f"counts.{k}"].to(self._books[k].embed)
             self._sums[k] = values[f"sums.{k}"].to(self._books[k].embed)

@@ -1,9 +1,8 @@
 """The data recipe: from public packages and folders to one folder of 24 kHz FLAC with a manifest.
 
-Every clip of the manifest says where it comes from, under which licence, who speaks, and to which split it
-belongs. Splits are by speaker: ``train`` is what the model learns from, ``valid`` is what the loop measures
-on while it runs, ``eval`` is kept for the final report. Only ``train`` must be permissive, and
-:func:`build_dataset` refuses a source that breaks this.
+The manifest states source, licence, speaker and split of every clip. Splits are by speaker: ``train`` for
+learning, ``valid`` for the loop's own measurements, ``eval`` for the final report. ``train`` must be permissive, and
+:func:`build_dataset` refuses a source that is not.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Kind = Literal["debian", "npm", "folder"]
 PERMISSIVE = frozenset(
     {"Apache-2.0", "MIT", "BSD-like", "CC0-1.0", "CC-BY", "CC-BY-3.0", "CC-BY-4.0", "public domain", "user-supplied"}
 )
-"""Licences under which a clip may be learned from: they ask for a credit at most."""
+"""Licences that allow training: they require attribution at most."""
 
 RESERVED_VOICES = frozenset(
     {"af_nova", "am_fenrir", "bf_lily", "bm_lewis", "em_alex", "ff_siwis", "hm_psi", "pm_santa"}
@@ -43,15 +42,15 @@ VALIDATION_VOICES = frozenset({"bm_daniel", "if_sara"})
 
 
 _LONGEST_S = 30.0
-"""A clip is decoded whole for each segment that is drawn from it."""
+"""Clips are at most this long: each segment that is drawn decodes the whole clip."""
 
 
 @dataclass(frozen=True)
 class Source:
     """One package or folder of audio.
 
-    ``under`` is the folder inside the unpacked package that holds the audio; ``speaker`` names who speaks,
-    for sources of one speaker (``""``: taken from a manifest of the folder, else the file's folder).
+    ``under`` is the folder inside the unpacked package that holds the audio; ``speaker`` is the name, for sources of
+    one speaker (``""``: from a manifest of the folder, else the name of the file's folder).
     """
 
     name: str
@@ -102,7 +101,7 @@ SOURCES: tuple[Source, ...] = (
         "package/samples", content="music", credit="Sonic Pi sample authors",
     ),
 )  # fmt: skip
-"""Permissive packages for the shipped weights, and one real speaker who is only ever listened to."""
+"""Permissive packages for the shipped weights, and one real speaker for validation only."""
 
 
 def fetch_debian(source: Source, into: Path) -> Path:
@@ -143,7 +142,7 @@ def _unpack(package: Path, into: Path) -> None:
 
 
 def fetch_folder(source: Source, into: Path) -> Path:
-    """A folder is already there."""
+    """A folder needs no download."""
     folder = Path(source.location)
     if not folder.is_dir():
         raise FileFormatError(f"source {source.name!r}: {folder} is not a folder; give one that holds audio files")
@@ -158,9 +157,9 @@ FETCHERS: dict[Kind, Callable[[Source, Path], Path]] = {
 
 
 def folder_sources(folders: Sequence[Path], noise: Sequence[Path] = ()) -> tuple[Source, ...]:
-    """Folders of one's own as sources to train on, each with a name that no other source has.
+    """The user's folders as sources, each with a unique name.
 
-    What lies in the ``noise`` folders is mixed into speech, never coded by itself.
+    Sounds of the ``noise`` folders are mixed into speech, never coded alone.
     """
     taken = {source.name for source in SOURCES}
     both = [*folders, *noise]
@@ -183,14 +182,14 @@ def build_dataset(
 ) -> list[Clip]:  # fmt: skip
     """Write ``out/<source>/<n>.flac``, ``out/manifest.jsonl`` and ``out/SOURCES.json``; return the clips.
 
-    A package whose folder already has a ``done`` mark is not fetched again, so an interrupted build goes on
-    where it stopped; a folder of one's own may have changed and is read each time. There, what can't be read, and what
-    its manifest gives a licence that forbids learning from it, is left out and reported to ``on_skip``. Speakers of
-    ``held_out`` go where it says. Recordings longer than half a minute are cut into equal parts.
+    A package whose folder has a ``done`` mark is not fetched again, so an interrupted build resumes; the user's folders
+    may have changed and are read each time. Their files that can't be read, or whose licence forbids training, are
+    left out and reported to ``on_skip``. ``held_out`` sets the split of its speakers. Recordings longer than half a
+    minute are cut into equal parts.
 
     Raises:
         ConfigError: a ``train`` source whose licence is not permissive, or two sources of one name.
-        FileFormatError: a source can't be had, or holds nothing.
+        FileFormatError: a source is not available, or empty.
     """
     names = [source.name for source in sources]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
@@ -222,7 +221,7 @@ def build_dataset(
 
 
 def _forget(source: Source, out: Path, done: Path) -> None:
-    """Remove what an earlier build made of a folder; nothing else that lies there."""
+    """Remove the files that an earlier build made from a folder, and nothing else."""
     if Path(source.location).resolve() in ((out / source.name).resolve(), out.resolve()):
         raise ConfigError(f"{source.location} is where its own clips would go: give another folder for the data set")
     if done.exists():
@@ -282,7 +281,7 @@ def _sound_files(source: Source, folder: Path, out: Path) -> list[Path]:
 
 
 def _about(source: Source, row: Listed, path: Path, held_out: HeldOut) -> Clip | str:
-    """A file's line of the manifest, without name and length; or why it is left out, empty for a speaker held out."""
+    """A file's line of the manifest, without name and length; or why it is left out, empty if it is held out."""
     name, licence = row.source or source.name, row.licence or source.licence
     speaker = source.speaker or row.speaker or path.parent.name
     split = held_out.decide(name, speaker, row.split or split_of_voice(row.speaker, source.split))
@@ -302,12 +301,12 @@ def split_of_voice(voice: str, default: Split) -> Split:
 
 
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
-    """One JSON object a line; whole or not at all, so that a half-written manifest is never read."""
+    """Write one JSON object a line, atomically, so that an incomplete manifest is never read."""
     write_text(path, "".join(json.dumps(asdict(clip)) + "\n" for clip in clips))
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """The clips of a manifest. Raises :class:`FileFormatError` when it is missing or has other fields."""
+    """The clips of a manifest. Raises :class:`FileFormatError` if it is missing or has other fields."""
     if not path.exists():
         raise FileFormatError(
             f"no manifest at {path}; build the data set first (`streaming-encodec train --build-data`)"

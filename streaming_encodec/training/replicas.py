@@ -1,9 +1,9 @@
-"""Several cores for one step: each takes its share of the batch, all the way, and they meet a few times a step.
+"""Several cores for one step: each processes its share of the batch, and they synchronize a few times a step.
 
-torch's own threads share each single product and wait for each other after it, thousands of times a step. The products
-here are small, and a core that is taken away for a moment (the training runs at low priority) holds up the other each
-time. Threads with a share of the batch each are as fast on a quiet machine and keep their pace beside other work. Their
-gradients are added in a fixed order, so a run remains reproducible.
+torch's own threads share each product and wait for each other after it, thousands of times a step. The products here
+are small, and a core that is busy for a moment (training runs at low priority) delays the others each time. Threads
+with a share of the batch each are as fast on an idle machine and lose less beside other work. Their gradients are
+added in a fixed order, so a run remains reproducible.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Replicas:
             torch.set_num_threads(threads)
 
     def shares(self, batch: Tensor) -> Sequence[Tensor]:
-        """``batch`` [B, ...] cut along B, one share a replica; a batch too small is refused by the run's settings."""
+        """``batch`` [B, ...] cut along B, one share a replica; the run's settings refuse a batch that is too small."""
         return batch.tensor_split(len(self.models))
 
     def each(self, work: Callable[[int, EncodecModel], T]) -> list[T]:
@@ -52,7 +52,7 @@ class Replicas:
 
     @torch.no_grad()
     def gather_gradients(self) -> None:
-        """Add the others' gradients to the first's, which is the model that learns."""
+        """Add the other replicas' gradients to the first's, which is the model that is updated."""
         for other in self.models[1:]:
             for mine, theirs in zip(self.models[0].parameters(), other.parameters(), strict=True):
                 if theirs.grad is not None:
@@ -61,7 +61,7 @@ class Replicas:
 
 
 def _one_core() -> None:
-    # A thread takes over the process' number when it is first asked for its own: ask before setting it.
+    # A thread copies the process' number of threads at its first query: query before setting it.
     torch.get_num_threads()
     torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""A run's state on disk: tensors as safetensors, plain values as JSON in the header; renamed when whole."""
+"""A run's state on disk: tensors as safetensors, plain values as JSON in the header; renamed when complete."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from streaming_encodec.errors import CheckpointError
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write atomically: an interruption or a full disk leaves the state before, never half a state.
+    """Write atomically: an interruption or a full disk leaves the old state.
 
-    Raises :class:`FileFormatError` where it cannot be written.
+    Raises :class:`FileFormatError` if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A copy each: safetensors refuses tensors that share memory.
@@ -46,7 +46,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take back what :func:`optimizer_tensors` gave; the groups stay those of ``optimizer``."""
+    """Restore what :func:`optimizer_tensors` gave; the groups stay those of ``optimizer``."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split(".", 1)

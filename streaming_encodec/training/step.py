@@ -1,4 +1,4 @@
-"""One training step, as a function of the step's number: what it draws depends on (seed, step) alone."""
+"""One training step, a function of the step's number: its random draws depend on (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from streaming_encodec.training.replicas import Replicas
 
 
 class DivergedError(StreamingEncodecError):
-    """The losses are no longer finite; the message says from where to go on."""
+    """The losses are no longer finite; the message says how to resume."""
 
 
 _LEVEL_SHARE = 0.2
-"""How strongly the latent is kept at unit power: through the channel, louder would otherwise always be better."""
+"""Weight of the loss that keeps the latent at unit power: otherwise, through the channel, louder is always better."""
 
 
 class _Decoded(NamedTuple):
-    """What a replica made of its share."""
+    """A replica's result for its share."""
 
     output: Tensor  # [b, C, T]
     losses: dict[str, float]
@@ -47,8 +47,8 @@ class _Decoded(NamedTuple):
 class CodecTrainer:
     """The model with its losses, codebook averages and optimiser: everything that a step changes.
 
-    ``batch`` [B, 1, T] of speech sets the levels of random weights. ``quantised``: whether there are codebooks yet;
-    before, the channel stands for them.
+    ``batch`` [B, 1, T] of speech sets the levels of random weights. ``quantised``: whether there are codebooks; before,
+    the channel takes their place.
     """
 
     def __init__(self, config: TrainConfig, batch: Tensor) -> None:
@@ -72,7 +72,7 @@ class CodecTrainer:
             "waveform": waveform_loss, "shaped": shaped_loss, "mel": self.mel,
             "loudness": self.loudness, "envelope": self.envelope, "similarity": self.similarity,
         }  # fmt: skip
-        # The waveform's is always needed: it is what the others are scaled by.
+        # The waveform loss is always needed: the others are scaled by it.
         self._losses = {name: loss for name, loss in losses.items() if shares[name] > 0.0 or name == "waveform"}
         shares |= {"adversarial": config.loss.adversarial, "feature": config.loss.feature}
         self.balancer = LossBalancer(shares, reference="waveform")
@@ -86,13 +86,13 @@ class CodecTrainer:
         self.adversary = Adversary(config, low_precision(config)) if config.loss.adversarial_start is not None else None
 
     def step(self, step: int, samples: Tensor, learning_rate: float) -> dict[str, float]:
-        """Learn from ``samples`` [B, 1, T]; returns the losses and what to watch, by name."""
+        """One step on ``samples`` [B, 1, T]; returns losses and diagnostics by name."""
         config = self.config
         rng = np.random.default_rng([config.seed, step, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         frozen = self.quantised and config.quantizer.freeze_encoder
         encoded = self._encode(samples, learning=not frozen)
-        # A leaf, so that the decoder's wish for the latent is known before the encoder runs backward.
+        # A leaf, so that the loss's gradient at the latent is available before the encoder's backward pass.
         latent = torch.cat([part.detach().float() for part in encoded]).requires_grad_(not frozen)
         if not bool(latent.detach().isfinite().all()):
             raise _diverged("latent", step)
@@ -134,9 +134,9 @@ class CodecTrainer:
     def _through_decoder(
         self, passed: Tensor, samples: Tensor, phase: Tensor, learning_rate: float, step: int
     ) -> dict[str, float]:
-        """Decode ``passed`` [B, D, F], run backward from the balanced losses into it; returns the losses.
+        """Decode ``passed`` [B, D, F] and run the backward pass of the balanced losses down to it; returns the losses.
 
-        ``phase`` [B, 1, 1]: how much the losses that hear the phase count.
+        ``phase`` [B, 1, 1]: weight of the losses that depend on phase.
         """
         shares = self.replicas.shares(samples)
         latents = [share.detach().requires_grad_() for share in self.replicas.shares(passed)]
@@ -173,10 +173,10 @@ class CodecTrainer:
         return losses
 
     def _judge(self, heard: Tensor, samples: Tensor, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """The losses of a share and their gradients at its output, each on its own for the balancer."""
+        """The losses of a share and their gradients at its output, one by one for the balancer."""
         losses, gradients = {}, {}
         for name, loss in self._losses.items():
-            # A leaf: each gradient at the output is known before the decoder runs backward.
+            # A leaf: each gradient at the output is available before the decoder's backward pass.
             x = heard.detach().requires_grad_()
             value = self.mel(x, samples, self._windows(step)) if name == "mel" else loss(x, samples)
             losses[name], gradients[name] = float(value.detach()), torch.autograd.grad(value, x)[0]
@@ -197,7 +197,7 @@ class CodecTrainer:
 
     def _backward_through_encoder(self, encoded: list[Tensor], latent: Tensor, pull: Tensor) -> None:
         gradient = _gradient_of(latent)
-        # A share of the decoder's gradient: a fixed weight was seen to drown it and collapse the codebooks.
+        # A share of the decoder's gradient: a fixed weight dominated it, and the codebooks collapsed.
         wanted = self.replicas.shares((gradient + pull * gradient.norm()).to(encoded[0].dtype))
         self.replicas.each(lambda i, model: torch.autograd.backward(encoded[i], wanted[i]))
 
@@ -222,7 +222,7 @@ class CodecTrainer:
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave. A discriminator that the saved run didn't have starts anew."""
+        """Restore what :meth:`state` gave. A discriminator that the saved run didn't have keeps its new weights."""
         self.model.load_state_dict(state.without_prefix("model", tensors))
         self.quantizer.load_state(state.without_prefix("quantizer", tensors))
         self.channel.load_state(state.without_prefix("channel", tensors))
@@ -241,12 +241,12 @@ class CodecTrainer:
 
 
 def low_precision(config: TrainConfig) -> torch.dtype | None:
-    """What products are computed in; None is float32, as everything else."""
+    """Precision of products; None is float32, as everything else."""
     return torch.bfloat16 if config.precision == "bfloat16" else None
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of that name. Raises `ConfigError` where there is none."""
+    """The device of that name. Raises `ConfigError` if there is none."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

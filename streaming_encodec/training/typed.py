@@ -1,4 +1,4 @@
-"""Values out of a file against the types of a dataclass's fields."""
+"""Checks values from a file against the types of a dataclass's fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 2**63 - 1
 
 
 def check_types(config: Any, prefix: str = "") -> None:
-    """Raise ``ConfigError``, which names the field, where a value is not of its field's type, or no finite number."""
+    """Raise ``ConfigError``, which names the field, if a value is not of its field's type, or not finite."""
     hints = get_type_hints(type(config))
     for field in fields(config):
         value = getattr(config, field.name)

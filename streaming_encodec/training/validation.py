@@ -1,7 +1,6 @@
-"""Quick measurements while a run goes on: log-mel distance, and PESQ-WB and STOI where they are installed.
+"""Quick measurements during a run: log-mel distance, and PESQ-WB and STOI if they are installed.
 
-The full report is ``streaming-encodec evaluate``; this one is offline, on few clips, to see where a run is
-going.
+The full report is ``streaming-encodec evaluate``; this one is offline, on few clips, to follow a run.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Samples = npt.NDArray[np.float32]
 
 
 def pick_clips(clips: Sequence[Clip], number: int, seconds: tuple[float, float] = (2.0, 8.0)) -> list[Clip]:
-    """``number`` clips of a handy length, spread evenly over the list: the same ones at each call."""
+    """``number`` clips of suitable length, spread evenly over the list: the same ones at each call."""
     fitting = [clip for clip in clips if seconds[0] <= clip.seconds <= seconds[1]] or list(clips)
     chosen = np.linspace(0, len(fitting) - 1, min(number, len(fitting))).round().astype(int)
     return [fitting[i] for i in chosen]
@@ -62,7 +61,7 @@ def validate(
 
 
 def speech_scores(original: Samples, decoded: Samples, sample_rate: int) -> dict[str, float]:
-    """PESQ-WB and STOI at 16 kHz; a measure whose package is missing is left out."""
+    """PESQ-WB and STOI at 16 kHz; a metric whose package is missing is left out."""
     scores: dict[str, float] = {}
     reference = soxr.resample(original, sample_rate, 16000)
     degraded = soxr.resample(np.clip(decoded, -1.0, 1.0), sample_rate, 16000)
@@ -72,7 +71,7 @@ def speech_scores(original: Samples, decoded: Samples, sample_rate: int) -> dict
         try:
             scores["pesq"] = float(pesq(16000, reference, degraded, "wb"))
         except NoUtterancesError:
-            # A decoder that is still silent has no utterance to score: the scale's lower end.
+            # Silence has no utterance to score: the lower end of the scale.
             scores["pesq"] = 1.0
     if find_spec("pystoi") is not None:
         from pystoi import stoi

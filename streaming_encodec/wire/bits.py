@@ -21,8 +21,8 @@ MAX_BITS = 16
 """Widest code that is packed: a codebook of 65,536 entries, far above any published one."""
 
 _FEW = 64
-"""Up to so many numbers go through one large whole number: a live packet has a handful, for which numpy's calls cost
-more than the work. Many would cost the square of their number this way."""
+"""Up to this many numbers are packed through one large integer: a live packet has a handful, and numpy's calls would
+cost more than the work. The cost of this way grows with the square of their number."""
 
 
 def packed_size(count: int, bits: int) -> int:

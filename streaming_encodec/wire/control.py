@@ -1,6 +1,6 @@
 """Control messages: small JSON objects in text messages, beside the binary packets.
 
-``parse_control(serialize_control(m)) == m``; bytes of strangers raise PacketError and nothing else.
+``parse_control(serialize_control(m)) == m``; any other bytes raise PacketError and nothing else.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ _FOREVER_MS = 86_400_000.0
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Relay to listeners: someone with this number may speak now."""
+    """Relay to listeners: a participant with this number may speak now."""
 
     sender: int
     TYPE: ClassVar[str] = "joined"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {"sender": self.sender}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Joined:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(fields.whole("sender", 1, 0xFFFF))
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Relay to listeners: this speaker is gone."""
+    """Relay to listeners: this speaker has left."""
 
     sender: int
     TYPE: ClassVar[str] = "left"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {"sender": self.sender}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Left:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(fields.whole("sender", 1, 0xFFFF))
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Listener to relay: from now on cut what I hear to so many codebooks."""
+    """Listener to relay: from now on, cut packets for this listener to this many codebooks."""
 
     max_codebooks: int
     TYPE: ClassVar[str] = "layers"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {"max_codebooks": self.max_codebooks}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Layers:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(fields.whole("max_codebooks", 1, MAX_CODEBOOKS))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How one sender arrives at one listener over the last interval; the relay passes it on to that sender.
+    """How one sender's packets arrived at one listener in the last interval; the relay passes it to that sender.
 
     fraction_lost: packets that never came or came too late to play, 0..1, before redundancy helped.
-    fraction_concealed: frames that had to be made up, 0..1. jitter_ms, playout_delay_ms: now.
-    burst_frames: mean length of a run of missing frames, 0 where none was missing.
+    fraction_concealed: frames that were concealed, 0..1. jitter_ms, playout_delay_ms: at present.
+    burst_frames: mean length of a run of missing frames, 0 if none was missing.
     listener: number of the reporter, filled in by the relay.
     """
 
@@ -88,7 +88,7 @@ class Report:
     TYPE: ClassVar[str] = "report"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {
             "sender": self.sender,
             "fraction_lost": self.fraction_lost,
@@ -101,7 +101,7 @@ class Report:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Report:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(
             sender=fields.whole("sender", 1, 0xFFFF),
             fraction_lost=fields.number("fraction_lost", 0.0, 1.0),
@@ -117,7 +117,7 @@ class Report:
 class Bye:
     """Either side leaves on purpose, for a reason or without one.
 
-    retry_s: asks the other side to come back after so long (a relay that restarts).
+    retry_s: when the other side should reconnect, in seconds (a relay that restarts).
     """
 
     reason: str = ""
@@ -125,12 +125,12 @@ class Bye:
     TYPE: ClassVar[str] = "bye"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {"reason": self.reason or None, "retry_s": self.retry_s}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Bye:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(
             fields.text("reason", MAX_REASON_CHARACTERS, shortest=0) if fields.has("reason") else "",
             fields.number("retry_s", 0.0, 3600.0) if fields.has("retry_s") else None,

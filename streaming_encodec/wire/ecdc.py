@@ -4,7 +4,7 @@ Layout (https://github.com/facebookresearch/encodec, `binary.py` and `compress.p
 
     "ECDC"  u8 version = 0  u32 length of the JSON, big endian
     JSON    {"m": model, "al": samples, "nc": codebooks, "lm": false}; other keys are passed over, and one is ours:
-            "ar": which arithmetic found the codes, such as "kernel-1"; without it, the published layers' own
+            "ar": the arithmetic that computed the codes, such as "kernel-1"; without it, the published layers' own
     then for each segment:
         f32 scale, big endian          only when the model normalizes
         codes, frame after frame, each code in `bits_per_codebook` bits, least significant bit first;
@@ -12,8 +12,8 @@ Layout (https://github.com/facebookresearch/encodec, `binary.py` and `compress.p
 
 Neither the number of segments nor the number of frames is stored: both follow from the length and the model
 (`EcdcLayout`). The original computes them in floating point, and for some lengths (6720 samples at 24 kHz is
-the shortest) expects a frame more than it wrote, so it cannot read its own file; here the arithmetic is
-whole-numbered and such files read well.
+the shortest) expects a frame more than it wrote, so it cannot read its own file. This module computes them in
+integers and reads such files.
 
 Nothing in this module touches a file: `EcdcPacker` makes bytes, `EcdcParser` takes them in any pieces.
 """
@@ -44,13 +44,13 @@ MAX_HEADER_BYTES = _FIXED.size + _MAX_JSON_BYTES
 
 @dataclass(frozen=True, slots=True)
 class EcdcHeader:
-    """What a file says of itself.
+    """The header of a file.
 
     Attributes:
         model: name of the model, as `encodec_24khz`.
         samples: length of the audio in samples at the model's rate.
         num_codebooks: codebooks in every frame.
-        arithmetic: which arithmetic found the codes; None for the published layers' own, or where nothing is said.
+        arithmetic: what computed the codes; None for the published layers' own, or if the file does not say.
     """
 
     model: str
@@ -59,7 +59,7 @@ class EcdcHeader:
     arithmetic: str | None = None
 
     def to_bytes(self) -> bytes:
-        """The header as the original writes it: same keys, same order, same spaces. Then the one that is ours."""
+        """The header as the original writes it, with the same keys, order and spaces; then this package's own key."""
         meta: dict[str, object] = {"m": self.model, "al": self.samples, "nc": self.num_codebooks, "lm": False}
         if self.arithmetic is not None:
             meta["ar"] = self.arithmetic
@@ -109,7 +109,7 @@ class EcdcHeader:
         if lm is not False:
             raise FileFormatError(
                 "this .ecdc file was packed with a language model, which only the machine that wrote it can "
-                "be trusted to undo; pack it again without (`encodec` without --lm)"
+                "undo reliably; pack it again without (`encodec` without --lm)"
             )
         arithmetic = meta.get("ar")
         return cls(name, whole_samples, whole_books, arithmetic if isinstance(arithmetic, str) else None)
@@ -117,7 +117,7 @@ class EcdcHeader:
 
 @dataclass(frozen=True, slots=True)
 class EcdcLayout:
-    """What the header leaves out and both ends know from the model.
+    """What the header does not hold and both ends know from the model.
 
     Attributes:
         hop_length: samples a frame.
@@ -140,11 +140,11 @@ class EcdcLayout:
         return max(1, math.ceil(math.log2(self.codebook_size)))
 
     def frames_of(self, samples: int) -> int:
-        """Frames that hold so many samples."""
+        """Frames that this many samples take."""
         return -(-samples // self.hop_length)
 
     def segments(self, samples: int) -> Iterator[int]:
-        """Length in samples of each segment of a file so long."""
+        """Length in samples of each segment of a file of ``samples`` samples."""
         if self.segment_samples is None or self.stride_samples is None:
             if samples:
                 yield samples
@@ -160,7 +160,7 @@ class EcdcLayout:
 
 
 class EcdcPacker:
-    """Codes in, bytes out; the header is not part of it, since it holds the length, known only at the end.
+    """Codes in, bytes out. The header is not part of it: it holds the length, which is known only at the end.
 
     Call `begin` (with the scale, where the model normalizes), `push` any number of times, `end`; and so on
     for each segment. A model without segments has one.
@@ -169,13 +169,13 @@ class EcdcPacker:
     def __init__(self, num_codebooks: int, layout: EcdcLayout) -> None:
         """
         Raises:
-            StreamError: the model has not so many codebooks.
+            StreamError: the model has fewer codebooks.
         """
         if not 1 <= num_codebooks <= layout.max_codebooks:
             raise StreamError(f"the model has 1 to {layout.max_codebooks} codebooks, not {num_codebooks}")
         self._layout = layout
         self._num_codebooks = num_codebooks
-        # Frames after which the bits fill whole bytes: only so many go out at once, the rest waits.
+        # Frames after which the bits fill whole bytes; a multiple of them goes out at once, the rest waits.
         frame_bits = num_codebooks * layout.bits_per_codebook
         self._align_frames = 8 // math.gcd(8, frame_bits)
         self._held = np.empty((num_codebooks, 0), np.int64)
@@ -242,8 +242,8 @@ class EcdcBlock:
 class EcdcParser:
     """Bytes in, in any pieces; header and codes out, as soon as they are complete.
 
-    With a segmented layout each block is one whole segment; otherwise a block is whatever whole frames have
-    come. Memory is bounded by the piece fed plus one segment.
+    With a segmented layout each block is one whole segment; otherwise it holds the whole frames that are
+    available. Memory is bounded by the piece fed plus one segment.
     """
 
     def __init__(self, layout_of: Callable[[EcdcHeader], EcdcLayout]) -> None:
@@ -279,7 +279,7 @@ class EcdcParser:
         return blocks
 
     def finish(self) -> None:
-        """Say that no byte will follow.
+        """Declare the end of the input.
 
         Raises:
             FileFormatError: the file ends too soon.
@@ -320,7 +320,7 @@ class EcdcParser:
         if len(self._buffer) < size:
             if layout.segment_samples is not None or layout.normalize:
                 return None
-            # One segment only: hand out what has come, by frames that fill whole bytes.
+            # One segment only: return what is available, by frames that fill whole bytes.
             align = 8 // math.gcd(8, frame_bits)
             frames = len(self._buffer) * 8 // frame_bits // align * align
             size = frames * frame_bits // 8

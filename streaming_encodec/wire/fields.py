@@ -1,4 +1,4 @@
-"""Strict reading of small JSON objects that strangers sent: PacketError and nothing else."""
+"""Strict reading of small JSON objects from untrusted peers: PacketError and nothing else."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _INVISIBLE = re.compile(
     r"[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Controls, line ends, marks that turn the direction of text, halves of surrogate pairs, and what is not seen at all.
+"""Control characters, line ends, direction marks, lone surrogates, and invisible characters.
 
-A list of its own: `str.isprintable` changes with the version of Unicode, so two versions of Python would disagree
-about a room's name, and no other language has it.
+This list is fixed: `str.isprintable` changes with the version of Unicode, so two versions of Python would disagree
+about a room's name, and other languages do not have it.
 """
 
 
 def is_visible(text: str) -> bool:
-    """Whether text that a stranger sent has only characters that can be seen, and spaces."""
+    """Whether a received text has visible characters and spaces only."""
     return _INVISIBLE.search(text) is None
 
 
@@ -42,7 +42,7 @@ def as_whole(value: object) -> int | None:
 class Fields:
     """Typed access to one JSON object. A field that is missing or wrong raises PacketError with its name.
 
-    Fields that nobody asks for are ignored, so that a later version may add some.
+    Unknown fields are ignored, so that a later version may add some.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:

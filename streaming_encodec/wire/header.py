@@ -1,4 +1,4 @@
-"""The head of a packet: what a relay needs, checked against the whole packet's length without decoding codes.
+"""The header of a packet: what a relay needs, checked against the whole packet's length without decoding codes.
 
 `docs/protocol.md` is the specification, with golden vectors that a test reads from it. In short,
 little-endian:
@@ -31,7 +31,7 @@ from streaming_encodec.wire.bits import MAX_BITS, cut_bits, packed_size
 PROTOCOL_VERSION = 1
 HEADER_BYTES = 12
 MAX_FRAMES = 6
-"""Frames in one packet: 80 ms at 75 frames a second, as much as a call can bear to lose at once."""
+"""Frames in one packet: 80 ms at 75 frames a second, the most that a call should lose at once."""
 MAX_CODEBOOKS = 32
 MAX_REDUNDANT_FRAMES = 32
 MAX_REDUNDANT_CODEBOOKS = 8
@@ -40,7 +40,7 @@ NOISE_BANDS = 6
 NOISE_FLOOR_DB = 127
 """Noise levels are whole decibels below full scale, as in RFC 3389; this one means silence."""
 NO_NOISE = (NOISE_FLOOR_DB,) * NOISE_BANDS
-"""The levels of a noise packet that is silence."""
+"""The levels of a noise packet that means silence."""
 
 FLAG_SCALE, FLAG_REDUNDANCY, FLAG_NOISE, FLAG_START, FLAG_END = 1, 2, 4, 8, 16
 _KNOWN_FLAGS = FLAG_SCALE | FLAG_REDUNDANCY | FLAG_NOISE | FLAG_START | FLAG_END
@@ -59,7 +59,7 @@ MAX_PACKET_BYTES = (
 
 
 class PacketHeader(NamedTuple):
-    """A packet's head and where its parts lie. Made by `read_header`, which has checked every length."""
+    """A packet's header and the offsets of its parts. Made by `read_header`, which has checked every length."""
 
     flags: int
     num_frames: int
@@ -83,7 +83,7 @@ class PacketHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> PacketHeader:
-    """Read and check the head: version, flags, limits, every length, spare bits. Codes stay packed.
+    """Read and check the header: version, flags, limits, every length, spare bits. Codes stay packed.
 
     What this accepts, `parse_packet` accepts. Raises PacketError for anything else, and nothing but
     PacketError.
@@ -155,7 +155,7 @@ def write_header(
     sequence: int,
     timestamp: int,
 ) -> bytes:
-    """The 12 bytes of a head; ``num_codebooks`` 0 for noise. The caller has checked the ranges."""
+    """The 12 bytes of a header; ``num_codebooks`` is 0 for noise. The caller has checked the ranges."""
     shape = 0 if flags & FLAG_NOISE else (num_frames - 1) | (num_codebooks - 1) << 3
     return _HEAD.pack(_FIRST_BYTE, flags, shape, bits_per_code - 1, sender, sequence, timestamp)
 
@@ -203,7 +203,7 @@ def _check_scale(data: bytes, flags: int, at: int) -> int:
 
 
 def _check_part(data: bytes, end: int, bit_count: int, name: str) -> None:
-    """The part that ends before ``end`` is all there, and the spare bits of its last byte are zero."""
+    """Check that the part that ends before ``end`` is complete, and that the spare bits of its last byte are zero."""
     if len(data) < end:
         raise PacketError(f"the packet ends within its {name}")
     spare = -bit_count & 7

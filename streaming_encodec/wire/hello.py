@@ -1,8 +1,8 @@
-"""The first message each way: who comes, to which room, and which model made the codes.
+"""The first message each way: the participant, the room, and the model that made the codes.
 
-The model is settled here once, by fingerprint, so that a packet needs no more than twelve bytes of header.
-A relay refuses a publisher whose `StreamFormat` is not the room's: two models' codes look alike and decode
-to noise.
+The model is agreed on here once, by fingerprint, so that a packet needs only twelve bytes of header.
+A relay refuses a publisher whose `StreamFormat` is not the room's: the codes of another model are valid numbers
+but decode to noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FINGERPRINT_HEX = 32
 MAX_ROOM_CHARACTERS = 64
 MAX_TOKEN_CHARACTERS = 1400
 MAX_SPEAKERS = 64
-"""In one room, at most: a welcome lists so many, and each is decoded by every listener."""
+"""Most speakers in one room: a welcome lists all of them, and every listener decodes each."""
 
 
 def check_room_name(name: object) -> str:
@@ -33,7 +33,7 @@ def check_room_name(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
-    """What the codes of a stream mean; equal on both ends or there is no call.
+    """What the codes of a stream mean; both ends of a call must have the same.
 
     model: fingerprint (32 hex digits, see `docs/protocol.md`). frame_samples: the hop, in samples of each
     channel.
@@ -55,7 +55,7 @@ class StreamFormat:
 
     @property
     def bits_per_code(self) -> int:
-        """Bits a code takes on the wire."""
+        """Bits of a code on the wire."""
         return max(1, (self.codebook_size - 1).bit_length())
 
     @property
@@ -64,7 +64,7 @@ class StreamFormat:
         return self.frame_samples / self.sample_rate
 
     def check_header(self, head: PacketHeader) -> None:
-        """Raises PacketError if a packet with this head can't belong to the stream. Cheap: for a relay."""
+        """Raise PacketError if a packet with this header can't belong to the stream. Cheap: for a relay."""
         if head.bits_per_code != self.bits_per_code or head.num_codebooks > self.max_codebooks:
             raise PacketError(
                 f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits, "
@@ -74,8 +74,7 @@ class StreamFormat:
             raise PacketError("more redundant codebooks than the model has")
 
     def check_packet(self, packet: Packet) -> None:
-        """Raises PacketError if the packet can't belong to the stream, code values included: for a
-        receiver."""
+        """Raise PacketError if the packet, code values included, can't belong to the stream."""
         redundant = 0 if packet.redundancy is None else packet.redundancy.shape[0]
         if packet.bits_per_code != self.bits_per_code or max(packet.num_codebooks, redundant) > self.max_codebooks:
             raise PacketError(f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits")
@@ -86,12 +85,12 @@ class StreamFormat:
                 raise PacketError(f"a code lies past the codebook's {self.codebook_size} entries")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {"model": self.model} | {name: getattr(self, name) for name in _FORMAT_RANGES}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> StreamFormat:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         numbers = {name: fields.whole(name, *limits) for name, limits in _FORMAT_RANGES.items()}
         try:
             return cls(fields.text("model", FINGERPRINT_HEX), **numbers)
@@ -112,7 +111,7 @@ _FORMAT_RANGES = {
 class Hello:
     """A client's first message.
 
-    max_codebooks: the relay cuts what this client hears to so many. resume: the ticket of an earlier welcome.
+    max_codebooks: the relay cuts what this client receives to this many. resume: the ticket of an earlier welcome.
     """
 
     room: str
@@ -126,7 +125,7 @@ class Hello:
     TYPE: ClassVar[str] = "hello"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {
             "protocol": self.protocol,
             "room": self.room,
@@ -139,7 +138,7 @@ class Hello:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Hello:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         role = fields.text("role", 16)
         if role not in ROLES:
             raise PacketError(f"field 'role' is one of {', '.join(ROLES)}")
@@ -156,10 +155,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The relay's answer: the number it gave this client (0 for one that may not speak), and how to behave.
+    """The relay's answer: this client's number (0 if it may not speak), and what the relay expects of it.
 
-    resume: ticket to present after a lost connection, to keep the number. speakers: who is in the room
-    already. resumed: the ticket was honoured.
+    resume: ticket to present after a lost connection, to keep the number. speakers: numbers of the other
+    speakers in the room. resumed: the ticket was accepted.
     """
 
     sender: int
@@ -172,7 +171,7 @@ class Welcome:
     TYPE: ClassVar[str] = "welcome"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The message as a JSON object."""
         return {
             "protocol": self.protocol,
             "sender": self.sender,
@@ -184,7 +183,7 @@ class Welcome:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Welcome:
-        """From JSON that came. Raises PacketError."""
+        """Read the message from a JSON object. Raises PacketError."""
         return cls(
             sender=fields.whole("sender", 0, 0xFFFF),
             resume=fields.text("resume", 64) if fields.has("resume") else None,

@@ -1,9 +1,8 @@
 """Voice packets: 1 to 6 frames of codes, or a noise level; `parse_packet(serialize_packet(p)) == p`.
 
-A packet says all that is needed to read it; what the codes mean (model, frame length) was settled once, in
-the hello. Each packet has exactly one spelling, so `serialize_packet(parse_packet(data)) == data` too, and
-the size depends on the settings alone, never on what is said. Layout: `streaming_encodec.wire.header` and
-`docs/protocol.md`.
+A packet can be parsed by itself; what the codes mean (model, frame length) was agreed on once, in the hello.
+Each packet has exactly one encoding, so `serialize_packet(parse_packet(data)) == data` too, and the size depends
+on the settings alone, never on the sound. Layout: `streaming_encodec.wire.header` and `docs/protocol.md`.
 """
 
 from __future__ import annotations
@@ -39,17 +38,16 @@ _SCALE = struct.Struct("<f")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Packet:
-    """One packet. Exactly one of ``codes`` and ``noise`` is given; StreamError tells what is out of range.
+    """One packet. Exactly one of ``codes`` and ``noise`` is given. Raises StreamError for a value out of range.
 
     codes: int64 ``[K, F]``, K codebooks (1..32) of F frames (1..6), each below ``2**bits_per_code``.
     noise: six levels, whole decibels below full scale (0..127), one per band: the sender is silent from
-    ``timestamp``
-        on, until its next packet.
+    ``timestamp`` until its next packet.
     redundancy: int64 ``[R, P]``, the first R codebooks (1..8) of the P frames (1..32) before ``timestamp``.
     scale: the segment's loudness for a model that normalizes, rounded to float32.
-    start: the encoder began afresh with this packet, so the decoder must too. end: nothing follows.
-    sequence: 16 bits; timestamp: of the first frame, in frames, 32 bits; both wrap. sender: 16 bits, the
-    relay's.
+    start: the encoder was reset before this packet, so the decoder must reset too. end: nothing follows.
+    sequence: 16 bits; timestamp: of the first frame, in frames, 32 bits; both wrap. sender: 16 bits, set by the
+    relay.
     """
 
     sequence: int
@@ -132,7 +130,7 @@ def serialize_packet(packet: Packet) -> bytes:
 
 
 def parse_packet(data: bytes) -> Packet:
-    """Read one whole packet. Raises PacketError for anything that is not exactly one, and nothing else."""
+    """Parse exactly one packet. Raises PacketError for any other bytes, and nothing else."""
     head = read_header(data)
     bits = head.bits_per_code
     scale: float | None = None

@@ -1,4 +1,4 @@
-"""Numbers that wrap round: sequence numbers (16 bits) and timestamps (32 bits), compared as in RFC 1982."""
+"""Numbers that wrap: sequence numbers (16 bits) and timestamps (32 bits), compared as in RFC 1982."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def serial_difference(a: int, b: int, bits: int) -> int:
 
 
 class Unwrapper:
-    """Turns wrapped numbers into a line without end, each placed nearest to the last one seen.
+    """Unwraps numbers: each is placed nearest to the last one seen.
 
-    Works as long as neighbours in the stream of calls lie less than half a circle apart.
+    Works as long as consecutive numbers differ by less than half the range.
     """
 
     def __init__(self, bits: int) -> None:
@@ -23,12 +23,12 @@ class Unwrapper:
         self._last: int | None = None
 
     def peek(self, wrapped: int) -> int:
-        """The place of ``wrapped`` on the line, without moving there."""
+        """The unwrapped number, without remembering it."""
         if self._last is None:
             return wrapped
         return self._last + serial_difference(wrapped, self._last, self._bits)
 
     def __call__(self, wrapped: int) -> int:
-        """The place of ``wrapped`` on the line; later numbers are placed near it."""
+        """The unwrapped number; later numbers are placed near it."""
         self._last = self.peek(wrapped)
         return self._last

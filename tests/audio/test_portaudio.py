@@ -207,7 +207,7 @@ def test_a_device_that_hangs_is_not_waited_for_and_had_again(machine: Machine) -
     [pid] = machine.pids()
     until(lambda: has_ended(pid))
     machine.change(hangs=False)
-    with pytest.raises(DeviceError, match="begins again"):
+    with pytest.raises(DeviceError, match="is being restarted"):
         backend.devices()
     until(lambda: answers(backend))
     assert opened(backend).active
@@ -265,7 +265,7 @@ def test_one_that_does_not_begin_is_not_waited_for(machine: Machine) -> None:
     ("plan", "said"),
     [
         ({"missing": True}, "not on this machine: install it with `apt"),
-        ({"broken": True}, r"cannot begin \(Unanticipated host error\).*audio service"),
+        ({"broken": True}, r"cannot start \(Unanticipated host error\).*audio service"),
     ],
 )
 def test_without_portaudio_it_is_said_what_to_do(machine: Machine, plan: dict[str, bool], said: str) -> None:

@@ -1,4 +1,4 @@
-"""What wakes the thread that computes when the microphone has what it waits for."""
+"""Wakes the computing thread when the microphone has the samples that it waits for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 class Bell:
-    """Rung by any thread, or by another process that inherits `number`; waited for by one thread."""
+    """Any thread rings it, or another process that inherits `number`; one thread waits for it."""
 
     def __init__(self) -> None:
         # Sockets, not pipes: all systems can wait for them.
@@ -18,16 +18,16 @@ class Bell:
 
     @property
     def number(self) -> int:
-        """The descriptor on which a byte rings it."""
+        """The file descriptor: one byte written to it rings the bell."""
         return self._ring.fileno()
 
     def ring(self) -> None:
-        """Wake who waits, or who waits next. Never waits itself."""
+        """Wake the thread in `wait`, or make its next `wait` return at once. Does not block."""
         with contextlib.suppress(BlockingIOError):  # it rings already
             self._ring.send(b"!")
 
     def wait(self, seconds: float) -> bool:
-        """Whether it rang within so many seconds, or before and nobody has waited since."""
+        """Wait until it rings, for at most this many seconds. True if it rang, also if that was before the call."""
         rang, _, _ = select.select([self._hear], [], [], max(0.0, seconds))
         if rang:
             self._hear.recv(4096)
@@ -37,6 +37,6 @@ class Bell:
         self.close()
 
     def close(self) -> None:
-        """Give it up."""
+        """Release the sockets."""
         self._hear.close()
         self._ring.close()

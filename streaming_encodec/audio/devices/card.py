@@ -1,4 +1,4 @@
-"""A microphone and a speaker at the model's rate, whatever the devices' own: waiting, counting, revival."""
+"""Microphone and speaker at the model's rate, whatever the devices' rates: waiting, counting, reopening."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from streaming_encodec.samples import repair_amplitude
 
 _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0
-"""A lost device is tried every second. Looking for others in its place costs a tenth of a second of a core, so that is
-done less and less often."""
+"""A lost device is tried every second. A search for others in its place takes a tenth of a second of a core, so the
+interval between searches grows."""
 _FIRST_MARGIN_S = 0.009
 _LONGEST_MARGIN_S = 0.060
 _MORE_MARGIN_S = 0.004
 _LESS_MARGIN_S = 0.001
 _CALM_S = 60.0
-"""How much earlier than a block is taken the next frame is begun: at first, at most, and more after each underrun.
-What one bad moment has taught is unlearned, a millisecond for each minute without another."""
+"""How much earlier than the card takes a block the next frame is started: at first, at most, and the increase after an
+underrun. Each minute without an underrun takes one millisecond back."""
 
 
 class Margin:
-    """How much earlier than needed sound is made: little, more after each underrun, slowly less in calm."""
+    """How much earlier than needed sound is computed: more after each underrun, slowly less without."""
 
     def __init__(self) -> None:
         self._seen = 0
@@ -38,7 +38,7 @@ class Margin:
         self.seconds = _FIRST_MARGIN_S
 
     def update(self, now: float, underruns: int) -> None:
-        """Learn from ``underruns``, which counts all so far."""
+        """Adapt to ``underruns``, the number of all so far."""
         if underruns > self._seen:
             self._seen = underruns
             self._changed_at = now
@@ -51,13 +51,13 @@ class Margin:
 class SoundCard:
     """Microphone and speaker, either of which may be missing, as mono [1, n] at ``sample_rate``.
 
-    Not for several threads: one reads, writes and maintains.
+    For one thread, which reads, writes and maintains.
 
     Args:
         backend: see `PortAudio`.
         sample_rate: the model's.
         input_device, output_device: number or part of the name; None is the system's default.
-        use_input, use_output: False leaves that side out.
+        use_input, use_output: False leaves that direction closed.
         clock: seconds.
 
     Raises:
@@ -95,25 +95,25 @@ class SoundCard:
             raise
 
     def close(self) -> None:
-        """Give the devices up."""
+        """Close the devices."""
         for side in self._sides():
             side.close()
 
     # -- sound ----------------------------------------------------------------------------------------------
 
     def read(self) -> Pcm:
-        """What the microphone has heard since the last call, [1, n]."""
+        """The microphone's samples since the last call, [1, n]."""
         if self._microphone is None or not self._microphone.is_open:
             return np.zeros((1, 0), np.float32)
         self._microphone.port.hear()
         block = self._microphone.port.ring.read_all()
-        # The last of an interface's many inputs may be what it plays: the others would hear themselves.
+        # The last of an interface's many inputs may loop its output back: the others would hear themselves.
         return self._microphone.resampler.push(mix_channels(repair_amplitude(block.T[:2]), 1))
 
     def write(self, pcm: Pcm, *, usual: bool = True) -> None:
-        """Give the speaker [1, n] to play after what waits already; dropped while it is gone.
+        """Queue [1, n] for the speaker; dropped while it is gone.
 
-        ``usual``: the lengths of these writes are what `target_s` expects to come.
+        ``usual``: this length is to be expected again, and `target_s` reckons with it.
         """
         speaker = self._speaker
         if speaker is None or not speaker.is_open:
@@ -123,16 +123,16 @@ class SoundCard:
 
     @property
     def queued_s(self) -> float | None:
-        """Seconds of sound that wait for the speaker; None where there is no speaker (now)."""
+        """Seconds of sound that wait for the speaker; None without a speaker."""
         if self._speaker is None or not self._speaker.is_open:
             return None
         return len(self._speaker.port.ring) / self._speaker.port.rate
 
     @property
     def ahead_s(self) -> float | None:
-        """In how many seconds the card takes what is handed over now: after all that waits, with its next block.
+        """In how many seconds the card takes samples that are written now: after all that wait, with its next block.
 
-        This falls with the clock, not in steps of a block. None where there is no speaker (now).
+        This falls with the clock, not in steps of a block. None without a speaker.
         """
         queued = self.queued_s
         if queued is None or self._speaker is None:
@@ -141,8 +141,8 @@ class SoundCard:
 
     @property
     def target_s(self) -> float:
-        """What `ahead_s` should not fall below: the most that may wait for a block that wants more, and a margin that
-        underruns have taught."""
+        """The least that `ahead_s` should be: the most that may wait without filling a block, and a margin that follows
+        underruns."""
         return self._margin.seconds + (0.0 if self._speaker is None else self._speaker.part_s)
 
     # -- figures --------------------------------------------------------------------------------------------
@@ -160,17 +160,17 @@ class SoundCard:
 
     @property
     def input_latency_ms(self) -> float:
-        """From the air to `read` for the last sample of a block, resampling included.
+        """From the air to `read`, for the last sample of a block, resampling included.
 
-        The samples before it have waited for the block to be full; that is not latency of the device: who waits for a
-        frame waits for both at once, and sees the rest as jitter.
+        Earlier samples also waited for the block to be full. That is not counted here: it overlaps with the wait for a
+        frame, and the rest of it appears as jitter.
         """
         side = self._microphone
         return 0.0 if side is None else side.latency_ms(less_s=side.port.block_s)
 
     @property
     def output_latency_ms(self) -> float:
-        """From the moment at which the card takes a block (`ahead_s`) to the air."""
+        """From the time at which the card takes a block (`ahead_s`) to the air."""
         return 0.0 if self._speaker is None else self._speaker.latency_ms()
 
     @property
@@ -182,18 +182,18 @@ class SoundCard:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Which sides are gone at the moment."""
+        """The directions whose device is gone at the moment."""
         return tuple(side.kind for side in self._sides() if not side.is_open)
 
     # -- upkeep ---------------------------------------------------------------------------------------------
 
     def has(self, samples: int) -> bool:
-        """Whether the next `read` gives at least so many."""
+        """Whether the next `read` gives at least this many."""
         side = self._microphone
         return side is not None and side.is_open and len(side.port.ring) >= side.resampler.inputs_for(samples)
 
     def wait(self, seconds: float, samples: int = 1) -> None:
-        """Sleep until the microphone has so many, until `wake`, or for so long. Of the speaker see `ahead_s`."""
+        """Sleep until the microphone has this many samples, until `wake`, or for this long."""
         side = self._microphone
         if side is not None and side.is_open:
             # Set before looking, so that a block that comes in between is not missed.
@@ -206,13 +206,13 @@ class SoundCard:
             side.port.wake_at = None
 
     def wake(self) -> None:
-        """End the sleep of who waits, or of who waits next. Any thread may."""
+        """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""
         self._backend.bell.ring()
 
     def maintain(self) -> None:
-        """Widen the margin after underruns, notice devices that went, and open them again when they are back.
+        """Adapt the margin to underruns, detect lost devices, and reopen them when they are back.
 
-        Costs nothing while all is well; call it every few milliseconds.
+        Costs next to nothing without a fault; call it every few milliseconds.
         """
         now = self._clock()
         self._margin.update(now, 0 if self._speaker is None else self._speaker.missed)
@@ -227,7 +227,7 @@ class SoundCard:
             self._revive(now)
 
     def _revive(self, now: float) -> None:
-        """A device that is back in its old place can be opened as it is; any other is seen only after a search."""
+        """A device with its old number can be reopened directly; any other is found only by a search."""
         self._retry_at = now + _RETRY_S
         gone = self.lost
         for side in self._sides():

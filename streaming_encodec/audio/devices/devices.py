@@ -1,6 +1,6 @@
-"""Sound devices as this package sees them: what there is, which one is meant, and the rate it is opened at.
+"""Sound devices: which there are, which one a name or number means, and the rate it is opened at.
 
-PortAudio calls one moment of all channels a frame; here that is a sample.
+PortAudio's frame (one value of each channel) is a sample here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streaming_encodec.audio.devices.port import Kind, Port
 from streaming_encodec.errors import DeviceError
 
 _INSTEAD_HZ = (48_000, 44_100, 32_000, 16_000)
-"""Tried in turn where a device has neither the model's rate nor a rate of its own that works."""
+"""Tried in turn if a device accepts neither the model's rate nor its own default rate."""
 
 HOW_TO_GET_ONE = {
     "input": "plug in a microphone or headset, allow this program to use it, and look at `streaming-encodec devices`",
@@ -36,11 +36,11 @@ class Device:
     is_default_output: bool = False
 
     def channels(self, kind: Kind) -> int:
-        """How many channels it has that way."""
+        """Number of channels in this direction."""
         return self.input_channels if kind == "input" else self.output_channels
 
     def is_default(self, kind: Kind) -> bool:
-        """Whether the system takes it where none is named."""
+        """Whether it is the system's default."""
         return self.is_default_input if kind == "input" else self.is_default_output
 
 
@@ -49,13 +49,13 @@ _AT_THE_EAR = ("head", "ear", "buds", "airpod")
 
 
 def likely_loudspeaker(name: str) -> bool:
-    """Whether a device with this name is heard in the room, and by the microphone; names are all there is to go by."""
+    """Whether a device with this name is a loudspeaker, which the microphone hears. Only the name tells."""
     lower = name.casefold()
     return any(word in lower for word in _IN_THE_ROOM) and not any(word in lower for word in _AT_THE_EAR)
 
 
 class DeviceStream(Protocol):
-    """An open device that calls back; ``port`` is where its sound goes or comes from."""
+    """An open device that calls back; ``port`` holds its samples."""
 
     @property
     def port(self) -> Port: ...
@@ -66,39 +66,38 @@ class DeviceStream(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop calling back and give the device up."""
+        """Stop the callbacks and close the device."""
         ...
 
 
 class Backend(Protocol):
-    """A way to sound devices: PortAudio, or a test's made-up ones.
+    """Access to sound devices: PortAudio, or a test's fake.
 
-    bell: rings when a microphone's port has come to its ``wake_at``.
+    bell: rings when a microphone's port has reached its ``wake_at``.
     """
 
     @property
     def bell(self) -> Bell: ...
 
     def devices(self) -> list[Device]:
-        """What there is. Raises DeviceError where sound cannot be had at all."""
+        """All devices. Raises DeviceError if there is no sound system."""
         ...
 
     def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
-        """Why the device cannot be opened so; None if it can."""
+        """Why the device cannot be opened with these settings; None if it can."""
         ...
 
     def open(
         self, device: Device, kind: Kind, sample_rate: int, channels: int, clock: Callable[[], float]
     ) -> DeviceStream:
-        """Open it and let it call back from now on. Raises DeviceError.
+        """Open it and start its callbacks. Raises DeviceError.
 
         clock: seconds, of the port's reader.
         """
         ...
 
     def refresh(self) -> None:
-        """Look again for devices that came or went: what is listed soon after knows of them. Streams that are open
-        go on. Raises DeviceError."""
+        """Search again for devices: a list soon after shows the change. Open streams continue. Raises DeviceError."""
         ...
 
 
@@ -106,7 +105,7 @@ def find_device(devices: Sequence[Device], kind: Kind, wanted: str | int | None)
     """The device meant: by its number, by a part of its name, or the system's default.
 
     Raises:
-        DeviceError: none fits, or several do; the message says what there is and how to get one.
+        DeviceError: no device fits, or several do; the message lists what there is and how to get one.
     """
     able = [device for device in devices if device.channels(kind)]
     if not able:
@@ -129,12 +128,12 @@ def find_device(devices: Sequence[Device], kind: Kind, wanted: str | int | None)
 
 
 def number_of(wanted: str | int | None) -> int | None:
-    """The number by which a device is meant; None where it is meant by its name, or is the default."""
+    """The number, if a device is chosen by number; None if by name, or if it is the default."""
     return int(wanted) if isinstance(wanted, int) or (wanted is not None and wanted.isdecimal()) else None
 
 
 def find_again(devices: Sequence[Device], kind: Kind, known: Device) -> Device:
-    """The device that was in use, whatever its number is now: PortAudio counts anew when one comes or goes.
+    """The device that was in use, under its present number: PortAudio renumbers when a device comes or goes.
 
     Raises:
         DeviceError: it is not there.
@@ -146,17 +145,16 @@ def find_again(devices: Sequence[Device], kind: Kind, known: Device) -> Device:
 
 
 def channel_counts(device: Device, kind: Kind) -> tuple[int, ...]:
-    """How many channels to ask for, in turn: some devices take two at least, some all that they have."""
+    """Numbers of channels to try in turn: some devices require two, some all that they have."""
     most = device.channels(kind)
     return tuple(dict.fromkeys((1, min(2, most), most)))
 
 
 def choose_shape(backend: Backend, device: Device, kind: Kind, sample_rate: int) -> tuple[int, int]:
-    """Rate and channels to open a device with: the model's rate if it can be had, and as few channels as it
-    takes.
+    """Rate and channels to open a device with: the model's rate if possible, and as few channels as it accepts.
 
     Raises:
-        DeviceError: the device takes none; the message repeats what it says.
+        DeviceError: it accepts none; the message repeats its reason.
     """
     rates = dict.fromkeys((sample_rate, device.sample_rate, *_INSTEAD_HZ))
     said = None

@@ -1,8 +1,8 @@
-"""What a sound card's callback and the thread that computes have in common: a ring, and a few numbers.
+"""What a sound card's callback shares with the computing thread: a ring buffer and a few numbers.
 
-The callbacks only copy between the card's block and a ring that was made before and note a few numbers; the
-microphone's says when what somebody waits for is there. All of it lies in memory that two processes can map, since
-PortAudio has a process of its own.
+The callbacks only copy between the card's block and a preallocated ring and set a few numbers; the microphone's
+callback says when the samples that a thread waits for have arrived. All of it lies in memory that two processes can
+map, since PortAudio runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from streaming_encodec.audio.devices.ring import Block, Memory, SampleRing
 Kind = Literal["input", "output"]
 
 _RING_S = 0.5
-"""Longer than any pause of the computing thread that can still be called a call."""
+"""Longer than any pause of the computing thread in a usable call."""
 _LARGEST_OF_S = 10.0
-"""A block that was longer than all others counts for so long, and for twice that at most."""
+"""The largest block counts for this long, and for at most twice as long."""
 _CALLS, _MISSED, _REPORTED, _GRAIN, _WAKE_AT, _HEARD, _ENDED = range(_WHOLE := 7)
 _LATENCY_S, _CALLED_AT, _BLOCK_S, _LARGEST_FROM, _LARGEST_S, _LARGEST_BEFORE_S = range(_REAL := 6)
-"""Where each number lies, of the whole ones and of the real ones behind them."""
+"""Index of each number: first the integers, then the reals."""
 _NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
 
 
@@ -35,10 +35,10 @@ class Port:
     """One direction of an open device.
 
     Args:
-        kind: input is a microphone: the card writes.
+        kind: "input" is a microphone: the card writes.
         rate: the device's, samples a second.
         channels: how many the device was opened with.
-        memory: `size` bytes, zero at first, if not its own.
+        memory: `size` bytes of shared memory, zero at first; None allocates private memory.
         clock: seconds, the same for both sides.
     """
 
@@ -53,7 +53,7 @@ class Port:
     ) -> None:
         self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
         memory = bytearray(self.size(rate, channels)) if memory is None else memory
-        # Each is moved by the card's side alone or by the other side alone, but for wake_at.
+        # Only one side writes each number, except wake_at.
         numbers = memoryview(memory)[:_NUMBERS_BYTES].cast("B")
         self._whole, self._real = numbers[: 8 * _WHOLE].cast("q"), numbers[8 * _WHOLE :].cast("d")
         if not self._real[_CALLED_AT]:  # made just now, not by the other side before
@@ -62,19 +62,19 @@ class Port:
 
     @staticmethod
     def size(rate: int, channels: int) -> int:
-        """How many bytes such a port takes."""
+        """Bytes that such a port takes."""
         return _NUMBERS_BYTES + SampleRing.size(round(_RING_S * rate), channels)
 
     # -- what the card's side tells -------------------------------------------------------------------------
 
     @property
     def calls(self) -> int:
-        """How often the card has called."""
+        """Number of callbacks so far."""
         return self._whole[_CALLS]
 
     @property
     def missed(self) -> int:
-        """Blocks that the speaker did not find whole, or of the microphone that found no room."""
+        """Speaker blocks without enough samples, or microphone blocks without room."""
         return self._whole[_MISSED]
 
     @property
@@ -84,34 +84,34 @@ class Port:
 
     @property
     def grain(self) -> int:
-        """What divides all blocks so far, samples; 0 before the first."""
+        """Greatest common divisor of all block sizes so far, in samples; 0 before the first."""
         return self._whole[_GRAIN]
 
     @property
     def latency_s(self) -> float:
-        """Between the last block and the microphone or speaker."""
+        """Seconds between the last block and the microphone or speaker."""
         return self._real[_LATENCY_S]
 
     @property
     def called_at(self) -> float:
-        """When the card called last."""
+        """Time of the last callback."""
         return self._real[_CALLED_AT]
 
     @property
     def block_s(self) -> float:
-        """The largest block lately, in seconds."""
+        """The largest recent block, in seconds."""
         return self._real[_BLOCK_S]
 
     @property
     def ended(self) -> bool:
-        """Whether the device has stopped calling, by what it says itself."""
+        """Whether the device has reported its end."""
         return bool(self._whole[_ENDED])
 
     # -- what the other side tells --------------------------------------------------------------------------
 
     @property
     def wake_at(self) -> int | None:
-        """Somebody is to be woken, once, when so many samples wait."""
+        """Wake the other side, once, when this many samples wait."""
         return self._whole[_WAKE_AT] or None
 
     @wake_at.setter
@@ -119,20 +119,19 @@ class Port:
         self._whole[_WAKE_AT] = 0 if samples is None else max(1, samples)
 
     def hear(self) -> None:
-        """From now on it counts what the microphone's blocks find no room for."""
+        """From now on count microphone blocks that find no room."""
         self._whole[_HEARD] = 1
 
     # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
 
     def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
-        """A microphone's block [n, C], the seconds between it and the air, and whether the card reports samples lost
-        before it; says whether somebody is to be woken."""
+        """Take a microphone's block [n, C]. lost: the card reports lost samples. Returns whether to wake the reader."""
         count = self.ring.count(block)
         fitted = self.ring.write(block)
-        # Before somebody has begun to listen nothing is missed.
+        # Before the first read nothing is missed.
         self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < count
         self._note(count, latency_s, lost)
-        wanted = self.wake_at  # looked at once: the other side takes it away when it has waited long enough
+        wanted = self.wake_at  # read only once: the other side clears it when its wait ends
         if wanted is None or len(self.ring) < wanted:
             return False
         self.wake_at = None
@@ -144,12 +143,12 @@ class Port:
         if found < count:
             missing = 4 * self.channels * (count - found)
             memoryview(block).cast("B")[-missing:] = bytes(missing)
-            # Before the first sample was handed over nothing is missing.
+            # Before the first write nothing is missing.
             self._whole[_MISSED] += self.ring.started
         self._note(count, latency_s, lost)
 
     def end(self) -> None:
-        """The device calls no more."""
+        """The device has ended its callbacks."""
         self._whole[_ENDED] = 1
 
     def _note(self, count: int, latency_s: float, lost: bool) -> None:
@@ -176,12 +175,12 @@ class SharedFile:
         self.path = Path(file.name)
 
     def unlink(self) -> None:
-        """Take the name away: whoever has mapped it keeps it."""
+        """Delete the name; mappings stay valid."""
         with contextlib.suppress(OSError):  # Windows keeps it until it is closed
             self.path.unlink(missing_ok=True)
 
     @staticmethod
     def map(path: str) -> memoryview:
-        """What another process made."""
+        """Map what another process made."""
         with open(path, "r+b") as file:
             return memoryview(mmap.mmap(file.fileno(), 0))

@@ -29,14 +29,14 @@ _COMMAND = (sys.executable, "-m", "streaming_encodec.audio.devices.portaudio_pro
 _BEGIN_S = 30.0
 _ANSWER_S = 5.0
 _GOODBYE_S = 0.5
-"""How long a process may take to begin, to answer, and to close a device. PortAudio waits up to ten minutes for a JACK
-server that has ended to say goodbye; a call doesn't."""
+"""How long a process may take to start, to answer, and to close a device. PortAudio itself waits up to ten minutes for
+a JACK server that has ended."""
 
 
 class PortAudio:
     """The devices that PortAudio finds.
 
-    command: of the process. goodbye_s: how long a device may take to close before its process is ended.
+    command: starts the process. goodbye_s: how long a device may take to close before its process is killed.
     """
 
     def __init__(self, command: Sequence[str] = _COMMAND, goodbye_s: float = _GOODBYE_S) -> None:
@@ -46,18 +46,18 @@ class PortAudio:
         self._coming: _Process | None = None
 
     def devices(self) -> list[Device]:
-        """All devices of all host interfaces. Raises DeviceError where PortAudio is missing or broken."""
+        """All devices of all host interfaces. Raises DeviceError if PortAudio is missing or broken."""
         try:
             return [Device(**device) for device in self._ask("devices")]
         except _RefusedError as error:
             raise DeviceError(f"PortAudio cannot list the devices: {error}") from error
 
     def version(self) -> str:
-        """What PortAudio calls itself. Raises DeviceError where it is missing or broken."""
+        """PortAudio's version. Raises DeviceError if it is missing or broken."""
         return str(self._ask("version"))
 
     def refusal(self, device: Device, kind: Kind, sample_rate: int, channels: int) -> str | None:
-        """Why the device cannot be opened so; None if it can."""
+        """Why the device cannot be opened with these settings; None if it can."""
         try:
             self._ask("refusal", kind=kind, device=device.index, sample_rate=sample_rate, channels=channels)
         except _RefusedError as error:
@@ -67,7 +67,7 @@ class PortAudio:
     def open(
         self, device: Device, kind: Kind, sample_rate: int, channels: int, clock: Callable[[], float]
     ) -> DeviceStream:
-        """Open it and let it call back. Raises DeviceError: busy, gone, or refuses."""
+        """Open it and start its callbacks. Raises DeviceError: busy, gone, or refused."""
         process = self._running()
         shared = SharedFile(Port.size(sample_rate, channels))
         port = Port(kind, sample_rate, channels, memory=shared.memory, clock=clock)
@@ -90,8 +90,8 @@ class PortAudio:
         return _Stream(process, number, port, self._goodbye_s)
 
     def refresh(self) -> None:
-        """Have PortAudio look again: it lists devices only when it begins, so another one does, and is asked once it
-        can be; what is open goes on."""
+        """Search again for devices. PortAudio lists them only when it starts, so another process is started, and used
+        once it is ready; open devices continue."""
         if self._coming is None or not self._coming.may_still_begin():
             self._coming = _Process(self._command, self.bell)
 
@@ -99,7 +99,7 @@ class PortAudio:
         return self._running().ask(what, **more)
 
     def _running(self) -> _Process:
-        """Waits for the first only: in a call nobody waits for one that begins."""
+        """The process to ask. Waits for the first only: a call does not wait for a new one."""
         if self._process is None:
             process = _Process(self._command, self.bell)
             process.wait_until_begun()
@@ -108,16 +108,16 @@ class PortAudio:
             self._process, self._coming = self._coming, None
         if not self._process.alive:
             self.refresh()
-            raise DeviceError("PortAudio has ended and begins again: try once more")
+            raise DeviceError("PortAudio has ended and is being restarted: try again")
         return self._process
 
 
 class _RefusedError(Exception):
-    """What PortAudio says to a wish."""
+    """PortAudio refused a request."""
 
 
 class _Process:
-    """A process with a PortAudio; ended with the last that holds it."""
+    """A PortAudio process; it is killed when the last reference to this object is gone."""
 
     def __init__(self, command: Sequence[str], bell: Bell) -> None:
         inherits = (bell.number,) if os.name == "posix" else ()
@@ -134,18 +134,18 @@ class _Process:
             raise DeviceError(f"no process for sound devices ({error}): is {command[0]} Python?") from error
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._lock, self._since = threading.Lock(), time.monotonic()
-        # Not a method, which would keep this alive: so the process ends with who uses it.
+        # Not a method, which would hold a reference to self.
         listening = (self._process, self._answers, bell)
         threading.Thread(target=_listen, args=listening, name="streaming-encodec-card", daemon=True).start()
         self._finalizer = weakref.finalize(self, _end, self._process)
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be asked."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def ask(self, what: str, *, within_s: float = _ANSWER_S, **more: Any) -> Any:
-        """Its answer. Raises _RefusedError, or DeviceError where it has none: then it is ended."""
+        """The answer to a request. Raises _RefusedError; or DeviceError without an answer, and kills the process."""
         with self._lock:
             answer = self._answer(json.dumps({"ask": what, **more}), within_s) if self.alive else None
         if answer is None:
@@ -156,37 +156,37 @@ class _Process:
         return answer["is"]
 
     def _answer(self, request: str, within_s: float) -> dict[str, Any] | None:
-        with suppress(OSError):  # it has ended just now: then there is no answer either
+        with suppress(OSError):  # it has just ended: then there is no answer either
             assert self._process.stdin is not None
             self._process.stdin.write(request.encode() + b"\n")
             self._process.stdin.flush()
         return self._next(within_s)
 
     def wait_until_begun(self) -> None:
-        """Raises DeviceError where that fails, and says what to do."""
+        """Wait until it is ready. Raises DeviceError, which says what to do."""
         hello = self._next(_BEGIN_S)
         if hello == {}:
             return
         self.end()
         if hello is None:
-            raise DeviceError("PortAudio does not begin: is the audio service of this system running?")
+            raise DeviceError("PortAudio does not start: is the audio service of this system running?")
         if "missing" in hello:
             raise DeviceError(f"PortAudio is not on this machine: {HOW_TO_GET_PORTAUDIO}")
-        raise DeviceError(f"PortAudio cannot begin ({hello['broken']}): is the audio service of this system running?")
+        raise DeviceError(f"PortAudio cannot start ({hello['broken']}): is the audio service of this system running?")
 
     def may_still_begin(self) -> bool:
-        """Whether it is worth waiting for."""
+        """Whether it may still become ready."""
         return self.alive and time.monotonic() - self._since < _BEGIN_S
 
     def has_begun(self) -> bool:
-        """Whether it can be asked; looks only. One that failed is not alive from then on."""
+        """Whether it is ready, without waiting. Kills a process that failed to start."""
         hello = self._next(0.0)
         if hello:
             self.end()
         return hello == {}
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         self._finalizer()
 
     def _next(self, within_s: float) -> dict[str, Any] | None:
@@ -196,7 +196,7 @@ class _Process:
 
 
 def _listen(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[dict[str, Any] | None], bell: Bell) -> None:
-    """Pass on what the process says, until it ends."""
+    """Pass on the answers of the process, until it ends."""
     assert process.stdout is not None
     with process.stdout as said:
         for line in said:
@@ -211,14 +211,14 @@ def _listen(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[dict[st
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     if process.stdin is not None:
-        with suppress(OSError):  # what was not yet written
+        with suppress(OSError):  # unwritten bytes
             process.stdin.close()
-    with suppress(subprocess.TimeoutExpired):  # the system itself holds it
+    with suppress(subprocess.TimeoutExpired):  # blocked in the kernel
         process.wait(_GOODBYE_S)
 
 
 class _Stream:
-    """An open device of a process."""
+    """An open device of a PortAudio process."""
 
     def __init__(self, process: _Process, number: int, port: Port, goodbye_s: float) -> None:
         self._process, self._number, self.port, self._goodbye_s = process, number, port, goodbye_s
@@ -229,6 +229,6 @@ class _Stream:
         return not self.port.ended and self._process.alive
 
     def close(self) -> None:
-        """Stop it; where that does not work within a moment, its process ends, with all that it has open."""
+        """Close it; if that takes too long, its process is killed, with all of its devices."""
         with suppress(DeviceError, _RefusedError):
             self._process.ask("close", within_s=self._goodbye_s, stream=self._number)

@@ -1,12 +1,12 @@
-"""PortAudio, alone in a process of its own: `python -m streaming_encodec.audio.devices.portaudio_process`.
+"""PortAudio in a process of its own: `python -m streaming_encodec.audio.devices.portaudio_process`.
 
-A sound server that ends, or a device pulled out, can leave PortAudio in an endless loop (its issue 1037, in all
-versions up to 19.7), waiting for minutes, or aborting its process; and it sees new devices only when it begins anew.
-A process can be ended and begun, and nothing else stands still meanwhile.
+When a sound server ends or a device is unplugged, PortAudio can loop endlessly (its issue 1037, in all versions up to
+19.7), wait for minutes, or abort its process; and it sees new devices only when it starts. A process of its own can be
+killed and restarted while everything else continues.
 
-One request a line comes in, one answer a line goes out, both JSON; sound itself passes through memory that both
-processes map (see `port`). Whoever waits for the microphone is woken through the `Bell` whose number is the argument,
-or, where none can be inherited (Windows), by a line `!` among the answers.
+Requests and answers are JSON, one a line; sound passes through memory that both processes map (see `port`). The
+`Bell` whose number is the argument wakes the thread that waits for the microphone; if it can't be inherited
+(Windows), a line `!` among the answers does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Server:
         self._streams: list[Any] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What a request asks for, or why it can't be had."""
+        """The result of a request, or why it was refused."""
         try:
             return {"is": getattr(self, f"_{request.pop('ask')}")(**request)}
         except (self._sd.PortAudioError, ValueError) as error:
@@ -97,15 +97,15 @@ class Server:
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    # Ctrl-C reaches all processes of a terminal; this one ends when the other has closed its devices, or is gone.
+    """Answer until the input ends."""
+    # Ctrl-C reaches all processes of a terminal; this one ends when its parent has closed the devices or is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bell = int(sys.argv[1]) if len(sys.argv) > 1 else None
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
     try:
         import sounddevice as sd
-    except Exception as error:  # whatever it is that keeps it from loading: the other process tells it
+    except Exception as error:  # whatever the cause: the parent process reports it
         missing = isinstance(error, OSError)
         os.write(answers, json.dumps({"missing" if missing else "broken": str(error)}).encode() + b"\n")
         return
@@ -118,7 +118,7 @@ def main() -> None:
     server = Server(sd, wake)
     for line in sys.stdin:
         os.write(answers, json.dumps(server.answer(json.loads(line))).encode() + b"\n")
-    os._exit(0)  # PortAudio's own end may wait for a server that is gone
+    os._exit(0)  # PortAudio's shutdown may wait for a server that is gone
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A ring of samples between a sound card's callback and the thread that computes, which may be in another process.
+"""A ring buffer of samples between a sound card's callback and the computing thread, which may be in another process.
 
-One side writes and one reads; neither waits, and neither allocates where the caller hands the array in. Each index is
-moved by one side only, after the samples are in place, so no lock is needed.
+One side writes and one reads; neither waits, and neither allocates if the caller passes the array. Only one side moves
+each index, after the samples are in place, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streaming_encodec.errors import StreamError
 
-if TYPE_CHECKING:  # the sound card's process has no arrays, and goes without numpy
+if TYPE_CHECKING:  # the PortAudio process does not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
 Block: TypeAlias = Any
-"""Interleaved, as sound cards have it: float32 [n, C], one after the other in memory. An array, or its bytes; numpy's
-types say that an array is such a buffer only from Python 3.12 on."""
+"""Interleaved float32 [n, C], contiguous. An array, or its bytes; numpy's types declare an array to be such a buffer
+only from Python 3.12 on."""
 
 Memory = bytearray | memoryview
-"""Where a ring lies; of another process too, if both map the same."""
+"""The memory of a ring, which another process may map too."""
 
 _INDICES_BYTES = 16
 
@@ -27,7 +27,7 @@ _INDICES_BYTES = 16
 class SampleRing:
     """Up to ``capacity`` samples of ``channels`` channels, first in, first out.
 
-    memory: `size` bytes, zero at first, if not its own.
+    memory: `size` bytes of shared memory, zero at first; None allocates private memory.
     """
 
     def __init__(self, capacity: int, channels: int = 1, memory: Memory | None = None) -> None:
@@ -35,13 +35,13 @@ class SampleRing:
             raise StreamError(f"a ring holds something, not {capacity} samples of {channels} channels")
         self.capacity, self.channels, self._step = capacity, channels, 4 * channels
         memory = bytearray(self.size(capacity, channels)) if memory is None else memory
-        # How many samples were ever written, which the writer moves, and read, which the reader moves.
+        # Samples ever written, which the writer counts, and read, which the reader counts.
         self._moved = memoryview(memory)[:_INDICES_BYTES].cast("B").cast("q")
         self._bytes = memoryview(memory)[_INDICES_BYTES : self.size(capacity, channels)].cast("B")
 
     @staticmethod
     def size(capacity: int, channels: int) -> int:
-        """How many bytes such a ring takes."""
+        """Bytes that such a ring takes."""
         return _INDICES_BYTES + 4 * capacity * channels
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class SampleRing:
 
     @property
     def started(self) -> bool:
-        """Whether anything was ever put in."""
+        """Whether anything was ever written."""
         return bool(self._moved[0])
 
     def count(self, block: Block) -> int:
@@ -57,7 +57,7 @@ class SampleRing:
         return memoryview(block).nbytes // self._step
 
     def write(self, block: Block) -> int:
-        """Put in [n, C]; what does not fit is left out. Returns how many samples fitted."""
+        """Write [n, C]; samples that do not fit are dropped. Returns how many fitted."""
         count = min(self.count(block), self.capacity - len(self))
         if count:
             data, size = memoryview(block).cast("B"), count * self._step
@@ -70,8 +70,7 @@ class SampleRing:
         return count
 
     def read_into(self, out: Block) -> int:
-        """Fill as much of ``out`` [n, C] as there is, from its beginning. Returns how many samples that
-        were."""
+        """Fill ``out`` [n, C] from its start with the samples that there are. Returns their number."""
         count = min(self.count(out), len(self))
         if count:
             data, size = memoryview(out).cast("B"), count * self._step
@@ -84,12 +83,12 @@ class SampleRing:
         return count
 
     def read_all(self) -> NDArray[np.float32]:
-        """All there is [n, C]: for the side that may allocate."""
+        """All samples [n, C]; allocates."""
         import numpy as np
 
         out = np.empty((len(self), self.channels), np.float32)
         return out[: self.read_into(out)]
 
     def clear(self) -> None:
-        """Forget what waits; for the reader only."""
+        """Drop all samples; for the reader only."""
         self._moved[1] = self._moved[0]

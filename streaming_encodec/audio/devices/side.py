@@ -1,4 +1,4 @@
-"""One direction of a sound card: its device, its rate, and the port between the card and the thread that computes."""
+"""One direction of a sound card: its device, its rate, and the port between card and computing thread."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from streaming_encodec.audio.devices.ring import Block
 from streaming_encodec.audio.low_delay import LowDelayResampler
 
 _SILENT_S = 1.0
-"""A device that has not called back for so long is gone."""
+"""A device without a callback for this long is gone."""
 
 
 @dataclass(slots=True)
 class CardCounts:
-    """What went wrong so far, each counted where it happened."""
+    """Faults so far, each counted where it happened."""
 
     underruns: int = 0
-    """Blocks that the speaker wanted and did not find whole."""
+    """Speaker blocks without enough samples."""
     overruns: int = 0
-    """Blocks of the microphone that found no room."""
+    """Microphone blocks without room."""
     skipped_samples: int = 0
-    """Of a file in the microphone's place, what was past when this program, which had stood still, went on."""
+    """Samples of a file in place of the microphone that were left out after a stall of this program."""
     reported: int = 0
     """Blocks before which the card itself reported lost samples."""
     lost_devices: int = 0
-    """Times that a device went away."""
+    """How often a device was lost."""
     revived_devices: int = 0
 
 
 class Side:
     """One direction of a sound card, open or lost.
 
-    port: of the device that is open, or was last. missed, reported: blocks, of all devices that it had so far.
+    port: of the open device, or the last one. missed, reported: blocks, of all devices so far.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Side:
 
     @property
     def is_open(self) -> bool:
-        """Whether the device is there."""
+        """Whether a device is open."""
         return self._stream is not None
 
     @property
     def missed(self) -> int:
-        """Blocks that the speaker did not find whole, or of the microphone that found no room."""
+        """Speaker blocks without enough samples, or microphone blocks without room."""
         return self._missed_before + self.port.missed
 
     @property
@@ -83,9 +83,9 @@ class Side:
 
     @property
     def part_s(self) -> float:
-        """The most that can wait when the card takes a block and not be a whole block, given what waits now.
+        """The most samples that can wait at a callback without filling a block, given what waits now.
 
-        What waits changes by blocks and by usual writes: a length that divides both always leaves the same rest of it.
+        What waits changes by blocks and by usual writes, so modulo their greatest common divisor it stays the same.
         """
         port, grain = self.port, math.gcd(self._written_grain, self.port.grain)
         return max(0.0, port.block_s - (grain - len(port.ring) % grain) / port.rate) if grain else port.block_s
@@ -109,25 +109,25 @@ class Side:
         return find_device(devices, self.kind, self._wanted)
 
     def close(self) -> None:
-        """Give the device up."""
+        """Close the device."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
     def write(self, block: Block, *, usual: bool = True) -> None:
-        """Hand [n, C] to the speaker; ``usual``: of a length that is to be expected again."""
+        """Queue [n, C] for the speaker; ``usual``: this length is to be expected again."""
         written = self.port.ring.write(block)
         if usual:
             self._written_grain = math.gcd(self._written_grain, written)
 
     @property
     def next_block_s(self) -> float:
-        """Seconds until the card calls back, if it keeps its pace; 0 when it is late."""
+        """Seconds until the next callback, if the card keeps its pace; 0 when it is late."""
         block_s = self.port.block_s
         return min(block_s, max(0.0, block_s - (self._clock() - self.port.called_at)))
 
     def is_gone(self, now: float) -> bool:
-        """Whether an open device has stopped calling back."""
+        """Whether an open device has stopped its callbacks."""
         if self._stream is None:
             return False
         if self.port.calls != self._seen_calls:
@@ -135,7 +135,7 @@ class Side:
         return not self._stream.active or now - self._seen_at > _SILENT_S
 
     def latency_ms(self, less_s: float = 0.0) -> float:
-        """From the device to the ring or back, resampling included, less what the caller counts elsewhere."""
+        """Latency from the device to the ring or back, resampling included, less what the caller counts elsewhere."""
         if not self.is_open:
             return 0.0
         return 1000 * max(0.0, self.port.latency_s - less_s) + self.resampler.delay_ms

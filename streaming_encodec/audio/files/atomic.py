@@ -1,4 +1,4 @@
-"""Output files that appear whole, are on the disk when they do, and keep the permissions of what they replace."""
+"""Output files that appear complete and on disk, and keep the permissions of what they replace."""
 
 import contextlib
 import os
@@ -21,10 +21,9 @@ _MAX_NAME_BYTES = 255
 class AtomicPath:
     """A temporary name beside the wanted one, renamed to it in one step when the content is complete and on the disk.
 
-    Nobody ever sees half a file under the wanted name, and a file that was there stays until the new one is
-    done. Used as a context manager it commits at the end of the block and discards on an exception; errors of
-    the system and of safetensors within the block, a full disk for one, become a `FileFormatError` that names the
-    file and the cause.
+    The wanted name never shows an incomplete file, and the old file stays until the new one is complete. As a context
+    manager it commits at the end of the block and discards on an exception; errors of the system and of safetensors
+    within the block, such as a full disk, become a `FileFormatError` that names the file and the cause.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -37,7 +36,7 @@ class AtomicPath:
         # A link is followed, so that the rename replaces what it points to and not the link.
         self.path = Path(os.path.realpath(self.wanted))
         self.temporary = self.path.with_name(part_name(self.path.name))
-        # What is secret under its name must not be readable under another meanwhile.
+        # A secret file must not be readable under its temporary name.
         mode = 0o600 if self.path.exists() else 0o666
         try:
             # Opened here, not later, so that a folder without write permission is noticed before any work is
@@ -48,10 +47,10 @@ class AtomicPath:
         self._open = True
 
     def commit(self) -> None:
-        """Bring the content to the disk, then give the file its name. The content must be written and closed.
+        """Flush the content to disk, then rename the file. The content must be written and closed.
 
         Raises:
-            FileFormatError: the disk refuses; nothing is left behind, and a file that was there is as it was.
+            FileFormatError: the disk refuses; nothing is left behind, and an old file is unchanged.
         """
         if not self._open:
             return
@@ -87,11 +86,11 @@ class AtomicPath:
 
 
 class AtomicFiles:
-    """Several files of one folder, written into a hidden folder in it and moved to their names when all are whole.
+    """Several files of one folder, written into a hidden folder in it and moved to their names when all are complete.
 
-    `with AtomicFiles(folder) as part:` makes the folder where it is missing and gives the hidden one to write
-    into; at the end of the block its files are brought to the disk and then moved, `last` after the others, which
-    needs no space any more. On an exception nothing of it stays.
+    `with AtomicFiles(folder) as part:` creates the folder if it is missing and gives the hidden one to write
+    into. At the end of the block its files are flushed to disk and then moved, `last` after the others, which
+    needs no more space. On an exception nothing is left behind.
     """
 
     def __init__(self, folder: str | os.PathLike[str], last: str | None = None) -> None:
@@ -100,7 +99,7 @@ class AtomicFiles:
         self._made: list[Path] = []
 
     def __enter__(self) -> Path:
-        """Raises FileFormatError where the folder cannot be made or written."""
+        """Raises FileFormatError if the folder cannot be created or written."""
         folder = self.folder
         try:
             self._made = _make_folders(folder)
@@ -138,17 +137,17 @@ class AtomicFiles:
         _folder_to_disk(self.folder)
 
     def _remove_made(self) -> None:
-        """Take back the folders made here that have stayed empty."""
+        """Remove the folders created here that are empty."""
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def write_by(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file, then give that the name.
+    """Let `write` fill a temporary file, then rename it.
 
     Raises:
-        FileFormatError: it cannot be written; what was there is as it was.
+        FileFormatError: it cannot be written; an old file is unchanged.
     """
     with AtomicPath(path) as file:
         write(file.temporary)
@@ -163,8 +162,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise now what writing a file of this name would raise later, as far as it can be known.
 
     Raises:
-        FileFormatError: the folder is missing or takes no files, the name is too long, taken by something that is
-            not a plain file, or by a file that is write-protected.
+        FileFormatError: the folder is missing or not writable; the name is too long, or belongs to something that
+            is not a plain file, or to a write-protected file.
     """
     wanted = Path(path)
     place = Path(os.path.realpath(wanted))
@@ -185,34 +184,34 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def may(path: Path, what: int) -> bool:
-    """`os.access` for whom the process acts as."""
+    """`os.access` for the effective user."""
     return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def not_written(path: Path, error: Exception) -> FileFormatError:
-    """The error that says which file could not be written, and why."""
+    """The error for a file that could not be written, with the cause."""
     cause = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
     cause = cause.removeprefix("Error while serializing: I/O error: ")  # safetensors: the system's words follow
     return FileFormatError(f"{path}: cannot be written: {cause}")
 
 
 def part_name(name: str) -> str:
-    """A hidden name for what shall be called `name`, no longer than a system takes."""
+    """A hidden temporary name for `name`, no longer than the system allows."""
     ending = f".{secrets.token_hex(4)}.part"
     stem = os.fsencode(f".{name}")[: _MAX_NAME_BYTES - len(ending)]
-    # A letter that is cut in two would be refused by systems whose names are Unicode.
+    # Systems whose names are Unicode refuse a character that is cut in two.
     return stem.decode("utf-8", "ignore") + ending
 
 
 def to_disk(path: Path) -> None:
-    """Wait until the content of a file is on the disk. Raises OSError where it cannot get there."""
+    """Wait until the content of a file is on disk. Raises OSError if it cannot be flushed."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _folder_to_disk(folder: Path) -> None:
-    # The rename itself is safe only when the folder is on the disk. Not every system can be asked for that, and
-    # where it fails the file is whole all the same.
+    # The rename itself is durable only when the folder is flushed too. Not every system can do that; if it fails,
+    # the file is complete all the same.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -222,7 +221,7 @@ def _folder_to_disk(folder: Path) -> None:
 
 
 def _keep_permissions(old: Path, new: Path) -> None:
-    """Give `new` the owner, mode and access list of `old`, if that exists; nobody gets more than he had."""
+    """Give `new` the owner, mode and access list of `old`, if that exists. No user gains access."""
     try:
         had = os.stat(old)
     except FileNotFoundError:
@@ -243,7 +242,7 @@ def _keep_permissions(old: Path, new: Path) -> None:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return those that were not there, the outermost first."""
+    """Create a folder and its parents; return those that were missing, the outermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing[::-1]

@@ -1,7 +1,7 @@
-"""Sound in chunks: WAV, RF64, Wave64, AIFF, CAF, and AU, whose one chunk has no name.
+"""Containers of chunks: WAV, RF64, Wave64, AIFF, CAF, and AU, whose one chunk has no name.
 
-A chunk's length is 0 or impossible where a recorder was killed before it could write it: then the sound reaches to
-the end of the file.
+A chunk's length is 0 or impossible if a recorder was killed before it could write it: then the sound extends to the
+end of the file.
 """
 
 import struct
@@ -18,12 +18,12 @@ _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _LONGEST_FORMAT = 4096
 _MP3_TAGS = (b"\x55\x00", b"\x50\x00")  # WAVE_FORMAT_MPEGLAYER3, WAVE_FORMAT_MPEG
 _UNKNOWN_BYTES = 0x7FFF_0000
-"""A recorder that cannot seek writes 0xFFFFFFFF, or something near it or near the half, as a chunk's length."""
+"""A recorder that cannot seek writes 0xFFFFFFFF as a chunk's length, or a value near it or near its half."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a container spells its chunks."""
+    """How a container stores its chunks."""
 
     name: str
     order: str  # "<" or ">"
@@ -34,7 +34,7 @@ class _Kind:
     pad: int = 2
 
     def chunk(self, data: bytes) -> tuple[bytes, int, int] | None:
-        """Name, length of the content and size of the head of the chunk that begins so."""
+        """Name, length of the content and size of the header of the chunk that begins with these bytes."""
         if self.name == "W64":
             if len(data) < 24:
                 return None
@@ -53,7 +53,7 @@ _CAF = _Kind("CAF", ">", 8, b"data", b"desc", True, 1)
 
 
 def kind_of(head: bytes) -> _Kind | None:
-    """The container that begins with these 40 bytes, if it is one of those here; not AU."""
+    """The container that begins with these 40 bytes, if it is one of these kinds; not AU."""
     if head[8:12] == b"WAVE":
         return {b"RIFF": _RIFF, b"RIFX": _RIFX, b"RF64": _RF64}.get(head[:4])
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -64,10 +64,10 @@ def kind_of(head: bytes) -> _Kind | None:
 
 
 def find_chunks(file: BinaryIO, kind: _Kind, end: int) -> Findings:
-    """Go through a file of this kind, and those that are joined to it.
+    """Find the parts of a file of this kind, and of files that are joined to it.
 
     Raises:
-        FileFormatError: the sound is cut off, or its length is unknown and its coding does not tell it.
+        FileFormatError: the sound is cut off, or its length is unknown and does not follow from its coding.
     """
     found = Findings()
     start: int | None = 0
@@ -77,7 +77,7 @@ def find_chunks(file: BinaryIO, kind: _Kind, end: int) -> Findings:
 
 
 def _one(file: BinaryIO, kind: _Kind, start: int, end: int, found: Findings) -> int | None:
-    """One container; returns where the next one begins, if there is one."""
+    """Find the parts of one container; returns the start of the next one, if there is one."""
     raw: RawFormat | None = None
     wide_bytes: int | None = None
     sound: tuple[int, int] | None = None
@@ -112,13 +112,13 @@ def _one(file: BinaryIO, kind: _Kind, start: int, end: int, found: Findings) -> 
         found.parts.append(_raw_part(kind, raw, at + offset, at + length, found))
         return _joined(file, kind, at + length, start, end, found)
     following = _joined(file, kind, at + length, start, end, found)
-    # libsndfile takes all that follows in a Wave64 for sound.
+    # libsndfile reads everything that follows in a Wave64 as sound.
     found.parts.append(Part(start, at + length if kind is _W64 else end if following is None else following))
     return following
 
 
 def _walk(file: BinaryIO, kind: _Kind, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and length of each chunk."""
+    """Name, offset and length of each chunk."""
     begin = at
     while at < end and (head := kind.chunk(read_at(file, at, 24))) is not None:
         name, size, header = head
@@ -130,9 +130,9 @@ def _walk(file: BinaryIO, kind: _Kind, at: int, end: int) -> Iterator[tuple[byte
 
 
 def _length_of(file: BinaryIO, kind: _Kind, at: int, size: int, end: int, offset: int) -> int | None:
-    """How long the content of the sound's chunk is; None for "to the end of the file".
+    """Length of the sound chunk's content; None for "to the end of the file".
 
-    Raises FileFormatError where it is cut off.
+    Raises FileFormatError if it is cut off.
     """
     there = end - at
     limit = 2**62 if kind.wide or kind is _RF64 else _UNKNOWN_BYTES
@@ -160,7 +160,7 @@ def _are_chunks(file: BinaryIO, kind: _Kind, at: int, end: int) -> bool:
 
 
 def _joined(file: BinaryIO, kind: _Kind, at: int, start: int, end: int, found: Findings) -> int | None:
-    """Where behind the sound, which ends at `at`, another container begins; None where there is none."""
+    """Where another container begins after the sound, which ends at `at`; None if there is none."""
     if kind_of(read_at(file, at, 40)) is kind:  # not every writer fills up an odd length
         return at
     at = min(at + -(at - start) % kind.pad, end)
@@ -175,7 +175,7 @@ def _joined(file: BinaryIO, kind: _Kind, at: int, start: int, end: int, found: F
             break
         name, size, header = chunk
         if name == kind.sound:
-            raise FileFormatError(f"has more than one piece of sound ({kind.name}); write it anew with another program")
+            raise FileFormatError(f"has more than one piece of sound ({kind.name}); convert it with another program")
         if name[:3] in (b"TAG", b"ID3", b"APE") or size < 0 or at + header + size > end:
             break
         at += header + size
@@ -201,7 +201,7 @@ def _raw_part(kind: _Kind, raw: RawFormat | None, start: int, end: int, found: F
 
 
 def _format_of(kind: _Kind, data: bytes, form: bytes) -> RawFormat | None:
-    """How the samples lie, or None where they are packed in another way than one after the other."""
+    """The layout of the samples, or None for a coding other than plain samples."""
     try:
         if kind is _AIFF:
             return _of_aiff(data, form)
@@ -213,7 +213,7 @@ def _format_of(kind: _Kind, data: bytes, form: bytes) -> RawFormat | None:
 
 
 def wav_format(data: bytes, order: str, container: str = "WAV") -> RawFormat | None:
-    """How the samples lie that the content of a WAV's `fmt ` describes."""
+    """The layout of the samples that the content of a WAV's `fmt ` chunk describes."""
     tag, channels, rate, _, block, bits = struct.unpack_from(order + "HHIIHH", data)
     if tag == 0xFFFE:
         tag = struct.unpack_from(order + "H", data, 24)[0]
@@ -287,7 +287,7 @@ _AU_SUBTYPES = {1: "ULAW", 2: "PCM_S8", 3: "PCM_16", 4: "PCM_24", 5: "PCM_32", 6
 
 
 def au_format(head: bytes) -> tuple[int, int | None, RawFormat | None] | None:
-    """Of an AU's first 24 bytes: where its sound begins, how many bytes it has (None: not said), how it lies."""
+    """From an AU's first 24 bytes: offset and length of its sound (None: not stated), and the samples' layout."""
     order = {b".snd": ">", b"dns.": "<"}.get(head[:4])
     if order is None or len(head) < 24:
         return None
@@ -299,7 +299,7 @@ def au_format(head: bytes) -> tuple[int, int | None, RawFormat | None] | None:
 
 
 def find_au(file: BinaryIO, end: int) -> Findings:
-    """Go through an AU file. Raises FileFormatError where it is cut off."""
+    """Find the parts of an AU file. Raises FileFormatError if it is cut off."""
     found = Findings()
     told = au_format(read_at(file, 0, 24))
     if told is None:

@@ -26,16 +26,16 @@ from streaming_encodec.wire.ecdc import (
 )
 
 _READ_BYTES = 4096
-# The codes of about 20 minutes at 6 kbps stay in memory, more goes to a file beside the output.
+# Codes of about 20 minutes at 6 kbps stay in memory; more go to a temporary file beside the output.
 _SPOOL_BYTES = 1 << 20
 
 
 class EcdcWriter:
     """A `.ecdc` file written while the sound is still coming.
 
-    The format puts the length before the codes, so the codes wait in a spool until `close` tells the length;
-    only then the file gets its name, complete. An encoding stopped half-way is closed with the samples it got
-    and is a valid file.
+    The format stores the length before the codes, so the codes wait in a spool until `close` passes the length;
+    then the file is written and renamed. An interrupted encoding is closed with the samples so far and is a valid
+    file.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EcdcWriter:
         self._frames += codes.shape[1]
 
     def close(self, samples: int) -> int:
-        """Complete the file and give it its name.
+        """Complete the file and rename it.
 
         Args:
             samples: length of the sound that the frames hold, at the model's rate.
@@ -80,7 +80,7 @@ class EcdcWriter:
 
         Raises:
             StreamError: the frames pushed are not those of so many samples.
-            FileFormatError: the disk refuses, being full for example; what was there is as it was.
+            FileFormatError: the disk refuses, for example when full; an old file is unchanged.
         """
         wanted = sum(self._layout.frames_of(n) for n in self._layout.segments(samples))
         if wanted != self._frames:
@@ -111,8 +111,8 @@ class EcdcWriter:
         out.flush()
 
     def discard(self) -> None:
-        """Leave nothing behind; does nothing after `close`."""
-        with contextlib.suppress(OSError):  # of a full disk, told already
+        """Delete the temporary files; does nothing after `close`."""
+        with contextlib.suppress(OSError):  # of a full disk, reported already
             self._spool.close()
         if self._target is not None:
             self._target.discard()
@@ -136,13 +136,13 @@ class EcdcReader:
     """A `.ecdc` file read once from its beginning to its end, so that it may be a pipe; `-` is standard input.
 
     Attributes:
-        header: what the file says of itself.
+        header: the file's header.
     """
 
     def __init__(self, path: str | os.PathLike[str] | ByteSource) -> None:
         """
         Args:
-            path: the file, or one that is open; it is closed with the reader.
+            path: the file, or an open one, which is closed with the reader.
 
         Raises:
             FileFormatError: missing or damaged.
@@ -173,7 +173,7 @@ class EcdcReader:
             raise FileFormatError(f"{self._path}: {error}") from None
 
     def size(self) -> int:
-        """Of the file in bytes. Nothing is left to be read then."""
+        """Read to the end, and return the file's size in bytes."""
         size = len(self._taken)
         while data := self._source.file.read(1 << 20):
             size += len(data)
@@ -216,7 +216,7 @@ def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
 
 
 def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
-    """Whether a `.ecdc` file is there and as long as its header says: not one that a dying machine left behind."""
+    """Whether a `.ecdc` file exists and is as long as its header says, so not cut off by a crash."""
     try:
         with Path(path).open("rb") as file:
             parsed = EcdcHeader.parse(file.read(MAX_HEADER_BYTES))
@@ -226,7 +226,7 @@ def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
     if parsed is None:
         return False
     header, begin = parsed
-    # Segments are summed one by one: a header out of its mind would name more of them than there is time.
+    # Segments are summed one by one: a damaged header could name far too many.
     if header.num_codebooks > layout.max_codebooks or header.samples > 8 * size * layout.hop_length:
         return False
     return size == begin + layout.body_bytes(header.samples, header.num_codebooks)

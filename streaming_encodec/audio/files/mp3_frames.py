@@ -1,7 +1,7 @@
-"""MPEG audio, frame by frame: how long an MP3 really is, what tags lie around it, and where files were joined.
+"""MPEG audio, frame by frame: the real length of an MP3, the tags around it, and where files were joined.
 
-The header of a frame is four bytes (ISO 11172-3, 2.4.2.3). Encoders that know the length put it into the first
-frame, which holds no sound ("Xing" or "Info", "VBRI"); without it only going through all frames tells.
+The header of a frame is four bytes (ISO 11172-3, 2.4.2.3). Encoders that know the length store it in the first
+frame, which holds no sound ("Xing" or "Info", "VBRI"); without it all frames must be counted.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class _Frame:
 
 
 def frame_of(head: bytes) -> _Frame | None:
-    """The frame that begins with these four bytes, or None; a free bitrate is not known here."""
+    """The frame that begins with these four bytes, or None; free bitrates are not supported."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer_bits = head[1] >> 3 & 3, head[1] >> 1 & 3
@@ -52,12 +52,12 @@ def frame_of(head: bytes) -> _Frame | None:
 
 
 def find_mp3(file: BinaryIO, end: int, begin: int = 0) -> Findings | None:
-    """Go through the frames from `begin` to `end`.
+    """Find the parts in the frames from `begin` to `end`.
 
-    Returns None where this is no MPEG audio, or one whose frames do not tell their size.
+    Returns None if this is not MPEG audio, or if its frames do not state their size.
 
     Raises:
-        FileFormatError: it has fewer frames than it says.
+        FileFormatError: it has fewer frames than it states.
     """
     walk = _Walk(file, end)
     at = skip_tags(file, begin, end)
@@ -74,7 +74,7 @@ def find_mp3(file: BinaryIO, end: int, begin: int = 0) -> Findings | None:
 
 
 class _Walk:
-    """Collects frames into parts: a new one begins at each frame that states a length, and behind each gap."""
+    """Collects frames into parts: a new one begins at each frame that states a length, and after each gap."""
 
     def __init__(self, file: BinaryIO, end: int) -> None:
         self.found = Findings()
@@ -88,7 +88,7 @@ class _Walk:
         self._stating: int | None = None  # size of the frame that states it
 
     def step(self, at: int) -> int:
-        """Take what is at a place, and return the place behind it."""
+        """Take the frame or gap at an offset, and return the offset after it."""
         frame = frame_of(read_at(self._file, at, 4))
         if frame is None or (self._kind is not None and frame.kind[:3] != self._kind[:3]):
             return self._gap(at)
@@ -123,7 +123,7 @@ class _Walk:
         return self._end
 
     def close(self, at: int) -> None:
-        """End the part in hand. Raises FileFormatError where it has fewer frames than it says."""
+        """End the current part. Raises FileFormatError if it has fewer frames than it states."""
         start, frames, stated = self._start, self._frames, self._stated
         stating = self._stating or 0
         self._start = self._stated = self._stating = self._kind = None
@@ -141,7 +141,7 @@ class _Walk:
 
 
 def _continues(file: BinaryIO, at: int, end: int, frame: _Frame) -> bool:
-    """Whether a frame of the same stream, a tag or the end is at a place."""
+    """Whether a frame of the same stream, a tag or the end is at an offset."""
     if at >= end:
         return at == end
     following = frame_of(read_at(file, at, 4))
@@ -151,7 +151,7 @@ def _continues(file: BinaryIO, at: int, end: int, frame: _Frame) -> bool:
 
 
 def _stated_frames(data: bytes, frame: _Frame) -> int | None:
-    """How many frames a frame says that there are, if it is one that does; 0 where it leaves the number out."""
+    """The number of frames that a Xing, Info or VBRI frame states; 0 if it states none; None for other frames."""
     if data[frame.xing_at : frame.xing_at + 4] in (b"Xing", b"Info"):
         given = data[frame.xing_at + 7 : frame.xing_at + 8]
         number = data[frame.xing_at + 8 : frame.xing_at + 12]
@@ -162,7 +162,7 @@ def _stated_frames(data: bytes, frame: _Frame) -> int | None:
 
 
 def before_tags(file: BinaryIO, end: int) -> int:
-    """Where a file ends without the ID3v1 and APE tags at its end."""
+    """The end of a file without the ID3v1 and APE tags at its end."""
     while True:
         if read_at(file, end - 128, 3) == b"TAG" and end >= 128:
             end -= 128
@@ -177,14 +177,14 @@ def before_tags(file: BinaryIO, end: int) -> int:
 
 
 def skip_tags(file: BinaryIO, at: int, end: int) -> int:
-    """The place behind the ID3 (1 and 2), APE and Lyrics3 tags that begin at `at`."""
+    """The offset after the ID3 (1 and 2), APE and Lyrics3 tags that begin at `at`."""
     while at < end:
         head = read_at(file, at, 32)
         if head[:3] == b"ID3" and len(head) >= 10 and not any(byte & 0x80 for byte in head[6:10]):
             size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
             at += 10 + size + (10 if head[5] & 0x10 else 0)
         elif head[:8] == b"APETAGEX" and len(head) == 32:
-            # The size counts the items and the footer; a header is beside them.
+            # The size counts the items and the footer, but not a header.
             size = int.from_bytes(head[12:16], "little")
             is_header = head[23] & 0x20
             at += 32 + size if is_header else 32

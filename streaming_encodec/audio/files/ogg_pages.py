@@ -1,4 +1,4 @@
-"""Ogg and FLAC: streams that were joined, and streams that were cut off (RFC 3533, RFC 9639)."""
+"""Ogg and FLAC: joined and cut-off streams (RFC 3533, RFC 9639)."""
 
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ _FLAC_BEGINS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 
 
 def find_ogg(file: BinaryIO, end: int) -> Findings:
-    """Go through the pages of an Ogg file; each chained stream is a part.
+    """Find the parts of an Ogg file: each chained stream is one.
 
     Raises:
         FileFormatError: it is cut off within a page, pages are missing, or it holds several streams at once.
@@ -51,7 +51,7 @@ def find_ogg(file: BinaryIO, end: int) -> Findings:
 
 
 def find_flac(file: BinaryIO, end: int) -> Findings:
-    """Find the FLAC streams in a file: more than one, where files were joined."""
+    """Find the FLAC streams in a file: several, if files were joined."""
     starts = [0]
     held = b""
     file.seek(0)

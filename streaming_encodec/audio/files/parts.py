@@ -1,8 +1,8 @@
-"""What a look through a sound file finds: the pieces of it that are sound, and what is to be said of the rest.
+"""The parts of a sound file that are sound, and notes about the rest.
 
-libsndfile believes a header that a killed recorder never completed, guesses the length of an MP3 from its first
-frame, shortens what is cut off, and stops at the first of two files that were joined, all without a word. So the
-modules `chunks`, `ogg_pages` and `mp3_frames` go through the structure of a file before it is decoded.
+Without an error, libsndfile trusts a header that a killed recorder never completed, guesses the length of an MP3 from
+its first frame, shortens what is cut off, and stops after the first of several joined files. So the modules `chunks`,
+`ogg_pages` and `mp3_frames` check the structure of a file before it is decoded.
 """
 
 import io
@@ -12,15 +12,15 @@ from typing import Any, BinaryIO
 from streaming_encodec.errors import FileFormatError
 
 UNKNOWN_SAMPLES = 2**62
-"""At least so many are what libsndfile reports for a stream whose length its header does not state."""
+"""libsndfile reports at least this many for a stream whose header does not state its length."""
 
 _AFAR = 2**40
-"""Where an endless window is said to end: further than any file, so that no guess at a length falls short."""
+"""The reported end of an endless window: beyond any file, so that no guess at a length is too short."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """How the samples of a container lie, for those whose own lengths cannot be trusted. Words of libsndfile."""
+    """The layout of the samples, for containers whose stated lengths cannot be trusted. Names of libsndfile."""
 
     container: str
     subtype: str
@@ -30,7 +30,7 @@ class RawFormat:
 
     @property
     def sample_bytes(self) -> int:
-        """Of one sample of all channels."""
+        """Bytes of one sample of all channels."""
         return _BYTES_OF[self.subtype] * self.channels
 
 
@@ -45,12 +45,12 @@ _BYTES_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes from `start` to `end` that are a file of their own.
+    """The bytes from `start` to `end`, which are a file of their own.
 
     Attributes:
-        raw: given where only the samples are in it, without a header.
-        samples: how many there must be, where libsndfile cannot know.
-        endless: libsndfile shall not guess the length from the size (MP3).
+        raw: set if the part holds samples only, without a header.
+        samples: how many there must be, if libsndfile cannot know.
+        endless: libsndfile must not guess the length from the size (MP3).
     """
 
     start: int
@@ -62,14 +62,14 @@ class Part:
 
 @dataclass(slots=True)
 class Findings:
-    """The parts of a file, and what its reader should be told; a message has no name of the file in it."""
+    """The parts of a file, and notes for its user, without the file's name."""
 
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 class Window(io.RawIOBase):
-    """A part of a file as libsndfile reads it; errors of the system are kept in `error`, as none may leave C."""
+    """A part of a file as libsndfile reads it. System errors are kept in `error`, since a C callback cannot raise."""
 
     def __init__(self, file: BinaryIO, part: Part) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Window(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         wanted = len(buffer)
         if self._said == _AFAR and self._at > self._size:
-            # A look for tags at the end that is not there: nothing, and no end either.
+            # libsndfile looks for tags at an end that does not exist: return nothing.
             buffer[:wanted] = bytes(wanted)
             self._at += wanted
             return wanted
@@ -106,14 +106,14 @@ class Window(io.RawIOBase):
 
 
 class Stream(io.RawIOBase):
-    """The samples that still come from a pipe, read forward only; at most `size` bytes of them."""
+    """The samples that arrive through a pipe, read forward only; at most `size` bytes."""
 
     def __init__(self, file: BinaryIO, size: int | None) -> None:
         super().__init__()
         self.error: BaseException | None = None
         self._file = file
         self._said = UNKNOWN_SAMPLES if size is None else size
-        self._at = 0  # where libsndfile believes to be; it comes back before it reads
+        self._at = 0  # libsndfile's position; it seeks back before it reads
         self._read = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -129,7 +129,7 @@ class Stream(io.RawIOBase):
         wanted = min(len(buffer), self._said - self._read)
         got = 0
         try:
-            # All that is wanted: a short read would be the end for libsndfile.
+            # Read all bytes: libsndfile takes a short read for the end.
             while got < wanted and (data := self._file.read(wanted - got)):
                 buffer[got : got + len(data)] = data
                 got += len(data)
@@ -141,11 +141,11 @@ class Stream(io.RawIOBase):
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """So many bytes at a place; fewer at the end."""
+    """Bytes at an offset; fewer at the end."""
     file.seek(max(0, offset))
     return file.read(max(0, size))
 
 
 def cut_off(there: int, promised: int, what: str = "bytes of sound") -> FileFormatError:
-    """The error of a file that ends before its header says."""
+    """The error for a file that ends before its header says."""
     return FileFormatError(f"cut off: {there} of {promised} {what} are there; copy or record it again")

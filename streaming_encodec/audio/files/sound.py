@@ -22,25 +22,24 @@ __all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "outp
 
 Pcm = NDArray[np.float32]
 
-# Large enough that a call's overhead vanishes, small enough (0.4 s at 44.1 kHz) that an interrupt is felt at
-# once.
+# Large enough to make a call's overhead negligible, small enough (0.4 s at 44.1 kHz) to react to an interrupt.
 _READ_SAMPLES = 16_384
 
 _LIVE_BLOCKS = 50
-"""A second, of what comes through a pipe: 20 ms each."""
+"""Blocks a second from a pipe: 20 ms each."""
 
-# Of all channels, before and after resampling: what a block may take.
+# Most values of a block, of all channels, before and after resampling.
 _BLOCK_NUMBERS = 1 << 18
 
-# An MP3 decoder may give nothing for the first frames behind a cut: they build on those before it.
+# An MP3 decoder may give nothing for the first frames after a cut: they depend on earlier ones.
 _LOST_SAMPLES = 3 * 1152
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """Read from beginning to end only.
+    """A file that soundfile can only read forward.
 
-    soundfile seeks to the place where it already is after each block, which makes libsndfile start its MP3
-    decoder anew there: a gap at every block. It does not seek in a file that cannot.
+    After each block soundfile seeks to its present position, which makes libsndfile restart its MP3 decoder: a gap
+    at every block. It does not seek in a file that cannot.
     """
 
     def seekable(self) -> bool:
@@ -49,7 +48,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile h
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of an audio file says; `samples` is `None` when it does not say."""
+    """The header of an audio file; `samples` is `None` if it does not state a length."""
 
     path: Path
     format: str
@@ -64,17 +63,17 @@ class AudioInfo:
 
 
 class AudioReader:
-    """Any file libsndfile reads, as float32 blocks at the rate and with the channels wanted.
+    """Any file that libsndfile reads, as float32 blocks at a given rate and number of channels.
 
-    A context manager, and an iterable of blocks [C, n] of varying n. The whole is the same however it is
-    read. All of the sound is read, or an error says why not: files that were joined one after the other, recordings
-    whose header was never completed, MP3s that do not state their length. `-` is standard input; a WAV or AU from a
-    pipe is read while it comes, anything else from a pipe is kept in a temporary file first.
+    A context manager, and an iterable of blocks [C, n] of varying n. All of the sound is read, or an error says why
+    not: also of joined files, of recordings whose header was never completed, of MP3s that do not state their length.
+    `-` is standard input; a WAV or AU from a pipe is read as it arrives, anything else from a pipe is stored in a
+    temporary file first.
 
     Attributes:
-        notes: what the user should know of the file, such as bytes that are no sound.
-        samples_read: of the file, at its own rate, so far.
-        is_live: it is read while it comes, and may have to be waited for.
+        notes: what the user should know about the file, such as bytes that are not sound.
+        samples_read: samples read so far, at the file's own rate.
+        is_live: it is read as it arrives, and reading may block.
     """
 
     def __init__(
@@ -82,8 +81,8 @@ class AudioReader:
     ) -> None:
         """
         Args:
-            path: the file, or one that is open; it is closed with the reader.
-            sample_rate: rate to resample to, `None` for the file's own.
+            path: the file, or an open one, which is closed with the reader.
+            sample_rate: rate to resample to, in Hz; `None` for the file's own.
             channels: number of channels to mix to, `None` for the file's own.
 
         Raises:
@@ -113,10 +112,10 @@ class AudioReader:
             raise
 
     def convert(self, sample_rate: int | None, channels: int | None) -> None:
-        """Give the blocks that rate and that many channels; `None` for the file's own. Before the first block.
+        """Set rate and channels of the blocks; `None` for the file's own. Call it before the first block.
 
         Raises:
-            FileFormatError: from these channels there is no evident way to those, or the rates are too far apart.
+            FileFormatError: no evident conversion of these channels, or the rates are too far apart.
         """
         self.sample_rate = sample_rate or self.info.sample_rate
         self.channels = channels or self.info.channels
@@ -129,12 +128,12 @@ class AudioReader:
         if low < 1 or self.info.sample_rate > MAX_SAMPLE_RATE or high > MAX_RATIO * low:
             raise FileFormatError(
                 f"{self._path}: claims a sample rate of {self.info.sample_rate} Hz, which cannot be made "
-                f"{self.sample_rate} Hz; if its header is wrong, mend it"
+                f"{self.sample_rate} Hz; if its header is wrong, repair it"
             )
 
     @property
     def samples(self) -> int | None:
-        """About how many samples the blocks will have together; exact when nothing is resampled."""
+        """The approximate number of samples of all blocks; exact without resampling."""
         if self.info.samples is None:
             return None
         return round(self.info.samples * self.sample_rate / self.info.sample_rate)
@@ -143,7 +142,7 @@ class AudioReader:
         resampler = StreamResampler(self.info.sample_rate, self.sample_rate, self.channels)
         growth = max(1.0, self.sample_rate / self.info.sample_rate)
         most = int(_BLOCK_NUMBERS / (growth * max(self.info.channels, self.channels)))
-        # What comes live is handed on at once.
+        # Live input is passed on at once.
         most = max(1, min(self.info.sample_rate // _LIVE_BLOCKS if self.is_live else _READ_SAMPLES, most))
         for piece in self._pieces:
             for block in self._blocks(piece, most):
@@ -190,7 +189,7 @@ class AudioReader:
         return frames.T
 
     def _find(self) -> None:
-        """Look through the file and make its pieces; one for each file that was joined."""
+        """Find the parts of the file, one for each joined file."""
         taken = b""
         if not self._source.seekable:
             live = live_sound(self._source)
@@ -245,7 +244,7 @@ class AudioReader:
 
 
 class _Piece:
-    """A file, or one of those that were joined in it."""
+    """One part of a file."""
 
     def __init__(self, data: Window | Stream, part: Part | None, raw: RawFormat | None, samples: int | None) -> None:
         self.part = part
@@ -255,7 +254,7 @@ class _Piece:
         self._file: _SequentialFile | None = None
 
     def open(self) -> "_SequentialFile":
-        """Open it, if it is not open; what is raised is libsndfile's, or the system's where it could not read."""
+        """Open it, if it is not open. Raises libsndfile's errors, or the system's."""
         if self._file is None:
             self._data.seek(0)
             raw = self.raw
@@ -268,13 +267,13 @@ class _Piece:
                     )
             finally:
                 self._check()
-            # Of a pipe it is only a guess.
+            # For a pipe it is only a guess.
             if self.part is not None and self.samples is None and 0 <= self._file.frames < UNKNOWN_SAMPLES:
                 self.samples = self._file.frames
         return self._file
 
     def read(self, most: int) -> Pcm:
-        """The next samples [n, C], at most so many."""
+        """The next samples [n, C], at most this many."""
         try:
             frames: Pcm = self.open().read(most, dtype="float32", always_2d=True)
         finally:
@@ -287,7 +286,7 @@ class _Piece:
             self._file = None
 
     def _check(self) -> None:
-        """What went wrong in a callback could not be raised there."""
+        """Raise the error that a callback could not raise."""
         error, self._data.error = self._data.error, None
         if error is not None:
             raise error
@@ -304,7 +303,7 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
 
 
 def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:
-    """Cut a sequence of [C, n] anew into blocks of exactly `block_samples`; the last may be shorter."""
+    """Recut a sequence of [C, n] into blocks of exactly `block_samples`; the last may be shorter."""
     if block_samples < 1:
         raise StreamError(f"a block must have at least one sample, not {block_samples}")
     held: list[Pcm] = []
@@ -324,5 +323,5 @@ def rechunk(blocks: Iterator[Pcm], block_samples: int) -> Iterator[Pcm]:
 
 
 def _words(error: BaseException) -> str:
-    """libsndfile's words without the name of the object it was given."""
+    """libsndfile's message without the name of the object."""
     return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")

@@ -1,4 +1,4 @@
-"""Where bytes are read from: a file, or a pipe, a FIFO or standard input, which give each byte once."""
+"""Sources of bytes: a file, or a pipe, a FIFO or standard input, which give each byte once."""
 
 import io
 import os
@@ -22,21 +22,21 @@ _UNKNOWN_BYTES = 0x7FFF_0000
 
 
 class ByteSource:
-    """A file opened to be read once, from its beginning; `-` is standard input. A context manager."""
+    """A file that is read once, from its start; `-` is standard input. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """
         Raises:
-            FileFormatError: it is missing, or may not be read.
+            FileFormatError: it is missing or not readable.
         """
         self.path = path
         self._is_standard = is_standard(path)
         try:
             self.file: BinaryIO = standard_input() if self._is_standard else Path(path).open("rb")  # noqa: SIM115
-            # Standard input may be a file that somebody has read from already: it goes on from there.
+            # Another program may have read the beginning of standard input: continue from there.
             self.seekable = self.file.seekable() and self.file.tell() == 0
             if not self.seekable and isinstance(self.file, io.BufferedReader):
-                # Without the lock of a buffer: a thread that waits in it would hold up the end of the program.
+                # Without the lock of a buffer: a thread that waits in it would delay the end of the program.
                 self.file = cast(BinaryIO, _Pipe(self.file))
         except OSError as error:
             raise unreadable(path, error) from error
@@ -58,13 +58,13 @@ class ByteSource:
         return head == magic
 
     def whole(self, taken: bytes = b"") -> BinaryIO:
-        """All of it as a file in which one can go back: a pipe is kept in a temporary file first.
+        """All of it as a seekable file: a pipe is stored in a temporary file first.
 
         Args:
-            taken: what has been read of it already.
+            taken: bytes that were read from it already.
 
         Raises:
-            FileFormatError: it cannot be read, or there is no room to keep it.
+            FileFormatError: it cannot be read, or there is no room to store it.
         """
         if self.seekable:
             return self.file
@@ -94,16 +94,16 @@ class ByteSource:
 
 
 class _Pipe(io.RawIOBase):
-    """A pipe: `read` gives all that is asked for, unless the end comes before."""
+    """A pipe: `read` returns all the bytes asked for, or fewer at the end."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         super().__init__()
-        self._buffered = file  # nothing has been read through it; it is the one to close
+        self._buffered = file  # nothing was read through it; closing it closes the pipe
         self._raw = file.raw
         self._held = b""
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which are read again; fewer at the end."""
+        """The next bytes, without consuming them; fewer at the end."""
         self._held = self.read(size)
         return self._held
 
@@ -128,15 +128,15 @@ class _Pipe(io.RawIOBase):
 
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> FileFormatError:
-    """The error that says which file cannot be read, and why."""
+    """The error for a file that cannot be read, with the cause."""
     return FileFormatError(f"{path}: cannot be read: {error.strerror or error}; check the name")
 
 
 def find_parts(file: BinaryIO) -> Findings:
-    """Look through a sound file for what is sound in it.
+    """Find the parts of a sound file that are sound.
 
     Raises:
-        FileFormatError: it is cut off, damaged, or joined of pieces that cannot be read together.
+        FileFormatError: it is cut off, damaged, or joined from parts that cannot be read together.
     """
     end = file.seek(0, os.SEEK_END)
     head = read_at(file, 0, 40)
@@ -155,11 +155,11 @@ def find_parts(file: BinaryIO) -> Findings:
 
 
 def live_sound(source: ByteSource) -> tuple[RawFormat, Stream, int | None] | bytes:
-    """Sound that can be decoded while it comes: a WAV or AU from a pipe, of samples that are not packed.
+    """Sound that can be decoded as it arrives: a WAV or AU of plain samples from a pipe.
 
     Returns:
-        How the samples lie, the samples, and how many the header promises; or, where it is something else, the
-        bytes that were read.
+        The samples' layout, the samples, and how many the header states; or, for anything else, the bytes that were
+        read.
     """
     taken = b""
 

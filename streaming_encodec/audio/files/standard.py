@@ -8,12 +8,12 @@ STANDARD = "-"
 
 
 def is_standard(path: str | os.PathLike[str]) -> bool:
-    """Whether a name stands for standard input or output."""
+    """Whether a name means standard input or output."""
     return os.fspath(path) == STANDARD
 
 
 def standard_input() -> BinaryIO:
-    """Raises OSError where there is none, or a terminal, which gives no sound."""
+    """Standard input. Raises OSError if there is none, or if it is a terminal."""
     if sys.stdin is None:
         raise OSError(None, "there is no standard input")
     if sys.stdin.isatty():
@@ -22,7 +22,7 @@ def standard_input() -> BinaryIO:
 
 
 def standard_output() -> BinaryIO:
-    """Raises OSError where there is none, or a terminal, which sound would only upset."""
+    """Standard output. Raises OSError if there is none, or if it is a terminal."""
     if sys.stdout is None:
         raise OSError(None, "there is no standard output")
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""What is said of a file to write before any work is done."""
+"""Checks of an output file before any work is done."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,16 +12,16 @@ Name = str | os.PathLike[str]
 
 
 def check_target(path: Name, endings: Sequence[str], inputs: Iterable[Name | None] = ()) -> None:
-    """Make sure that a command may write `path`, and that it destroys nothing that the command reads.
+    """Check that a command may write `path`, and that this does not overwrite an input.
 
     Args:
-        path: the file to write; `-`, standard output, is any kind.
-        endings: what its name may end in, such as ``.ecdc``.
-        inputs: files and folders that the command reads, by any name; None is passed over.
+        path: the file to write; `-`, standard output, may be any kind.
+        endings: allowed endings of its name, such as ``.ecdc``.
+        inputs: files and folders that the command reads; None is ignored.
 
     Raises:
-        FileFormatError: an ending of another kind, the name of an input (by whatever path, link or case of
-            letters), or a place where no file can be written.
+        FileFormatError: another ending, an input (by any path, link or spelling), or a place where no file can be
+            written.
     """
     if is_standard(path):
         check_standard()
@@ -36,7 +36,7 @@ def check_target(path: Name, endings: Sequence[str], inputs: Iterable[Name | Non
 
 
 def check_standard() -> None:
-    """Raise FileFormatError where standard output cannot take bytes."""
+    """Raise FileFormatError if standard output does not accept bytes."""
     try:
         standard_output()
     except OSError as error:
@@ -44,10 +44,10 @@ def check_standard() -> None:
 
 
 def check_folder(path: Name, inputs: Iterable[Name | None] = ()) -> None:
-    """Make sure that a command may write files into a folder, which it makes where it is missing.
+    """Check that a command may write files into a folder, which it creates if it is missing.
 
     Raises:
-        FileFormatError: it is one of the inputs, something else than a folder, or takes no files.
+        FileFormatError: it is an input, not a folder, or not writable.
     """
     folder = Path(path)
     refuse_input(folder, inputs)
@@ -59,15 +59,15 @@ def check_folder(path: Name, inputs: Iterable[Name | None] = ()) -> None:
 
 
 def refuse_input(path: Name, inputs: Iterable[Name | None]) -> None:
-    """Raise FileFormatError where `path` is one of the inputs, by whatever path, link or case of letters."""
+    """Raise FileFormatError if `path` is one of the inputs, by any path, link or spelling."""
     for source in inputs:
         if source is not None and is_same(path, source):
             raise FileFormatError(f"{path}: is the input {source}, which would be lost; choose another name")
 
 
 def is_same(one: Name, other: Name) -> bool:
-    """Whether two names stand for one file or folder that exists."""
-    # By the file itself: that sees through links of both kinds, and through names that differ in case only.
+    """Whether two names mean the same existing file or folder."""
+    # Comparing the files resolves links of both kinds, and names that differ only in case.
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Sound files written by blocks, whole on the disk or not at all."""
+"""Sound files written by blocks, complete on disk or not at all."""
 
 import os
 import struct
@@ -34,11 +34,11 @@ _FORMAT_OF = {
 
 
 class AudioWriter:
-    """An audio file written by blocks; its format is that of the name's ending.
+    """An audio file written by blocks; the name's ending chooses the format.
 
-    The file gets its name only when it is complete and on the disk (`close`, or the end of the `with` block); an
-    exception within the block leaves nothing behind. Integer formats clip at full scale. The bytes depend on
-    the samples alone, not on how they were cut.
+    The file gets its name only when it is complete and on disk (`close`, or the end of the `with` block); an
+    exception within the block leaves nothing behind. Integer formats clip at full scale. The bytes do not depend on
+    how the samples were cut.
     """
 
     def __init__(
@@ -46,14 +46,13 @@ class AudioWriter:
     ) -> None:
         """
         Args:
-            path: the file to write, replaced if it is there.
+            path: the file to write; an old one is replaced.
             sample_rate: in Hz.
             channels: 1 or more.
-            samples: how many will be written at most, if known: a WAV too long for its 32-bit header becomes
-                RF64.
+            samples: the most that will be written, if known: a WAV too long for its 32-bit header becomes RF64.
 
         Raises:
-            FileFormatError: the ending is unknown, or the file cannot be written there.
+            FileFormatError: the ending is unknown, or the file cannot be written.
         """
         self._kind = output_format(path)
         if self._kind == "WAV" and samples is not None and samples * channels * 2 > _MAX_WAV_BYTES:
@@ -77,8 +76,8 @@ class AudioWriter:
 
         Raises:
             StreamError: another number of channels.
-            FileFormatError: the disk refuses, being full for example; or a WAV whose length was not known before
-                is full (4 GiB): it is completed with what it holds.
+            FileFormatError: the disk refuses, for example when full; or a WAV whose length was not known before
+                has reached 4 GiB: it is completed with what it holds.
         """
         if pcm.ndim != 2 or pcm.shape[0] != self.channels:
             raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
@@ -96,16 +95,16 @@ class AudioWriter:
         self.samples += pcm.shape[1]
 
     def close(self) -> None:
-        """Complete the file, make sure that it is whole, and give it its name; does nothing the second time.
+        """Complete the file, check that it is whole, and rename it. A second call does nothing.
 
         Raises:
-            FileFormatError: the disk refuses, or the format cannot hold a file without a sample; nothing is left
-                behind, and a file that was there is as it was.
+            FileFormatError: the disk refuses, or the format cannot hold an empty file; nothing is left behind, and an
+                old file is unchanged.
         """
         if self._file.closed:
             return
         try:
-            # libsndfile does not say what goes wrong now; the sink knows it, and the file is read again.
+            # libsndfile does not report errors here; the sink keeps them, and the file is read again.
             failure = self._end()
             if failure is not None:
                 raise self._failed(failure) from failure
@@ -116,13 +115,13 @@ class AudioWriter:
         self._target.commit()
 
     def discard(self) -> None:
-        """Leave nothing behind; does nothing after `close`."""
+        """Delete the temporary file; does nothing after `close`."""
         if not self._file.closed:
             self._end()
         self._target.discard()
 
     def _end(self) -> BaseException | None:
-        """Close everything; return what went wrong with it."""
+        """Close everything; return the first error."""
         failure: BaseException | None = None
         try:
             self._file.close()
@@ -162,14 +161,14 @@ class AudioWriter:
 
 
 SOUND_ENDINGS = tuple(_FORMAT_OF)
-"""Of the sound files that are written here."""
+"""Endings of the sound files that can be written."""
 
 
 def output_format(path: str | os.PathLike[str]) -> str:
-    """libsndfile's name of the format that the ending of `path` asks for.
+    """libsndfile's name for the format of the ending of `path`.
 
     Raises:
-        FileFormatError: an ending that is not among those written here.
+        FileFormatError: an ending that cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in _FORMAT_OF:
@@ -181,13 +180,13 @@ def output_format(path: str | os.PathLike[str]) -> str:
 
 
 class PipeWriter:
-    """A WAV on standard output, as it comes; its header says "until the end" in place of the length.
+    """A WAV on standard output, written as the samples arrive; its header says "until the end" in place of the length.
 
-    What `AudioWriter` is for a file: 16 bits a sample, clipped at full scale.
+    As `AudioWriter` writes it to a file: 16 bits a sample, clipped at full scale.
     """
 
     def __init__(self, sample_rate: int, channels: int = 1) -> None:
-        """Raises FileFormatError where there is no standard output to write to."""
+        """Raises FileFormatError if there is no standard output."""
         self.sample_rate = sample_rate
         self.channels = channels
         self.samples = 0
@@ -208,8 +207,8 @@ class PipeWriter:
 
         Raises:
             StreamError: another number of channels.
-            BrokenPipeError: nobody reads any more.
-            FileFormatError: it cannot be written for another reason.
+            BrokenPipeError: the reader has ended.
+            FileFormatError: any other error.
         """
         if pcm.ndim != 2 or pcm.shape[0] != self.channels:
             raise StreamError(f"expected samples [{self.channels}, n], got {list(pcm.shape)}")
@@ -218,11 +217,11 @@ class PipeWriter:
         except (soundfile.SoundFileError, RuntimeError, AssertionError) as error:
             self._sink.check()
             raise FileFormatError(f"-: cannot be written: {_cause(error)}") from error
-        self._sink.flush()  # at once: who reads may play it
+        self._sink.flush()  # at once: the reader may be playing it
         self.samples += pcm.shape[1]
 
     def close(self) -> None:
-        """Hand over all that is left; raises as `write`."""
+        """Write what is left; raises as `write`."""
         self._file.close()
         self._sink.flush()
 
@@ -237,7 +236,7 @@ class PipeWriter:
 
 
 class SoundWriter(Protocol):
-    """What `AudioWriter` and `PipeWriter` have in common."""
+    """The interface of `AudioWriter` and `PipeWriter`."""
 
     samples: int
 
@@ -253,14 +252,14 @@ class SoundWriter(Protocol):
 def open_writer(
     path: str | os.PathLike[str], sample_rate: int, channels: int = 1, samples: int | None = None
 ) -> SoundWriter:
-    """A writer for a file, or for standard output where the name is `-`. Arguments and errors are `AudioWriter`'s."""
+    """A writer for a file, or for standard output if the name is `-`. Arguments and errors as in `AudioWriter`."""
     if is_standard(path):
         return PipeWriter(sample_rate, channels)
     return AudioWriter(path, sample_rate, channels, samples)
 
 
 class _Pipe:
-    """Standard output as libsndfile writes to it; what goes wrong is kept, as nothing may be raised in C."""
+    """Standard output as libsndfile writes to it. Errors are kept, since a C callback cannot raise."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -283,7 +282,7 @@ class _Pipe:
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong."""
+        """Raise the kept error."""
         error, self._error = self._error, None
         if error is None:
             return
@@ -302,8 +301,8 @@ class _Pipe:
 
 
 class _Sink:
-    """The file that libsndfile writes through. It keeps the first error, which libsndfile does not pass on: not at
-    all when the file is closed, and without its cause before.
+    """The file that libsndfile writes through. It keeps the first error, which libsndfile hides when it closes the
+    file, and reports without its cause before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -311,7 +310,7 @@ class _Sink:
         self._file = path.open("wb+")
 
     def write(self, data: Any) -> int:
-        # Only the end of a callback from C is this: nothing may be raised there, so all of it is kept.
+        # A C callback cannot raise, so every error is kept.
         if self.error is not None:
             return 0
         try:
@@ -339,7 +338,7 @@ class _Sink:
         return self._file.readinto(buffer)
 
     def close(self) -> None:
-        """Hand everything to the system; what goes wrong is in `error`."""
+        """Flush everything to the system; an error is kept in `error`."""
         try:
             self._file.close()
         except OSError as error:
@@ -347,5 +346,5 @@ class _Sink:
 
 
 def _cause(error: BaseException) -> str:
-    """libsndfile's words without the name of the object it was given."""
+    """libsndfile's message without the name of the object."""
     return str(getattr(error, "error_string", error))
