@@ -18,31 +18,31 @@ _QUALITY = "Training and quality"
 COMMANDS = (
     Entry(
         "demo",
-        "Hear yourself through the whole path, live; or a clip, where there is no sound device.",
+        "Hear yourself through the whole path, live; without a sound device, a clip.",
         _LIVE,
     ),
     Entry("talk", "Talk with others in a room of a relay.", _LIVE),
     Entry("devices", "List microphones and speakers.", _LIVE),
-    Entry("doctor", "Look at everything a call needs, and say what to do.", _LIVE),
+    Entry("doctor", "Check everything that a call needs, and say what to do.", _LIVE),
     Entry("stream", "Send a file through the live codec, block by block.", _FILES),
     Entry("encode", "Compress a sound file to .ecdc.", _FILES),
-    Entry("decode", "Make a sound file of an .ecdc file.", _FILES),
-    Entry("info", "Say what a sound file, an .ecdc file or a model holds.", _FILES),
+    Entry("decode", "Decompress an .ecdc file to a sound file.", _FILES),
+    Entry("info", "Describe a sound file, an .ecdc file or a model.", _FILES),
     Entry("models", "List the models that --model takes by name.", _FILES),
-    Entry("serve", "Run a relay: rooms in which everybody hears everybody.", _CALLS),
-    Entry("token", "Make a token that lets one person into a room once.", _CALLS),
+    Entry("serve", "Run a relay: rooms whose participants hear each other.", _CALLS),
+    Entry("token", "Make a token that admits one participant to a room once.", _CALLS),
     Entry("send", "Send a sound file, or the microphone, into a room as live speech.", _CALLS),
-    Entry("listen", "Write what is said in a room to a sound file.", _CALLS),
+    Entry("listen", "Record a room to a sound file.", _CALLS),
     Entry("export", "Write a model as ONNX step graphs, for programs without torch.", _ENGINES),
     Entry("bench", "Measure engines, steps, streams, start-up; against peers.", _ENGINES),
-    Entry("corpus", "Turn many sound files into .ecdc files, in parallel.", _ENGINES),
+    Entry("corpus", "Encode many sound files to .ecdc, in parallel.", _ENGINES),
     Entry("train", "Train a codec on a folder of sound, on CPU or GPU.", _QUALITY),
     Entry("evaluate", "Measure a model on a folder of speech, beside Opus.", _QUALITY),
 )
 
 app = build_app(
     COMMANDS,
-    "EnCodec made live: sound in by blocks of any size, codes out the moment a frame is complete, and back.",
+    "EnCodec made live: sound in by blocks of any size, codes out as soon as a frame is complete, and back.",
 )
 
 

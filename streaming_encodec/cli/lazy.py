@@ -1,7 +1,7 @@
 """A group of commands of which only the one that runs is imported.
 
-The help screen needs a name and a line for each command, not torch; so a table gives these, and the command's
-module is imported when the command is called (or its own help is asked for).
+The help screen needs a name and a line for each command, which a table holds. The command's module is imported when
+the command runs or prints its own help.
 """
 
 import logging
@@ -22,7 +22,7 @@ from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
 from streaming_encodec.errors import BandwidthError, StreamingEncodecError
 
 _MOST = 1e9
-"""Seconds, samples, ms: what is more is a slip of the finger."""
+"""Largest number on a command line: seconds, samples or ms beyond it are typing errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,16 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
 
         def invoke(self, ctx: Any) -> Any:
             """Run the command; an error of the package or the system becomes one line and exit code 1."""
-            if logging.lastResort is not None:  # what prints the log of libraries where nobody set up another way
+            if logging.lastResort is not None:  # the handler for logs of libraries, unless another is set up
                 logging.lastResort.setFormatter(PrintableFormatter())
             try:
                 with _usage_made_printable():
                     done = super().invoke(ctx)
                 if sys.stdout is not None:
-                    sys.stdout.flush()  # what goes wrong with it is told here, not when Python ends
+                    sys.stdout.flush()  # raise its errors here, not when Python ends
                 return done
             except BrokenPipeError:
-                _silence_stdout()  # `| head` has seen enough: no words
+                _silence_stdout()  # as in `| head`: no message
             except UnicodeEncodeError as error:
                 complain(f"{error.object!r} is no text, and cannot be the name of such a file: rename it")
             except (StreamingEncodecError, OSError) as error:
@@ -92,7 +92,7 @@ class _Command(TyperCommand):
         for parameter in ctx.command.params:
             value = ctx.params.get(parameter.name)
             if isinstance(value, float) and not abs(value) <= _MOST:
-                raise typer.BadParameter(f"{value} is no number to work with", ctx=ctx, param=parameter)
+                raise typer.BadParameter(f"{value} is out of range", ctx=ctx, param=parameter)
         try:
             return super().invoke(ctx)
         except BandwidthError as error:
@@ -101,7 +101,7 @@ class _Command(TyperCommand):
 
 @contextmanager
 def _usage_made_printable() -> Iterator[None]:
-    """Typer prints what is wrong with a command line, and quotes it."""
+    """Make typer's usage errors printable: they quote the command line."""
     try:
         yield
     except Exception as error:
@@ -111,7 +111,7 @@ def _usage_made_printable() -> Iterator[None]:
 
 
 def _silence_stdout() -> None:
-    """Drop what stdout does not take: Python would try again when it ends, and complain."""
+    """Drop output that stdout does not accept: Python would try again at exit, and print an error."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):

@@ -1,12 +1,12 @@
-"""Times of very many frames in constant memory."""
+"""Statistics of durations in constant memory."""
 
 import math
 
 
 class TimeHistogram:
-    """Durations counted in bins of 1 % width, so that a percentile is right to 1 % however many there are.
+    """Durations counted in bins of 1 % width, so that a percentile is accurate to 1 % for any number of them.
 
-    Durations are in milliseconds; below 1 µs and above 1000 s they fall into the outermost bins. The maximum
+    Durations are in milliseconds; below 1 µs and above 1000 s they go into the outermost bins. The maximum
     is exact.
     """
 

@@ -1,4 +1,4 @@
-"""The folder of audio that a codec is judged on."""
+"""The folder of audio that a codec is evaluated on."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ MANIFEST = "manifest.jsonl"
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"})
 
 SHORTEST_SECONDS = 1.0
-"""PESQ and STOI need more than a word: shorter clips are refused rather than scored at random."""
+"""PESQ and STOI need more than a word: shorter clips are refused."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One recording; ``samples`` [T] at ``sample_rate``. Compared by identity, so that it can be a cache's
-    key.
+    """One recording; ``samples`` [T] at ``sample_rate``. Compared by identity, so that it can be a cache's key.
 
-    ``text`` is what is said; ``""`` means that words shall not be counted in this clip (a language the
-    recogniser is weak at), ``None`` that nobody wrote it down.
+    ``text`` is the transcript; ``""`` excludes the clip from the word error rate (a language that the recogniser
+    does not know well), ``None`` means that there is none.
     """
 
     name: str
@@ -49,13 +48,12 @@ class Clip:
 def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list[Clip]:
     """The clips of a folder, mono, at ``sample_rate``.
 
-    Where a ``manifest.jsonl`` lies in it, its lines name the files, in order, and may give ``speaker``,
-    ``language``, ``text``, ``source`` and ``licence``; otherwise every audio file under the folder is taken.
-    ``limit`` keeps the first clips of as many speakers as there are: the set stays varied when it is cut.
+    If it has a ``manifest.jsonl``, its lines name the files, in order, and may give ``speaker``, ``language``,
+    ``text``, ``source`` and ``licence``; otherwise every audio file under the folder is used. ``limit`` keeps clips of
+    as many speakers as possible.
 
     Raises:
-        FileFormatError: no such folder, nothing in it, a clip that is too short, or a manifest that can't be
-        read.
+        FileFormatError: no such folder, an empty one, a clip that is too short, or a manifest that can't be read.
     """
     if not folder.is_dir():
         raise FileFormatError(f"{folder} is not a folder; give one that holds audio files")
@@ -66,9 +64,10 @@ def load_clips(folder: Path, sample_rate: int, limit: int | None = None) -> list
 
 
 def shifted(clips: Sequence[Clip], places: int, frame_samples: int) -> list[Clip]:
-    """The clips, then each again ``places - 1`` times, begun further and further within a frame behind silence.
+    """The clips, then each again ``places - 1`` times, delayed by fractions of a frame.
 
-    Where bits are few, which frame a sound falls into decides which words are lost: one coding is one throw of dice.
+    With few bits, the position of a sound within its frame decides which words are lost: one coding is one random
+    sample.
     """
     again = [
         replace(
@@ -97,7 +96,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
             f"{manifest}: each line must be a JSON object with a 'file' ({error!r}); "
-            "mend the line or remove the manifest"
+            "correct the line or remove the manifest"
         ) from error
 
 

@@ -15,8 +15,8 @@ from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
 
 _WINDOW, _HOP = 320, 160  # 20 and 10 ms
-_STEPS = 384  # of 20 ms, what the attention spans
-_PART = 2 * _STEPS * _HOP  # samples that the network takes at a time: 7.68 s
+_STEPS = 384  # of 20 ms, within the attention
+_PART = 2 * _STEPS * _HOP  # samples of one input of the network: 7.68 s
 _BINS = (_WINDOW // 2 + 1, 159, 79, 39, 19, 9, 4)  # after each convolution
 _CHANNELS = (2, 64, 64, 128, 256, 256, 256)
 _WIDTH, _HEADS, _LAYERS = 200, 8, 7
@@ -24,7 +24,7 @@ _COMPRESSION = 0.3  # exponent of the magnitudes
 
 
 class DistillMos:
-    """Distill-MOS (Stahl and Gamper 2025), 1 … 5: taught by a large network on a speech representation (XLS-R).
+    """Distill-MOS (Stahl and Gamper 2025), 1 … 5: distilled from a large network on a speech representation (XLS-R).
 
     Only the weights are taken from the package ``distillmos`` (MIT): its code imports torchaudio and librosa.
     """
@@ -57,7 +57,7 @@ class DistillMos:
 class _Network(nn.Module):
     """[B, 122880] → [B, 1]: convolutions over the spectrum, a transformer, a weighted mean over time.
 
-    The attributes are named as the weights are.
+    The attributes have the names of the weights.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""DNSMOS: a network that predicts what listeners would say of a sound, without the original. No loss resembles it."""
+"""DNSMOS: a network that predicts listeners' opinion of a sound, without the original. No loss resembles it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
 
 _PART_S = 9.01
-"""What the network takes at a time; shorter sounds are repeated."""
+"""Length of the network's input; shorter sounds are repeated."""
 
 _ASPECTS = ("signal", "background", "overall")
 """In the order of the network's outputs."""
 
-# From the network's scale to listeners': highest power first (DNS Challenge, Reddy et al. 2022).
+# Polynomials from the network's scale to listeners', highest power first (DNS Challenge, Reddy et al. 2022).
 _CURVES = {
     "signal": (-0.08397278, 1.22083953, 0.0052439),
     "background": (-0.13166888, 1.60915514, -0.39604546),
@@ -26,7 +26,7 @@ _CURVES = {
 
 
 class DnsmosNetwork:
-    """P.835 scores of the sound asked for last: three metrics read from it.
+    """P.835 scores of the last sound, which three metrics read.
 
     Only the network is taken from the package ``speechmos`` (MIT): its code imports librosa and pandas.
     """
@@ -50,7 +50,7 @@ class DnsmosNetwork:
         wide = np.clip(wide, -1.0, 1.0).astype(np.float32)
         while len(wide) < part:
             wide = np.concatenate([wide, wide])
-        # Whole seconds apart, as many as the published script takes.
+        # Whole seconds apart, as many as in the published script.
         starts = [second * WIDEBAND for second in range(int(len(wide) // WIDEBAND - _PART_S) + 1)]
         raw = [self._session.run(None, {"input_1": wide[None, s : s + part]})[0][0] for s in starts]
         return {
@@ -75,6 +75,6 @@ class Dnsmos:
 
 
 def dnsmos_metrics() -> list[Dnsmos]:
-    """Overall, signal, background: of one network."""
+    """Overall, signal and background scores, from one network."""
     network = DnsmosNetwork()
     return [Dnsmos(network, aspect) for aspect in ("overall", "signal", "background")]

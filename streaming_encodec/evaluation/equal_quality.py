@@ -1,4 +1,4 @@
-"""Opus at equal quality: the rate that Opus needs for the score that a model has."""
+"""Opus at equal quality: the rate at which Opus has the model's score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Beyond = Literal["below", "above"]
 class EqualQuality:
     """``opus_kbps`` is where Opus's score equals the model's at ``kbps``.
 
-    ``beyond`` says that this lies outside of what was measured: then ``opus_kbps`` is the lowest or highest measured.
+    ``beyond``: this is outside the measured range; then ``opus_kbps`` is the lowest or highest measured rate.
     """
 
     metric: str
@@ -33,7 +33,7 @@ class EqualQuality:
 def equal_qualities(metrics: Sequence[Metric], result: Evaluation) -> list[EqualQuality]:
     """For each metric and bandwidth of the model without loss, if Opus was measured at two rates or more.
 
-    Modulation is left out: it finds a fault that Opus doesn't have.
+    Without modulation, a fault that Opus doesn't have.
     """
     found = []
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""Optional packages: imported when needed, and when missing the error says how to get them."""
+"""Optional packages: imported when needed; if one is missing, the error says how to install it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ EXTRA = "pip install 'streaming-encodec[eval]'"
 
 
 def need(module: str, purpose: str, install: str = EXTRA) -> Any:
-    """Import ``module``. Raises :class:`MissingExtraError` that says what it is for and how to install it.
+    """Import ``module``. Raises :class:`MissingExtraError`, which says what it is for and how to install it.
 
-    ``install`` differs where the extra can't carry a package, because it would pull others that break.
+    ``install`` differs for packages that can't be in the extra, because their dependencies conflict.
     """
     try:
         return import_module(module)
@@ -24,7 +24,7 @@ def need(module: str, purpose: str, install: str = EXTRA) -> Any:
 
 
 def package_folder(package: str, purpose: str, install: str = EXTRA) -> Path:
-    """Where a package's data files lie, without running its code. Raises :class:`MissingExtraError`."""
+    """The folder of a package's data files, without running its code. Raises :class:`MissingExtraError`."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingExtraError(f"{purpose} needs {package!r}: {install}")
@@ -32,7 +32,7 @@ def package_folder(package: str, purpose: str, install: str = EXTRA) -> Path:
 
 
 def packaged_file(package: str, file: str, purpose: str, install: str = EXTRA) -> Path:
-    """A data file of a package. Raises MissingExtraError, or FileFormatError where the package lacks the file."""
+    """A data file of a package. Raises MissingExtraError, or FileFormatError if the package lacks the file."""
     path = package_folder(package, purpose, install) / file
     if not path.is_file():
         raise FileFormatError(f"{path} is missing; install {package} again: {install}")

@@ -1,4 +1,4 @@
-"""A gallery to hear: clips beside what the codec and Opus make of them, as sound files with two pages of links."""
+"""A listening gallery: clips beside their versions by the codec and by Opus, as sound files with two pages of links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streaming_encodec.evaluation.streamed import encode_set
 from streaming_encodec.model.encodec import EncodecModel
 
 TRANSPORT_KBPS = 48.0
-"""Of the Ogg Opus files that carry the gallery: near transparent, and every current browser plays them."""
+"""Bitrate of the gallery's Ogg Opus files: near transparent, and every current browser plays them."""
 
 OPUS_KBPS = (6.0, 9.0)
 LOSS = 0.10
@@ -32,7 +32,7 @@ _LOSS_KBPS = 6.0
 
 @dataclass(frozen=True)
 class Take:
-    """What a clip became: ``key`` ends its file's name, ``title`` heads its column."""
+    """A version of a clip: ``key`` ends its file's name, ``title`` heads its column."""
 
     key: str
     title: str
@@ -50,13 +50,13 @@ def make_gallery(
     burst_ms: float = BURST_MS,
     on_take: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write a sound file for each clip and take into ``out``, a page ``index.html`` there, and ``out.md`` beside it.
+    """Write a sound file for each clip and version into ``out``, a page ``index.html`` there, and ``out.md`` beside it.
 
     ``clips`` lie in ``folder``; the pages link to them as the originals. Returns the Markdown page.
 
     Raises:
-        FileFormatError: two clips would give files of one name, or something can't be written.
-        StreamError: Opus doesn't take the model's sample rate.
+        FileFormatError: two clips have the same file name, or something can't be written.
+        StreamError: Opus doesn't support the model's sample rate.
         MissingExtraError: no libopus.
     """
     stems = [Path(clip.name).stem for clip in clips]
@@ -86,7 +86,7 @@ def make_gallery(
 
 
 def write_ogg_opus(path: Path, samples: Samples, sample_rate: int, kbps: float) -> None:
-    """[T] → an Ogg Opus file at about ``kbps``. Raises FileFormatError where it can't be written."""
+    """[T] → an Ogg Opus file at about ``kbps``. Raises FileFormatError if it can't be written."""
     # libsndfile's scale: 0 is 256 kbps a channel, 1 is 6.
     level = 1.0 - (kbps - 6.0) / 250.0
     write_by(

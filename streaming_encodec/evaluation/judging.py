@@ -1,4 +1,4 @@
-"""Who applies the metrics: this process, or some workers, since ViSQOL and Whisper take seconds a clip."""
+"""Applies the metrics in this process or in worker processes, since ViSQOL and Whisper take seconds a clip."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Judge(Protocol):
     """Gives each clip's scores by metric, in the clips' order."""
 
     def __call__(self, sounds: Sequence[Samples], names: Sequence[str]) -> Iterator[Scores]:
-        """``sounds``: what became of the clips; ``names``: the metrics to apply."""
+        """``sounds``: the decoded clips; ``names``: the metrics to apply."""
         ...
 
 
 class SerialJudge:
-    """One clip after the other, here."""
+    """One clip after the other, in this process."""
 
     def __init__(self, clips: Sequence[Clip], metrics: MetricSet) -> None:
         self._clips = clips
@@ -38,7 +38,7 @@ class SerialJudge:
 class PoolJudge:
     """Clips go to worker processes, each with its own metrics; a context manager.
 
-    Scores are those of :class:`SerialJudge`. Workers make the metrics again by family, so that only those which
+    Scores equal those of :class:`SerialJudge`. Workers make the metrics by family, so only those that
     ``make_metrics`` knows can be used.
 
     Raises:
@@ -71,7 +71,7 @@ class PoolJudge:
 
 
 class _Worker:
-    """What a worker process keeps between calls: a pool has no other place for it than the process itself."""
+    """A worker's metrics and clips between calls: a pool's workers can only keep them in a module variable."""
 
     clips: tuple[Clip, ...] = ()
     metrics: tuple[Metric, ...] = ()

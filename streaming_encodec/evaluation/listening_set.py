@@ -1,9 +1,9 @@
-"""The listening set: real speech of people the shipped model has never heard, from Debian packages.
+"""The listening set: real speech of speakers outside the training data, from Debian packages.
 
     python -m streaming_encodec.evaluation.listening_set listening-set
 
-The packages' licences (GPL, CC-BY-SA) allow listening and measuring, and anyone can build the same set; they
-are not permissive, so that nothing of it may be trained on or shipped.
+The packages' licences (GPL, CC-BY-SA) allow listening and measuring, and anyone can build the same set. They are not
+permissive, so nothing of it may be trained on or shipped.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _POTATO = "usr/share/ktuberling/sounds"
 class Item:
     """One clip: files of one speaker, joined with short pauses.
 
-    ``text``: what is said, where the package doesn't carry it; ``""`` keeps the clip out of the word error
-    rate. ``None`` looks it up in the package (:func:`_package_text`).
+    ``text``: the transcript, if it is not in the package; ``""`` excludes the clip from the word error rate. ``None``
+    reads it from the package (:func:`_package_text`).
     """
 
     name: str
@@ -115,9 +115,9 @@ ITEMS: tuple[Item, ...] = (
     _potato("en", *(f"{word}.ogg" for word in _WORDS)),
     _potato("nn", *(f"{word}.opus" for word in _WORDS)),
 )  # fmt: skip
-"""What the set consists of.
+"""The clips of the set.
 
-Allison is the speaker on whom training validates itself; nobody here is trained on.
+Allison is the speaker of the training's validation; none of these speakers is trained on.
 """
 
 
@@ -127,11 +127,10 @@ def build_listening_set(
     fetch: Callable[[Source, Path], Path] = fetch_debian,
     on_clip: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write ``out/<name>.flac`` at 24 kHz and ``out/manifest.jsonl``; each package is fetched once. Returns
-    ``out``.
+    """Write ``out/<name>.flac`` at 24 kHz and ``out/manifest.jsonl``; each package is fetched once. Returns ``out``.
 
     Raises:
-        ConfigError: ``apt-get`` or ``dpkg-deb`` is not here.
+        ConfigError: ``apt-get`` or ``dpkg-deb`` is missing.
         FileFormatError: a package can't be fetched, or has other files than expected.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -183,7 +182,7 @@ def _read(path: Path) -> Samples:
 
 
 def _package_text(path: Path) -> str:
-    """From the ``words (file name)`` lines of the transcription beside a recording."""
+    """The transcript from the ``words (file name)`` lines of the file beside a recording."""
     for transcription in [*path.parent.glob("*transcription")]:
         for line in transcription.read_text(encoding="utf-8").splitlines():
             match = re.fullmatch(r"(.*)\((.+)\)\s*", line)

@@ -1,4 +1,4 @@
-"""Requirements of the voice model, met or missed, as far as an evaluation can tell."""
+"""Requirements of the voice model, and whether an evaluation shows them met."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluatio
 from streaming_encodec.evaluation.spectra import Modulation
 
 STREAMED_LIMIT = 1.05
-"""How much rougher at its frame borders the streamed sound may be than the offline model's: rounding only."""
+"""Tolerated extra roughness of streamed sound at frame borders, against the offline model's: rounding only."""
 
 BUZZ_DB = 2.0
-"""How far the envelope's modulation at the frame rate may stand above its neighbours; speech has up to 1."""
+"""Highest modulation of the envelope at the frame rate, in dB above its neighbours; speech has up to 1."""
 
 _BUZZ_FROM_HZ = 4000.0
 
 LSD_GAIN_DB = 0.6
-"""By how much 12 kbps must come nearer to the original's spectrum than 6 kbps; Opus gains more."""
+"""How much closer to the original's spectrum 12 kbps must be than 6 kbps; Opus gains more."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A requirement and whether it was met; ``met`` is None where it could not be measured."""
+    """A requirement and whether it was met; ``met`` is None if it was not measured."""
 
     what: str
     met: bool | None
@@ -31,7 +31,7 @@ class Mark:
 
 
 def marks(metrics: MetricSet, result: Evaluation) -> list[Mark]:
-    """The voice model's requirements, as far as this run can tell."""
+    """The voice model's requirements, from the results of this run."""
     found = [
         _better_than_opus(metric, result)
         for metric in metrics.metrics
@@ -72,7 +72,7 @@ def _intelligible(metrics: MetricSet, result: Evaluation) -> Mark:
 
 
 def _near_opus_9(metrics: MetricSet, result: Evaluation) -> Mark | None:
-    """By the opinion score that no loss resembles; None where it was left out."""
+    """By the opinion score that no loss resembles; None if it was left out."""
     ours, theirs = (_score(result.row(*at), "dnsmos_overall") for at in ((MODEL, 6.0), (OPUS, 9.0)))
     if ours is None or theirs is None:
         return None
@@ -80,7 +80,7 @@ def _near_opus_9(metrics: MetricSet, result: Evaluation) -> Mark | None:
 
 
 def _bits_buy_detail(metrics: MetricSet, result: Evaluation) -> Mark | None:
-    """The spectrum must get better with twice the bits, in each band; None where it was left out."""
+    """The spectrum must improve with twice the bits, in each band; None if it was left out."""
     names = [metric.name for metric in metrics.metrics if metric.family == "lsd"]
     scores = [[_score(result.row(MODEL, kbps), name) for name in names] for kbps in (6.0, 12.0)]
     gains = [a - b for a, b in zip(*scores, strict=True) if a is not None and b is not None]
@@ -91,7 +91,7 @@ def _bits_buy_detail(metrics: MetricSet, result: Evaluation) -> Mark | None:
 
 
 def _modulation_mark(metrics: MetricSet, result: Evaluation) -> Mark | None:
-    """Above 4 kHz, at every bandwidth without loss; None where it was left out."""
+    """Above 4 kHz, at every bandwidth without loss; None if it was left out."""
     judges = [m for m in metrics.metrics if isinstance(m, Modulation) and m.band.low_hz >= _BUZZ_FROM_HZ]
     rows = [row for row in result.rows if row.codec == MODEL and not row.loss]
     found = [(value, m, row) for m in judges for row in rows if (value := _score(row, m.name)) is not None]

@@ -1,8 +1,8 @@
-"""What is measured: each metric compares a clip with what came out of a codec.
+"""The metrics: each compares a clip with a codec's output.
 
-A metric has a ``name``, a direction (``better``) and a call. Those that share a network or a spectrum are a ``family``.
-A package is imported when its family is made, so that a missing one is known before anything is computed: see
-:func:`make_metrics`.
+A metric has a ``name``, a direction (``better``) and a call. Metrics that share a network or a spectrum form a
+``family``. A package is imported when its family is made, so that a missing one is known before anything is computed:
+see :func:`make_metrics`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from streaming_encodec.evaluation.extras import need
 Better = Literal["higher", "lower"]
 
 WIDEBAND = 16_000
-"""Rate, Hz, that PESQ-WB, ViSQOL's speech mode, Whisper and the speaker network take."""
+"""Sample rate, in Hz, of PESQ-WB, ViSQOL's speech mode, Whisper and the speaker network."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A value and its weight in the mean over clips: 1, but the number of words for a word error rate."""
+    """A value and its weight in the mean over clips: 1, or the number of words for a word error rate."""
 
     value: float
     weight: float = 1.0
 
 
 class Metric(Protocol):
-    """Compares; returns ``None`` where the clip can't be judged (it holds no speech), which is then counted.
+    """Compares; returns ``None`` if the clip can't be scored (it holds no speech); such clips are counted.
 
     An output that is silent, or no longer speech, gets the worst value: it must not vanish from the mean.
     """
@@ -45,7 +45,7 @@ class Metric(Protocol):
     family: str
     better: Better
     absolute: bool
-    """Whether the original itself has a value: it has a word error rate, but no distance to itself."""
+    """Whether the metric is defined for the original itself, as the word error rate is and a distance is not."""
 
     def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
         """``degraded`` [T] has the clip's rate and length."""
@@ -76,14 +76,14 @@ class PesqWideband:
         reference = resample(clip.samples, clip.sample_rate, WIDEBAND)
         value = self._compare(reference, resample(degraded, clip.sample_rate, WIDEBAND))
         if value is None:
-            # Speech in the original and none in the output is the codec's fault, not the clip's.
+            # Speech in the original and none in the output is a fault of the codec.
             value = None if self._compare(reference, reference) is None else self.worst
         return None if value is None else Score(value)
 
     def _compare(self, reference: Samples, signal: Samples) -> float | None:
-        """None where no utterance is found in one of the two."""
+        """None if one of the two has no utterance."""
         if not signal.any():
-            return None  # the package divides by its energy
+            return None  # the package divides by the energy
         try:
             return float(self._pesq.pesq(WIDEBAND, reference, signal, "wb"))
         except self._pesq.PesqError:
@@ -116,7 +116,7 @@ class Visqol:
 
     def __init__(self) -> None:
         visqol = need("visqol", "ViSQOL")
-        # Without the lattice the package falls back to a polynomial that flatters.
+        # Without the lattice the package uses a polynomial that gives higher scores.
         need("ai_edge_litert", "ViSQOL's speech mode")
         self._api = visqol.VisqolApi()
         self._api.create(mode="speech", use_lattice_model=True)
@@ -130,11 +130,10 @@ class Visqol:
 
 
 class LogMel:
-    """Mean absolute difference of log-mel spectra in dB: 80 bands, 1024-sample windows at 24 kHz, hop a
-    quarter.
+    """Mean absolute difference of log-mel spectra in dB: 80 bands, windows of 1024 samples at 24 kHz, hop a quarter.
 
-    Energies get a floor 80 dB below the loudest band of the clip, so that silence against near-silence counts
-    nothing. Needs numpy alone.
+    Energies get a floor 80 dB below the loudest band of the clip, so that differences near silence do not count.
+    Needs numpy alone.
     """
 
     name, title = "log_mel_db", "log-mel dB"
@@ -192,8 +191,7 @@ def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What some metrics ask for: ``whisper`` names a model for the word error rate (see ``recognition``),
-    ``frame_rate_hz`` is where the codec under test would buzz."""
+    """``whisper``: model of the word error rate (see ``recognition``). ``frame_rate_hz``: the codec's, for modulation."""
 
     whisper: str | None = None
     frame_rate_hz: float = 75.0
@@ -201,7 +199,7 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class MetricSet:
-    """The metrics that can be had here, and why the others can't: ``missing`` maps a family to the reason."""
+    """The available metrics; ``missing`` maps each other family to the reason."""
 
     metrics: tuple[Metric, ...]
     missing: dict[str, str]
@@ -217,7 +215,7 @@ class MetricSet:
 
 
 def factories(options: MetricOptions) -> dict[str, Callable[[], Sequence[Metric]]]:
-    """Every family by name; making it gives its metrics."""
+    """Every family by name, with the function that makes its metrics."""
     from streaming_encodec.evaluation.distill_mos import DistillMos
     from streaming_encodec.evaluation.dnsmos import dnsmos_metrics
     from streaming_encodec.evaluation.recognition import WordErrorRate
@@ -239,12 +237,12 @@ def factories(options: MetricOptions) -> dict[str, Callable[[], Sequence[Metric]
 
 
 def make_metrics(names: Sequence[str] | None = None, options: MetricOptions = MetricOptions()) -> MetricSet:
-    """Make the families named, or all; the first word of a name is enough (``visqol``).
+    """Make the named families, or all; the first word of a name is enough (``visqol``).
 
-    Of *all*, those whose package is missing are left out with the reason; one that was *named* must be there.
+    Without names, families whose package is missing are left out with the reason; a named one must be there.
 
     Raises:
-        ConfigError: a name that is no family's.
+        ConfigError: an unknown name.
         MissingExtraError: a named family's package is not installed.
     """
     known = factories(options)

@@ -1,7 +1,7 @@
 """Opus as the baseline: libopus in its voice mode, with its own loss concealment.
 
-libopus is called through ctypes, because loss concealment (decoding "nothing") is what ready-made bindings to
-FFmpeg leave out. The library is the system's, or else the one inside PyAV's wheel.
+libopus is called through ctypes, because bindings to FFmpeg lack loss concealment (decoding "nothing"). The library
+is the system's, or else the one inside PyAV's wheel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKET_MS = 20
 """Opus's usual packet in calls."""
 
 LONG_PACKET_MS = 60
-"""Below 6 kbps: longer packets, which is how Opus gets down there at all."""
+"""Below 6 kbps: Opus reaches such rates only with longer packets."""
 
 
 def packet_ms(kbps: float) -> int:
@@ -40,7 +40,7 @@ def packet_ms(kbps: float) -> int:
 
 @dataclass(frozen=True)
 class OpusStream:
-    """What the encoder made of a clip; ``kbps`` is the payload's real rate."""
+    """A clip's packets; ``kbps`` is the payload's real rate."""
 
     packets: tuple[bytes, ...]
     packet_samples: int
@@ -69,7 +69,7 @@ class Opus:
             create.restype = ctypes.c_void_p
 
     def encode(self, samples: Samples, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
-        """[T] in −1 … 1 → packets at about ``kbps``; the encoder's voice mode, highest complexity."""
+        """[T] in −1 … 1 → packets at about ``kbps``; voice mode, highest complexity."""
         if sample_rate not in OPUS_RATES:
             raise StreamError(f"Opus takes {', '.join(map(str, OPUS_RATES))} Hz, not {sample_rate}: resample first")
         size = sample_rate * packet_ms(kbps) // 1000
@@ -101,7 +101,7 @@ class Opus:
         return OpusStream(tuple(packets), size, sample_rate, delay.value, len(samples))
 
     def decode(self, stream: OpusStream, lost: Lost | None = None) -> Samples:
-        """Packets → [T], delay removed. Where ``lost`` [packets] is true, the decoder conceals by itself."""
+        """Packets → [T], delay removed. If ``lost`` [packets] is true, the decoder conceals."""
         error = ctypes.c_int()
         decoder = ctypes.c_void_p(self._lib.opus_decoder_create(stream.sample_rate, 1, ctypes.byref(error)))
         _check(error.value, "opus_decoder_create")

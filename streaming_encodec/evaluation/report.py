@@ -90,7 +90,7 @@ class TextTable:
 
 
 def rows_tables(metrics: MetricSet, result: Evaluation, name: str) -> list[Table]:
-    """Conditions down, metrics across; what could not be measured is named below the first table."""
+    """Conditions as rows, metrics as columns; the first table's note lists what could not be measured."""
     tables: list[Table] = []
     for text in tables_of_text(metrics, result, name):
         # Narrow enough for 80 columns.
@@ -131,7 +131,7 @@ def tables_of_text(metrics: MetricSet, result: Evaluation, name: str) -> list[Te
 
 
 def _equal_table(metrics: Sequence[Metric], result: Evaluation) -> TextTable | None:
-    """Metrics down, the model's bandwidths across."""
+    """Metrics as rows, the model's bandwidths as columns."""
     found = {(equal.metric, equal.kbps): str(equal) for equal in equal_qualities(metrics, result)}
     rates = sorted({kbps for _, kbps in found})
     lines = [
@@ -210,7 +210,7 @@ def _spelled(metric: Metric, value: float | None, digits: int = 2) -> str:
 
 
 def signals_table(result: Evaluation) -> Table:
-    """Hostile signals: level and peak of what came out."""
+    """Hostile signals: level and peak of the output."""
     table = Table(title="hostile signals", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for head in ("signal", "kbps", "finite", "peak", "level dB"):
         table.add_column(head, justify="left" if head == "signal" else "right")

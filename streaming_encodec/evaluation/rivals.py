@@ -1,4 +1,4 @@
-"""What a listening test compares: a model with Opus, or with another model."""
+"""Comparisons for a listening test: a model with Opus, or with another model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def against_opus(model: EncodecModel, name: str, clips: Sequence[Clip], rates: S
 
     Raises:
         MissingExtraError: no libopus.
-        StreamError: Opus doesn't take the model's sample rate, or the model cannot stream.
+        StreamError: Opus doesn't support the model's sample rate, or the model cannot stream.
         ConfigError: the model has no such rate.
     """
     _check(model, rates)

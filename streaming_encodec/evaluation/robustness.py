@@ -1,4 +1,4 @@
-"""What no listening test should have to find: clicks at block borders, and numbers that are not numbers."""
+"""Checks for clicks at frame borders, and for output that is not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streaming_encodec.evaluation.streamed import CodedClips, decode_clips, enco
 from streaming_encodec.model.encodec import EncodecModel
 
 CLICK_RATIO = 1.5
-"""Above it frame borders stand out.
+"""Above this, frame borders are audible.
 
 Speech itself is near 1; a decoder that forgets its state is far above.
 """
@@ -34,7 +34,7 @@ class SignalResult:
 
 
 def hostile_signals(sample_rate: int, seconds: float = 1.0, seed: int = 0) -> list[Clip]:
-    """Silence, a full-scale square wave, white noise at full scale, and full-scale noise that stops dead."""
+    """Silence, a full-scale square wave, white noise at full scale, and full-scale noise that stops abruptly."""
     samples = round(seconds * sample_rate)
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-1.0, 1.0, samples).astype(np.float32)
@@ -65,8 +65,7 @@ def check_signals(model: EncodecModel, bandwidths: Sequence[float], seconds: flo
 
 
 def border_ratio(sounds: Sequence[Samples], hop_length: int) -> float:
-    """How much rougher sound is at frame borders than elsewhere: 1 is alike, a click at each border is far
-    above.
+    """Roughness at frame borders relative to elsewhere: 1 is equal; a click at each border gives far more.
 
     Roughness is the second difference |x[n−1] − 2·x[n] + x[n+1]|, RMS over frames after each frame is scaled
     to the same energy (so that a loud hiss doesn't outweigh the rest); the two samples at the border against
@@ -93,7 +92,7 @@ def decode_offline(model: EncodecModel, coded: CodedClips) -> list[Samples]:
 
 @torch.no_grad()
 def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Samples]:
-    """What a decoder without state makes of the clips, each frame decoded alone: the yardstick for clicks."""
+    """The clips by a decoder without state, each frame decoded alone: the reference for clicks."""
     batch, count, frames = coded.codes.shape
     alone = coded.codes.permute(0, 2, 1).reshape(batch * frames, count, 1)
     pcm = torch.cat([model.decode(part).audio_values for part in torch.split(alone, _ALONE)])  # [B · F, C, hop]

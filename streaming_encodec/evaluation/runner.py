@@ -29,7 +29,7 @@ from streaming_encodec.stepping.half import check_streams
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 
 OPUS_KBPS = (6.0, 9.0, 12.0, 16.0)
-"""Rates at which Opus is measured whatever the model's are: its rate at equal quality is read between them."""
+"""Rates at which Opus is always measured; its rate at equal quality is interpolated between them."""
 
 _BORDER_CLIPS = 4  # some 2,000 frames: enough for a ratio
 _BORDER_S = 30.0  # they are decoded whole, offline
@@ -37,9 +37,9 @@ _BORDER_S = 30.0  # they are decoded whole, offline
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. ``losses`` are shares of packets, run at each of ``loss_bandwidths``; 0 is always run.
+    """What to measure. ``losses`` are shares of packets, at each of ``loss_bandwidths``; 0 is always measured.
 
-    Opus is run at the model's rates, and without loss at ``opus_bandwidths`` too.
+    Opus is measured at the model's rates, and without loss at ``opus_bandwidths`` too.
     """
 
     bandwidths: tuple[float, ...]
@@ -57,9 +57,8 @@ class Plan:
 class Row:
     """One condition: a codec at a bandwidth and a loss rate.
 
-    ``measured_kbps`` is the payload's real rate and ``measured_loss`` the share of packets that really
-    vanished; ``scores`` means over clips, None where not measured; ``per_clip`` the values behind them in the
-    clips' order.
+    ``measured_kbps`` is the payload's real rate, ``measured_loss`` the real share of lost packets; ``scores`` are
+    means over clips, None if not measured; ``per_clip`` the values of the clips, in their order.
     """
 
     codec: str
@@ -75,8 +74,8 @@ class Row:
 class Borders:
     """Roughness at frame borders against elsewhere, see ``border_ratio``, of the same clips in four ways.
 
-    ``offline`` is the whole clip decoded at once: what ``model`` has beyond it, streaming added.
-    ``forgetful`` decodes every frame alone: how clicks would read.
+    ``offline`` is the whole clip decoded at once: streaming caused what ``model`` has beyond it.
+    ``forgetful`` decodes every frame alone, for comparison.
     """
 
     kbps: float
@@ -88,21 +87,21 @@ class Borders:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured."""
+    """All results."""
 
     rows: list[Row]
     signals: list[SignalResult] = field(default_factory=list)
     borders: list[Borders] = field(default_factory=list)
 
     def row(self, codec: str, kbps: float, loss: float = 0.0) -> Row | None:
-        """The row of a condition, if it was run."""
+        """The row of a condition, if it was measured."""
         found = (r for r in self.rows if (r.codec, r.kbps, r.loss) == (codec, kbps, loss))
         return next(found, None)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What is told to listeners of the run before its sounds are judged."""
+    """A condition's decoded sounds, before they are scored."""
 
     codec: str
     kbps: float
@@ -115,20 +114,20 @@ class Condition:
 
 
 class Listener(Protocol):
-    """Is told how a run goes."""
+    """Receives the progress of a run."""
 
     def begin(self, condition: Condition, done: int, total: int) -> None:
-        """A condition starts; ``done`` of ``total`` are over."""
+        """A condition starts; ``done`` of ``total`` are finished."""
 
     def scored(self, condition: Condition) -> None:
-        """All metrics of one more clip are there."""
+        """All metrics of one more clip are computed."""
 
     def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
-        """What a clip became."""
+        """A decoded clip."""
 
 
 class Silent:
-    """A listener that does nothing."""
+    """Ignores the progress."""
 
     def begin(self, condition: Condition, done: int, total: int) -> None: ...
 
@@ -148,10 +147,10 @@ def evaluate(
     listener: Listener | None = None,
     judge: Judge | None = None,
 ) -> Evaluation:
-    """Run ``plan`` on ``model``; ``judge`` applies the metrics, by itself in this process.
+    """Run ``plan`` on ``model``; ``judge`` applies the metrics, by default in this process.
 
     Raises:
-        StreamError: the model cannot stream by samples, Opus doesn't take its rate, or a loss can't be had.
+        StreamError: the model cannot stream by samples, Opus doesn't support its rate, or a loss is out of range.
         ConfigError: a bandwidth is not one of the model's.
         MissingExtraError: Opus is wanted and there is no libopus.
     """
@@ -188,7 +187,7 @@ def _opus_rates(plan: Plan) -> list[float]:
 
 
 def _check(model: EncodecModel, plan: Plan) -> Opus | None:
-    """What can't be run is said before the first minute, not after the last; returns the baseline, if one is wanted."""
+    """Raise for a plan that can't be run before any work is done; returns the baseline, if one is wanted."""
     check_streams(model)
     for kbps in (*plan.bandwidths, *plan.loss_bandwidths):
         model.config.num_codebooks_for(kbps)
@@ -234,7 +233,7 @@ def _losses(plan: Plan, kbps: float, clean: Sequence[float]) -> list[float]:
 
 
 def _masks(packets: Sequence[int], packet_ms: float, loss: float, plan: Plan) -> list[Lost]:
-    # A seed for each clip and loss rate: a condition is the same whichever others are run.
+    # A seed for each clip and loss rate: a condition's losses do not depend on the others.
     seeds = np.random.SeedSequence([plan.seed, round(loss * 1000)]).generate_state(len(packets))
     return [
         bursty_loss(count, packet_ms, loss, int(seed), plan.burst_ms)
@@ -249,7 +248,7 @@ def _share(masks: Sequence[Lost]) -> float:
 def _judge(
     metrics: MetricSet, condition: Condition, sounds: Sequence[Samples], judge: Judge, listener: Listener
 ) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
-    # A sound against itself says nothing: of the original only what is absolute.
+    # Of the original only absolute metrics make sense, not its distance to itself.
     names = [m.name for m in metrics.metrics if m.absolute or condition.codec != ORIGINAL]
     found: dict[str, list[Score | None]] = {name: [] for name in names}
     for scores in judge(sounds, names):

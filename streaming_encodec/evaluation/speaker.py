@@ -1,4 +1,4 @@
-"""Speaker similarity: does the decoded voice still sound like the same person?
+"""Speaker similarity of the decoded voice and the original.
 
 The network is Resemblyzer's (Apache-2.0; generalised end-to-end loss, Wan et al. 2018): three LSTM layers
 over mel spectra. Only its weights are taken from the package: its front end imports librosa, and names that
@@ -27,7 +27,7 @@ _WINDOW, _HOP, _BANDS = 400, 160, 40  # 25 ms, 10 ms
 _PART, _STEP = (
     160,
     77,
-)  # frames the network sees at a time, and how far it moves on: 1.6 s, 1.3 times a second
+)  # frames of the network's input, and its hop: 1.6 s, 1.3 times a second
 _TARGET_DB = -30.0  # quiet clips are raised to this level, as in the network's training
 
 

@@ -1,4 +1,4 @@
-"""Buzz at the frame rate, and distance of log spectra in bands: what the spectrum shows. Needs numpy alone."""
+"""Modulation at the frame rate, and distance of log spectra in bands. Needs numpy alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LSD_BANDS = (Band(0.0, 4000.0), Band(4000.0, 8000.0))
 
 _WINDOW_FRAMES = 15
 """Length of an analysis window: 0.2 s at 75 frames a second. Every multiple then falls on a bin of its own spectrum,
-and a voice's pitch moves so much within it that it doesn't look like a line."""
+and a voice's pitch moves enough within it not to look like a line."""
 
 _NEIGHBOUR_BINS = (3, 4, 5, 6)
 """Distances, on both sides, of the rates that a multiple is compared with: 15 to 30 Hz at 75 frames a second.
@@ -48,10 +48,10 @@ _STEPS_PER_FRAME = 24
 """Samples of the envelope per frame: 1800 Hz at 75 frames a second, six times the highest multiple."""
 
 _ACTIVE_DB = -40.0
-"""Windows whose envelope lies further below the band's loudest one are pauses."""
+"""Windows with an envelope further below the band's loudest one are pauses."""
 
 _AUDIBLE_DB = -70.0
-"""A band whose loudest window lies further below the clip's is silent: nothing in it can buzz."""
+"""A band with its loudest window further below the clip's is silent."""
 
 
 def envelope(samples: Samples, sample_rate: int, band: Band) -> Floats:
@@ -128,7 +128,7 @@ class Modulation:
 
 
 class ModulationSpectra:
-    """The modulation in all bands of the sound asked for last: twelve metrics read from it."""
+    """The modulation in all bands of the last sound, which twelve metrics read."""
 
     def __init__(self, frame_rate_hz: float) -> None:
         self.frame_rate_hz = frame_rate_hz

@@ -16,20 +16,20 @@ from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 T = TypeVar("T")
 
 BLOCK_SAMPLES = 480
-"""What the encoder is handed at a time: 20 ms, no multiple of the frame, so that every alignment is met."""
+"""Length of the encoder's input blocks: 20 ms, not a multiple of the frame, so that every alignment occurs."""
 
 FRAMES_PER_STEP = 4
-"""Frames that go through the network at once: cheaper than single ones, and equal to them to rounding (the
-streaming laws are tests of their own)."""
+"""Frames in one step: cheaper than single ones, and equal to them up to rounding (other tests check the
+streaming laws)."""
 
 
 GROUP_SECONDS = 600.0
-"""Sound that goes through the network in step, filled up to the longest: bounds the memory."""
+"""Seconds of sound in one batch, padded to the longest clip: bounds the memory."""
 
 
 @dataclass(frozen=True)
 class CodedClips:
-    """Codes [B, K, F] of clips in step, and how many frames of each row are its own."""
+    """Codes [B, K, F] of a batch of clips, and the number of frames of each row."""
 
     codes: Tensor
     frames: tuple[int, ...]
@@ -39,14 +39,14 @@ class CodedClips:
 
 @dataclass(frozen=True)
 class CodedSet:
-    """Clips of any lengths, coded in groups of like ones; ``groups`` are their places."""
+    """Clips of any lengths, coded in groups of similar length; ``groups`` holds their indices."""
 
     groups: tuple[tuple[int, ...], ...]
     coded: tuple[CodedClips, ...]
 
     @property
     def frames(self) -> list[int]:
-        """Of each clip, in the clips' order."""
+        """The frames of each clip, in the clips' order."""
         return [frames for _, frames in sorted(self._each(coded.frames for coded in self.coded))]
 
     @property
@@ -65,7 +65,7 @@ class CodedSet:
 
 
 def like_lengths(clips: Sequence[Clip], seconds: float = GROUP_SECONDS) -> tuple[tuple[int, ...], ...]:
-    """Places of clips, longest first, in groups that hold at most ``seconds`` when filled up, or a single clip."""
+    """Indices of clips, longest first, in groups of at most ``seconds`` when padded, or of a single clip."""
     groups: list[list[int]] = []
     for place in sorted(range(len(clips)), key=lambda place: -len(clips[place].samples)):
         last = groups[-1] if groups else []
@@ -91,7 +91,7 @@ def encode_clips(
     bandwidth: float,
     block_samples: int = BLOCK_SAMPLES,
 ) -> CodedClips:
-    """Encode clips as streams in step (rows of one batch never meet), each in blocks of ``block_samples``.
+    """Encode clips as the rows of one batch, in blocks of ``block_samples``.
 
     Raises:
         StreamError: the model cannot stream by samples.

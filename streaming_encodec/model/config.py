@@ -19,12 +19,12 @@ NORM_TYPES = ("weight_norm", "time_group_norm")
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 _MOST = 1 << 31
-"""No whole number of a configuration is as large, and products of a few of them still are numbers."""
+"""Bound of all integers of a configuration; products of a few of them are still finite."""
 _STORED = "_stored_codebooks"
 _MOST_ITEMS = 64
 _LONGEST_SEGMENT_S = 3600.0
 _MOST_SPAN = 1 << 16
-"""Inputs that one output of a convolution looks at, first to last."""
+"""Largest receptive field of a convolution, in inputs."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class EncodecConfig:
 
     @property
     def num_quantizers(self) -> int:
-        """Codebooks that the checkpoint holds: as many as the highest bandwidth needs, where nothing else is known."""
+        """Codebooks of the checkpoint; if unknown, as many as the highest bandwidth needs."""
         stored: int | None = self.__dict__.get(_STORED)
         if stored is not None:
             return stored
@@ -98,7 +98,7 @@ class EncodecConfig:
 
     @property
     def chunk_length(self) -> int | None:
-        """Samples per segment, or None where the model takes the whole input at once."""
+        """Samples per segment, or None if the model takes the whole input at once."""
         return None if self.chunk_length_s is None else int(self.chunk_length_s * self.sampling_rate)
 
     @property
@@ -110,9 +110,9 @@ class EncodecConfig:
 
     @property
     def streams_by_sample(self) -> bool:
-        """True where past samples alone (plus a fixed lookahead) decide each frame.
+        """True if each frame depends only on past samples and a fixed lookahead.
 
-        Segments, a scale per segment and a norm over time all need a whole segment first.
+        Segments, a scale per segment and a norm over time all need a whole segment.
         """
         return self.chunk_length_s is None and not self.normalize and self.norm_type == "weight_norm"
 
@@ -135,11 +135,11 @@ class EncodecConfig:
         return num_codebooks * self.bits_per_codebook / self.frame_ms
 
     def with_stored_codebooks(self, count: int) -> EncodecConfig:
-        """The same for weights that hold ``count`` codebooks, whatever the bandwidths need.
+        """This configuration for weights with ``count`` codebooks, more or fewer than the bandwidths need.
 
-        Until 4.51 transformers counted 10 bits a code also where codebooks had another size than 1024: its files then
-        hold more codebooks than any bandwidth uses, or fewer than the highest asks for. No ``config.json`` says it: the
-        weights do, and so it is no field.
+        Until 4.51 transformers counted 10 bits a code for codebooks of any size: if it is not 1024, its files hold
+        more codebooks than any bandwidth uses, or fewer than the highest needs. The weights show their number, and
+        ``config.json`` does not, so it is not a field.
         """
         config = replace(self)
         if count != config.num_quantizers:
@@ -150,10 +150,10 @@ class EncodecConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncodecConfig:
-        """Build from the content of a ``config.json``; fields that are not EnCodec's are left out.
+        """Build from the content of a ``config.json``; unknown fields are ignored.
 
         Raises:
-            ConfigError: another ``model_type``, or a field that cannot be.
+            ConfigError: another ``model_type``, or an invalid field.
         """
         model_type = values.get("model_type", "encodec")
         if model_type != "encodec":
@@ -163,7 +163,7 @@ class EncodecConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> EncodecConfig:
-        """Read a ``config.json``. Raises ``ConfigError`` where the file is missing or no JSON object."""
+        """Read a ``config.json``. Raises ``ConfigError`` if the file is missing or not a JSON object."""
         try:
             values = read_json(Path(path))
         except FileNotFoundError:

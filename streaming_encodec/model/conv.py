@@ -3,8 +3,8 @@
 The whole-input face is the published mathematics. The streaming face gives the same numbers from a fixed number of
 past inputs (the *history*) or of outputs that are not yet complete (the *overlap*):
 
-* ``start(x)``: the first inputs, padded on the left as the offline model pads them; says what ``step`` goes on with,
-* ``step(x, state)``: the steady face, no branches on data, fixed shapes for a fixed number of inputs,
+* ``start(x)``: the first inputs, padded on the left as the offline model pads them; returns the state for ``step``,
+* ``step(x, state)``: the steady step, no branches on data, fixed shapes for a fixed number of inputs,
 * ``flush(x, state)``: the last inputs, padded on the right as the offline model pads them.
 
 State is an explicit value: no layer keeps a tensor between calls.
@@ -23,13 +23,13 @@ from streaming_encodec.model.geometry import ConvGeometry, trim_right
 
 
 class ConvState(NamedTuple):
-    """What a convolution must remember."""
+    """State of a convolution."""
 
     history: Tensor  # [B, C_in, history_length], the last inputs, oldest first
 
 
 class ConvTransposeState(NamedTuple):
-    """What a transposed convolution must remember."""
+    """State of a transposed convolution."""
 
     overlap: Tensor  # [B, C_out, kernel - stride], sums that later inputs add to; without bias
 
@@ -85,12 +85,12 @@ class StreamableConv1d(nn.Module):
     # -- streaming -------------------------------------------------------------------------------------------
 
     def init_state(self, batch: int) -> ConvState:
-        """The state of a layer that has seen zeros only."""
+        """The state after zeros only."""
         weight = self.conv.weight
         return ConvState(weight.new_zeros(batch, self.conv.in_channels, self.history_length))
 
     def start_outputs(self, n: int) -> int | None:
-        """Outputs of ``start`` on ``n`` inputs; None where the offline padding is not yet decided by them."""
+        """Outputs of ``start`` on ``n`` inputs; None if the offline padding depends on later ones."""
         least = {"reflect": self.reflected, "replicate": 1, "constant": 0}.get(self.pad_mode)
         if least is None or n < max(least, self.lookahead) or (n - self.lookahead) % self.stride:
             return None
@@ -110,7 +110,7 @@ class StreamableConv1d(nn.Module):
         return y, ConvState(_last(window, self.history_length))
 
     def flush(self, x: Tensor, state: ConvState) -> Tensor:
-        """The last inputs ``x`` [B, C_in, n], any n: all outputs that are still owed."""
+        """The last inputs ``x`` [B, C_in, n], any n: all outputs that are still due."""
         n = x.shape[-1]
         extra = -(self.lookahead + n) % self.stride  # the inputs before x were a whole number of strides + lookahead
         window = torch.cat((state.history, x), dim=-1)
@@ -153,11 +153,11 @@ class StreamableConvTranspose1d(nn.Module):
     # -- streaming -------------------------------------------------------------------------------------------
 
     def init_state(self, batch: int) -> ConvTransposeState:
-        """The state before the first input: nothing overlaps."""
+        """The state before the first input: no overlap."""
         return ConvTransposeState(self.conv.weight.new_zeros(batch, self.conv.out_channels, self.padding_total))
 
     def start_outputs(self, n: int) -> int | None:
-        """Outputs of ``start`` on ``n`` inputs; None where they do not even fill what is trimmed on the left."""
+        """Outputs of ``start`` on ``n`` inputs; None if they are fewer than those trimmed on the left."""
         outputs = n * self.stride - self.trim_left
         return outputs if n >= 1 and outputs >= 0 else None
 
@@ -175,7 +175,7 @@ class StreamableConvTranspose1d(nn.Module):
         return y[..., :done] + self._bias(), ConvTransposeState(y[..., done:])
 
     def flush(self, x: Tensor, state: ConvTransposeState) -> Tensor:
-        """The last inputs ``x`` [B, C_in, n], any n: n * stride outputs and the ``trim_left`` still owed."""
+        """The last inputs ``x`` [B, C_in, n], any n: n * stride outputs and the ``trim_left`` still due."""
         parts = []
         if x.shape[-1]:
             y, state = self.step(x, state)

@@ -1,4 +1,4 @@
-"""The offline EnCodec model: whole inputs in, codes out, and back. Equal to ``transformers.EncodecModel``."""
+"""The offline EnCodec model, on whole inputs. Equal to ``transformers.EncodecModel``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streaming_encodec.model.values import check_tensor_amplitude, checked_codes
 
 
 class Encoded(NamedTuple):
-    """What ``encode`` gives; ``decode`` takes it as it is. Its first three fields are those of ``transformers``."""
+    """Result of ``encode``, and input of ``decode``. Its first three fields are those of ``transformers``."""
 
     audio_codes: Tensor  # [segments, B, K, F], int64
     audio_scales: list[Tensor | None]  # per segment [B, 1] where the model normalises, else None
@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What ``decode`` gives."""
+    """Result of ``decode``."""
 
     audio_values: Tensor  # [B, C, T]
 
@@ -51,7 +51,7 @@ class Decoded(NamedTuple):
 
 
 class EncodecOutput(NamedTuple):
-    """What ``forward`` gives."""
+    """Result of ``forward``."""
 
     audio_codes: Tensor  # [segments, B, K, F], int64
     audio_values: Tensor  # [B, C, T]
@@ -101,7 +101,7 @@ class EncodecModel(nn.Module):
 
         Args:
             input_values: [B, C, T] in the model's dtype, T ≥ 1, nominally within -1 to 1.
-            padding_mask: [B, T] or [B, 1 or C, T]; where false, samples count as zero.
+            padding_mask: [B, T] or [B, 1 or C, T]; samples where it is false count as zero.
             bandwidth: kbps, one of ``config.target_bandwidths``; None is the lowest, as in ``transformers``.
 
         Raises:
@@ -133,10 +133,10 @@ class EncodecModel(nn.Module):
         """Codes to samples [B, C, T].
 
         Args:
-            audio_codes: what ``encode`` gave, or whole numbers [segments, B, K, F], or [B, K, F] for a single segment.
-            audio_scales: one a segment, where the model normalises.
+            audio_codes: the result of ``encode``, or integers [segments, B, K, F], or [B, K, F] for one segment.
+            audio_scales: one a segment, if the model normalises.
             padding_mask: the result is cut to its last axis' length.
-            last_frame_pad_length: frames at the end of the last segment that are only filling.
+            last_frame_pad_length: padding frames at the end of the last segment.
 
         Raises:
             StreamError: codes out of range or of a shape that does not fit; scales missing.
@@ -240,7 +240,7 @@ class EncodecModel(nn.Module):
         """Load weights: a folder in Hugging Face layout, an original ``.th`` file, a bundled name, or a hub id.
 
         Raises:
-            CheckpointError: nothing there, no network, or a file that does not fit; the message says what to do.
+            CheckpointError: not found, no network, or a file that does not fit; the message says what to do.
         """
         from streaming_encodec.model.checkpoints.pretrained import load_pretrained
 
@@ -251,8 +251,8 @@ class EncodecModel(nn.Module):
     ) -> None:
         """Write ``config.json`` and ``model.safetensors`` so that ``transformers`` loads them too.
 
-        ``dtype`` is that of the file (``torch.float16`` halves it); None keeps the model's. Without
-        ``training_buffers`` the file leaves out tables of zeros that only training would fill.
+        ``dtype`` is that of the file (``torch.float16`` halves its size); None keeps the model's. Without
+        ``training_buffers`` the file omits tables of zeros that only training would fill.
 
         Raises:
             CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.

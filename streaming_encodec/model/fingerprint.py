@@ -1,4 +1,4 @@
-"""A short name for "this very model": both ends of a call, or a file and its reader, compare it."""
+"""A hash that identifies a model: both ends of a call, or a file and its reader, compare it."""
 
 from __future__ import annotations
 

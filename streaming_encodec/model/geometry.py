@@ -1,4 +1,4 @@
-"""How much a convolution sees, waits for and remembers: whole numbers, without torch.
+"""Receptive field, lookahead and history of convolutions: integers, without torch.
 
 Shared by the layers (``conv.py``) and by the engine that computes without them (``engines/kernel``).
 """
@@ -23,7 +23,7 @@ class ConvGeometry:
 
     @property
     def span(self) -> int:
-        """Inputs that one output sees."""
+        """Inputs that one output depends on."""
         return (self.kernel - 1) * self.dilation + 1
 
     @property
@@ -48,7 +48,7 @@ class ConvGeometry:
 
     @property
     def history_length(self) -> int:
-        """Inputs that a stream remembers: for the next outputs, and for the padding at its end."""
+        """Inputs that a stream keeps: for the next outputs, and for the padding at its end."""
         return max(self.padding_total, self._flush_history())
 
     def _flush_history(self) -> int:
@@ -65,7 +65,7 @@ class ConvGeometry:
 
 
 def trim_right(config: EncodecConfig, padding_total: int) -> int:
-    """What a transposed convolution cuts off on the right of ``padding_total``; the rest goes on the left."""
+    """The part of ``padding_total`` that a transposed convolution trims on the right; the rest is trimmed on the left."""
     if config.use_causal_conv:
         return math.ceil(padding_total * config.trim_right_ratio)
     return padding_total // 2

@@ -16,7 +16,7 @@ State = tuple[Any, ...]
 
 
 class Streamable(Protocol):
-    """What every layer offers beside ``forward``."""
+    """The streaming face of every layer."""
 
     def init_state(self, batch: int) -> State: ...
     def start_outputs(self, n: int) -> int | None: ...
@@ -26,7 +26,7 @@ class Streamable(Protocol):
 
 
 class Elu(nn.ELU):
-    """ELU: remembers nothing."""
+    """ELU, without state."""
 
     def init_state(self, batch: int) -> State:
         return ()
@@ -166,12 +166,12 @@ class ResnetBlock(nn.Module):
 
 
 def init_states(layers: Sequence[Streamable], batch: int) -> State:
-    """The state of each layer that has seen nothing."""
+    """The initial state of each layer."""
     return tuple(layer.init_state(batch) for layer in layers)
 
 
 def start_outputs(layers: Sequence[Streamable], n: int) -> int | None:
-    """Outputs of ``start`` through all layers; None where one of them needs other inputs to start."""
+    """Outputs of ``start`` through all layers; None if one of them needs other inputs to start."""
     count: int | None = n
     for layer in layers:
         if count is None:
@@ -199,7 +199,7 @@ def step_layers(layers: Sequence[Streamable], x: Tensor, states: State) -> tuple
 
 
 def flush_layers(layers: Sequence[Streamable], x: Tensor, states: State) -> Tensor:
-    """``flush`` through all layers: what one still owes is the next one's last input."""
+    """``flush`` through all layers: the last outputs of one are the last inputs of the next."""
     for layer, state in zip(layers, states, strict=True):
         x = layer.flush(x, state)
     return x

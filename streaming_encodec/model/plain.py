@@ -1,4 +1,4 @@
-"""The ``EncodecModel`` inside what torch wraps models in, and whether its weights are where they belong."""
+"""The ``EncodecModel`` inside torch's wrappers, and its weights under their plain names."""
 
 from __future__ import annotations
 

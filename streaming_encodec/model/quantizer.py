@@ -43,7 +43,7 @@ class VectorQuantizer(nn.Module):
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """Each codebook quantises what the ones before it left over: fewer codebooks are a prefix of more."""
+    """Each codebook quantises the residual of the ones before it: fewer codebooks are a prefix of more."""
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How large a model would be, by arithmetic on its configuration: asked before anything of it is made."""
+"""The size of a model, computed from its configuration before anything of it is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that lie in a file: what they claim to be is read and checked first, their values only when they fit.
+"""Tensors in a file: names, types and shapes are read and checked first, values only if these fit.
 
 A header of a few bytes can claim gigabytes. So names, types and shapes are compared with the architecture before a
 value is touched.
@@ -96,7 +96,7 @@ def open_weights(folder: Path) -> Iterator[dict[str, StoredTensor]]:
 
 
 def weights_source(folder: Path) -> str:
-    """What messages call the place of a folder's weights."""
+    """The name of a folder's weights in messages."""
     whole, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
     return str(index if index.is_file() and not whole.is_file() else whole)
 

@@ -329,7 +329,7 @@ def test_command_trains_and_goes_on(tiny_config: TrainConfig, tmp_path: Path) ->
     assert "step 3: model in" in first.output
     second = CliRunner().invoke(app, [*options, "--steps", "5"])
     assert second.exit_code == 0, second.output
-    assert "going on at step 3" in second.output
+    assert "resuming at step 3" in second.output
     assert "step 5: model in" in second.output
 
 

@@ -1,4 +1,4 @@
-"""`streaming-encodec evaluate`: how good a model sounds, beside Opus, clean and with loss."""
+"""`streaming-encodec evaluate`: measures a model beside Opus, without and with loss."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ def evaluate_command(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Recordings, of people the model never heard; a manifest.jsonl "
-            "in it may give texts, speakers and licences.",
+            help="Recordings of speakers outside the training data; a manifest.jsonl may give texts and speakers.",
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
-    to: Annotated[Path, typer.Option("--out", "-o", help="Where results.json, results.md and the plots go.")] = Path(
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md and the plots.")] = Path(
         "evaluation"
     ),
     metrics: Annotated[
@@ -76,7 +75,7 @@ def evaluate_command(
         bool,
         typer.Option(
             "--quick",
-            help="Six clips, the cheap metrics, loss at 6 kbps only: a look while training goes on.",
+            help="Six clips, the cheap metrics, loss at 6 kbps only: a quick look during training.",
         ),
     ] = False,
     clips: Annotated[int | None, typer.Option(min=1, help="Take only so many clips.", show_default="all")] = None,
@@ -86,8 +85,7 @@ def evaluate_command(
             "--places",
             min=1,
             max=MOST_PLACES,
-            help="Code every clip so many times, begun at other places of a frame: which words "
-            "are lost at few bits is chance, and so it averages out.",
+            help="Code every clip this many times, delayed by parts of a frame: which words few bits lose is chance.",
         ),
     ] = 1,
     build_set: Annotated[
@@ -98,36 +96,36 @@ def evaluate_command(
         Path | None,
         typer.Option(
             metavar="OUT",
-            help="Measure nothing: write sound files of every clip at every rate, with loss, and by Opus into this "
-            "folder, and pages that link to them (OUT/index.html and OUT.md).",
+            help="Instead of measuring, write sound files of every clip at every rate, with loss, and by Opus into "
+            "this folder, and pages that link to them (OUT/index.html and OUT.md).",
         ),
     ] = None,
     listen: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="Measure nothing: write a page for a blind listening test by pairs, and its key FILE.key.json. The "
-            "model at --bandwidths (6 kbps) is compared with Opus at 6 and 9 kbps, or with --against.",
+            help="Instead of measuring, write a page for a blind listening test by pairs, and its key FILE.key.json. "
+            "The model at --bandwidths (6 kbps) is compared with Opus at 6 and 9 kbps, or with --against.",
         ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --listen: another model at the same rates.")
     ] = None,
-    save_audio: Annotated[bool, typer.Option("--save-audio", help="Also write what was decoded, as FLAC.")] = False,
+    save_audio: Annotated[bool, typer.Option("--save-audio", help="Also write the decoded clips, as FLAC.")] = False,
     whisper: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="A faster-whisper model for the word error rate.", show_default="packaged"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the losses.")] = 0,
     jobs: Annotated[
-        int, typer.Option(min=1, max=MOST_THREADS, help="Processes that apply the metrics; as many as cores are free.")
+        int, typer.Option(min=1, max=MOST_THREADS, help="Processes that apply the metrics; at most the free cores.")
     ] = 1,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a folder of speech, through the streaming path, beside Opus at equal rates.
 
-    Clean and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity, the
+    Without and with bursts of loss: PESQ-WB, STOI, ViSQOL, log-mel distance, word errors, speaker similarity, the
     opinion scores DNSMOS and Distill-MOS, log-spectral distance, and buzz at the frame rate (modulation).
     Tables, results.json, and plots; a metric whose package is missing is shown as such.
     """
@@ -146,7 +144,7 @@ def evaluate_command(
     from streaming_encodec.evaluation.runner import Plan, evaluate
 
     check_pages(gallery, listen, against)
-    check_folder(to, [audio] if save_audio else [])  # clips and what became of them must not mix
+    check_folder(to, [audio] if save_audio else [])  # originals and decoded clips must not mix
     use_threads(threads)
     loaded = load_model(model)
     if build_set:
@@ -169,7 +167,7 @@ def evaluate_command(
     )
     names = metrics.split(",") if metrics else None
     if quick:
-        # What was asked for by name stays.
+        # A metric that is named stays.
         if loss is None:
             plan = replace(plan, losses=QUICK_LOSSES)
         if loss_bandwidths is None:
@@ -218,7 +216,7 @@ def _numbers(text: str | None, option: str, most: float = 1000.0) -> tuple[float
 
 
 def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
-    """Quick runs leave out what takes seconds a clip; the table says so."""
+    """Leave out metrics that take seconds a clip; the table says so."""
     if not quick:
         return metrics
     kept = tuple(metric for metric in metrics.metrics if metric.family in QUICK_METRICS)
@@ -227,7 +225,7 @@ def _without_slow(metrics: MetricSet, quick: bool) -> MetricSet:
 
 
 class _Progress:
-    """A bar on the terminal; keeps the first clip's sounds for the spectrograms, and writes all if asked."""
+    """A progress bar; keeps the first clip's sounds for the spectrograms, and writes all of them with --save-audio."""
 
     def __init__(self, clips: list[Clip], save_to: Path | None) -> None:
         self.showcase: dict[str, Samples] = {}

@@ -1,4 +1,4 @@
-"""`streaming-encodec export`: a model as ONNX step graphs, for programs without torch."""
+"""`streaming-encodec export`: writes a model as ONNX step graphs, for programs without torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streaming_encodec.cli.shared.loading import load_model
 from streaming_encodec.cli.shared.options import JsonOption
 
 MOST_FRAMES_PER_STEP = 750
-"""Ten seconds: a graph unrolls its LSTM, so that it grows with every frame."""
+"""Ten seconds: a graph unrolls its LSTM, so it grows with every frame."""
 
 
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, a hub id, a folder, or a .th file.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     frames_per_step: Annotated[
-        int, typer.Option(min=1, max=MOST_FRAMES_PER_STEP, help="Frames that go through the graphs at once.")
+        int, typer.Option(min=1, max=MOST_FRAMES_PER_STEP, help="Frames in one step of the graphs.")
     ] = 1,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights in the large matrices.")] = False,
     as_json: JsonOption = False,

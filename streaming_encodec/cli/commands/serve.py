@@ -27,16 +27,16 @@ _LIMITS = RelayLimits()
 _WHO = "Who may come in"
 _LIMIT = "Limits"
 _OWN_DESCRIPTORS = 64
-"""What the process has open besides connections: libraries, the log, listening sockets."""
+"""Descriptors of the process besides connections: libraries, the log, listening sockets."""
 
 
 def serve_command(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
     key: Annotated[
         Path | None,
         typer.Option(
-            help="Key file that tokens are signed with (see `token`); without it anybody may enter.",
+            help="Key file that tokens are signed with (see `token`); without it the relay admits everybody.",
             rich_help_panel=_WHO,
         ),
     ] = None,
@@ -45,19 +45,19 @@ def serve_command(
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="Web page that may connect, such as https://app.example; repeatable. Programs always may.",
+            help="Origin of web pages that may connect, such as https://app.example; repeatable. Programs always may.",
             rich_help_panel=_WHO,
         ),
     ] = None,
     room: Annotated[
         list[str] | None,
-        typer.Option(help="Room that exists; repeatable. Without it all do.", rich_help_panel=_WHO),
+        typer.Option(help="Allow this room only; repeatable. Without it, all names are allowed.", rich_help_panel=_WHO),
     ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
             "--insecure",
-            help="Listen to other machines without tokens or TLS, as behind a proxy that has both.",
+            help="Listen to other machines without tokens or TLS, for example behind a proxy that has both.",
             rich_help_panel=_WHO,
         ),
     ] = False,
@@ -76,12 +76,12 @@ def serve_command(
     max_speakers: Annotated[
         int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the WebSocket layer does, too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also log the WebSocket layer.")] = False,
 ) -> None:
-    """Run a relay: rooms in which everybody hears everybody. It moves packets and needs no model.
+    """Run a relay: rooms whose participants hear each other. It passes packets on and needs no model.
 
-    Logs go to stderr, one JSON object a line; /healthz and /metrics answer on the same port. SIGTERM or
-    Ctrl-C lets calls end and sends the rest home, who come back by themselves when the relay does.
+    Logs go to stderr, one JSON object a line; /healthz and /metrics answer on the same port. After SIGTERM or
+    Ctrl-C, calls may go on for --drain-s; then clients are disconnected, and reconnect when the relay is back.
     """
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
@@ -115,10 +115,10 @@ async def _serve(config: RelayConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows: Ctrl-C ends the program as it always does
+        except NotImplementedError:  # Windows: Ctrl-C ends the program
             break
     async with Relay(config) as relay:
-        if sys.stderr.isatty():  # for people; programs have the log
+        if sys.stderr.isatty():  # programs read the log
             note(f"listening on {relay.url}; Ctrl-C stops")
         await stop.wait()
         stop.clear()
@@ -131,7 +131,7 @@ async def _serve(config: RelayConfig) -> None:
 
 
 def _provide_descriptors(max_connections: int) -> None:
-    """Let the process open as many sockets as it promises connections; say so where the system does not allow it."""
+    """Raise the limit of open descriptors to what the connections need; log a warning if the system refuses."""
     needed = max_connections + UNANSWERED_CONNECTIONS + _OWN_DESCRIPTORS
     allowed = raise_descriptor_limit(needed)
     if allowed is not None and allowed < needed:
@@ -145,14 +145,14 @@ def _provide_descriptors(max_connections: int) -> None:
 
 
 def _log_json(verbose: bool) -> None:
-    """Everything that is logged in this process goes to stderr as JSON, asyncio's and other libraries' too."""
+    """Send all logs of this process to stderr as JSON, including those of asyncio and other libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     handler.addFilter(OncePerMinute())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
-    # What strangers' broken handshakes look like is of interest to those who ask for it.
+    # Broken handshakes of strangers are logged only with --verbose.
     logging.getLogger("streaming_encodec.transport.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
 

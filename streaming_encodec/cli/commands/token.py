@@ -1,4 +1,4 @@
-"""`streaming-encodec token`: permission to enter a room."""
+"""`streaming-encodec token`: makes a token that admits to a room."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 def token_command(
     room: Annotated[str | None, typer.Argument(help="The room it opens.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Key file, the one `serve --key` has (or its private half).")] = None,
-    new_key: Annotated[Path | None, typer.Option(help="Make such a key file first.", metavar="FILE")] = None,
+    key: Annotated[Path | None, typer.Option(help="The key file of `serve --key` (or its private half).")] = None,
+    new_key: Annotated[Path | None, typer.Option(help="First make a new key file.", metavar="FILE")] = None,
     publish: Annotated[bool, typer.Option("--publish/--no-publish", help="May speak.")] = True,
     subscribe: Annotated[bool, typer.Option("--subscribe/--no-subscribe", help="May listen.")] = True,
-    ttl: Annotated[str, typer.Option(help="Valid for so long: 90s, 15m, 8h or 1d; a day at most.")] = "1h",
+    ttl: Annotated[str, typer.Option(help="Validity: 90s, 15m, 8h or 1d; at most a day.")] = "1h",
     token_id: Annotated[
-        str | None, typer.Option("--id", help="Its id, by which it is good once.", show_default="random")
+        str | None, typer.Option("--id", help="Its id (jti); a relay accepts each id once.", show_default="random")
     ] = None,
 ) -> None:
-    """Print a token that lets one person into a room once."""
+    """Print a token that admits one participant to a room once."""
     if new_key is not None:
         new_key_file(new_key)
         note(f"{new_key} holds a new key: keep it secret, and give it to `serve --key`")

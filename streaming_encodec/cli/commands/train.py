@@ -1,4 +1,4 @@
-"""`streaming-encodec train`: build a data set, train a model, go on with an interrupted run."""
+"""`streaming-encodec train`: build a data set, train a model, resume a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder of the run; one that is there is resumed.",
+            help="Folder of the run; an existing run is resumed.",
             show_default="--config's, else runs/voice-24khz",
         ),
     ] = None,
@@ -49,10 +49,10 @@ def command(
         bool, typer.Option("--build-data", help="Fetch the recipe's packages into --data, then stop.")
     ] = False,
     folder: Annotated[
-        list[Path] | None, typer.Option("--folder", help="With --build-data: also take this folder of audio.")
+        list[Path] | None, typer.Option("--folder", help="With --build-data: also use this folder of audio.")
     ] = None,
     only_folders: Annotated[
-        bool, typer.Option("--only-folders", help="With --build-data: no packages, only the folders given.")
+        bool, typer.Option("--only-folders", help="With --build-data: no packages, only the folders.")
     ] = False,
     noise_folder: Annotated[
         list[Path] | None,
@@ -68,13 +68,13 @@ def command(
         Path | None, typer.Option("--config", help="A run's config.json to start from; options override it.")
     ] = None,
     start_model: Annotated[
-        Path | None, typer.Option("--start-model", help="Folder of a model to go on from; without: random weights.")
+        Path | None, typer.Option("--start-model", help="Folder of a model to start from; without: random weights.")
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, max=1e6, help="Fit the run to so many minutes of training.")
+        float | None, typer.Option("--minutes", min=0.01, max=1e6, help="Fit the run to this many minutes of training.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=MOST_STEPS, help="Fit the run to so many steps.")
+        int | None, typer.Option("--steps", min=1, max=MOST_STEPS, help="Fit the run to this many steps.")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, max=MOST_SEGMENTS, help="Segments a step.")
@@ -102,12 +102,13 @@ def command(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Decides the weights' start and every draw.")
+        int | None,
+        typer.Option("--seed", min=0, max=MOST_SEED, help="Of the initial weights and all random draws."),
     ] = None,
 ) -> None:
     """Train the voice model, or build its data set first.
 
-    An interrupted run (Ctrl-C saves it) goes on exactly where it stopped: give the same --out again.
+    Ctrl-C saves a run. To resume it exactly where it stopped, give the same --out again.
 
     Example: `streaming-encodec train --build-data --data data`, then
     `streaming-encodec train --data data --out runs/mine --minutes 60`.
@@ -115,7 +116,7 @@ def command(
     from streaming_encodec.audio.files.targets import check_folder
 
     settings = _base(config, run_folder)
-    # A run's own file goes with its folder, wherever that was moved to; a file that is named says where to go.
+    # A run's own file belongs to its folder, which may have been moved; a file of --config names the folder.
     run = run_folder or Path(settings.out if config is not None else DEFAULT_OUT)
     if build_data:
         _build(data or Path(settings.data), folder or [], noise_folder or [], held_out, only_folders)
@@ -150,16 +151,13 @@ def command(
     check_folder(run)
     with FolderLock(run):
         if config is None:
-            settings = _base(None, run)  # as they are now that nobody else writes them
+            settings = _base(None, run)  # read again under the lock
         _tell_defaults(settings, config, run)
         _train(_changed(settings, {**given, "out": str(run)}, adversarial_start))
 
 
-train_command = command
-
-
 def _base(file: Path | None, run: Path | None) -> TrainConfig:
-    """The settings that options change: of a file, else of the run that goes on, else the defaults."""
+    """The settings before the options: a file's, else those of the run to resume, else the defaults."""
     from streaming_encodec.training.config import TrainConfig
 
     held = (run or Path(DEFAULT_OUT)) / CONFIG_NAME
@@ -172,7 +170,7 @@ def _tell_defaults(settings: TrainConfig, file: Path | None, run: Path) -> None:
     held = run / CONFIG_NAME
     if file in (None, held) and held.exists() and (unsaid := settings.unsaid(held)):
         defaults = ", ".join(f"{name} {value!r}" for name, value in unsaid.items())
-        note(f"{held} is of an earlier version; what it leaves out gets today's defaults: {defaults}")
+        note(f"{held} is of an earlier version; missing fields get today's defaults: {defaults}")
 
 
 def _changed(settings: TrainConfig, changes: dict[str, object], adversarial_start: int | None) -> TrainConfig:
@@ -212,18 +210,18 @@ def _train(config: TrainConfig) -> None:
     from streaming_encodec.audio.files.targets import refuse_input
     from streaming_encodec.training.loop import TrainingRun
 
-    if not Path(config.out, "state.safetensors").exists():  # a run that goes on does not read it
+    if not Path(config.out, "state.safetensors").exists():  # a resumed run does not read it
         refuse_input(Path(config.out, "model"), [config.start_model])
     _check_precision(config)
     run = TrainingRun(config)
     if run.step:
-        note(f"going on at step {run.step}, after {minutes(run.elapsed_s)} of training")
+        note(f"resuming at step {run.step}, after {minutes(run.elapsed_s)} of training")
     parameters = sum(p.numel() for p in run.trainer.model.parameters())
     note(f"{parameters / 1e6:.2f} M parameters; validation on {run.validation_clips} clips")
     with Interrupt() as interrupt:
         _show(run, interrupt)
     if not run.trainer.quantised:
-        note("no codebooks yet: this model codes nothing, but the run goes on from here, or another with --start-model")
+        note("no codebooks yet: this model cannot code; resume this run, or start another with --start-model")
     out().print(f"step {run.step}: model in {run.out / 'model'}", soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
-"""What commands share in talking to the user: results go to stdout, everything else to stderr.
+"""Output of commands: results go to stdout, everything else to stderr.
 
-Whatever others wrote (a relay's reasons, names in files, file names, error texts) is shown as it is, never acted upon:
-see `PlainConsole`.
+Foreign text (a relay's reasons, names in files, file names, error texts) is shown literally and cannot control the
+terminal: see `PlainConsole`.
 """
 
 import codecs
@@ -23,7 +23,7 @@ _PLAIN = {"→": "->", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": 
 
 
 def out() -> PlainConsole:
-    """Console for results. Made anew each time, since tests and pipes exchange the streams."""
+    """Console for results. A new one at each call, since tests and pipes replace the streams."""
     return PlainConsole()
 
 
@@ -33,7 +33,7 @@ def err() -> PlainConsole:
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr take every letter: what their encoding has not is spelled, and never an error."""
+    """Let stdout and stderr accept every character: those outside their encoding are escaped."""
     codecs.register_error(_SPELLED, _spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -67,15 +67,15 @@ def print_json(values: Mapping[str, Any], *, aside: bool = False) -> None:
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(file.encoding or "utf-8")
-    except UnicodeEncodeError:  # a file's name that is no text, or a stream that has not all letters
+    except UnicodeEncodeError:  # a file name that is not text, or characters outside the stream's encoding
         text = json.dumps(values, allow_nan=False)
-    # Not through rich: it would wrap and colour.
-    # JSON itself lets those controls stand that have no place in ASCII's first 32.
+    # Not through rich, which wraps and colours.
+    # JSON does not escape control characters above U+001F.
     print("".join(json_escape(character) if is_foreign(character) else character for character in text), file=file)
 
 
 def json_escape(character: str) -> str:
-    """A character as JSON escapes it, with the halves of a surrogate pair where it needs them."""
+    """A character as a JSON escape, as a surrogate pair if needed."""
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
@@ -118,7 +118,7 @@ def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def minutes(seconds: float) -> str:
-    """12.34 s, 2 min 03 s or 1 h 02 min, whichever reads well."""
+    """12.34 s, 2 min 03 s or 1 h 02 min."""
     if seconds < 60:
         return f"{seconds:.2f} s"
     whole = round(seconds)

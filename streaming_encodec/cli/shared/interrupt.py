@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the block in hand be finished, so that the output stays valid."""
+"""Ctrl-C that lets a command finish the current block, so that the output is valid."""
 
 import signal
 import threading
@@ -7,11 +7,11 @@ from typing import Self
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Ctrl-C and the ordinary ways to end a program from outside: SIGTERM, and SIGHUP of a terminal that is closed.
+    """Ctrl-C, SIGTERM, and SIGHUP when the terminal is closed.
 
-    Those that somebody has chosen to ignore (`nohup`) stay ignored.
+    Signals that are ignored at the start (`nohup`) stay ignored.
     """
-    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not on Windows
     return [signal.SIGINT, *(number for number in named if signal.getsignal(number) is signal.SIG_DFL)]
 
 
@@ -36,7 +36,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # A terminal that is closed says so twice, once itself and once through the shell: that is no hurry.
+        # A closing terminal sends SIGHUP twice, once itself and once through the shell: not a second Ctrl-C.
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

@@ -1,4 +1,4 @@
-"""Single keys while a command runs, where the input is a terminal."""
+"""Single keys while a command runs, if the input is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Keyboard:
     """Within its `with` block `poll` gives the keys pressed since the last call, without waiting and without
     echo.
 
-    Where the input is no terminal, or the system has none of this kind, there are never any keys.
+    If the input is not a terminal, there are no keys.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Keyboard:
         if sys.platform != "win32" and self._before is not None:
             import termios
 
-            with contextlib.suppress(termios.error):  # the terminal was closed meanwhile
+            with contextlib.suppress(termios.error):  # the terminal was closed
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def poll(self) -> str:

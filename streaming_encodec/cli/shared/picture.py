@@ -1,4 +1,4 @@
-"""A picture of a call: what was said, what was heard, and how late."""
+"""A picture of a call: spectrograms of input and output, and delay over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WINDOW, _HOP = 512, 128
 
 
 def spectrogram_db(sound: Pcm) -> Pcm:
-    """[n] → decibels [257, frames], 60 below the loudest at least."""
+    """[n] → decibels [257, frames], at least 60 below the loudest."""
     padded = np.concatenate([sound, np.zeros(max(0, _WINDOW - len(sound)), np.float32)])
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP] * np.hanning(_WINDOW)
     power = np.abs(np.fft.rfft(frames, axis=1)).T ** 2

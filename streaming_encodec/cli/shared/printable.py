@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a terminal: what would move the cursor, colour or reorder is spelled out."""
+"""Makes foreign text safe for a terminal: characters that move the cursor, colour or reorder are escaped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.segment import Segment
 from rich.text import Text
 
 # Controls, formats (right-to-left overrides, tags, …), halves of surrogate pairs (file names that are not UTF-8), and
-# separators that some terminals take for line ends.
+# separators that some terminals treat as line ends.
 _FOREIGN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """Part of words in Persian and Hindi, and of emoji."""
 
 
 def printable(text: str) -> str:
-    r"""The text with each character that a terminal acts upon as Python spells it (``\x1b``); line ends stay."""
+    r"""The text with each character that controls a terminal escaped as in Python (``\x1b``); line ends stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 
 
 def is_foreign(character: str) -> bool:
-    """Whether a terminal acts upon this character instead of showing it."""
+    """Whether a terminal interprets this character instead of showing it."""
     return unicodedata.category(character) in _FOREIGN and character not in _JOINERS
 
 
@@ -37,7 +37,7 @@ def _spelled(character: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log lines of libraries, which quote what came over the network."""
+    """Formats logs of libraries, which quote data from the network."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
@@ -45,7 +45,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 class PlainConsole(Console):
-    """A console that shows all text as it is: no markup, no emoji names, no control characters of somebody else's.
+    """A console that shows all text literally: no markup, no emoji names, no foreign control characters.
 
     Style is given by `rich.text.Text`, never in the text itself, so nothing has to be escaped anywhere.
     """
@@ -54,11 +54,11 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text out of a string; here, so that it is measured as it is shown."""
+        """Make a string printable here, so that it is measured as it is shown."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of anything that is printed; those that are not controls of rich itself are made printable."""
+        """Make all segments printable, except rich's own control codes."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment

@@ -1,4 +1,4 @@
-"""Folders in Hugging Face layout (``config.json``, ``model.safetensors``): read with care, written whole.
+"""Folders in Hugging Face layout (``config.json``, ``model.safetensors``): checked when read, written atomically.
 
 Weight norm may be spelled in either of torch's ways or be folded already; the model holds plain weights.
 """

@@ -17,7 +17,7 @@ def fetch(repo: str, names: tuple[str, ...]) -> Path:
         CheckpointError: no such model, no network, or files missing; the message says what to do.
     """
     # What is cached is used as it is, without asking the network whether there is a newer one: a call starts
-    # as fast as it can, works on a plane, and both ends keep the model that they agreed on.
+    # as fast as possible, works offline, and both ends keep the model that they agreed on.
     try:
         folder = Path(snapshot_download(repo, allow_patterns=list(names), local_files_only=True))
         if all((folder / f).is_file() for f in names):

@@ -16,7 +16,7 @@ from torch import Tensor
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.model.config import EncodecConfig
 
-_HOP_LENGTH = 320  # of both recipes: with another one the rate is anybody's guess
+_HOP_LENGTH = 320  # of both recipes: with another one the rate is unknown
 
 # Keyed by (audio channels, norm over time): the only two combinations that were published.
 _RECIPES: dict[tuple[int, bool], dict[str, Any]] = {

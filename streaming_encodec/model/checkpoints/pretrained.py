@@ -29,7 +29,7 @@ def load_pretrained(name: str | Path) -> EncodecModel:
     4. a hub id such as ``facebook/encodec_24khz``: from the cache, else downloaded into it.
 
     Raises:
-        CheckpointError: nothing there, no network, or files that do not fit; the message says what to do.
+        CheckpointError: not found, no network, or files that do not fit; the message says what to do.
     """
     path = Path(name).expanduser()
     if path.is_dir():
