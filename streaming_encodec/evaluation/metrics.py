@@ -191,7 +191,7 @@ def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """``whisper``: model of the word error rate (see ``recognition``). ``frame_rate_hz``: the codec's, for modulation."""
+    """``whisper``: model for words (see ``recognition``). ``frame_rate_hz``: the codec's, for modulation."""
 
     whisper: str | None = None
     frame_rate_hz: float = 75.0

@@ -65,7 +65,7 @@ class ConvGeometry:
 
 
 def trim_right(config: EncodecConfig, padding_total: int) -> int:
-    """The part of ``padding_total`` that a transposed convolution trims on the right; the rest is trimmed on the left."""
+    """The part of ``padding_total`` trimmed on the right of a transposed convolution; the rest is on the left."""
     if config.use_causal_conv:
         return math.ceil(padding_total * config.trim_right_ratio)
     return padding_total // 2
