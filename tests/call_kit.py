@@ -11,6 +11,8 @@ import torch
 
 from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient as _VoiceClient
+from streaming_encodec.client.settings import CodecSettings
+from streaming_encodec.client.threaded import ThreadedVoiceClient as _ThreadedVoiceClient
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.voice.delay import DelaySettings
@@ -28,7 +30,19 @@ class VoiceClient(_VoiceClient):
     """One whose codes are the same on every machine, and do not follow the machine's mood."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"engine": "fused", "adapt": False} | options)
+        super().__init__(*args, **{"codec": codec()} | options)
+
+
+class ThreadedVoiceClient(_ThreadedVoiceClient):
+    """The same."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"codec": codec()} | options)
+
+
+def codec(bandwidth: float | None = 6.0, **settings: Any) -> CodecSettings:
+    """Settings of the codec with these changes."""
+    return CodecSettings(bandwidth, **{"engine": "fused", "adapt": False} | settings)
 
 
 def tiny_model(seed: int = 0) -> EncodecModel:

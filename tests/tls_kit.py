@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from streaming_encodec.live.background import BackgroundLoop
+from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.tls import server_tls
@@ -79,7 +79,7 @@ def _general_name(host: str) -> x509.GeneralName:
 @contextmanager
 def relay_in_thread(**config: Any) -> Iterator[Relay]:
     """A relay on a free port whose event loop has a thread of its own."""
-    loop = BackgroundLoop("relay")
+    loop = NetworkThread()
 
     async def begin() -> Relay:
         return await Relay(RelayConfig(port=0, **config)).__aenter__()
@@ -103,7 +103,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 @contextmanager
 def plain_server(answer: bytes) -> Iterator[int]:
     """A TCP server that answers whatever comes with these bytes and closes. Yields its port."""
-    loop = BackgroundLoop("server")
+    loop = NetworkThread()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1024)
@@ -118,5 +118,5 @@ def plain_server(answer: bytes) -> Iterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call(server.close)
+        loop.loop.call_soon_threadsafe(server.close)
         loop.close()

@@ -20,6 +20,7 @@ import torch
 from streaming_encodec.call.decoders import SpeakerDecoders, make_decoders
 from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient
+from streaming_encodec.client.settings import CodecSettings
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
@@ -61,12 +62,12 @@ async def measure(
         encoder.push(pcm[number * hop : (number + 1) * hop])
         encode_s.append(time.perf_counter() - begin_s)
     decoder = _Noted(make_decoders(model, shared))
-    options: dict[str, Any] = {"bandwidth": bandwidth, "engine": shared, "adapt": False}
-    sending = SenderSettings(frames_per_packet=frames_per_packet)
+    packets = SenderSettings(frames_per_packet=frames_per_packet)
+    codec = CodecSettings(bandwidth, shared, packets, adapt=False, decoders=decoder)
     async with (
         Relay(RelayConfig(port=0)) as relay,
-        VoiceClient(relay.url, None, model, role="subscribe", decoder=decoder, **options) as ear,
-        VoiceClient(relay.url, None, model, role="publish", sending=sending, **options) as mouth,
+        VoiceClient(relay.url, None, model, role="subscribe", codec=codec) as ear,
+        VoiceClient(relay.url, None, model, role="publish", codec=codec) as mouth,
     ):
         begin_s = time.monotonic() + 0.1
         heard: list[float] = []

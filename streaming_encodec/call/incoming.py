@@ -68,16 +68,12 @@ class IncomingVoices:
     def read(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard."""
         self._let_in()
-        clock_s = self._clock()
-        if clock_s >= self._report_at_s:
-            self._report_at_s = clock_s + _REPORT_S
-            self._on_reports(self.mixer.reports(clock_s))
         return self.mixer.read(count, now_s)
 
-    def is_certain(self, count: int, now_s: float) -> bool:
-        """Whether all that `read` takes of those who speak is here: then it may be asked before `now_s` has come."""
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+        """See `Mixer.read_whole`."""
         self._let_in()
-        return self.mixer.is_certain(count, now_s)
+        return self.mixer.read_whole(count, now_s, certain=certain)
 
     def _let_in(self) -> None:
         while self._events:
@@ -85,6 +81,10 @@ class IncomingVoices:
         if self._detour is not None:
             for moment_s, data in self._detour.leave(self._clock()):
                 self._take(data, moment_s)
+        clock_s = self._clock()
+        if clock_s >= self._report_at_s:
+            self._report_at_s = clock_s + _REPORT_S
+            self._on_reports(self.mixer.reports(clock_s))
 
     def _take(self, data: bytes, at_s: float) -> None:
         sender = int.from_bytes(data[4:6], "little")

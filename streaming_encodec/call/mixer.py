@@ -96,15 +96,6 @@ class Mixer:
         if self._voices.pop(sender, None) is not None:
             self._decoder.close(sender)
 
-    @property
-    def queued_samples(self) -> int:
-        """Samples of everybody made and not yet read."""
-        return min((voice.queued_samples for voice in self._voices.values()), default=0)
-
-    def is_certain(self, count: int, now_s: float) -> bool:
-        """Whether all that `read` takes is here: then it may be asked before `now_s` has come."""
-        return all(voice.is_certain(count, now_s) for voice in self._voices.values())
-
     def read(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard.
 
@@ -119,6 +110,19 @@ class Mixer:
             self._limiter.reset()
             return parts[0]
         return self._limiter.process(np.sum(parts, axis=0, dtype=np.float32))
+
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+        """`read`, and the samples besides that everybody has after time was bent.
+
+        They would otherwise have the next frame wanted so much before it is played.
+        certain: only if no packet to come can change any of it, else None. Then it may be asked before `now_s`.
+        """
+        voices = self._voices.values()
+        if certain and not all(voice.is_certain(count, now_s) for voice in voices):
+            return None
+        pcm = self.read(count, now_s)
+        more = min((voice.queued_samples for voice in voices), default=0)
+        return np.concatenate((pcm, self.read(more, now_s)), axis=1) if more else pcm
 
     def _read_all(self, count: int, now_s: float) -> list[FloatArray]:
         """All voices go forward side by side, so that frames wanted at the same time are decoded at once."""

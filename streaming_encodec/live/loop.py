@@ -1,4 +1,4 @@
-"""The loop of a live end: microphone to line a packet at a time, line to speaker a frame or two at a time.
+"""The loop of a live end: microphone to call a packet at a time, call to loudspeaker a frame or two at a time.
 
 It runs in one thread that is not the sound card's. Time is handed in, so tests run hours of it in seconds.
 """
@@ -15,9 +15,24 @@ import numpy as np
 
 from streaming_encodec.audio.devices.side import CardCounts
 from streaming_encodec.audio.low_delay import Pcm
-from streaming_encodec.live.howl import HowlGuard
-from streaming_encodec.live.line import TOGETHER_FRAMES, Line, LineFigures
+from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.live.feedback import FeedbackSuppressor
+from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
+from streaming_encodec.voice.delay import DelaySettings
+from streaming_encodec.voice.receiver import ReceiverSettings
+from streaming_encodec.wire.hello import StreamFormat
+
+_TOGETHER_FRAMES = 2
+"""This many frames are made at once, and go through the decoder in one step, if nothing can change them any more."""
+LIVE_PLAYOUT = ReceiverSettings(
+    delay=DelaySettings(minimum_frames=0.5, initial_frames=1, trial_buckets=4, bins_per_frame=8, spare_frames=0),
+    shorten_above_frames=0.125,
+    stretch_below_frames=0.25,
+    together_frames=_TOGETHER_FRAMES,
+)
+"""Playout next to a sound card. The microphone's blocks spread arrivals by less than a frame; steps of a whole frame
+would make two of that. When a frame is due the next one is usually here: both go through the decoder at once."""
 
 _LONGEST_REST_S = 0.030
 _SHORTEST_REST_S = 0.0002
@@ -87,52 +102,90 @@ class Card(Protocol):
         ...
 
 
+class Speaker(Protocol):
+    """What the loop needs of a client that speaks."""
+
+    @property
+    def format(self) -> StreamFormat:
+        """Of the model."""
+        ...
+
+    @property
+    def packet_samples(self) -> int:
+        """Samples of a packet's frames, at the model's rate: so much is said at once."""
+        ...
+
+    def send(self, pcm: Pcm) -> object:
+        """Say [C, n]. Never waits for the network. Raises CallError when the call is over."""
+        ...
+
+
+class Listener(Protocol):
+    """What the loop needs of a client that listens."""
+
+    def on_packet(self, observer: Callable[[bytes, float], object]) -> None:
+        """See `ThreadedVoiceClient.on_packet`."""
+        ...
+
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> Pcm | None:
+        """See `Mixer.read_whole`. Raises CallError when the call is over."""
+        ...
+
+
 class LiveLoop:
-    """Joins a card and a line.
+    """Joins a card and a call.
 
     Args:
-        guard: silences howls; None for headphones and files.
-        on_heard: gets every block that goes to the speaker, for recording.
+        card: microphone and loudspeaker.
+        speaker, listener: the call's clients, in a conversation one and the same.
+        figures: those of the call, see `CallMeter`.
+        feedback: silences acoustic feedback; None for headphones and files.
+        on_output: gets every block that goes to the loudspeaker, for recording.
         clock: seconds.
     """
 
     def __init__(
         self,
         card: Card,
-        line: Line,
+        speaker: Speaker,
+        listener: Listener,
+        figures: Callable[[], CallFigures],
         *,
-        guard: HowlGuard | None = None,
-        on_heard: Callable[[Pcm], None] | None = None,
+        feedback: FeedbackSuppressor | None = None,
+        on_output: Callable[[Pcm], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.card, self.line, self.guard = card, line, guard
+        self.card, self.figures, self.feedback = card, figures, feedback
+        self.sample_rate = speaker.format.sample_rate
         self.muted = False
-        self.input_level, self.output_level = LevelMeter(line.sample_rate), LevelMeter(line.sample_rate)
-        self._on_heard, self._clock = on_heard, clock
-        self._frame_s = line.frame_samples / line.sample_rate
+        self.input_level, self.output_level = LevelMeter(self.sample_rate), LevelMeter(self.sample_rate)
+        self._speaker, self._listener = speaker, listener
+        self._on_output, self._clock = on_output, clock
+        self._frame_samples, self._packet_samples = speaker.format.frame_samples, speaker.packet_samples
+        self._frame_s = speaker.format.frame_seconds
         self._encode_ms: deque[float] = deque(maxlen=_RECENT)
         self._decode_ms: deque[float] = deque(maxlen=_RECENT)
         self._wait_ms: deque[float] = deque(maxlen=_RECENT)
-        self._unsaid: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next packet
-        self._maintained = -_MAINTAIN_S
+        self._unsent: Pcm = np.zeros((1, 0), np.float32)  # the beginning of the next packet
+        self._maintained_s = -_MAINTAIN_S
         # Time that frames lately took to be made; forgets slowly. A speaker's first takes several times the usual.
         self._slowest_s = _FIRST_SLOWEST_S
-        self._due: float | None = None  # when the next frame is due while there is no speaker
+        self._due_s: float | None = None  # when the next frame is due while there is no loudspeaker
 
     def step(self) -> None:
-        """One turn: make what is to be heard, which is urgent, and say what was heard."""
-        now = self._clock()
-        if now - self._maintained >= _MAINTAIN_S:
-            self._maintained = now
+        """One turn: make sound for the loudspeaker, which is urgent, and send that of the microphone."""
+        now_s = self._clock()
+        if now_s - self._maintained_s >= _MAINTAIN_S:
+            self._maintained_s = now_s
             self.card.maintain()
         self._listen()
         self._speak()
 
     def run(self, stop: Callable[[], bool], every_turn: Callable[[], None] | None = None) -> None:
-        """Turn until `stop` says so. Raises what the line raises when the call is over."""
+        """Turn until `stop` says so. Raises what the clients raise when the call is over."""
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
-        self.line.on_arrival(self.card.wake)
+        self._listener.on_packet(lambda packet, now_s: self.card.wake())
         self.card.read()  # what was said before the call began would be heard late
         try:
             while not stop():
@@ -147,7 +200,7 @@ class LiveLoop:
 
     def frame_ms(self) -> tuple[float, float]:
         """Encoding and decoding of one frame, the 95th percentile lately; together they must fit a frame."""
-        frames = self.line.packet_samples / self.line.frame_samples
+        frames = self._packet_samples / self._frame_samples
         return percentile(self._encode_ms, 95) / frames, percentile(self._decode_ms, 95)
 
     @property
@@ -155,12 +208,12 @@ class LiveLoop:
         """Length of a frame."""
         return 1000 * self._frame_s
 
-    def delays(self, figures: LineFigures | None = None) -> Delays:
-        """Mouth to ear, by part, at this moment; ``figures`` are the line's, if they are at hand."""
-        figures = figures or self.line.figures()
+    def delays(self, figures: CallFigures | None = None) -> Delays:
+        """Mouth to ear, by part, at this moment; ``figures`` are the call's, if they are at hand."""
+        figures = figures or self.figures()
         return Delays(
             microphone_ms=self.card.input_latency_ms,
-            packet_ms=1000 * self.line.packet_samples / self.line.sample_rate,
+            packet_ms=1000 * self._packet_samples / self.sample_rate,
             encode_ms=percentile(self._encode_ms, 50),
             network_ms=figures.network_ms,
             buffer_ms=figures.buffer_ms,
@@ -176,10 +229,10 @@ class LiveLoop:
         Until the next frame is due, or if it is and is not here, until it can be waited for no longer. A packet that
         arrives or can be said ends the sleep.
         """
-        ahead = self.card.ahead_s
-        if ahead is None:
+        ahead_s = self.card.ahead_s
+        if ahead_s is None:
             return _LONGEST_REST_S, self._missing
-        rest_s = ahead - self.card.target_s
+        rest_s = ahead_s - self.card.target_s
         if rest_s <= 0:
             rest_s += self._patience_s
         return min(max(rest_s, _SHORTEST_REST_S), _LONGEST_REST_S), self._missing
@@ -191,7 +244,7 @@ class LiveLoop:
     @property
     def _missing(self) -> int:
         """Samples of the microphone that the next packet still wants."""
-        return self.line.packet_samples - int(self._unsaid.shape[1])
+        return self._packet_samples - int(self._unsent.shape[1])
 
     def _speak(self) -> None:
         # Nothing can be sent of less than a packet, and each call costs something.
@@ -201,71 +254,68 @@ class LiveLoop:
         self.input_level.add(pcm)
         if self.muted:
             pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
-        pcm = np.concatenate([self._unsaid, pcm], axis=1)
-        packets = pcm.shape[1] // self.line.packet_samples
-        whole = packets * self.line.packet_samples
-        self._unsaid = pcm[:, whole:]
-        begin = self._clock()
-        self.line.send(pcm[:, :whole])
-        self._encode_ms.append(1000 * (self._clock() - begin) / packets)
+        pcm = np.concatenate([self._unsent, pcm], axis=1)
+        packets = pcm.shape[1] // self._packet_samples
+        whole = packets * self._packet_samples
+        self._unsent = pcm[:, whole:]
+        begin_s = self._clock()
+        self._speaker.send(mix_channels(pcm[:, :whole], self._speaker.format.channels))
+        self._encode_ms.append(1000 * (self._clock() - begin_s) / packets)
 
     def _listen(self) -> None:
-        ahead = self.card.ahead_s
-        if ahead is None:
-            self._listen_without_speaker()
+        ahead_s = self.card.ahead_s
+        if ahead_s is None:
+            self._listen_without_loudspeaker()
             return
-        self._due = None
-        target = self.card.target_s
+        self._due_s = None
+        target_s = self.card.target_s
         # The moment at which exactly the target was left, or will be: it moves with the card's clock, not with this
         # thread's luck, and so the jitter buffer also sees the two cards' drift.
-        while frames := self._frames_to_make(due := self._clock() + ahead - target):
-            self._make(due, frames)
-            self._wait_ms.append(1000 * target - self._decode_ms[-1])
-            now_ahead = self.card.ahead_s
-            if now_ahead is None or now_ahead <= ahead - self._frame_s:
-                break  # the speaker went away, or takes more than can be made: the next turn will see
-            ahead = now_ahead
+        while self._make_next(self._clock() + ahead_s - target_s):
+            self._wait_ms.append(1000 * target_s - self._decode_ms[-1])
+            now_ahead_s = self.card.ahead_s
+            if now_ahead_s is None or now_ahead_s <= ahead_s - self._frame_s:
+                break  # the loudspeaker went away, or takes more than can be made: the next turn will see
+            ahead_s = now_ahead_s
 
-    def _frames_to_make(self, due: float) -> int:
-        """Two that no packet to come can change, up to their own length before they are due; one that is due.
+    def _make_next(self, due_s: float) -> bool:
+        """Make two frames that no packet to come can change, up to their own length before they are due; or one that is
+        due. Returns whether something was made.
 
         So a packet's frames are made when it arrives, and neither the network nor this machine can delay them any more.
         """
-        wait_s = due - self._clock()
-        if wait_s >= TOGETHER_FRAMES * self._frame_s:
-            return 0
-        if self.line.is_certain(TOGETHER_FRAMES * self.line.frame_samples, due):
-            return TOGETHER_FRAMES
-        if wait_s > 0:
-            return 0
-        is_last = wait_s <= -self._patience_s
-        return 1 if is_last or self.line.is_certain(self.line.frame_samples, due) else 0
+        wait_s = due_s - self._clock()
+        if wait_s >= _TOGETHER_FRAMES * self._frame_s:
+            return False
+        if self._make(due_s, _TOGETHER_FRAMES, certain=True):
+            return True
+        return wait_s <= 0 and self._make(due_s, 1, certain=wait_s > -self._patience_s)
 
-    def _listen_without_speaker(self) -> None:
-        """The call goes on while the speaker is away; what is said then is lost."""
-        now = self._clock()
-        if self._due is None or now - self._due > _LATE_S:
-            self._due = now
-        while self._due <= now:
-            self._make(self._due, 1)
-            self._due += self._frame_s
+    def _listen_without_loudspeaker(self) -> None:
+        """The call goes on while the loudspeaker is away; what is said then is lost."""
+        now_s = self._clock()
+        if self._due_s is None or now_s - self._due_s > _LATE_S:
+            self._due_s = now_s
+        while self._due_s <= now_s:
+            self._make(self._due_s, 1, certain=False)
+            self._due_s += self._frame_s
 
-    def _make(self, due: float, frames: int) -> None:
-        begin = self._clock()
-        pcm = self.line.read(frames * self.line.frame_samples, due)
-        # Where time was bent there is more than whole frames. To keep it would mean to want the next frame so much
-        # before it is played.
-        if more := self.line.queued_samples:
-            pcm = np.concatenate((pcm, self.line.read(more, due)), axis=1)
-        took = self._clock() - begin
-        self._slowest_s = max(took, self._slowest_s * _SLOWEST_FORGETS)
-        self._decode_ms.append(1000 * took / frames)
-        if self.guard is not None:
-            pcm = self.guard.process(pcm)
+    def _make(self, due_s: float, frames: int, *, certain: bool) -> bool:
+        begin_s = self._clock()
+        whole = frames * self._frame_samples
+        sound = self._listener.read_whole(whole, due_s, certain=certain)
+        if sound is None:
+            return False
+        pcm = mix_channels(sound, 1)
+        took_s = self._clock() - begin_s
+        self._slowest_s = max(took_s, self._slowest_s * _SLOWEST_FORGETS)
+        self._decode_ms.append(1000 * took_s / frames)
+        if self.feedback is not None:
+            pcm = self.feedback.process(pcm)
         self.output_level.add(pcm)
-        if self._on_heard is not None:
-            self._on_heard(pcm)
-        whole = frames * self.line.frame_samples
+        if self._on_output is not None:
+            self._on_output(pcm)
         self.card.write(pcm[:, :whole])
-        if more:
+        if pcm.shape[1] > whole:
             self.card.write(pcm[:, whole:], usual=False)
+        return True

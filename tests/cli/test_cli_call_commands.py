@@ -29,7 +29,7 @@ from streaming_encodec.cli.app import app
 from streaming_encodec.cli.commands.listen import _listen
 from streaming_encodec.cli.shared.interrupt import ending_signals
 from streaming_encodec.client.link import LinkCounts
-from streaming_encodec.client.statistics import CallStatistics
+from streaming_encodec.client.participant import CallStatistics
 from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.voice.statistics import ReceiverStatistics
 

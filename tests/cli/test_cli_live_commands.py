@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,19 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from streaming_encodec.audio.devices import portaudio
+from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.cli.app import app
-from streaming_encodec.cli.commands.demo import bundled_clip
 from streaming_encodec.cli.commands.doctor import _visit, look_at_relay
-from streaming_encodec.cli.shared import live_run
-from streaming_encodec.client.client import VoiceClient
+from streaming_encodec.cli.shared import live_command
+from streaming_encodec.client.network_thread import NetworkThread
+from streaming_encodec.client.settings import CodecSettings
+from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import CallError, CallErrorReason, DeviceError
-from streaming_encodec.live.background import BackgroundLoop
-from streaming_encodec.live.call_line import CallLine
+from streaming_encodec.live.feedback import FeedbackSuppressor
+from streaming_encodec.live.figures import CallMeter
 from streaming_encodec.live.file_card import FileCard
-from streaming_encodec.live.howl import HowlGuard
 from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.live.speed import Speed
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
@@ -46,7 +49,7 @@ class NoSound(FakeBackend):
     version = devices
 
 
-def _howl(self: HowlGuard, pcm: np.ndarray) -> np.ndarray:
+def _howl(self: FeedbackSuppressor, pcm: np.ndarray) -> np.ndarray:
     self.caught += 1
     return pcm
 
@@ -60,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     # What a command refuses on a slow machine has its own test; the others must pass on one.
-    monkeypatch.setattr(live_run, "measure_frame_ms", lambda *_: (1.0, 1.5))
+    monkeypatch.setattr(live_command, "measure_speed", lambda *_: Speed(1.0, 1.5, 13.3))
 
     def run(*arguments: object) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -73,12 +76,12 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def relay() -> Iterator[str]:
-    background = BackgroundLoop()
+    network = NetworkThread()
     running = Relay(RelayConfig(port=0))
-    background.run(running.start())
+    network.run(running.start())
     yield running.url
-    background.run(running.stop())
-    background.close()
+    network.run(running.stop())
+    network.close()
 
 
 def test_the_first_run_needs_no_flag_and_no_device(
@@ -116,7 +119,7 @@ def test_talk_warns_of_loudspeakers_and_guards_against_howling(
     run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(portaudio, "PortAudio", FakeBackend)  # its speaker is built in; it never calls back
-    monkeypatch.setattr(HowlGuard, "process", _howl)
+    monkeypatch.setattr(FeedbackSuppressor, "process", _howl)
     result = run("talk", "room", "-m", model, "--engine", "fused", "--url", relay, "--seconds", 1.5)
     assert result.code == 0, result.err
     said = " ".join(result.err.split())
@@ -160,7 +163,7 @@ def test_a_device_that_was_named_must_be_there(run: Run, model: Path, monkeypatc
 def test_a_machine_that_is_too_slow_is_told_before_the_call(
     run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_run, "measure_frame_ms", lambda *_: (20.0, 25.0))
+    monkeypatch.setattr(live_command, "measure_speed", lambda *_: Speed(20.0, 25.0, 40 / 3))
     arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay)
     talk = run("talk", "room", "-m", model, "--engine", "fused", *arguments)
     talk.fails_with("needs 20.0 ms for a frame of 13.3 ms")
@@ -195,16 +198,16 @@ def test_talk_that_the_network_ends_says_why_and_how_it_went(
     run: Run, model: Path, relay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     said = 0
-    really_send = CallLine.send
+    really_send = ThreadedVoiceClient.send
 
-    def send(self: CallLine, pcm: np.ndarray) -> None:
+    def send(self: ThreadedVoiceClient, pcm: np.ndarray) -> list[bytes]:
         nonlocal said
         said += pcm.shape[1]
-        if said > 1.5 * self.sample_rate:
-            self._background.call(self.call._link._end, CallError(OVER, CallErrorReason.REPLACED))
-        really_send(self, pcm)
+        if said > 1.5 * self.format.sample_rate:
+            self._in_loop(self._link._end, CallError(OVER, CallErrorReason.REPLACED))
+        return really_send(self, pcm)
 
-    monkeypatch.setattr(CallLine, "send", send)
+    monkeypatch.setattr(ThreadedVoiceClient, "send", send)
     arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay)
     as_json = (form,) if form == "--json" else ()
     result = run("talk", "room", "-m", model, "--engine", "fused", *arguments, *as_json)
@@ -220,36 +223,29 @@ def test_talk_that_the_network_ends_says_why_and_how_it_went(
         assert "0.0 s in room" not in result.out
 
 
-def test_a_call_that_is_over_is_noticed_without_a_microphone(model: Path, relay: str) -> None:
-    """While it is unplugged nothing is said, and only listening goes on."""
-    line = CallLine(VoiceClient(relay, None, EncodecModel.from_pretrained(model), engine="fused"))
-    try:
-        line.read(320, 0.0)
-        line.call._link._end(CallError("this seat was taken over by another connection", CallErrorReason.REPLACED))
-        for attempt in (lambda: line.read(320, 0.0), lambda: line.send(np.zeros((1, 320), np.float32))):
-            with pytest.raises(CallError, match="taken over"):
-                attempt()
-    finally:
-        line.close()
+def client(relay: str, model: EncodecModel, room: str) -> ThreadedVoiceClient:
+    return ThreadedVoiceClient(relay, None, model, room=room, codec=CodecSettings(engine="fused"))
+
+
+def live_loop(card: FileCard, call: ThreadedVoiceClient) -> LiveLoop:
+    return LiveLoop(card, call, call, CallMeter(call, call, lambda: 1000 * call.round_trip_s).look)
 
 
 def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: str) -> None:
     """Somebody else talks meanwhile; of his packets a third gets lost on the way."""
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
-    call = VoiceClient(relay, None, loaded, room="bad", engine="fused")
-    line = CallLine(call)
-    loop = LiveLoop(FileCard(np.tile(sound, (1, 8)), rate), line)
     over = threading.Event()
-    other = threading.Thread(target=loop.run, args=(over.is_set,))
-    other.start()
-    try:
-        arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 30, "--jitter", 20)
-        result = run("talk", "bad", "-m", model, "--engine", "fused", "--json", *arguments)
-    finally:
-        over.set()
-        other.join()
-        line.close()
+    with client(relay, loaded, "bad") as call:
+        loop = live_loop(FileCard(np.tile(sound, (1, 8)), rate), call)
+        other = threading.Thread(target=loop.run, args=(over.is_set,))
+        other.start()
+        try:
+            arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 30, "--jitter", 20)
+            result = run("talk", "bad", "-m", model, "--engine", "fused", "--json", *arguments)
+        finally:
+            over.set()
+            other.join()
     assert result.code == 0, result.err
     assert result.json["packets_lost"] > 10
     assert result.json["concealed_share"] > 0.02
@@ -260,7 +256,7 @@ def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     cards = [FileCard(np.tile(sound, (1, 8)), rate) for _ in range(2)]
-    calls = [VoiceClient(relay, None, loaded, room="two", engine="fused") for _ in cards]
+    calls = [client(relay, loaded, "two") for _ in cards]
     arrived = calls[0]._voices.arrived
     count = itertools.count()
 
@@ -270,41 +266,36 @@ def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest
             arrived(data, now)
 
     monkeypatch.setattr(calls[0]._voices, "arrived", lossy)
-    lines = [CallLine(call) for call in calls]
-    ends = list(zip(lines, cards, strict=True))
-    try:
-        loops = [LiveLoop(card, line) for card, line in zip(cards, lines, strict=True)]
+    with calls[0], ExitStack() as stack:
+        stack.enter_context(calls[1])
+        loops = [live_loop(card, call) for card, call in zip(cards, calls, strict=True)]
+        ends = list(zip(loops, cards, strict=True))
         # Until both have said and heard enough: a busy machine takes its time, and the sound lasts long enough.
         while not all(card.done for card in cards):
             for loop in loops:
                 loop.step()
-            if all(line.figures().packets_sent > 100 and np.abs(card.heard).max() > 0 for line, card in ends):
+            if all(loop.figures().packets_sent > 100 and np.abs(card.heard).max() > 0 for loop, card in ends):
                 break
             time.sleep(0.003)
-        for line, card in ends:
-            figures = line.figures()
+        for loop, card in ends:
+            figures = loop.figures()
             assert figures.speakers == 1
             assert figures.connected
             assert figures.packets_sent > 100
             assert np.abs(card.heard).max() > 0
-        assert lines[0].figures().network_ms >= 0  # known once the first ping has come back
-        assert lines[0].figures().wire_bits > lines[0].figures().payload_bits > 0
-        lines[0].bandwidth = 1.5
-        assert calls[0].bandwidth == 1.5
-        # When one hangs up, what the other has missed of him is not forgotten.
-        missed = lines[0].figures()
+        missed = loops[0].figures()
+        assert missed.network_ms >= 0  # known once the first ping has come back
+        assert missed.wire_bits > missed.payload_bits > 0
+        # When one hangs up, what the other has missed of its voice is not forgotten.
         assert missed.packets_lost > 0
         assert missed.concealed_share > 0
-        lines.pop().close()
+        stack.close()
         while calls[0].speakers and not cards[0].done:
             loops[0].step()
             time.sleep(0.003)
         assert calls[0].speakers == ()
-        assert lines[0].figures().packets_lost >= missed.packets_lost
-        assert lines[0].figures().concealed_share > 0
-    finally:
-        for line in lines:
-            line.close()
+        assert loops[0].figures().packets_lost >= missed.packets_lost
+        assert loops[0].figures().concealed_share > 0
 
 
 def test_devices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from streaming_encodec.cli.shared import console
 from streaming_encodec.cli.shared.printable import PlainConsole, PrintableFormatter, is_foreign, printable
-from streaming_encodec.live.background import BackgroundLoop
+from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 
 EVIL = "a\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp\r\x7f[red]b[/] :smile: [link=http://x]c[/link]\u2028d"
@@ -130,7 +130,7 @@ def test_logs_of_libraries() -> None:
 @pytest.fixture
 def closing_relay() -> Iterator[str]:
     """A relay that closes each connection with a reason of its own."""
-    loop = BackgroundLoop()
+    loop = NetworkThread()
     ready = threading.Event()
     stop: Any = None
     url: list[str] = []

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from call_kit import HOP, PATIENT, RATE, Ear, VoiceClient, say, sound, tiny_model
+from call_kit import HOP, PATIENT, RATE, Ear, VoiceClient, codec, say, sound, tiny_model
 from relay_kit import KEY, FakeClock, running, until
 
+from streaming_encodec.client.settings import ConnectionSettings
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
@@ -50,7 +51,7 @@ async def test_a_clean_network_plays_what_was_sent_code_for_code(model: EncodecM
             None,
             model,
             role="publish",
-            sending=SenderSettings(frames_per_packet=frames_per_packet),
+            codec=codec(packets=SenderSettings(frames_per_packet=frames_per_packet)),
             clock=clock,
         ) as speaker,
     ):
@@ -92,7 +93,7 @@ async def test_two_speakers_are_mixed_and_each_is_whole(model: EncodecModel) -> 
     ):
 
         async def speak(bandwidth: float) -> int:
-            async with VoiceClient(relay.url, None, model, role="publish", bandwidth=bandwidth) as call:
+            async with VoiceClient(relay.url, None, model, role="publish", codec=codec(bandwidth)) as call:
                 await say(call, voices[bandwidth])
                 return call.sender
 
@@ -130,9 +131,10 @@ async def test_talking_both_ways(model: EncodecModel) -> None:
 async def test_the_relay_cuts_codebooks_for_one_listener_only(model: EncodecModel) -> None:
     pcm = sound(0.6)
     sent = offline_codes(model, pcm)
+    cut = ConnectionSettings(max_codebooks=2)
     async with (
         running() as relay,
-        VoiceClient(relay.url, None, model, role="subscribe", max_codebooks=2, playout=PATIENT) as narrow,
+        VoiceClient(relay.url, None, model, role="subscribe", connection=cut, playout=PATIENT) as narrow,
         VoiceClient(relay.url, None, model, role="subscribe", playout=PATIENT) as wide,
         Ear(narrow) as ear_narrow,
         Ear(wide) as ear_wide,
@@ -304,7 +306,7 @@ async def test_a_fresh_token_is_fetched_for_each_connection(model: EncodecModel)
 
 async def test_an_outage_without_end_ends_the_call(model: EncodecModel) -> None:
     async with running() as relay:
-        call = VoiceClient(relay.url, None, model, give_up_s=0.3)
+        call = VoiceClient(relay.url, None, model, connection=ConnectionSettings(give_up_s=0.3))
         await call.__aenter__()
     with fails("the call is over", CallErrorReason.LOST):
         async for _ in call.receive():
@@ -368,11 +370,9 @@ async def _receive(call: VoiceClient) -> None:
 
 USES: dict[str, Callable[[VoiceClient], Any]] = {
     "send": lambda call: call.send(sound(0.1)),
-    "say": lambda call: call.say(sound(0.1)),
     "finish": lambda call: call.finish(),
     "receive": _receive,
     "pull": lambda call: call.pull(HOP, 0.0),
-    "read": lambda call: call.read(HOP, 0.0),
     "wait_for_voice": lambda call: call.wait_for_voice(),
 }
 

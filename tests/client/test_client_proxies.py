@@ -15,6 +15,7 @@ from relay_kit import running, until
 from tls_kit import Authority
 from websockets.uri import parse_uri
 
+from streaming_encodec.client.settings import ConnectionSettings
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.transport.proxies import proxy_for
@@ -208,8 +209,8 @@ async def test_a_call_goes_through_a_proxy(
         async with listening(proxy.http if kind == "http" else proxy.socks) as port:
             monkeypatch.setenv("socks_proxy" if kind == "socks" else "https_proxy", f"127.0.0.1:{port}")
             async with (
-                VoiceClient(url, None, model, role="subscribe", tls=trusted) as ear,
-                VoiceClient(url, None, model, role="publish", tls=trusted) as mouth,
+                VoiceClient(url, None, model, role="subscribe", connection=ConnectionSettings(trusted)) as ear,
+                VoiceClient(url, None, model, role="publish", connection=ConnectionSettings(trusted)) as mouth,
             ):
                 await say(mouth, sound(0.2))
                 await until(lambda: ear.statistics.packets_arrived > 5, "it was heard")

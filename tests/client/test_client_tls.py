@@ -16,6 +16,7 @@ from cli.test_cli_call_commands import command, run
 from relay_kit import running, until
 from tls_kit import Authority, plain_server, relay_in_thread, wait_until
 
+from streaming_encodec.client.settings import ConnectionSettings
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.transport.tls import client_tls
@@ -117,8 +118,8 @@ async def test_a_client_calls_over_tls(
     tls = client_tls(authority.file) if given else None
     async with (
         running(tls=authority.issue(HOST)) as relay,
-        VoiceClient(relay.url, None, model, room="r", role="subscribe", tls=tls) as ear,
-        VoiceClient(relay.url, None, model, room="r", role="publish", tls=tls) as mouth,
+        VoiceClient(relay.url, None, model, room="r", role="subscribe", connection=ConnectionSettings(tls)) as ear,
+        VoiceClient(relay.url, None, model, room="r", role="publish", connection=ConnectionSettings(tls)) as mouth,
     ):
         await say(mouth, sound(0.2))
         await until(lambda: ear.statistics.packets_arrived > 5, "it was heard")
@@ -170,7 +171,7 @@ def test_a_certificate_without_tls_is_wrong_usage(folder: Path, authority: Autho
 
 async def test_a_context_without_tls_is_told(model: EncodecModel, authority: Authority) -> None:
     with pytest.raises(ConfigError, match="has no TLS"):
-        VoiceClient("ws://127.0.0.1:1", None, model, tls=client_tls(authority.file))
+        VoiceClient("ws://127.0.0.1:1", None, model, connection=ConnectionSettings(client_tls(authority.file)))
 
 
 async def test_tls_where_none_is_spoken_and_none_where_it_is(model: EncodecModel, authority: Authority) -> None:

@@ -22,10 +22,11 @@ from streaming_encodec.audio.files.sound import AudioWriter
 from streaming_encodec.cli.commands import demo, talk
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
-from streaming_encodec.cli.shared.live_run import LiveSession, next_bandwidth
-from streaming_encodec.live.line import LineFigures
+from streaming_encodec.cli.shared.live_command import LiveSession, next_bandwidth
+from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.voice.detour import Detour
+from streaming_encodec.wire.hello import StreamFormat
 
 LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0, 6.0, 12.0)))
 
@@ -33,22 +34,23 @@ LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0
 class Line:
     """Silence."""
 
-    sample_rate, packet_samples, frame_samples, queued_samples = 24_000, 320, 320, 0
+    format, packet_samples = StreamFormat("0" * 32), 320
 
     def send(self, pcm: np.ndarray) -> None: ...
 
-    def on_arrival(self, call: Callable[[], None]) -> None: ...
+    def on_packet(self, observer: Callable[[bytes, float], object]) -> None: ...
 
-    def is_certain(self, count: int, now: float) -> bool:
-        return False
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> np.ndarray | None:
+        return None if certain else np.zeros((1, count), np.float32)
 
-    def read(self, count: int, now: float) -> np.ndarray:
-        return np.zeros((1, count), np.float32)
+    def figures(self) -> CallFigures:
+        return CallFigures()
 
-    def figures(self) -> LineFigures:
-        return LineFigures()
 
-    def close(self) -> None: ...
+def live_loop(card: SoundCard, **options: Any) -> LiveLoop:
+    """A loop between a card and silence."""
+    line = Line()
+    return LiveLoop(card, line, line, line.figures, **options)
 
 
 class Typist(Keyboard):
@@ -69,7 +71,7 @@ def test_bandwidth_goes_up_and_down_the_models_ladder() -> None:
 
 
 def test_keys_of_the_demo() -> None:
-    line: Any = SimpleNamespace(bandwidth=6.0, detour=Detour())
+    call: Any = SimpleNamespace(speaker=SimpleNamespace(bandwidth=6.0), impairment=Detour())
     for key, settings in (
         ("+", "12 kbps, 0 % loss, 0 ms jitter"),
         ("-", "6 kbps, 0 % loss, 0 ms jitter"),
@@ -78,11 +80,11 @@ def test_keys_of_the_demo() -> None:
         ("l", "6 kbps, 5 % loss, 5 ms jitter"),
         ("x", "6 kbps, 5 % loss, 5 ms jitter"),
     ):
-        demo._on_key(key, LOADED, line)
-        assert demo._settings(line) == settings
+        demo._on_key(key, LOADED, call)
+        assert demo._settings(call) == settings
     for _ in range(4):  # from the worst back to the best
-        demo._on_key("l", LOADED, line)
-    assert line.detour.loss == 0.0
+        demo._on_key("l", LOADED, call)
+    assert call.impairment.loss == 0.0
 
 
 def test_keys_of_talk() -> None:
@@ -92,7 +94,7 @@ def test_keys_of_talk() -> None:
 
 
 def test_m_mutes_and_q_ends() -> None:
-    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), Line())
+    loop = live_loop(SoundCard(FakeBackend(), 24_000))
     others: list[str] = []
     session = LiveSession(loop, settings=lambda: "", keys="", on_key=others.append, keyboard=Typist("mz+mmq"))
     begin = time.monotonic()
@@ -149,7 +151,7 @@ def handlers() -> Iterator[None]:
 def record(path: Path, keyboard: Keyboard) -> LiveSession:
     """A session that records what it hears, until the keyboard ends it."""
     with AudioWriter(path, 24_000) as writer:
-        loop = LiveLoop(SoundCard(FakeBackend(), 24_000), Line(), on_heard=writer.write)
+        loop = live_loop(SoundCard(FakeBackend(), 24_000), on_output=writer.write)
         session = LiveSession(loop, settings=lambda: "", keys="", on_key=lambda _: None, keyboard=keyboard)
         session.run(seconds=60.0)
     return session
@@ -221,7 +223,7 @@ def test_what_the_card_misses_after_the_end_does_not_count() -> None:
     backend = FakeBackend()
     card = SoundCard(backend, 24_000)
     keyboard = LeavesStarving(backend.stream("output"))
-    session = LiveSession(LiveLoop(card, Line()), settings=lambda: "", keys="", on_key=print, keyboard=keyboard)
+    session = LiveSession(live_loop(card), settings=lambda: "", keys="", on_key=print, keyboard=keyboard)
     facts = session.run(seconds=60.0)
     assert card.counts.underruns > 0
     assert facts["underruns"] == 0

@@ -11,7 +11,7 @@ from device_kit import FakeBackend
 from streaming_encodec.audio.devices.card import Margin, SoundCard
 from streaming_encodec.bench.simulated_call import made_up_voice, spell_number, spelled_number
 from streaming_encodec.call.mixer import Mixer
-from streaming_encodec.live.line import BufferMeter, LineFigures, SpeakerTotals
+from streaming_encodec.live.figures import BufferMeter, CallFigures, SpeakerTotals
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 from streaming_encodec.voice.delay import DelaySettings
@@ -49,7 +49,7 @@ class SpellingDecoder:
 class EchoLine:
     """Every frame that was said goes straight into the jitter buffer."""
 
-    sample_rate, packet_samples, frame_samples = RATE, FRAME, FRAME
+    packet_samples = FRAME
 
     def __init__(self, clock: Clock, decode_s: float = 0.0) -> None:
         self.format = StreamFormat("0" * 32)
@@ -58,14 +58,10 @@ class EchoLine:
         self._clock, self._meter, self._decode_s = clock, BufferMeter(), decode_s
         self.said = self.frames = 0
         self.loudest = 0.0
-        self._call: Callable[[], None] = lambda: None
+        self._observer: Callable[[bytes, float], object] = lambda packet, now_s: None
 
-    @property
-    def queued_samples(self) -> int:
-        return self.mixer.queued_samples
-
-    def on_arrival(self, call: Callable[[], None]) -> None:
-        self._call = call
+    def on_packet(self, observer: Callable[[bytes, float], object]) -> None:
+        self._observer = observer
 
     def send(self, pcm: np.ndarray) -> None:
         self.said += pcm.shape[1]
@@ -73,29 +69,24 @@ class EchoLine:
         while self.said >= (self.frames + 1) * FRAME:
             packet = Packet(self.frames & 0xFFFF, self.frames, spell_number(self.frames, 8), start=self.frames == 0)
             self.mixer.receive(1, serialize_packet(packet), self._clock())
-            self._call()
+            self._observer(b"", self._clock())
             self.frames += 1
 
-    def is_certain(self, count: int, now: float) -> bool:
-        return self.mixer.is_certain(count, now)
-
-    def read(self, count: int, now: float) -> np.ndarray:
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> np.ndarray | None:
         decoded = self.mixer.statistics[1].jitter_buffer_emitted_count if self.mixer.speakers else 0
-        sound = self.mixer.read(count, now)
+        sound = self.mixer.read_whole(count, now_s, certain=certain)
         if self.mixer.speakers:
             decoded = self.mixer.statistics[1].jitter_buffer_emitted_count - decoded
             self._clock.now += self._decode_s * decoded / FRAME
         return sound
 
-    def figures(self) -> LineFigures:
+    def figures(self) -> CallFigures:
         every = list(self.mixer.statistics.values())
-        return LineFigures(
+        return CallFigures(
             buffer_ms=self._meter.look(every),
             concealed_share=every[0].concealed_share if every else 0.0,
             skipped_frames=every[0].skipped_frames if every else 0,
         )
-
-    def close(self) -> None: ...
 
 
 class Cards:
@@ -122,6 +113,10 @@ class Cards:
 AnyLine = TypeVar("AnyLine", bound=EchoLine)
 
 
+def live_loop(card: SoundCard, line: EchoLine, clock: Clock) -> LiveLoop:
+    return LiveLoop(card, line, line, line.figures, clock=clock)
+
+
 def scene(
     make_line: Callable[[Clock], AnyLine], microphone_ppm: float = 0.0, speaker_ppm: float = 0.0
 ) -> tuple[Clock, FakeBackend, SoundCard, AnyLine, LiveLoop, Cards]:
@@ -129,7 +124,7 @@ def scene(
     clock, backend = Clock(), FakeBackend()
     card, line = SoundCard(backend, RATE, clock=clock), make_line(clock)
     cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
-    return clock, backend, card, line, LiveLoop(card, line, clock=clock), cards
+    return clock, backend, card, line, live_loop(card, line, clock), cards
 
 
 def call(
@@ -207,7 +202,7 @@ def test_one_long_block_does_not_show_as_delay_for_ever() -> None:
     """A block of ten, once: the card's hiccup, whose trace must not stay in what is shown."""
     clock, backend = Clock(), FakeBackend()
     card = Timed(backend, RATE, clock=clock)
-    loop = LiveLoop(card, EchoLine(clock), clock=clock)
+    loop = live_loop(card, EchoLine(clock), clock)
     cards = card.cards = Cards(backend, clock, 0, 0)
 
     def turn(seconds: float) -> tuple[Delays, float]:
@@ -282,8 +277,11 @@ def test_the_loop_sleeps_until_a_frame_is_due_or_one_is_to_be_said() -> None:
     clock = Clock()
     card = Resting(clock)
     line = EchoLine(clock)
-    line.is_certain = lambda count, now: False  # type: ignore[method-assign]  # as if all were late
-    loop = LiveLoop(card, line, clock=clock)
+    read_whole = line.read_whole
+    line.read_whole = lambda count, now_s, certain: (  # type: ignore[method-assign,assignment]  # as if all were late
+        None if certain else read_whole(count, now_s, certain=False)
+    )
+    loop = live_loop(card, line, clock)
     loop.run(lambda: len(card.rests) == 1)
     made = card.queued_s or 0.0
     assert made >= card.target_s - 1e-9
@@ -319,9 +317,11 @@ class Counted(EchoLine):
         self.packet_samples = 2 * FRAME
         self.reads: list[int] = []
 
-    def read(self, count: int, now: float) -> np.ndarray:
-        self.reads.append(count)
-        return super().read(count, now)
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> np.ndarray | None:
+        sound = super().read_whole(count, now_s, certain=certain)
+        if sound is not None:
+            self.reads.append(count)
+        return sound
 
 
 def test_frames_that_are_here_are_made_together_and_lose_nothing_by_it() -> None:
@@ -395,14 +395,14 @@ def test_what_is_left_when_time_was_bent_goes_along_with_its_frame() -> None:
         clock.now += 0.004
         cards.until(clock.now)
         loop.step()
-        assert line.queued_samples == 0
+        assert not any(voice.queued_samples for voice in line.mixer._voices.values())
     assert line.mixer.statistics[1].removed_samples_for_acceleration > 0
 
 
 def test_muted_the_stream_goes_on_in_silence() -> None:
     clock, backend = Clock(), FakeBackend()
     line = EchoLine(clock)
-    loop = LiveLoop(SoundCard(backend, RATE, clock=clock), line, clock=clock)
+    loop = live_loop(SoundCard(backend, RATE, clock=clock), line, clock)
     loop.muted = True
     backend.stream("input").turn(np.ones((480, 1), np.float32))
     loop.step()
@@ -418,7 +418,7 @@ def test_the_loop_stops_when_told_and_gives_the_interpreter_back() -> None:
     import sys
 
     clock, before, turns = Clock(), sys.getswitchinterval(), []
-    loop = LiveLoop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock=clock)
+    loop = live_loop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock)
     loop.run(lambda: len(turns) == 3, lambda: turns.append(sys.getswitchinterval()))
     assert max(turns) <= 0.0011
     assert sys.getswitchinterval() == before

@@ -11,44 +11,40 @@ from rich.console import Console
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.side import CardCounts
 from streaming_encodec.cli.shared.live_view import History, panel, summary
-from streaming_encodec.live.howl import HowlGuard
-from streaming_encodec.live.line import LineFigures
+from streaming_encodec.live.feedback import FeedbackSuppressor
+from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
+from streaming_encodec.wire.hello import StreamFormat
 
 
 class Line:
     """A line whose figures are what the test says."""
 
-    sample_rate, packet_samples, frame_samples, queued_samples = 24_000, 320, 320, 0
+    format, packet_samples = StreamFormat("0" * 32), 320
 
     def __init__(self) -> None:
-        self.now = LineFigures()
+        self.now = CallFigures()
 
     def send(self, pcm: np.ndarray) -> None: ...
 
-    def on_arrival(self, call: Callable[[], None]) -> None: ...
+    def on_packet(self, observer: Callable[[bytes, float], object]) -> None: ...
 
-    def is_certain(self, count: int, now: float) -> bool:
-        return False
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> np.ndarray | None:
+        return None if certain else np.zeros((1, count), np.float32)
 
-    def read(self, count: int, now: float) -> np.ndarray:
-        return np.zeros((1, count), np.float32)
-
-    def figures(self) -> LineFigures:
+    def figures(self) -> CallFigures:
         return self.now
-
-    def close(self) -> None: ...
 
 
 def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() -> None:
     line = Line()
-    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line)
+    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line, line, line.figures)
     history = History()
     history.look(0.1, loop)
     assert history.seconds == []  # nothing was played yet
     for i in range(1, 101):
         bits = 6_000 * i // 10 if i <= 50 else 30_000  # 6 kbps for five seconds, and then nothing
-        line.now = LineFigures(payload_bits=bits, buffer_ms=float(i), skipped_frames=7)
+        line.now = CallFigures(payload_bits=bits, buffer_ms=float(i), skipped_frames=7)
         look = history.look(0.1 + i / 10, loop)
         if i == 50:
             assert look.payload_kbps == pytest.approx(6.0, abs=0.1)
@@ -73,12 +69,12 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
 
 
 def test_as_long_as_the_speaker_is_turned_down_this_is_said() -> None:
-    guard = HowlGuard(24_000)
-    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), Line(), guard=guard)
+    line, suppressor = Line(), FeedbackSuppressor(24_000)
+    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line, line, line.figures, feedback=suppressor)
     assert History().look(1.0, loop).warnings == ()
     tone = 0.15 * np.sin(2 * np.pi * 1000 * np.arange(14_400) / 24_000).astype(np.float32)
-    guard.process(tone[None])
+    suppressor.process(tone[None])
     assert "turned down to 0 %" in History().look(1.0, loop).warnings[0]
     for _ in range(50):
-        guard.process(np.zeros((1, 2_400), np.float32))
+        suppressor.process(np.zeros((1, 2_400), np.float32))
     assert "turned down to 50 %" in History().look(1.0, loop).warnings[0]

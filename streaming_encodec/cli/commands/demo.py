@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.shared.console import name_device, note, print_facts, print_json
+from streaming_encodec.cli.shared.console import note, print_facts, print_json
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, caveat, load_model
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
     EngineOption,
     FramesPerPacketOption,
+    InputOption,
+    JitterOption,
     JsonOption,
+    LossOption,
+    OutputOption,
+    RecordOption,
     ThreadsOption,
     bandwidth_of,
     use_threads,
@@ -24,24 +30,10 @@ from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.files.sound import AudioReader
-    from streaming_encodec.live.loop_line import LoopLine
-
-InputOption = Annotated[
-    str | None,
-    typer.Option("--input", "-i", help="Microphone: number or part of its name.", show_default="the system's"),
-]
-OutputOption = Annotated[
-    str | None,
-    typer.Option("--output", "-o", help="Speaker: number or part of its name.", show_default="the system's"),
-]
-LossOption = Annotated[
-    float, typer.Option(min=0, max=50, help="To try things: lose so many per cent of the packets that arrive.")
-]
-JitterOption = Annotated[
-    float, typer.Option(min=0, max=500, help="To try things: delay what arrives by so many ms on average.")
-]
-RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
+    from streaming_encodec.audio.low_delay import Pcm
+    from streaming_encodec.cli.shared.live_command import LiveSession
+    from streaming_encodec.live.file_card import FileCard
+    from streaming_encodec.live.own_call import OwnCall
 
 CLIP_RECORD = Path("demo.wav")
 """What a clip becomes without --record."""
@@ -75,14 +67,18 @@ def demo_command(
     and writes demo.wav and demo.png.
     """
     from streaming_encodec.audio.files.atomic import check_writable
+    from streaming_encodec.audio.files.bundled import bundled_clip
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.audio.files.targets import check_target
     from streaming_encodec.audio.files.writer import SOUND_ENDINGS
-    from streaming_encodec.cli.shared.live_run import check_speed
+    from streaming_encodec.cli.shared.live_command import check_speed, read_clip
+    from streaming_encodec.client.settings import CodecSettings
     from streaming_encodec.engines import make_live_engine
-    from streaming_encodec.live.loop_line import LoopLine
+    from streaming_encodec.live.file_card import FileCard
+    from streaming_encodec.live.own_call import OwnCall
     from streaming_encodec.live.ready import ready_for_a_call
     from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.sender import SenderSettings
 
     if record is not None or clip is not None:
         check_target(record or CLIP_RECORD, SOUND_ENDINGS, [clip])
@@ -90,25 +86,24 @@ def demo_command(
     reader = None if clip is None else AudioReader(clip)
     use_threads(threads)
     loaded = load_model(model)
-    kbps = bandwidth_of(loaded, bandwidth)
+    kbps, rate = bandwidth_of(loaded, bandwidth), loaded.config.sampling_rate
     fast = make_live_engine(engine, loaded.model)
-    with ready_for_a_call():
-        card = None if clip is not None else _open_card(loaded, input_device, output_device)
-        try:
-            check_speed(loaded, fast, kbps, must=card is not None)
-            line = LoopLine(
-                loaded.model, kbps, engine=fast, frames_per_packet=frames_per_packet, detour=Detour(loss / 100, jitter)
-            )
-            try:
-                if card is None:
-                    facts = _run_clip(loaded, line, reader, record or CLIP_RECORD, seconds)
-                else:
-                    facts = _run_live(loaded, line, card, record, seconds)
-            finally:
-                line.close()
-        finally:
-            if card is not None:
-                card.close()
+    codec = CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet), adapt=False)
+    with ExitStack() as stack:
+        stack.enter_context(ready_for_a_call())
+        card = None if reader is not None else _open_card(rate, input_device, output_device)
+        if card is not None:
+            stack.callback(card.close)
+        check_speed(loaded, fast, kbps, must=card is not None)
+        call = stack.enter_context(OwnCall(loaded.model, codec, Detour(loss / 100, jitter)))
+        if card is None:
+            sound = read_clip(reader or AudioReader(bundled_clip()), rate, seconds)
+            facts = _run_clip(FileCard(sound, rate), sound, loaded, call, record or CLIP_RECORD)
+        else:
+            note("wear headphones: what the speaker plays, the microphone hears again, and it howls")
+            with _session(card, loaded, call, record) as session:
+                facts = session.run(seconds)
+            facts |= {"devices": card.names, "output": None if record is None else str(record)}
     facts = {"model": loaded.name, "weights": loaded.weights, "engine": fast.name, **facts}
     if as_json:
         print_json(facts)
@@ -116,18 +111,12 @@ def demo_command(
         _print(facts)
 
 
-def _open_card(loaded: LoadedModel, input_device: str | None, output_device: str | None) -> SoundCard | None:
+def _open_card(rate: int, input_device: str | None, output_device: str | None) -> SoundCard | None:
     """The devices, or None (and a note) where there are none and none were asked for."""
-    from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.devices.portaudio import PortAudio
+    from streaming_encodec.cli.shared.live_command import open_card
 
     try:
-        return SoundCard(
-            PortAudio(),
-            loaded.config.sampling_rate,
-            input_device=input_device,
-            output_device=output_device,
-        )
+        return open_card(rate, input_device, output_device)
     except DeviceError as error:
         if input_device is not None or output_device is not None:
             raise
@@ -135,94 +124,55 @@ def _open_card(loaded: LoadedModel, input_device: str | None, output_device: str
         return None
 
 
-def _run_live(
-    loaded: LoadedModel, line: LoopLine, card: SoundCard, record: Path | None, seconds: float | None
-) -> dict[str, Any]:
-    from contextlib import ExitStack
+def _session(
+    card: SoundCard | FileCard, loaded: LoadedModel, call: OwnCall, record: Path | None
+) -> AbstractContextManager[LiveSession]:
+    from streaming_encodec.cli.shared.live_command import live_session
 
-    from streaming_encodec.audio.devices.devices import likely_loudspeaker
+    return live_session(
+        card,
+        call,
+        call.listener,
+        call.figures,
+        record=record,
+        settings=lambda: _settings(call),
+        keys=_KEYS,
+        on_key=lambda key: _on_key(key, loaded, call),
+    )
+
+
+def _run_clip(card: FileCard, sound: Pcm, loaded: LoadedModel, call: OwnCall, target: Path) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioWriter
-    from streaming_encodec.cli.shared.live_run import LiveSession
-    from streaming_encodec.live.howl import HowlGuard
-    from streaming_encodec.live.loop import LiveLoop
-
-    note("wear headphones: what the speaker plays, the microphone hears again, and it howls")
-    if likely_loudspeaker(card.names["output"]):
-        note(f"{card.names['output']} looks like a loudspeaker: a howl is silenced, but headphones are the cure")
-    for kind, name in card.names.items():
-        name_device(kind, name)
-    with ExitStack() as stack:
-        on_heard = None
-        if record is not None:
-            on_heard = stack.enter_context(AudioWriter(record, line.sample_rate)).write
-        loop = LiveLoop(card, line, guard=HowlGuard(line.sample_rate), on_heard=on_heard)
-        session = LiveSession(
-            loop,
-            settings=lambda: _settings(line),
-            keys=_KEYS,
-            on_key=lambda key: _on_key(key, loaded, line),
-        )
-        facts = session.run(seconds)
-    return {"devices": card.names, **facts, "output": None if record is None else str(record)}
-
-
-def _run_clip(
-    loaded: LoadedModel, line: LoopLine, clip: AudioReader | None, target: Path, seconds: float | None
-) -> dict[str, Any]:
-    import numpy as np
-
-    from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
-    from streaming_encodec.cli.shared.live_run import LiveSession
     from streaming_encodec.cli.shared.picture import draw_call
-    from streaming_encodec.live.file_card import FileCard
-    from streaming_encodec.live.loop import LiveLoop
 
-    rate = line.sample_rate
-    with clip or AudioReader(bundled_clip()) as reader:
-        reader.convert(rate, 1)
-        sound = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
-    if seconds is not None:
-        sound = sound[:, : round(seconds * rate)]
-    picture = target.with_suffix(".png")
-    with AudioWriter(target, rate) as writer:
-        card = FileCard(sound, rate)
-        session = LiveSession(
-            LiveLoop(card, line),
-            settings=lambda: _settings(line),
-            keys=_KEYS,
-            on_key=lambda key: _on_key(key, loaded, line),
-        )
-        facts = session.run(done=lambda: card.done)
-        heard = card.heard
-        writer.write(heard)
+    picture, rate = target.with_suffix(".png"), call.format.sample_rate
+    with AudioWriter(target, rate) as writer, _session(card, loaded, call, None) as session:
+        facts = session.run() | {"devices": {}, "output": str(target), "picture": None}
+        writer.write(card.heard)
     try:
-        draw_call(picture, sound[0], heard[0], rate, session.history)
+        draw_call(picture, sound[0], card.heard[0], rate, session.history)
     except MissingExtraError as error:
         note(str(error))
-        return {"devices": {}, **facts, "output": str(target), "picture": None}
-    return {"devices": {}, **facts, "output": str(target), "picture": str(picture)}
+        return facts
+    return facts | {"picture": str(picture)}
 
 
-def bundled_clip() -> Path:
-    """The piece of speech that comes with the package."""
-    from importlib.resources import files
-
-    return Path(str(files("streaming_encodec"))) / "assets" / "speech.flac"
+def _settings(call: OwnCall) -> str:
+    network = call.impairment
+    return f"{call.speaker.bandwidth:g} kbps, {100 * network.loss:g} % loss, {network.jitter_ms:g} ms jitter"
 
 
-def _settings(line: LoopLine) -> str:
-    return f"{line.bandwidth:g} kbps, {100 * line.detour.loss:g} % loss, {line.detour.jitter_ms:g} ms jitter"
+def _on_key(key: str, loaded: LoadedModel, call: OwnCall) -> None:
+    from streaming_encodec.cli.shared.live_command import next_bandwidth
 
-
-def _on_key(key: str, loaded: LoadedModel, line: LoopLine) -> None:
-    from streaming_encodec.cli.shared.live_run import next_bandwidth
-
+    network = call.impairment
     if key in "+-=_":
-        line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
+        speaker = call.speaker
+        speaker.bandwidth = next_bandwidth(loaded.config.target_bandwidths, speaker.bandwidth, key in "+=")
     elif key == "l":
-        line.detour.set(_after(_LOSSES, line.detour.loss), line.detour.jitter_ms)
+        network.set(_after(_LOSSES, network.loss), network.jitter_ms)
     elif key == "j":
-        line.detour.set(line.detour.loss, _after(_JITTERS_MS, line.detour.jitter_ms))
+        network.set(network.loss, _after(_JITTERS_MS, network.jitter_ms))
 
 
 def _after(choices: tuple[float, ...], now: float) -> float:

@@ -109,13 +109,13 @@ def look_at_kernel() -> Finding:
 
 def look_at_speed(model: str, engine: str) -> list[Finding]:
     """A frame's time against its deadline."""
-    from streaming_encodec.cli.shared.live_run import measure_frame_ms
     from streaming_encodec.engines import make_live_engine
+    from streaming_encodec.live.speed import TIGHT, measure_speed
 
     loaded = load_model(model)
     fast = make_live_engine(engine, loaded.model)
-    usual, slow = measure_frame_ms(loaded, fast, bandwidth_of(loaded, None))
-    deadline = loaded.config.frame_ms
+    speed = measure_speed(loaded.model, fast, bandwidth_of(loaded, None))
+    usual, slow, deadline = speed.usual_ms, speed.slow_ms, speed.deadline_ms
     details = (
         f"{loaded.name}, engine {fast.name}: a frame of {deadline:.1f} ms takes {usual:.1f} ms, "
         f"the slowest in twenty {slow:.1f} ms ({100 * usual / deadline:.0f} % of a core)"
@@ -125,7 +125,7 @@ def look_at_speed(model: str, engine: str) -> list[Finding]:
         lighter += f", or take the lighter --model {DEFAULT_MODEL}"
     if usual > deadline:
         return [Finding("speed", "bad", details, f"too slow to talk: {lighter}")]
-    if slow > 0.7 * deadline:
+    if slow > TIGHT * deadline:
         return [Finding("speed", "poor", details, f"there will be drop-outs: {lighter}")]
     return [Finding("speed", "ok", details)]
 

@@ -56,6 +56,7 @@ def listen_command(
     from streaming_encodec.audio.files.targets import check_target
     from streaming_encodec.audio.files.writer import SOUND_ENDINGS
     from streaming_encodec.client.client import VoiceClient
+    from streaming_encodec.client.settings import ConnectionSettings
 
     check_target(target, SOUND_ENDINGS)
     use_threads(threads)
@@ -66,8 +67,7 @@ def listen_command(
         loaded.model,
         room=room,
         role="subscribe",
-        max_codebooks=max_codebooks,
-        tls=tls_of(ca, url),
+        connection=ConnectionSettings(tls_of(ca, url), max_codebooks=max_codebooks),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep))
     if as_json:
@@ -82,7 +82,7 @@ def listen_command(
                 "skipped": f"{facts['skipped_frames']} frames that came too late",
                 "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
                 "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
-                "connection": f"{facts['connects'] - 1} times lost and mended",
+                "connection": f"{facts['connects'] - 1} times lost and restored",
             },
         )
     if facts["failed"]:
@@ -97,7 +97,7 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
     stop = on_interrupt()
     tally = _Tally()
     failed = False
-    # Opened before anybody is called: what cannot be written is told now, not at the first word.
+    # Opened before anybody is called: what cannot be written is reported now, not at the first word.
     with AudioWriter(target, rate, channels) as writer:
         async with call:
             note(f"listening in {call.room}; Ctrl-C stops")
@@ -150,7 +150,7 @@ class _Tally:
         self._speakers: dict[int, Any] = {}
 
     def update(self, speakers: dict[int, Any]) -> None:
-        # By object, not by number: a relay begun anew gives the same numbers to others.
+        # By object, not by number: a restarted relay gives the same numbers to others.
         self._speakers |= {id(statistics): statistics for statistics in speakers.values()}
         self.playing = self.playing or any(s.total_samples_received for s in speakers.values())
 

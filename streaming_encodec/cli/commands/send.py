@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.commands.demo import InputOption
 from streaming_encodec.cli.shared.calling import (
     DEFAULT_URL,
     CaOption,
@@ -31,6 +30,7 @@ from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
     FramesPerPacketOption,
+    InputOption,
     JsonOption,
     ThreadsOption,
     bandwidth_of,
@@ -75,29 +75,28 @@ def send_command(
     """Send a sound file into a room as live speech, or the microphone until Ctrl-C; others hear it with `listen`."""
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.client.client import VoiceClient
+    from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
     from streaming_encodec.voice.sender import SenderSettings
 
-    # A wrong file is told before a model is loaded.
+    # A wrong file is reported before a model is loaded.
     reader = None if source is None else AudioReader(source)
     use_threads(threads)
     loaded = load_model(model)
+    packets = SenderSettings(
+        frames_per_packet=frames_per_packet,
+        redundant_codebooks=min(2, loaded.config.num_quantizers),
+        redundant_frames=redundancy_frames,
+    )
     call = VoiceClient(
         url,
         read_token(token),
         loaded.model,
         room=room,
         role="publish",
-        bandwidth=bandwidth_of(loaded, bandwidth),
-        sending=SenderSettings(
-            frames_per_packet=frames_per_packet,
-            redundant_codebooks=min(2, loaded.config.num_quantizers),
-            redundant_frames=redundancy_frames,
-        ),
-        dtx=dtx,
-        adapt=adapt,
-        tls=tls_of(ca, url),
+        codec=CodecSettings(bandwidth_of(loaded, bandwidth), packets=packets, dtx=dtx, adapt=adapt),
+        connection=ConnectionSettings(tls_of(ca, url)),
     )
-    # A missing microphone is told before anybody is called.
+    # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
     facts = asyncio.run(_send(speaks, call, loaded))
     if as_json:
@@ -114,7 +113,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
         "sent": minutes(facts["seconds"]),
         "packets": f"{facts['packets_sent']} ({facts['wire_kbps']:.1f} kbps with their headers)",
         "dropped": f"{facts['packets_dropped']} packets",
-        "connection": f"{facts['connects'] - 1} times lost and mended",
+        "connection": f"{facts['connects'] - 1} times lost and restored",
     }
     if facts["stalls"]:
         rows["skipped"] = (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.commands.demo import InputOption, JitterOption, LossOption, OutputOption, RecordOption
 from streaming_encodec.cli.shared.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
-from streaming_encodec.cli.shared.console import complain, name_device, note, print_facts, print_json
+from streaming_encodec.cli.shared.console import complain, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import (
@@ -18,7 +17,12 @@ from streaming_encodec.cli.shared.options import (
     BandwidthOption,
     EngineOption,
     FramesPerPacketOption,
+    InputOption,
+    JitterOption,
     JsonOption,
+    LossOption,
+    OutputOption,
+    RecordOption,
     ThreadsOption,
     bandwidth_of,
     use_threads,
@@ -26,8 +30,10 @@ from streaming_encodec.cli.shared.options import (
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.files.sound import AudioReader
-    from streaming_encodec.live.call_line import CallLine
+    from streaming_encodec.client.threaded import ThreadedVoiceClient
+    from streaming_encodec.voice.detour import Detour
 
 _KEYS = "+/- bandwidth   m mute   q hang up"
 _FAR_BEHIND_S = 0.8
@@ -53,7 +59,7 @@ def talk_command(
     jitter: JitterOption = 0.0,
     record: RecordOption = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.5, help="Hang up after so long.", show_default="on q or Ctrl-C")
+        float | None, typer.Option(min=0.5, help="End the call after this time.", show_default="on q or Ctrl-C")
     ] = None,
     engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
@@ -67,32 +73,36 @@ def talk_command(
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.audio.files.targets import check_target
     from streaming_encodec.audio.files.writer import SOUND_ENDINGS
+    from streaming_encodec.cli.shared.live_command import check_speed
+    from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
+    from streaming_encodec.client.threaded import ThreadedVoiceClient
+    from streaming_encodec.engines import make_live_engine
+    from streaming_encodec.live.loop import LIVE_PLAYOUT
+    from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.sender import SenderSettings
 
     if clip is not None and record is None:
         raise typer.BadParameter("say where what is heard goes: --record FILE", param_hint="--clip")
     if record is not None:
         check_target(record, SOUND_ENDINGS, [clip])
     reader = None if clip is None else AudioReader(clip)
-    facts = _talk(
-        load_model(model),
-        _Wishes(
-            room=room,
-            url=url,
-            token=token,
-            ca=ca,
-            bandwidth=bandwidth,
-            frames_per_packet=frames_per_packet,
-            input_device=input_device,
-            output_device=output_device,
-            clip=reader,
-            loss=loss,
-            jitter=jitter,
-            record=record,
-            seconds=seconds,
-        ),
-        engine,
-        threads,
+    use_threads(threads)
+    loaded = load_model(model)
+    kbps = bandwidth_of(loaded, bandwidth)
+    fast = make_live_engine(engine, loaded.model)
+    network = Detour(loss / 100, jitter)
+    call = ThreadedVoiceClient(
+        url,
+        read_token(token),
+        loaded.model,
+        room=room,
+        role="both",
+        codec=CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet)),
+        playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
+        connection=ConnectionSettings(tls_of(ca, url), impairment=network if loss or jitter else None),
     )
+    check_speed(loaded, fast, kbps)
+    facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)
     if as_json:
         print_json(facts)
     else:
@@ -102,128 +112,76 @@ def talk_command(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wishes:
-    room: str
-    url: str
-    token: str | None
-    ca: Path | None
-    bandwidth: float | None
-    frames_per_packet: int
-    input_device: str | None
-    output_device: str | None
-    clip: AudioReader | None
-    loss: float
-    jitter: float
-    record: Path | None
-    seconds: float | None
-
-
-def _talk(loaded: LoadedModel, wishes: _Wishes, engine: str, threads: int) -> dict[str, Any]:
+def _talk(
+    call: ThreadedVoiceClient,
+    network: Detour,
+    loaded: LoadedModel,
+    clip: AudioReader | None,
+    devices: tuple[str | None, str | None],
+    record: Path | None,
+    seconds: float | None,
+) -> dict[str, Any]:
     from contextlib import ExitStack
 
-    from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.devices.devices import likely_loudspeaker
-    from streaming_encodec.audio.devices.portaudio import PortAudio
-    from streaming_encodec.audio.files.sound import AudioWriter
-    from streaming_encodec.cli.shared.live_run import LiveSession, check_speed
-    from streaming_encodec.client.client import VoiceClient
-    from streaming_encodec.engines import make_live_engine
+    from streaming_encodec.cli.shared.live_command import live_session, open_card, read_clip
     from streaming_encodec.errors import CallError
-    from streaming_encodec.live.call_line import CallLine
+    from streaming_encodec.live.figures import CallMeter
     from streaming_encodec.live.file_card import FileCard
-    from streaming_encodec.live.howl import HowlGuard
-    from streaming_encodec.live.line import LIVE_PLAYOUT
-    from streaming_encodec.live.loop import LiveLoop
     from streaming_encodec.live.ready import ready_for_a_call
-    from streaming_encodec.voice.detour import Detour
-    from streaming_encodec.voice.sender import SenderSettings
 
-    use_threads(threads)
-    kbps = bandwidth_of(loaded, wishes.bandwidth)
-    rate = loaded.config.sampling_rate
-    fast = make_live_engine(engine, loaded.model)
-    check_speed(loaded, fast, kbps)
+    rate = call.format.sample_rate
     with ExitStack() as stack:
         stack.enter_context(ready_for_a_call())
         card: SoundCard | FileCard
-        if wishes.clip is not None:
-            card = FileCard(_read(wishes.clip, rate), rate, tail_s=1.0)
+        if clip is not None:
+            card = FileCard(read_clip(clip, rate), rate, tail_s=1.0)
         else:
-            card = SoundCard(PortAudio(), rate, input_device=wishes.input_device, output_device=wishes.output_device)
-            stack.callback(card.close)
-            for kind, name in card.names.items():
-                name_device(kind, name)
-        on_heard = None
-        if wishes.record is not None:
-            on_heard = stack.enter_context(AudioWriter(wishes.record, rate)).write
-        call = VoiceClient(
-            wishes.url,
-            read_token(wishes.token),
-            loaded.model,
-            room=wishes.room,
-            role="both",
-            bandwidth=kbps,
-            engine=fast,
-            sending=SenderSettings(frames_per_packet=wishes.frames_per_packet),
-            tls=tls_of(wishes.ca, wishes.url),
-            detour=Detour(wishes.loss / 100, wishes.jitter) if wishes.loss or wishes.jitter else None,
-            playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
-        )
-        line = CallLine(call)
-        stack.callback(line.close)
-        guard = None
-        if isinstance(card, SoundCard):
-            note(f"you are in {wishes.room}; with loudspeakers the others hear themselves: wear headphones")
-            guard = HowlGuard(rate)
-            if likely_loudspeaker(card.names["output"]):
-                note(
-                    f"{card.names['output']} looks like a loudspeaker: if another has one too it will howl, and is "
-                    "silenced when it does; press m while you listen, or wear headphones"
-                )
-        session = LiveSession(
-            LiveLoop(card, line, guard=guard, on_heard=on_heard),
-            settings=lambda: f"{line.bandwidth:g} kbps, {len(call.present)} others in {wishes.room}",
-            keys=_KEYS,
-            on_key=lambda key: _on_key(key, loaded, line),
+            note(f"you are in {call.room}; with loudspeakers the others hear themselves: wear headphones")
+            card = sound_card = open_card(rate, *devices)
+            stack.callback(sound_card.close)
+        stack.enter_context(call)
+        # Of the way to the others only this end is known: for a speaker as far from the relay it is a round trip.
+        meter = CallMeter(call, call, lambda: 1000 * call.round_trip_s + network.jitter_ms)
+        session = stack.enter_context(
+            live_session(
+                card,
+                call,
+                call,
+                meter.look,
+                record=record,
+                settings=lambda: f"{call.bandwidth:g} kbps, {len(call.present)} others in {call.room}",
+                keys=_KEYS,
+                on_key=lambda key: _on_key(key, loaded, call),
+            )
         )
         failure = None
         try:
-            facts = session.run(wishes.seconds, done=(lambda: card.done) if isinstance(card, FileCard) else None)
+            facts = session.run(seconds)
         except CallError as error:
             failure = error_text(error)
             facts = session.facts()
-        connects = call.statistics.link.connects
     return {
-        "room": wishes.room,
+        "room": call.room,
         "model": loaded.name,
         **facts,
-        "connects": connects,
-        "output": None if wishes.record is None else str(wishes.record),
+        "connects": call.statistics.link.connects,
+        "output": None if record is None else str(record),
         "failure": failure,
     }
 
 
-def _on_key(key: str, loaded: LoadedModel, line: CallLine) -> None:
-    from streaming_encodec.cli.shared.live_run import next_bandwidth
+def _on_key(key: str, loaded: LoadedModel, call: ThreadedVoiceClient) -> None:
+    from streaming_encodec.cli.shared.live_command import next_bandwidth
 
     if key in "+-=_":
-        line.bandwidth = next_bandwidth(loaded.config.target_bandwidths, line.bandwidth, key in "+=")
-
-
-def _read(clip: AudioReader, rate: int) -> Any:
-    import numpy as np
-
-    with clip as reader:
-        reader.convert(rate, 1)
-        return np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
+        call.bandwidth = next_bandwidth(loaded.config.target_bandwidths, call.bandwidth, key in "+=")
 
 
 def _print(room: str, facts: dict[str, Any]) -> None:
     from streaming_encodec.cli.shared.live_view import summary
 
     rows = summary(facts)
-    rows["connection"] = f"{facts['connects'] - 1} times lost and mended"
+    rows["connection"] = f"{facts['connects'] - 1} times lost and restored"
     if facts["output"]:
         rows["output"] = facts["output"]
     print_facts(f"{facts['seconds']:.1f} s in {room}", rows)

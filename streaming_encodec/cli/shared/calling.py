@@ -17,7 +17,7 @@ from streaming_encodec.transport.addresses import DEFAULT_PORT
 from streaming_encodec.transport.tls import client_tls
 
 if TYPE_CHECKING:
-    from streaming_encodec.client.client import CallStatistics
+    from streaming_encodec.client.participant import CallStatistics
 
 DEFAULT_URL = f"ws://127.0.0.1:{DEFAULT_PORT}"
 

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from streaming_encodec.audio.devices.side import CardCounts
-from streaming_encodec.live.line import LineFigures
+from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
 
@@ -35,10 +35,10 @@ def level_bar(level_db: float) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A call at one moment. Taken by the loop's thread and painted by another, so that painting costs no sound."""
+    """A call at one moment. The loop's thread takes it and another one paints it, so that painting costs no sound."""
 
     seconds: float
-    figures: LineFigures
+    figures: CallFigures
     delays: Delays
     frame_ms: tuple[float, float]
     deadline_ms: float
@@ -69,7 +69,7 @@ class History:
 
     def look(self, seconds: float, loop: LiveLoop) -> Look:
         """Look once; before anything is played there is no delay to be remembered."""
-        figures = loop.line.figures()
+        figures = loop.figures()
         delays = loop.delays(figures)
         if delays.buffer_ms > 0 and len(self._rows) < _MOST_LOOKS * _ROW:
             self._rows.extend((seconds, *delays.parts().values()))
@@ -95,7 +95,7 @@ class History:
 
         seconds: how long it was. counts: the card's at its end.
         """
-        figures = loop.line.figures()
+        figures = loop.figures()
         encode, decode = loop.frame_ms()
         parts = self.parts
         totals = [sum(look) for look in zip(*parts.values(), strict=True)]
@@ -118,8 +118,8 @@ class History:
             "encode_ms_p95": encode,
             "decode_ms_p95": decode,
             **_counts(counts),
-            "skipped_seconds": counts.skipped_samples / loop.line.sample_rate,
-            "howls": 0 if loop.guard is None else loop.guard.caught,
+            "skipped_seconds": counts.skipped_samples / loop.sample_rate,
+            "howls": 0 if loop.feedback is None else loop.feedback.caught,
         }
 
 
@@ -171,15 +171,15 @@ def panel(look: Look, settings: str, keys: str) -> RenderableType:
     return picture
 
 
-def _warnings(loop: LiveLoop, figures: LineFigures) -> list[str]:
+def _warnings(loop: LiveLoop, figures: CallFigures) -> list[str]:
     warnings = []
     if not figures.connected:
-        warnings.append("the connection is lost; it is being mended")
+        warnings.append("the connection is lost; the client reconnects")
     lost = getattr(loop.card, "lost", ())
     if lost:
         warnings.append(f"the audio {' and '.join(lost)} is gone: plug it in again, the call goes on")
-    if loop.guard is not None and loop.guard.gain < 1:
-        warnings.append(f"this howled: turned down to {100 * loop.guard.gain:.0f} % for some minutes; use headphones")
+    if loop.feedback is not None and loop.feedback.gain < 1:
+        warnings.append(f"howling: turned down to {100 * loop.feedback.gain:.0f} % for some minutes; use headphones")
     return warnings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +44,18 @@ FramesPerPacketOption = Annotated[
 FRAMES_PER_PACKET = 2
 """13 ms later than with one, a third less of a core, half of the bits on the wire: the frames of a packet go through
 encoder and decoder at once."""
+
+InputOption = Annotated[
+    str | None,
+    typer.Option("--input", "-i", help="Microphone: number or part of its name.", show_default="the system's"),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="Speaker: number or part of its name.", show_default="the system's"),
+]
+LossOption = Annotated[float, typer.Option(min=0, max=50, help="Simulate packet loss, in percent.")]
+JitterOption = Annotated[float, typer.Option(min=0, max=500, help="Simulate network jitter: mean delay in ms.")]
+RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 

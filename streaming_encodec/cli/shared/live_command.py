@@ -1,4 +1,4 @@
-"""What `demo` and `talk` share: a live loop with a picture and keys, until somebody has had enough."""
+"""What `demo` and `talk` share: devices, and a live loop with a picture and keys until it is stopped."""
 
 from __future__ import annotations
 
@@ -6,70 +6,101 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from streaming_encodec.cli.shared.console import err, note
+from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.audio.devices.devices import likely_loudspeaker
+from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.cli.shared.console import err, name_device, note
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
 from streaming_encodec.cli.shared.live_view import History, Look, panel
 from streaming_encodec.cli.shared.loading import LoadedModel
 from streaming_encodec.errors import CallError, CallErrorReason
-from streaming_encodec.live.loop import LiveLoop
-from streaming_encodec.live.meters import percentile
+from streaming_encodec.live.feedback import FeedbackSuppressor
+from streaming_encodec.live.figures import CallFigures
+from streaming_encodec.live.file_card import FileCard
+from streaming_encodec.live.loop import Listener, LiveLoop, Speaker
+from streaming_encodec.live.speed import TIGHT, measure_speed
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 
 _LOOK_S = 0.1
 _PAINT_HZ = 8
-_TRIAL_FRAMES = 40
-_WARM_UP_FRAMES = 5
-_TIGHT = 0.7
-"""Share of the deadline above which a busy moment on this machine will be heard."""
-
-
-def measure_frame_ms(loaded: LoadedModel, engine: Engine, bandwidth: float) -> tuple[float, float]:
-    """Milliseconds to encode and decode one frame here: the median, and the 95th percentile.
-
-    At the pace of a call, for half a second: between two frames the caches fill with other things, and a step after a
-    pause takes two or three times what it takes in a row.
-    """
-    encoder = StreamingEncoder(loaded.model, bandwidth, engine=engine)
-    decoder = StreamingDecoder(loaded.model, engine=engine)
-    sound = np.zeros((loaded.config.audio_channels, loaded.config.hop_length), np.float32)
-    times = []
-    for _ in range(_TRIAL_FRAMES):
-        begin = time.perf_counter()
-        decoder.push(encoder.push(sound))
-        took = time.perf_counter() - begin
-        times.append(1000 * took)
-        time.sleep(max(0.0, loaded.config.frame_ms / 1000 - took))
-    settled = times[_WARM_UP_FRAMES:]
-    return percentile(settled, 50), percentile(settled, 95)
 
 
 def check_speed(loaded: LoadedModel, engine: Engine, bandwidth: float, *, must: bool = True) -> None:
     """Before a call: note a tight fit of model and machine.
 
     Raises:
-        CallError: the machine is too slow for the model (unless it need not keep up); the message offers
-            what is faster.
+        CallError: the machine is too slow for the model and ``must`` keep up; the message offers what is faster.
     """
-    usual, _ = measure_frame_ms(loaded, engine, bandwidth)
-    deadline = loaded.config.frame_ms
+    speed = measure_speed(loaded.model, engine, bandwidth)
+    usual, deadline = f"{speed.usual_ms:.1f}", f"{speed.deadline_ms:.1f}"
     faster = "" if loaded.name == DEFAULT_MODEL else f"; --model {DEFAULT_MODEL} is much lighter"
-    if must and usual > deadline:
+    if must and speed.usual_ms > speed.deadline_ms:
         raise CallError(
-            f"this machine needs {usual:.1f} ms for a frame of {deadline:.1f} ms with {loaded.name}: "
+            f"this machine needs {usual} ms for a frame of {deadline} ms with {loaded.name}: "
             f"too slow for a call. Close other programs{faster}",
             CallErrorReason.SLOW_MACHINE,
         )
-    if usual > _TIGHT * deadline:
-        note(f"a frame takes {usual:.1f} of {deadline:.1f} ms here: expect drop-outs{faster}")
+    if speed.usual_ms > TIGHT * speed.deadline_ms:
+        note(f"a frame takes {usual} of {deadline} ms here: expect drop-outs{faster}")
+
+
+def open_card(sample_rate: int, input_device: str | None, output_device: str | None) -> SoundCard:
+    """Microphone and loudspeaker, with their names on stderr. Raises DeviceError where one is missing."""
+    from streaming_encodec.audio.devices.portaudio import PortAudio
+
+    card = SoundCard(PortAudio(), sample_rate, input_device=input_device, output_device=output_device)
+    for kind, name in card.names.items():
+        name_device(kind, name)
+    if likely_loudspeaker(card.names["output"]):
+        note(
+            f"{card.names['output']} looks like a loudspeaker: the microphone picks up what it plays, and it "
+            "howls. A howl is silenced, but wear headphones, or press m while you listen"
+        )
+    return card
+
+
+def read_clip(reader: AudioReader, sample_rate: int, seconds: float | None = None) -> Pcm:
+    """A sound file as one array [1, n], of its first ``seconds``. Closes the file."""
+    with reader:
+        reader.convert(sample_rate, 1)
+        sound = np.concatenate([np.zeros((1, 0), np.float32), *reader], axis=1)
+    return sound if seconds is None else sound[:, : round(seconds * sample_rate)]
+
+
+@contextmanager
+def live_session(
+    card: SoundCard | FileCard,
+    speaker: Speaker,
+    listener: Listener,
+    figures: Callable[[], CallFigures],
+    *,
+    record: Path | None,
+    settings: Callable[[], str],
+    keys: str,
+    on_key: Callable[[str], None],
+) -> Iterator[LiveSession]:
+    """A session of a call; what is heard in it goes to the file ``record``, too."""
+    rate = speaker.format.sample_rate
+    with ExitStack() as stack:
+        loop = LiveLoop(
+            card,
+            speaker,
+            listener,
+            figures,
+            feedback=FeedbackSuppressor(rate) if isinstance(card, SoundCard) else None,
+            on_output=None if record is None else stack.enter_context(AudioWriter(record, rate)).write,
+        )
+        yield LiveSession(loop, settings=settings, keys=keys, on_key=on_key)
 
 
 class LiveSession:
@@ -95,9 +126,9 @@ class LiveSession:
         self._seconds = 0.0
         self._counts = loop.card.counts
 
-    def run(self, seconds: float | None = None, done: Callable[[], bool] | None = None) -> dict[str, Any]:
-        """Until the end. Returns the call in numbers; raises what the line raises, and `facts` has them then."""
-        begin = self._clock()
+    def run(self, seconds: float | None = None) -> dict[str, Any]:
+        """Until the end. Returns the call in numbers; raises what the loop raises, and `facts` has them then."""
+        begin, card = self._clock(), self.loop.card
         console = err()
         with ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
@@ -111,14 +142,14 @@ class LiveSession:
                     self._quit
                     or interrupt.requested
                     or (seconds is not None and passed >= seconds)
-                    or (done is not None and done())
+                    or (isinstance(card, FileCard) and card.done)
                 )
 
             try:
                 self.loop.run(stop, lambda: self._attend(self._clock() - begin))
             finally:
                 # Now, not later: the card plays on, and with nothing more to play it counts underruns.
-                self._seconds, self._counts = self._clock() - begin, replace(self.loop.card.counts)
+                self._seconds, self._counts = self._clock() - begin, replace(card.counts)
         return self.facts()
 
     def facts(self) -> dict[str, Any]:

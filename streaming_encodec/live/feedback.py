@@ -1,4 +1,4 @@
-"""A guard against howling: a loop from loudspeaker to microphone turns any sound into a rising tone."""
+"""Acoustic feedback: a loop from loudspeaker to microphone turns any sound into a rising tone, a howl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Pcm = NDArray[np.float32]
 
 _WINDOW_S = 0.043
-_LOUD = 10 ** (-22 / 20)  # RMS; quieter tones are music or a kettle
+_LOUD = 10 ** (-22 / 20)  # RMS; quieter tones are music or a device's beep
 _TONAL = 0.75  # share of the power within one peak: speech stays below half but for moments
 _TONE_S = 0.45  # longer than any vowel at one pitch
 _FULL = 10 ** (-5 / 20)  # RMS that no voice holds for a second
@@ -19,12 +19,12 @@ _AFTER = 0.5  # what remains of the loudness after each howl
 _SOFTEST = 0.1
 _CALM_S = 60.0
 _MOST_CALMS = 10
-"""A minute without a howl undoes one, after the second howl two minutes do, and so on: what beeped once is forgotten
-soon, a room that howls again each time is let up more and more rarely."""
+"""The loudness comes back one step after a minute without a howl, after the second howl after two minutes, and so on: a
+single beep is soon forgotten, a room that howls again each time waits longer and longer."""
 
 
-class HowlGuard:
-    """Listens to what goes to the speaker; silences it for a second at a howl, and lets it come back softer.
+class FeedbackSuppressor:
+    """Watches what goes to the loudspeaker; silences it for a second at a howl, then lets it come back softer.
 
     A howl is a loud tone that stays where it is, or full scale that does not end. Minutes without one give the loudness
     back.
@@ -44,7 +44,7 @@ class HowlGuard:
         """Howls so far."""
 
     def process(self, pcm: Pcm) -> Pcm:
-        """[1, n] on its way to the speaker; the same, or turned down."""
+        """[1, n] on its way to the loudspeaker; gives the same, or it turned down."""
         self._heard = np.concatenate([self._heard, pcm[0]])
         while len(self._heard) >= self._size:
             self._judge(self._heard[: self._size])

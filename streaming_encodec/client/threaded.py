@@ -1,0 +1,108 @@
+"""`ThreadedVoiceClient`: one end of a call, for programs without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from streaming_encodec.call.mixer import FloatArray
+from streaming_encodec.client.network_thread import NetworkThread
+from streaming_encodec.client.participant import Participant
+
+_CLOSE_S = 5.0
+
+
+class ThreadedVoiceClient(Participant):
+    """A participant in a room, as a plain context manager; good for one call. Settings: see `Participant`.
+
+    ```python
+    with ThreadedVoiceClient(url, token, model) as call:
+        call.send(pcm)
+        pcm = call.read(480, time.monotonic())
+    ```
+
+    The connection lives in a thread of its own. `send` encodes and `read` decodes in the thread that calls them, so
+    that a sound card's thread waits for no other one. One thread may call both, or each has one.
+    """
+
+    _statement = "with"
+    _observers: tuple[Callable[[bytes, float], object], ...] = ()
+
+    def __enter__(self) -> Self:
+        self._check_new()
+        network = self._connection.network
+        self._network, self._owns_network = network or NetworkThread(), network is None
+        self._loop = self._network.loop
+        try:
+            self._warm_up_encoder()
+            self._warm_up_decoders()
+            self._network.run(self._link.open())
+        except BaseException:
+            self._shut()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ended:
+            return
+        try:
+            if kind is None:
+                self._in_loop(self._link.send_packets, self._voice.finish())
+            self._network.run(self._link.close(), timeout_s=_CLOSE_S)
+        finally:
+            self._shut()
+
+    def _shut(self) -> None:
+        self._ended = True
+        if self._owns_network:
+            self._network.close()
+
+    def send(self, pcm: npt.NDArray[Any]) -> list[bytes]:
+        """Say [n] or [C, n] samples, any n. Returns the packets that leave; never waits for the network.
+
+        The caller sets the pace, see `VoiceClient.send`.
+
+        Raises:
+            CallError: the call is over or has not begun, or this participant may only listen.
+            StreamError: not an array of samples, or of the wrong shape.
+        """
+        self._check_may_speak()
+        packets = self._voice.push(pcm, self._clock())
+        if packets:
+            self._in_loop(self._link.send_packets, packets)
+        return packets
+
+    def read(self, count: int, now_s: float) -> FloatArray:
+        """The next `count` samples [C, count] of everybody, mixed; silence where there is no voice.
+
+        now_s: when the first of them will be heard, on this client's clock.
+
+        Raises CallError when the call is over, also for a program that says nothing meanwhile.
+        """
+        self._check_running()
+        self._link.check()
+        return self._voices.read(count, now_s)
+
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+        """`read` for a thread that writes ahead of a sound card: see `Mixer.read_whole`."""
+        self._check_running()
+        self._link.check()
+        return self._voices.read_whole(count, now_s, certain=certain)
+
+    def on_packet(self, observer: Callable[[bytes, float], object]) -> None:
+        """Call `observer` with each packet that arrives and its time, in the network's thread.
+
+        Use it to wake a thread that waits to call `read`.
+        """
+        self._observers = (*self._observers, observer)
+
+    def _on_packet(self, data: bytes) -> None:
+        now_s = self._clock()
+        self._voices.arrived(data, now_s)
+        for observer in self._observers:
+            observer(data, now_s)
