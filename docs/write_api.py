@@ -44,7 +44,7 @@ def prose(docstring: str) -> str:
             out[-1] += f" {line.strip()}"
         else:
             out.append(line.strip() if section else line)
-    return "\n".join(out).replace("``", "`").replace("`" + "`" * 2, "```").strip()
+    return re.sub(r"(?<!`)``(?!`)", "`", "\n".join(out)).replace(" Settings: see `Participant`.", "").strip()
 
 
 class _Plain:
@@ -81,10 +81,27 @@ def signature(name: str, value: Any) -> str:
     return f"{name}(\n" + "".join(f"    {each},\n" for each in lines) + f"){returned}"
 
 
+def own(kind: type) -> dict[str, Any]:
+    """What a class and the bases that are not exported define, the class first."""
+    bases = [base for base in kind.__mro__[1:] if base.__module__.startswith("streaming_encodec")]
+    hidden = [base for base in bases if base.__name__ not in streaming_encodec.__all__]
+    return {name: value for base in (*hidden[::-1], kind) for name, value in vars(base).items()}
+
+
+def base_settings(kind: type) -> str:
+    """The arguments and errors that the docstring of a base which is not exported states."""
+    for base in kind.__mro__[1:]:
+        if base.__name__ not in streaming_encodec.__all__ and base.__module__.startswith("streaming_encodec"):
+            _, heading, rest = (base.__doc__ or "").partition("    Args:")
+            if heading:
+                return heading + rest
+    return ""
+
+
 def members(kind: type) -> list[str]:
     """Public methods and properties that have a docstring."""
     properties, methods = [], []
-    for name, value in vars(kind).items():
+    for name, value in own(kind).items():
         function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
@@ -109,6 +126,8 @@ def entry(name: str) -> list[str]:
         out.append(f"```python\n{signature(name, value)}\n```\n")
     if value.__doc__:
         out.append(prose(value.__doc__) + "\n")
+    if inspect.isclass(value) and (settings := base_settings(value)):
+        out.append(prose(settings) + "\n")
     if inspect.isclass(value):
         if issubclass(value, enum.Enum):
             out += [f"- `{name}.{member.name}`" for member in value] + [""]
