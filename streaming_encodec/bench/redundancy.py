@@ -1,7 +1,7 @@
 """What redundancy is worth at equal bitrate: `python -m streaming_encodec.bench.redundancy FOLDER`.
 
 Two senders of packets of equal size under the same bursty loss. One spends all on codebooks; the other sends half of
-them, and in each packet the first codebooks of the frames before it. Frames that neither way brings are concealed.
+them, and in each packet the first codebooks of the frames before it. A call's receiver conceals what neither brings.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import typer
-from torch import Tensor
 
-from streaming_encodec.evaluation.clips import Clip, Samples, load_clips
+from streaming_encodec.evaluation.clips import Clip, load_clips
 from streaming_encodec.evaluation.metrics import make_metrics
-from streaming_encodec.evaluation.packet_loss import Lost, bursty_loss, conceal
+from streaming_encodec.evaluation.packet_loss import Lost, bursty_loss
+from streaming_encodec.evaluation.received import receive_clip
 from streaming_encodec.evaluation.streamed import encode_clips
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import StreamingDecoder
+from streaming_encodec.stepping.engine import find_engine
 from streaming_encodec.wire.packet import packet_size
 
 FRAMES_PER_PACKET = 3
@@ -69,20 +68,9 @@ def codebooks_that_arrive(sending: Sending, lost: Lost, frames: int) -> Books:
     return books
 
 
-@torch.no_grad()
-def heard(model: EncodecModel, codes: Tensor, books: Books, samples: int) -> Samples:
-    """Decode one stream's codes [1, K, F] with as many codebooks of each frame as arrived: [samples]."""
-    latent = torch.cat([_latent(model, codes[..., f : f + 1], int(k)) for f, k in enumerate(books)], dim=-1)
-    latent = conceal(latent, (books == 0)[None])
-    decoder = StreamingDecoder(model, frames_per_step=4)
-    pcm = torch.cat([decoder.push_latent(latent, codes.shape[1]), torch.as_tensor(decoder.flush())], dim=-1)
-    mono: Samples = pcm[0].mean(dim=0).float().numpy()[:samples]
-    return mono
-
-
 def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: int = 1) -> list[dict[str, float]]:
     """A row for each loss and way of sending: the metrics' means over the clips, and the share concealed."""
-    judges = make_metrics(metrics)
+    judges, engine = make_metrics(metrics), find_engine("auto", model)
     rows = []
     for sending in (PLAIN, REDUNDANT):
         kbps = model.config.bandwidth_for(sending.num_codebooks)
@@ -96,7 +84,7 @@ def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: in
                 packet_ms = FRAMES_PER_PACKET * model.config.frame_ms
                 lost = bursty_loss(packets, packet_ms, loss, seed + number) if loss else np.zeros(packets, np.bool_)
                 books = codebooks_that_arrive(sending, lost, one.frames[0])
-                sound = heard(model, one.codes, books, len(clip.samples))
+                sound = receive_clip(engine, one.codes[0].numpy(), books)[: len(clip.samples)]
                 scores["concealed"].append(float((books == 0).mean()))
                 for judge in judges.metrics:
                     score = judge(clip, sound)
@@ -104,11 +92,6 @@ def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: in
                         scores[judge.name].append(score.value)
             rows.append(row | {name: float(np.mean(values)) for name, values in scores.items()})
     return rows
-
-
-def _latent(model: EncodecModel, frame: Tensor, num_codebooks: int) -> Tensor:
-    # Concealed frames get theirs later: any latent will do.
-    return model.quantizer.decode(frame[:, : max(1, num_codebooks)])
 
 
 def main(

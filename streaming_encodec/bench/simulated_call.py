@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.delay import DelaySettings
+from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
 from streaming_encodec.voice.network import Network, NetworkModel
 from streaming_encodec.voice.playout import PcmPlayout
-from streaming_encodec.voice.receiver import Kind, PlayoutInstruction, Receiver, ReceiverSettings
+from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
@@ -165,7 +166,7 @@ class _Call:
             while (leaves := self.network.sender_time((self._packets + 1) * step)) <= now:
                 data = self._next_packet()
                 for delivery in self.network.send(data, leaves):
-                    heapq.heappush(on_the_way, (delivery.time, next(arrivals), delivery.data))
+                    heapq.heappush(on_the_way, (delivery.time_s, next(arrivals), delivery.data))
             while on_the_way and on_the_way[0][0] <= now:
                 time, _, data = heapq.heappop(on_the_way)
                 self.receiver.receive(data, time)

@@ -1,4 +1,4 @@
-"""Speakers' decoders by number, with the receiver's concealment: each by himself, or all in one batch."""
+"""Speakers' decoders by number, with the receiver's concealment: each one alone, or all in one batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.direct import array_parts
 from streaming_encodec.stepping.engine import Engine, EngineOrName, find_engine
 from streaming_encodec.streaming import StreamingDecoder, StreamPool
+from streaming_encodec.streaming.conceal import decayed
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import MAX_SPEAKERS
-
-LATENT_DECAY = 0.8
-"""What each lost frame leaves of the last latent; the voice model is trained with the same."""
 
 
 class SpeakerDecoders(SpeakerDecoder, Protocol):
@@ -51,27 +49,27 @@ class _Fading:
         self._engine = engine
         self._last: dict[int, tuple[IntArray, int]] = {}  # last codes [K, 1], and frames lost since
 
-    def heard(self, speaker: int, codes: IntArray) -> None:
-        """A frame [K, 1] that came."""
+    def on_frame(self, speaker: int, codes: IntArray) -> None:
+        """A frame [K, 1] that arrived."""
         self._last[speaker] = (codes, 0)
 
     def forget(self, speaker: int) -> None:
-        """He is gone."""
+        """The speaker has left."""
         self._last.pop(speaker, None)
 
     @torch.no_grad()
     def lost(self, speaker: int) -> tuple[Tensor, int]:
-        """The latent frame [1, D, 1] for one that did not, and the number of codebooks of the last that did."""
+        """The latent frame [1, D, 1] in place of a lost one, and the number of codebooks of the last that arrived."""
         codes, lost = self._last.get(speaker, (np.zeros((1, 1), np.int64), 1000))
         lost += 1
         self._last[speaker] = (codes, lost)
         device = next(self._engine.model.parameters()).device
         latent = self._engine.quantizer.decode(torch.from_numpy(codes)[None].to(device))
-        return latent * LATENT_DECAY**lost, codes.shape[0]
+        return decayed(latent, lost), codes.shape[0]
 
 
 class SeparateDecoders:
-    """Each speaker has a stream of his own."""
+    """Each speaker has a stream of their own."""
 
     def __init__(
         self,
@@ -116,7 +114,7 @@ class SeparateDecoders:
             stream.reset()
         if request.codes is None:
             return stream.decode_latent(*self._fading.lost(speaker))
-        self._fading.heard(speaker, request.codes)
+        self._fading.on_frame(speaker, request.codes)
         return stream.decode(request.codes, request.following)
 
 
@@ -154,7 +152,7 @@ class PooledDecoder:
             if request.reset:
                 self._pool.reset(slot)
             if request.codes is not None:
-                self._fading.heard(speaker, request.codes)
+                self._fading.on_frame(speaker, request.codes)
                 self._pool.push(slot, request.codes)
             else:
                 self._pool.push_latent(slot, *self._fading.lost(speaker))

@@ -55,7 +55,7 @@ class Mixer:
         self._decoder = decoder
         self._settings = settings
         self._max_speakers = max_speakers
-        self._voices: dict[int, PcmPlayout] = {}
+        self._voices: dict[int, PcmPlayout[Receiver]] = {}
         self._leaving: set[int] = set()
         self._limiter = Limiter(_RELEASE_S * stream_format.sample_rate)
         self.bad_packets = 0

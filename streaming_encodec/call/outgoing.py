@@ -1,4 +1,4 @@
-"""One voice on its way out: samples to codes to packets, silence left out, rate by what listeners report.
+"""One voice on its way out: samples to codes to packets, without silence, at a rate that listeners' reports choose.
 
 Synchronous and without sockets: it runs in the thread that encodes.
 """
@@ -19,7 +19,7 @@ from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.pace import StallMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings
-from streaming_encodec.voice.silence import SilenceDetector
+from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE
@@ -31,11 +31,11 @@ _WAITING_REPORTS = 1024
 
 
 class OutgoingVoice:
-    """Encoder, sender, silence detection and rate control of one client.
+    """Encoder, sender, voice activity detection and rate control of one client.
 
     dtx: send little while nobody speaks. adapt: let listeners' reports choose codebooks and redundancy, no less
     redundancy than `settings` ask for, within the bitrate that they and the bandwidth ask for or twice that.
-    first_sequence, first_timestamp: random, so that a call begun anew is not taken for the old one.
+    first_sequence, first_timestamp: random, so that receivers tell a new call from the old one.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class OutgoingVoice:
         self._sender = Sender(stream_format, settings, first_sequence=first_sequence, first_timestamp=first_timestamp)
         self._adapt = adapt
         self._ladder = tuple(sorted({model.config.num_codebooks_for(b) for b in model.config.target_bandwidths}))
-        self._detector = SilenceDetector(stream_format.frame_seconds) if dtx else None
+        self._vad = VoiceActivityDetector(stream_format.frame_seconds) if dtx else None
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
-        self._heard: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
+        self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
         self._rate = self._make_rate()
         self._stall = StallMeter(stream_format.sample_rate)
         self._reports: deque[tuple[Report, float]] = deque(maxlen=_WAITING_REPORTS)
@@ -93,28 +93,28 @@ class OutgoingVoice:
     def push(self, pcm: npt.NDArray[Any], now_s: float) -> list[bytes]:
         """Samples [n] or [C, n] that end at `now_s`; gives the packets they complete.
 
-        After a pause of the caller they lie so much later in the stream: listeners hear them without its delay.
+        After a pause of the caller, they lie so much later in the stream: else listeners would hear the pause as delay.
         """
-        self._heed()
+        self._apply_reports()
         codes: IntArray = self._encoder.push(pcm)
         packets = []
         gap_s = self._stall.gap_s(np.shape(pcm)[-1], now_s)
         if gap_s and not self._ended:
             packets += self._sender.skip(round(gap_s / self._format.frame_seconds))
         self._ended = False
-        if self._detector is None:
+        if self._vad is None:
             return packets + self._sender.push(codes)
         pcm = pcm[None] if pcm.ndim == 1 else pcm
-        self._heard = np.concatenate([self._heard, pcm.astype(np.float32, copy=False)], axis=1)
+        self._unjudged = np.concatenate([self._unjudged, pcm.astype(np.float32, copy=False)], axis=1)
         for at in range(codes.shape[1]):
-            frame, self._heard = (part for part in np.split(self._heard, [self._format.frame_samples], axis=1))
-            silent = self._detector.is_silent(frame)
+            frame, self._unjudged = (part for part in np.split(self._unjudged, [self._format.frame_samples], axis=1))
+            silent = self._vad.is_silent(frame)
             noise = self._meter.measure(frame) if silent else None
             packets += self._sender.push(codes[:, at : at + 1], noise=noise)
         return packets
 
     def finish(self) -> list[bytes]:
-        """The rest, and word that no more comes; what is pushed after it begins anew."""
+        """The packets still owed, the last with the end flag. What is pushed later begins a new stream."""
         if self._ended:
             return []
         self._ended = True
@@ -123,17 +123,17 @@ class OutgoingVoice:
         packets = self._sender.push(rest) if rest.shape[1] else []
         packets += self._sender.end(NO_NOISE)
         self._sender.restart()
-        self._heard = self._heard[:, :0]
+        self._unjudged = self._unjudged[:, :0]
         return packets
 
-    def heard_of(self, report: Report, now_s: float) -> None:
-        """What a listener says of this voice; counts from the next push on. For any thread."""
+    def on_report(self, report: Report, now_s: float) -> None:
+        """A listener's report on this voice; it takes effect with the next push. Thread-safe."""
         if self._adapt:
             self._reports.append((report, now_s))
 
-    def _heed(self) -> None:
+    def _apply_reports(self) -> None:
         while self._reports:
-            self._sender.configure(self._rate.report(*self._reports.popleft()))
+            self._sender.configure(self._rate.on_report(*self._reports.popleft()))
 
     def _make_rate(self) -> RateControl:
         settings = replace(self._asked, num_codebooks=self._encoder.num_codebooks)

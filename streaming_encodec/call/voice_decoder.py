@@ -34,19 +34,17 @@ _VOICE = 1  # this decoder's only speaker
 class VoiceDecoder:
     """Decodes one voice. One thread may `push` packets while another `pull`s sound.
 
-    `push` never computes; `pull` takes a codec step per frame that it needs and gives the number of samples asked for,
-    always: what has not come is made up (repeated, then faded into the room's noise).
+    `push` never computes. `pull` takes one codec step for each frame that it needs, and always gives the number of
+    samples asked for: what has not arrived is made up (repeats of the last frame, then the room's noise).
 
     Args:
         sample_rate: of the sound wanted, in Hz.
-        frame_ms: how much is usually pulled at a time. Where that is no whole number of the codec's frames
-        the output
+        frame_ms: how much is usually pulled at a time. Where that is no whole number of the codec's frames, the output
             starts up to a frame late after every silence, so that every pull finds its samples.
         model: the sender's model or its name; None is the bundled voice model.
         output: what `pull` gives: ``"int16"``, ``"float32"`` or ``"bytes"`` of int16.
-        jitter_buffer: False for a host that orders packets itself and says what is lost (`decode_lost`);
-            True to hand packets over as they come from the network: an adaptive buffer orders them and finds
-            losses.
+        jitter_buffer: False for a host that orders packets itself and says what is lost (`decode_lost`). True to hand
+            packets over as they come from the network: an adaptive buffer orders them and finds losses.
         engine: a name out of ``streaming_encodec.engines``, or an engine that several voices share.
         clock: seconds, for the jitter buffer.
 
@@ -137,10 +135,9 @@ class VoiceDecoder:
 
     @property
     def delay_ms(self) -> float:
-        """By how much the sound lags behind the packets; with a jitter buffer its present target is part
-        of it."""
+        """By how much the sound lags behind the packets, the present target of a jitter buffer included."""
         with self._lock:
-            buffer_ms = 0.0 if self._in_order is not None else self._receiver.target_ms
+            buffer_ms = self._receiver.target_ms if isinstance(self._receiver, Receiver) else 0.0
         return self._resampler.delay_ms + 1000 * self._late_samples / self.stream_format.sample_rate + buffer_ms
 
     @property

@@ -106,7 +106,7 @@ class Participant:
             playout,
             clock=clock,
             on_reports=self._send_reports,
-            detour=connection.impairment,
+            impairment=connection.impairment,
         )
         self._clock = clock
         self._reports: dict[tuple[int, int], Report] = {}
@@ -233,17 +233,17 @@ class Participant:
             self._decoders.warm_up(self._voice.num_codebooks)
 
     def _on_packet(self, data: bytes) -> None:
-        self._voices.arrived(data, self._clock())
+        self._voices.on_packet(data, self._clock())
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
             case Welcome() | Joined() | Left():
                 self._presence.update(message, self._clock())
-                self._voices.told(message)
+                self._voices.on_control(message)
             case Report():
                 if len(self._reports) < _MOST_REPORTS or (message.sender, message.listener) in self._reports:
                     self._reports[message.sender, message.listener] = message
-                self._voice.heard_of(message, self._clock())
+                self._voice.on_report(message, self._clock())
             case _:
                 pass
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streaming_encodec.call.decoders import SpeakerDecoders
     from streaming_encodec.client.network_thread import NetworkThread
     from streaming_encodec.stepping.engine import EngineOrName
-    from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.network import NetworkImpairment
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +50,5 @@ class ConnectionSettings:
     tls: ssl.SSLContext | None = None
     give_up_s: float | None = 120.0
     max_codebooks: int | None = None
-    impairment: Detour | None = None
+    impairment: NetworkImpairment | None = None
     network: NetworkThread | None = None

@@ -103,6 +103,6 @@ class ThreadedVoiceClient(Participant):
 
     def _on_packet(self, data: bytes) -> None:
         now_s = self._clock()
-        self._voices.arrived(data, now_s)
+        self._voices.on_packet(data, now_s)
         for observer in self._observers:
             observer(data, now_s)

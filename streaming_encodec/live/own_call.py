@@ -19,7 +19,7 @@ from streaming_encodec.live.loop import LIVE_PLAYOUT
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
-from streaming_encodec.voice.detour import Detour
+from streaming_encodec.voice.network import NetworkImpairment
 
 _ROOM = "demo"
 _REMEMBERED = 256  # packets on their way whose departure is remembered
@@ -50,10 +50,10 @@ class OwnCall:
         self,
         model: EncodecModel,
         codec: CodecSettings | None = None,
-        impairment: Detour | None = None,
+        impairment: NetworkImpairment | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.impairment = impairment or Detour()
+        self.impairment = impairment or NetworkImpairment()
         self._model, self._codec, self._clock = model, codec, clock
         self._departed: dict[int, float] = {}
         self._arrived: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)  # from the network's thread

@@ -11,6 +11,7 @@ from typing import Any
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.json_text import read_json
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.streaming.conceal import LATENT_DECAY
 from streaming_encodec.training.typed import check_types
 
 VOICE_24KHZ = EncodecConfig(
@@ -50,7 +51,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LostFramesConfig:
-    """Frames lost in training; ``decay`` a frame is that of the receiver's concealment.
+    """Frames lost in training; ``decay`` a frame is that of a call's receiver.
 
     ``start_step`` of None: together with the codebooks.
     """
@@ -59,7 +60,7 @@ class LostFramesConfig:
     start_step: int | None = None
     rate: tuple[float, float] = (0.02, 0.25)
     burst_frames: tuple[float, float] = (1.0, 6.0)
-    decay: float = 0.8
+    decay: float = LATENT_DECAY
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from streaming_encodec.errors import ConfigError, StreamingEncodecError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.seanet import StreamableStack
+from streaming_encodec.streaming.conceal import conceal_latent
 from streaming_encodec.training import products, state
 from streaming_encodec.training.adversary import Adversary, Judged
 from streaming_encodec.training.balancer import LossBalancer
@@ -20,7 +21,7 @@ from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.gradients import require_sane_gradients
 from streaming_encodec.training.initial import deepen, initialise
 from streaming_encodec.training.losses import MelLoss, shaped_loss, waveform_loss
-from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
+from streaming_encodec.training.lost_frames import draw_losses
 from streaming_encodec.training.muon import Muon
 from streaming_encodec.training.perceptual import EnvelopeLoss, LoudnessLoss, SimilarityLoss
 from streaming_encodec.training.quantizer import QuantizerTrainer

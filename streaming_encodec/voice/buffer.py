@@ -1,5 +1,4 @@
-"""Frames that have come and wait to be played: ordering, duplicates, redundancy, wrapping numbers,
-restarts."""
+"""Frames that wait to be played: order, duplicates, redundancy, numbers that wrap, streams that restart."""
 
 from __future__ import annotations
 
@@ -23,11 +22,10 @@ _RESTART_FRAMES = 25
 
 @dataclass(frozen=True, slots=True)
 class BufferedFrame:
-    """One frame in waiting: codes ``[K, 1]``, or the noise levels that a silence begins with."""
+    """One frame that waits: codes ``[K, 1]``, or the noise levels that a pause begins with."""
 
     codes: IntArray | None
     noise: tuple[int, ...] | None = None
-    scale: float | None = None
     reset: bool = False
     end: bool = False
     redundant: bool = False
@@ -81,7 +79,7 @@ class FrameBuffer:
         return len(self._frames)
 
     def first(self) -> int | None:
-        """The earliest frame in waiting."""
+        """The earliest frame that waits."""
         return min(self._frames) if self._frames else None
 
     def peek(self, frame: int) -> BufferedFrame | None:
@@ -221,7 +219,7 @@ class FrameBuffer:
             if frame not in self._frames:
                 column = frame - timestamp + packet.redundancy.shape[1]
                 codes = packet.redundancy[:, column : column + 1]  # [R, 1]
-                self._frames[frame] = BufferedFrame(codes, scale=packet.scale, redundant=True)
+                self._frames[frame] = BufferedFrame(codes, redundant=True)
         return begin if begin < timestamp else None
 
 
@@ -230,7 +228,7 @@ def split_packet(packet: Packet) -> list[BufferedFrame]:
     if packet.codes is None:
         return [BufferedFrame(None, noise=packet.noise, reset=packet.start, end=packet.end)]
     count = packet.codes.shape[1]
-    frames = [BufferedFrame(packet.codes[:, i : i + 1], scale=packet.scale) for i in range(count)]
+    frames = [BufferedFrame(packet.codes[:, i : i + 1]) for i in range(count)]
     if packet.start:
         frames[0] = replace(frames[0], reset=True)
     if packet.end:

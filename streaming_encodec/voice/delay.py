@@ -1,15 +1,13 @@
 """How long to hold packets back: the delay target of the jitter buffer.
 
-Each packet's delay is taken relative to the fastest packet of the last two seconds, so that neither the
-clocks' offset nor their drift matters. The largest delay of each half second goes into a histogram of
-one-frame bins (or finer ones) that forgets; the target is one of its quantiles, and a frame more. The scheme is WebRTC
-NetEq's (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`) in its outline, with half-second maxima
-in place of single packets, because a late packet spoils the sound whether 20 or 200 of its neighbours were
-on time.
+Each packet's delay is taken relative to the fastest packet of the last two seconds, so that neither the clocks' offset
+nor their drift matters. The largest delay of each half second goes into a histogram that forgets, of one-frame bins or
+finer ones; the target is one of its quantiles, and a frame more. The scheme is in outline that of WebRTC's NetEq
+(`delay_manager.cc`, `relative_arrival_delay_tracker.cc`), with half-second maxima in place of single packets: a late
+packet is heard whether 20 or 200 of its neighbours were on time.
 
-A lone stall (a second on TCP, say) is not held against the network: the listener would pay for it with
-delay for as long as the histogram remembers. A second one within 30 s is, and the target then covers both
-until 30 s pass quietly.
+A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
+remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another.
 """
 
 from __future__ import annotations
@@ -24,12 +22,13 @@ from streaming_encodec.errors import StreamError
 
 @dataclass(frozen=True, slots=True)
 class DelaySettings:
-    """Bounds and habits of the target, in frames unless said otherwise.
+    """Settings of the target, in frames unless said otherwise.
 
     reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
-    bins_per_frame: how finely delays are told apart. spare_frames: what the target is above the quantile; playout may
-    lag behind its target by `ReceiverSettings.stretch_below_frames` before it does anything about it.
+    bins_per_frame: bins of the histogram for each frame of delay.
+    spare_frames: what the target is above the quantile. Delay may fall below its target by
+        `ReceiverSettings.stretch_below_frames` before playout stretches.
     """
 
     minimum_frames: float = 2
@@ -59,8 +58,7 @@ class DelaySettings:
 
 
 class DelayEstimator:
-    """Learns from arrivals; `base` and `target_frames` are what playout goes by. Times are in frames
-    throughout."""
+    """Learns from arrivals what playout follows: `base` and `target_frames`. All times are in frames."""
 
     def __init__(self, frame_seconds: float, settings: DelaySettings) -> None:
         self.settings = settings
@@ -87,41 +85,39 @@ class DelayEstimator:
         return self._target
 
     def restart(self) -> None:
-        """A new stream begins: its timestamps have nothing to do with the old ones. What was learned
-        stays."""
+        """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
         self._bucket_ends = math.nan
         self._bucket_max = 0.0
 
-    def arrived(self, timestamp: int, clock: float) -> float:
-        """A packet whose first frame is ``timestamp`` came at ``clock`` (in frames). Returns its relative
-        delay."""
-        offset = clock - timestamp
+    def on_packet(self, timestamp: int, clock_frames: float) -> float:
+        """A packet with the first frame ``timestamp`` arrived. Returns its relative delay, in frames."""
+        offset = clock_frames - timestamp
         while self._fastest and self._fastest[-1][1] >= offset:
             self._fastest.pop()
-        self._fastest.append((clock, offset))
-        while self._fastest[0][0] < clock - self._window:
+        self._fastest.append((clock_frames, offset))
+        while self._fastest[0][0] < clock_frames - self._window:
             self._fastest.popleft()
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
         if math.isnan(self._bucket_ends):
-            self._bucket_ends = clock + self._bucket
-        elif clock >= self._bucket_ends:
-            self._close_bucket(clock)
-            self._bucket_ends = clock + self._bucket
+            self._bucket_ends = clock_frames + self._bucket
+        elif clock_frames >= self._bucket_ends:
+            self._close_bucket(clock_frames)
+            self._bucket_ends = clock_frames + self._bucket
             self._bucket_max = 0.0
         return delay
 
-    def _close_bucket(self, clock: float) -> None:
+    def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
-        while self._peaks and self._peaks[0][0] < clock - self._peak_memory:
+        while self._peaks and self._peaks[0][0] < clock_frames - self._peak_memory:
             self._peaks.popleft()
         # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
         if height > 2 * self._learned and height > self._learned + 6:
             # One stall can end one half second and fill the next with what it held back.
-            if self._peaks and clock - self._peaks[-1][0] < 3 * self._bucket:
+            if self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket:
                 height = max(height, self._peaks.pop()[1])
-            self._peaks.append((clock, height))
+            self._peaks.append((clock_frames, height))
         else:
             self._learn(height)
         held = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0

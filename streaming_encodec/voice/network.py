@@ -1,12 +1,13 @@
-"""A network in a box: loss in bursts, jitter, stalls, reordering, duplicates and drifting clocks, from one
-seed.
+"""A simulated network: loss in bursts, jitter, stalls, reordering, duplicates and drifting clocks, from one seed.
 
-`Network.send(data, time)` says when and how often a packet arrives; no time passes by itself. The presets are
-models with round figures, not recordings: what each stands for is said beside it.
+`Network.send(data, time_s)` says when and how often a packet arrives; no time passes by itself. The presets are models
+with round figures, not recordings; the comment beside each says what it stands for. `NetworkImpairment` holds packets
+of a real network back, or drops them, as such a model would.
 """
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,14 +19,13 @@ from streaming_encodec.errors import StreamError
 class Delivery(NamedTuple):
     """A packet that arrives."""
 
-    time: float
+    time_s: float
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class GilbertElliott:
-    """Loss in bursts: a good and a bad state with a chance to change per packet (Gilbert 1960, Elliott
-    1963)."""
+    """Loss in bursts: a good and a bad state, with a chance to change at each packet (Gilbert 1960, Elliott 1963)."""
 
     good_to_bad: float = 0.0
     bad_to_good: float = 1.0
@@ -51,11 +51,10 @@ class GilbertElliott:
 
 @dataclass(frozen=True, slots=True)
 class Stalls:
-    """Times in which nothing moves and after which all comes at once: a radio handing over, TCP sending
-    again.
+    """Times in which nothing moves and after which all arrives at once: a radio hands over, TCP sends again.
 
-    every_s: mean time between two (exponential, or exact if ``regular``). shortest_ms, longest_ms: length,
-    uniform.
+    every_s: mean time between two (exponential, or exact if ``regular``).
+    shortest_ms, longest_ms: length, uniform between the two.
     """
 
     every_s: float
@@ -68,10 +67,11 @@ class Stalls:
 class NetworkModel:
     """What a network does to packets.
 
-    base_ms: the fastest way through. jitter_ms: mean of the exponential delay on top. ordered: as TCP
-    does, a packet waits for those before it, and a lost one is sent again after ``resend_ms``. reorder:
-    share of packets held back by ``reorder_ms``. duplicate: share that comes twice. drift_ppm: by how much
-    the sender's clock is fast.
+    base_ms: the fastest way through.
+    jitter_ms: mean of the exponential delay on top.
+    ordered: as with TCP, a packet waits for those before it, and a lost one is sent again after ``resend_ms``.
+    reorder: share of packets held back by ``reorder_ms``. duplicate: share that arrives twice.
+    drift_ppm: by how much the sender's clock is fast.
     """
 
     loss: GilbertElliott = GilbertElliott()
@@ -112,8 +112,8 @@ class Network:
         """True time at which a sender's clock shows ``seconds``."""
         return seconds / (1 + self.model.drift_ppm * 1e-6)
 
-    def send(self, data: bytes, time: float) -> list[Delivery]:
-        """Hand a packet over at ``time``, not before earlier ones. Returns its arrivals: none, one or two."""
+    def send(self, data: bytes, time_s: float) -> list[Delivery]:
+        """Hand a packet over at ``time_s``, not before earlier ones. Returns its arrivals: none, one or two."""
         model, rng = self.model, self._rng
         self.sent += 1
         delay = model.base_ms / 1000
@@ -126,7 +126,7 @@ class Network:
             delay += model.resend_ms / 1000
         if model.reorder and rng.random() < model.reorder:
             delay += model.reorder_ms / 1000
-        arrival = self._after_stalls(time + delay)
+        arrival = self._after_stalls(time_s + delay)
         if model.ordered:
             arrival = max(arrival, self._last_arrival)
         self._last_arrival = arrival
@@ -161,11 +161,51 @@ class Network:
         return arrival
 
 
+class NetworkImpairment:
+    """Makes a good network worse: packets that arrived go in and come out later, or never.
+
+    The same seed and packets give the same result. loss: share of packets, 0 to 0.5. jitter_ms: mean delay.
+    """
+
+    def __init__(self, loss: float = 0.0, jitter_ms: float = 0.0, seed: int = 0) -> None:
+        self._seed = seed
+        self._waiting: list[tuple[float, int, bytes]] = []
+        self._count = 0
+        self.set(loss, jitter_ms)
+
+    def set(self, loss: float, jitter_ms: float) -> None:
+        """From now on lose this share of packets and delay each by so much on average."""
+        self.loss, self.jitter_ms = loss, jitter_ms
+        chances = GilbertElliott.with_loss(loss, _BURST_PACKETS) if loss else GilbertElliott()
+        self._network = Network(NetworkModel(loss=chances, base_ms=0.0, jitter_ms=jitter_ms), self._seed)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether a packet that enters now would leave at once."""
+        return not (self.loss or self.jitter_ms or self._waiting)
+
+    def enter(self, data: bytes, now_s: float) -> None:
+        """A packet that arrived at ``now_s``."""
+        for delivery in self._network.send(data, now_s):
+            self._count += 1
+            heapq.heappush(self._waiting, (delivery.time_s, self._count, delivery.data))
+
+    def leave(self, now_s: float) -> list[tuple[float, bytes]]:
+        """The packets that are through by ``now_s``, each with its time, the earliest first."""
+        through = []
+        while self._waiting and self._waiting[0][0] <= now_s:
+            time_s, _, data = heapq.heappop(self._waiting)
+            through.append((time_s, data))
+        return through
+
+
+_BURST_PACKETS = 1.5
+"""Mean length of a loss that `NetworkImpairment` makes: what home networks show."""
+
 PRESETS: dict[str, NetworkModel] = {
     # A cable: nothing happens.
     "clean": NetworkModel(),
-    # Home Wi-Fi over datagrams: contention jitter, a scan or another station's burst every few seconds,
-    # few losses.
+    # Home Wi-Fi over datagrams: contention jitter, a scan or another station's burst every few seconds, few losses.
     "wifi": NetworkModel(
         loss=GilbertElliott.with_loss(0.01, 1.5),
         jitter_ms=3.0,

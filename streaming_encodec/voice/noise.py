@@ -1,8 +1,7 @@
 """Comfort noise: measured in six bands, sent as six bytes, made again from white noise.
 
-An absence of sound reads as a broken line, so silences are filled with noise of the room's level and
-colour (RFC 3389 does so with a level and reflection coefficients; bands are easier to average and cannot
-become unstable).
+Listeners take dead silence for a broken line, so pauses are filled with noise of the room's level and colour. RFC 3389
+does so with a level and reflection coefficients; bands are easier to average and cannot become unstable.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ class NoiseMeter:
         self._to_power = 2 / (float(np.sum(self._window**2)) * frame_samples)
 
     def measure(self, pcm: FloatArray) -> tuple[int, ...]:
-        """pcm: ``[C, frame_samples]`` or ``[frame_samples]``. Returns six levels, 0 (full scale) to 127
-        (nothing)."""
+        """pcm: ``[C, frame_samples]`` or ``[frame_samples]``. Returns six levels, 0 (full scale) to 127 (nothing)."""
         return levels_of(self.band_powers(pcm))
 
     def band_powers(self, pcm: FloatArray) -> npt.NDArray[np.float64]:
@@ -48,10 +46,9 @@ def levels_of(powers: npt.NDArray[np.float64]) -> tuple[int, ...]:
 
 
 class ComfortNoise:
-    """An endless stream of noise whose colour may change at any time; seeded, so that a replay sounds the
-    same.
+    """An endless stream of noise whose colour may change at any time; seeded, so that a replay sounds the same.
 
-    Made by overlap-add of shaped white noise, half a block at a time, so that level changes are glides.
+    Made by overlap-add of shaped white noise, half a block at a time, so that levels change smoothly.
     """
 
     def __init__(self, sample_rate: int, block_samples: int = 640, seed: int = 0) -> None:

@@ -1,7 +1,7 @@
-"""The pace of speech: when a file's blocks are due, and what is left out after the program stood still.
+"""When blocks of a file are due to be sent, and what is left out after the program stood still. Time is handed in.
 
-Pure: time is handed in. A machine that was suspended, overloaded or stopped does not catch up: what it would say late
-is of no use to the listeners, and a burst of it looks like an attack to the relay.
+A machine that was suspended, overloaded or stopped does not catch up: late speech is of no use to listeners, and a
+burst of it looks like an attack to the relay.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ LATE_S = 0.4
 
 
 class FilePace:
-    """Tells which blocks of a file are to be said, and when. `sample_rate` is that of its samples."""
+    """Says which blocks of a file are sent, and when. `sample_rate` is that of its samples."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
@@ -24,13 +24,13 @@ class FilePace:
         """Times that this began."""
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until the next block is due, negative once it is late; the first is due when this is asked first."""
+        """Seconds until the next block is due, negative if it is late. The first is due at the first call."""
         if self._begin_s is None:
             self._begin_s = now_s
         return self._begin_s + self._position_samples / self._rate - now_s
 
     def source_waited(self, waited_s: float, now_s: float) -> None:
-        """The file is a pipe, and gave nothing for so long: what it gives now is due now, not then."""
+        """The file is a pipe and gave nothing for so long: its next block is due now, not then."""
         late_s = -self.wait_s(now_s)
         if self._begin_s is not None and late_s > 0:
             self._begin_s += min(waited_s, late_s)
@@ -53,7 +53,7 @@ class FilePace:
 
 
 class StallMeter:
-    """Notices a pause of whoever hands sound over, at the moment of speech, without saying that nothing follows."""
+    """Notices when the caller, who hands sound over as it is spoken, paused without ending the stream."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
@@ -71,5 +71,5 @@ class StallMeter:
         return gap_s if gap_s > LATE_S else 0.0
 
     def restart(self) -> None:
-        """Nothing was said before."""
+        """Forget what was handed over before."""
         self._end_s = None

@@ -1,36 +1,50 @@
-"""From decisions to samples: the last stretch of the receiving end, driven by the sound card.
+"""From a receiver's instructions to samples, driven by the sound card.
 
-`PcmPlayout.read(n, now)` gives exactly n samples, always: it pulls the receiver for frames, has them
-decoded by a callable that was handed in, repeats, fades, fills with comfort noise, shortens and stretches.
-No torch in here.
+`PcmPlayout.read(n, now_s)` always gives exactly n samples. It pulls the receiver for frames, has them decoded by a
+callable that was handed in, fills with comfort noise, shortens and stretches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.ladder import Kind, Pace, PlayoutInstruction
 from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise
-from streaming_encodec.voice.receiver import Kind, Pace, PlayoutInstruction, Receiver
+from streaming_encodec.voice.receiver import Receiver
+from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voice.stretch import Stretcher
 from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.wire.hello import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 DecodeFrame = Callable[[IntArray | None], FloatArray]
-"""codes int64 ``[K, 1]`` to sound ``[C, frame_samples]``. None is a lost frame: the decoder steps all the
-same, on its last latent (decayed, as it was trained), so that its state keeps pace with the sender's."""
+"""codes int64 ``[K, 1]`` to sound ``[C, frame_samples]``. None is a lost frame: the decoder steps on its last latent,
+decayed as in training, so that its state keeps pace with the sender's."""
+
+
+class FrameSource(Protocol):
+    """A receiver, as far as playout asks it: `Receiver` or `InOrderReceiver`."""
+
+    format: StreamFormat
+    statistics: ReceiverStatistics
+
+    def pull(self, now_s: float, queued_s: float = 0.0) -> list[PlayoutInstruction]:
+        """What to make next."""
+        ...
+
+
+Source = TypeVar("Source", bound=FrameSource)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One frame to decode, ``codes`` as in `DecodeFrame`; reset: the decoder begins afresh before it.
-
-    following: see `PlayoutInstruction`.
-    """
+    """One frame to decode, ``codes`` as in `DecodeFrame`. reset, following: see `PlayoutInstruction`."""
 
     codes: IntArray | None
     reset: bool = False
@@ -38,26 +52,26 @@ class DecodeRequest:
 
 
 DecodeSteps = Generator[DecodeRequest, FloatArray, FloatArray]
-"""Yields what is to be decoded, is sent the sound of it, returns samples."""
+"""Yields what is to be decoded, is sent its sound, returns samples."""
 
 _DECLICK_MS = 3.0
 _BACKGROUND_EVERY = 3
 """Frames from one look at the background to the next: often enough for a room, a third of the work."""
 _PATIENCE_S = 2.0
-"""How long to wait for a quiet or periodic place before time is bent where it fits best."""
+"""How long to wait for a quiet or periodic place before the pace changes at the best place there is."""
 
 
-class PcmPlayout:
-    """Pulls one `Receiver` and one decoder; ``read`` any number of samples.
+class PcmPlayout(Generic[Source]):
+    """Pulls one receiver and one decoder; ``read`` any number of samples.
 
-    decode: see `DecodeFrame`; it may return fewer or more samples than a frame (a decoder with a start
-    delay does). reset: called where the sender's encoder began anew, before the frame is decoded. observe:
-    told each instruction and when it will be heard, for meters and diaries.
+    decode: see `DecodeFrame`; it may return fewer or more samples than a frame (a decoder with a start delay does).
+    reset: called where the sender's encoder was reset, before the frame is decoded.
+    observe: called with each instruction and the time when it will be heard.
     """
 
     def __init__(
         self,
-        receiver: Receiver,
+        receiver: Source,
         decode: DecodeFrame,
         reset: Callable[[], None] | None = None,
         *,
@@ -86,15 +100,15 @@ class PcmPlayout:
         """Samples made and not yet read."""
         return int(self._ready.shape[1])
 
-    def is_certain(self, count: int, now: float) -> bool:
+    def is_certain(self: PcmPlayout[Receiver], count: int, now_s: float) -> bool:
         """Whether `read` would decode nothing but frames that are here (see `Receiver.is_certain`)."""
         missing = count - self._ready.shape[1]
         frames = -(-missing // self._frame)
-        return frames <= 0 or self.receiver.is_certain(frames, now, self._ready.shape[1] / self._rate)
+        return frames <= 0 or self.receiver.is_certain(frames, now_s, self._ready.shape[1] / self._rate)
 
-    def read(self, count: int, now: float) -> FloatArray:
-        """The next ``count`` samples ``[C, count]``; ``now`` is when the first of them will be heard."""
-        steps = self.reading(count, now)
+    def read(self, count: int, now_s: float) -> FloatArray:
+        """The next ``count`` samples ``[C, count]``; ``now_s`` is when the first of them will be heard."""
+        steps = self.reading(count, now_s)
         try:
             request = next(steps)
             while True:
@@ -105,16 +119,16 @@ class PcmPlayout:
             sound: FloatArray = done.value
             return sound
 
-    def reading(self, count: int, now: float) -> DecodeSteps:
-        """`read` for who decodes several streams at once: asks for each frame's sound instead of calling."""
+    def reading(self, count: int, now_s: float) -> DecodeSteps:
+        """`read` for a caller that decodes several streams at once: yields requests instead of calling ``decode``."""
         if count < 0:
             raise StreamError("read a number of samples that is not negative")
         while self._ready.shape[1] < count:
-            queued = self._ready.shape[1] / self._rate
-            instructions = self.receiver.pull(now, queued)
+            queued_s = self._ready.shape[1] / self._rate
+            instructions = self.receiver.pull(now_s, queued_s)
             if self._observe is not None:
                 for instruction in instructions:
-                    self._observe(instruction, now + queued)
+                    self._observe(instruction, now_s + queued_s)
             made = yield from self._make(instructions)
             kept = self._past.shape[1]
             joined = made if made.shape[1] >= kept else np.concatenate([self._past, made], axis=1)
@@ -141,7 +155,7 @@ class PcmPlayout:
         else:
             sound = self._stretcher.stretch(self._past, sound, force=impatient)
         self._patience_spent = 0 if sound.shape[1] != before else self._patience_spent + before
-        self.receiver.note_stretch(sound.shape[1] - before)
+        self.receiver.statistics.count_stretch(sound.shape[1] - before)
         return sound
 
     def _frame_of(self, instruction: PlayoutInstruction) -> DecodeSteps:
@@ -152,14 +166,12 @@ class PcmPlayout:
                 self._background.update(pcm)
             return self._mix(pcm, 1.0, 0.0, None, join=instruction.reset)
         if instruction.kind is Kind.REPEAT:
-            # What the voice loses the room takes over, so that the level does not drop through the floor.
-            gain = instruction.gain
-            lost = self._checked((yield DecodeRequest(None)))
-            return self._mix(lost, gain, (1 - gain**2) ** 0.5, None)
+            # The latent decays, and the sound with it: measured, a fade of the sound on top is no better.
+            return self._mix(self._checked((yield DecodeRequest(None))), 1.0, 0.0, None)
         noise_gain = 1.0 if instruction.kind is Kind.NOISE else 0.0
         ringing: FloatArray | None = None
         if self._voice_gain:
-            # The voice stops within this frame, not before it: one step more gives what fades.
+            # The voice fades within this frame, not before it: one more step gives the sound that fades.
             ringing = self._checked((yield DecodeRequest(None)))
         return self._mix(ringing, 0.0, noise_gain, instruction.noise)
 
@@ -191,13 +203,13 @@ class PcmPlayout:
         return out
 
     def _is_plain(self, voice_gain: float, noise_gain: float) -> bool:
-        """The decoder's own output as it is: it joins by itself, and after nothing at all it begins whole."""
+        """Whether the decoder's output needs no gain: it joins the frame before, and begins whole where none was."""
         if voice_gain != 1.0 or noise_gain or self._noise_gain:
             return False
         return self._voice_gain in (0.0, 1.0)
 
     def _smooth(self, out: FloatArray) -> None:
-        """Lead from the last sample played into this frame where nothing joins them by itself."""
+        """Fade from the last sample played into this frame, where the two do not join by themselves."""
         count = min(self._declick, out.shape[1])
         step = self._past[:, -1:] - out[:, :1]
         fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(count, dtype=np.float32) / count)

@@ -1,10 +1,9 @@
 """The sender's rate control: codebooks and redundancy up and down, by what receivers report.
 
-Loss and congestion look alike in a loss figure and want opposite things: random loss wants redundancy, a full
-line wants fewer bits. They are told apart by delay: a queue that fills shows as rising jitter or playout
-delay before it drops packets. So loss without a rise in delay buys redundancy (paid for with codebooks, the
-wire bitrate stays within its budget), and a rise in delay takes codebooks away; quiet times give them back
-one step at a time, more slowly after each failed attempt.
+Loss and congestion look alike in a loss figure and need opposite answers: random loss needs redundancy, a full line
+needs fewer bits. Delay tells them apart: a queue that fills shows as rising jitter or playout delay before it drops
+packets. So loss without a rise in delay adds redundancy, in place of codebooks, as the bitrate stays within its budget.
+A rise in delay takes codebooks away; calm times give them back one step at a time, later after each failed attempt.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from streaming_encodec.wire.hello import StreamFormat
 
 @dataclass(frozen=True, slots=True)
 class RateSettings:
-    """Habits of the rate control.
+    """Settings of the rate control.
 
-    ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default). budget_kbps: packets' bitrate,
-    headers included, that is never exceeded (unless the lowest step does). lossy, clean: smoothed loss above
-    and below which redundancy comes and goes. queue_ms: rise in jitter or playout delay over the calm value
-    that means congestion. patience_s: calm time before a step up. forget_s: a listener not heard from for so
-    long counts no more.
+    ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default).
+    budget_kbps: the highest bitrate of packets, headers included; only the lowest step may exceed it.
+    lossy, clean: smoothed loss above which redundancy is added, and below which it is taken away.
+    queue_ms: rise in jitter or playout delay over the calm value that means congestion.
+    patience_s: calm time before a step up.
+    forget_s: a listener that has not reported for so long no longer counts.
     """
 
     ladder: tuple[int, ...] = (2, 4, 8, 16)
@@ -47,7 +47,7 @@ class RateSettings:
 
 @dataclass(slots=True)
 class _Listener:
-    heard: float
+    heard_s: float
     loss: float = 0.0
     burst: float = 0.0
     calm_ms: float = field(default=float("inf"))
@@ -55,9 +55,9 @@ class _Listener:
 
 
 class RateControl:
-    """Turns reports into `SenderSettings`; pure but for its own memory.
+    """Turns reports into `SenderSettings`.
 
-    start: what is sent where all is well: the most codebooks, and the least redundancy.
+    start: the settings while all is well: the most codebooks, and the least redundancy.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class RateControl:
         self._least_frames = start.redundant_frames if start.has_redundancy else 0
         self._redundant_frames = self._least_frames
         self._listeners: dict[int, _Listener] = {}
-        self._calm_since: float | None = None
+        self._calm_since_s: float | None = None
         self._patience = self.settings.patience_s
-        self._climbed_at: float | None = None
+        self._climbed_at_s: float | None = None
 
-    def report(self, report: Report, now: float) -> SenderSettings:
-        """Take one listener's report at ``now`` seconds. Returns the settings to send with from now on."""
-        listener = self._listeners.setdefault(report.listener, _Listener(now))
-        listener.heard = now
+    def on_report(self, report: Report, now_s: float) -> SenderSettings:
+        """Take one listener's report. Returns the settings to send with from now on."""
+        listener = self._listeners.setdefault(report.listener, _Listener(now_s))
+        listener.heard_s = now_s
         listener.loss += 0.4 * (report.fraction_lost - listener.loss)
         listener.burst = max(report.burst_frames, 0.8 * listener.burst)
         delay = report.jitter_ms + report.playout_delay_ms
@@ -89,8 +89,8 @@ class RateControl:
         calm = first if listener.calm_ms == float("inf") else listener.calm_ms
         listener.calm_ms = min(delay, calm + 0.02 * max(0.0, delay - calm))
         listener.queue_ms = delay - listener.calm_ms
-        self._forget(now)
-        self._decide(now)
+        self._forget(now_s)
+        self._decide(now_s)
         return self.current()
 
     def current(self) -> SenderSettings:
@@ -107,31 +107,31 @@ class RateControl:
                 return made
         return replace(made, redundant_codebooks=0, redundant_frames=0)
 
-    def _forget(self, now: float) -> None:
-        limit = now - self.settings.forget_s
-        self._listeners = {k: v for k, v in self._listeners.items() if v.heard >= limit}
+    def _forget(self, now_s: float) -> None:
+        limit = now_s - self.settings.forget_s
+        self._listeners = {k: v for k, v in self._listeners.items() if v.heard_s >= limit}
 
-    def _decide(self, now: float) -> None:
+    def _decide(self, now_s: float) -> None:
         worst_queue = max(v.queue_ms for v in self._listeners.values())
         loss = max(v.loss for v in self._listeners.values())
         if worst_queue > self.settings.queue_ms:
-            self._step_down(now)
+            self._step_down(now_s)
             return
         self._choose_redundancy(loss)
         if loss > self.settings.lossy:
-            self._calm_since = None
+            self._calm_since_s = None
             return
-        if self._calm_since is None:
-            self._calm_since = now
-        if now - self._calm_since >= self._patience and self._step < self._top:
+        if self._calm_since_s is None:
+            self._calm_since_s = now_s
+        if now_s - self._calm_since_s >= self._patience and self._step < self._top:
             self._step += 1
-            self._climbed_at = self._calm_since = now
+            self._climbed_at_s = self._calm_since_s = now_s
 
-    def _step_down(self, now: float) -> None:
-        if self._climbed_at is not None and now - self._climbed_at < 2 * self.settings.patience_s:
+    def _step_down(self, now_s: float) -> None:
+        if self._climbed_at_s is not None and now_s - self._climbed_at_s < 2 * self.settings.patience_s:
             self._patience = min(8 * self.settings.patience_s, 2 * self._patience)
-        self._climbed_at = None
-        self._calm_since = None
+        self._climbed_at_s = None
+        self._calm_since_s = None
         self._step = max(0, self._step - 1)
         for listener in self._listeners.values():
             listener.calm_ms += listener.queue_ms / 2  # give the step time to show before the next one

@@ -1,15 +1,16 @@
-"""What a receiver counts, under the names of W3C webrtc-stats (`RTCInboundRtpStreamStats`), in samples and
-seconds.
+"""What a receiver counts, in samples and seconds, under the names of W3C webrtc-stats in snake_case.
 
-https://www.w3.org/TR/webrtc-stats/ — snake_case here, the standard's camelCase in `to_webrtc`. What the
-standard has no name for (frames saved by redundancy, duplicates) is kept apart and marked.
+https://www.w3.org/TR/webrtc-stats/, `RTCInboundRtpStreamStats`. What the standard has no name for (frames saved by
+redundancy, duplicates) stands at the end and is marked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from streaming_encodec.wire.control import Report
+from streaming_encodec.wire.header import HEADER_BYTES
+from streaming_encodec.wire.packet import Packet
 
 
 @dataclass(slots=True)
@@ -32,8 +33,7 @@ class ReceiverStatistics:
     total_samples_received: int = 0
     """Samples played, made-up ones included, the silence before the first frame not."""
     concealed_samples: int = 0
-    """Made-up samples: repeated frames, and comfort noise for frames that were lost (DTX noise is not
-    counted)."""
+    """Made-up samples: repeated frames, and comfort noise for lost frames. The noise of DTX is not counted."""
     silent_concealed_samples: int = 0
     """Those of them that are comfort noise."""
     concealment_events: int = 0
@@ -70,53 +70,49 @@ class ReceiverStatistics:
         """Mean stay in the buffer, in milliseconds."""
         return 1000 * self.jitter_buffer_delay / max(1, self.jitter_buffer_emitted_count)
 
-    def to_webrtc(self) -> dict[str, float | int | str]:
-        """As an `RTCInboundRtpStreamStats` dictionary; names of our own begin with ``x``."""
-        renamed: dict[str, float | int | str] = {"type": "inbound-rtp", "kind": "audio"}
-        for field in fields(self):
-            head, *rest = field.name.split("_")
-            name = head + "".join(part.capitalize() for part in rest)
-            if field.name in _OWN:
-                name = "x" + name[0].upper() + name[1:]
-            renamed[name] = getattr(self, field.name)
-        return renamed
+    def count_packet(self, packet: Packet, size_bytes: int, now_s: float) -> None:
+        """A good packet that arrived at ``now_s``, no duplicate."""
+        self.packets_received += 1
+        self.bytes_received += size_bytes - HEADER_BYTES
+        self.header_bytes_received += HEADER_BYTES
+        self.last_packet_received_timestamp = now_s
+        self.fec_packets_received += packet.redundancy is not None
 
+    def count_concealed(self, samples: int, *, begins: bool, silent: bool) -> None:
+        """A frame that was made up. begins: the one before it was not. silent: as comfort noise."""
+        self.concealment_events += begins
+        self.concealed_samples += samples
+        self.total_samples_received += samples
+        self.silent_concealed_samples += samples * silent
 
-_OWN = {
-    "duplicate_packets",
-    "redundant_frames_used",
-    "reduced_frames",
-    "skipped_frames",
-    "comfort_noise_samples",
-    "restarts",
-}
+    def count_stretch(self, samples: int) -> None:
+        """Samples that a change of pace added (positive) or left out (negative)."""
+        self.inserted_samples_for_deceleration += max(0, samples)
+        self.removed_samples_for_acceleration += max(0, -samples)
 
 
 class ReportInterval:
     """What happened since the last report to the sender."""
 
     def __init__(self) -> None:
-        self._events = 0
-        self._missing = 0
-        self._marks = (0, 0, 0, 0)
+        self._marks = (0, 0, 0, 0, 0)
 
-    def missing(self, begins: bool) -> None:
-        """A frame was made up; ``begins``: the one before it was not."""
-        self._events += begins
-        self._missing += 1
-
-    def close(self, stats: ReceiverStatistics, sender: int, now: float, delay_ms: float) -> Report:
-        """The report, and the next interval begins."""
-        played, concealed = stats.total_samples_received, stats.concealed_samples
-        marks = (stats.packets_received, stats.packets_lost, played, concealed)
-        received, lost, played, concealed = (a - b for a, b in zip(marks, self._marks, strict=True))
-        burst = self._missing / self._events if self._events else 0.0
-        self._marks, self._events, self._missing = marks, 0, 0
+    def close(self, stats: ReceiverStatistics, sender: int, delay_ms: float, frame_samples: int) -> Report:
+        """The report; the next interval begins."""
+        marks = (
+            stats.packets_received,
+            stats.packets_lost,
+            stats.total_samples_received,
+            stats.concealed_samples,
+            stats.concealment_events,
+        )
+        received, lost, played, concealed, events = (a - b for a, b in zip(marks, self._marks, strict=True))
+        self._marks = marks
         return Report(
             sender=sender,
             fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
             fraction_concealed=min(1.0, concealed / max(1, played)),
-            burst_frames=burst,
+            burst_frames=concealed / frame_samples / events if events else 0.0,
             jitter_ms=1000 * stats.jitter,
             playout_delay_ms=delay_ms,
         )

@@ -1,9 +1,8 @@
-"""More or fewer samples of the same sound, without clicks and without another pitch.
+"""Time stretching: more or fewer samples of the same sound, without clicks and at the same pitch.
 
-A piece one pitch period long is left out or said twice, with a crossfade where the copy joins (WSOLA;
-Verhelst and Roelands 1993; WebRTC NetEq's accelerate and preemptive expand). The join is put where the two
-pieces correlate best, so that a voiced sound loses whole periods; where it does not correlate well nothing
-is done, unless it must be.
+A piece one pitch period long is left out or repeated, with a crossfade at the join (WSOLA; Verhelst and Roelands 1993;
+WebRTC NetEq's accelerate and preemptive expand). The join is where the two pieces correlate best, so that a voiced
+sound loses whole periods. Where nothing correlates well, the sound stays as it is, unless ``force`` says otherwise.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ FloatArray = npt.NDArray[np.float32]
 class StretchSettings:
     """Lags and thresholds.
 
-    shortest_ms, longest_ms: piece left out or repeated, a pitch period from 400 Hz to 67 Hz. overlap_ms:
-    crossfade. similar: normalised correlation above which a join is inaudible. quiet_db: level under which
-    any join is.
+    shortest_ms, longest_ms: piece left out or repeated, a pitch period from 400 Hz to 67 Hz.
+    overlap_ms: crossfade.
+    similar: normalised correlation above which a join is inaudible. quiet_db: level below which any join is.
     """
 
     shortest_ms: float = 2.5
@@ -49,10 +48,10 @@ class Stretcher:
         return self._longest
 
     def shorten(self, sound: FloatArray, *, force: bool = False, times: int = 1, most: int | None = None) -> FloatArray:
-        """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each, none longer than ``most``; as it was
-        where that would be heard.
+        """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each, none longer than ``most``.
 
-        The first sample stays the first and the last the last, so that it joins on both sides.
+        Without ``force`` a piece is left out only where the join is inaudible. The first and the last sample stay, so
+        that the sound joins on both sides.
         """
         at, most = 0, self._longest if most is None else min(most, self._longest)
         for _ in range(times):
@@ -67,14 +66,12 @@ class Stretcher:
         return sound
 
     def stretch(self, past: FloatArray, sound: FloatArray, *, force: bool = False) -> FloatArray:
-        """``sound`` ``[C, n]`` with a period more in front, taken from itself and ``past`` ``[C, h]``
-        before it."""
+        """``sound`` ``[C, n]`` with one period more in front, of itself and of the ``past`` ``[C, h]`` before it."""
         longest = min(self._longest, past.shape[1])
         if longest < self._shortest or sound.shape[1] < self._overlap:
             return sound
         joined = np.concatenate([past[:, past.shape[1] - longest :], sound], axis=1)
-        # Going back by `lag` from the border is leaving out a negative piece: the same search, seen from
-        # behind.
+        # To go back by `lag` from the border is to leave out a negative piece: the same search, backwards.
         lag, similar = self._best_lag_back(joined, longest)
         if not (force or similar):
             return sound
@@ -99,8 +96,7 @@ class Stretcher:
         return border - start, similar
 
     def _search(self, reference: FloatArray, window: FloatArray, first: int) -> tuple[int, bool]:
-        """Where in ``window`` the reference fits best (plus ``first``), and whether a join there is
-        inaudible."""
+        """Where in ``window`` the reference fits best (plus ``first``), and whether a join there is inaudible."""
         w = reference.shape[0]
         energy = np.convolve(window.astype(np.float64) ** 2, np.ones(w), mode="valid")
         products = np.correlate(window.astype(np.float64), reference.astype(np.float64), mode="valid")

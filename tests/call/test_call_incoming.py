@@ -10,7 +10,7 @@ from relay_kit import FORMAT, FakeClock
 from streaming_encodec.call.incoming import IncomingVoices
 from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.transport.websocket.outbox import Outbox
-from streaming_encodec.voice.detour import Detour
+from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.control import Joined, Left, Report, parse_control, serialize_control
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Welcome
@@ -40,11 +40,11 @@ class Silent:
 class Room:
     """One listener's end, and packets of speakers by their numbers."""
 
-    def __init__(self, detour: Detour | None = None) -> None:
+    def __init__(self, impairment: NetworkImpairment | None = None) -> None:
         self.clock, self.decoder = FakeClock(), Silent()
         self.reports: list[Report] = []
         self.voices = IncomingVoices(
-            FORMAT, self.decoder, None, clock=self.clock, on_reports=self.reports.extend, detour=detour
+            FORMAT, self.decoder, None, clock=self.clock, on_reports=self.reports.extend, impairment=impairment
         )
 
     def packet(self, sender: int, number: int) -> bytes:
@@ -55,7 +55,7 @@ class Room:
         """A frame of each sender, a frame period apart."""
         for number in numbers:
             for sender in senders:
-                self.voices.arrived(self.packet(sender, number), self.clock.now_s)
+                self.voices.on_packet(self.packet(sender, number), self.clock.now_s)
             self.wait(1)
 
     def wait(self, frames: int) -> None:
@@ -78,9 +78,9 @@ def test_word_of_leaving_that_overtakes_voice_leaves_no_ghost() -> None:
         if data.startswith(b"{"):
             message = parse_control(data)
             assert isinstance(message, Left)
-            room.voices.told(message)
+            room.voices.on_control(message)
         else:
-            room.voices.arrived(data, room.clock.now_s)
+            room.voices.on_packet(data, room.clock.now_s)
         room.voices.read(64, room.clock.now_s)
     room.reports.clear()
     room.hear((8,), range(75, 300))
@@ -88,10 +88,10 @@ def test_word_of_leaving_that_overtakes_voice_leaves_no_ghost() -> None:
     assert {report.sender for report in room.reports} == {8}
 
 
-def test_packets_that_a_detour_holds_back_bring_nobody_back() -> None:
-    room = Room(Detour(jitter_ms=60.0))
+def test_packets_that_an_impaired_network_holds_back_bring_nobody_back() -> None:
+    room = Room(NetworkImpairment(jitter_ms=60.0))
     room.hear((7,), range(75))
-    room.voices.told(Left(7))
+    room.voices.on_control(Left(7))
     room.wait(75)
     assert room.voices.mixer.speakers == ()
 
@@ -99,8 +99,8 @@ def test_packets_that_a_detour_holds_back_bring_nobody_back() -> None:
 def test_what_came_before_a_speaker_left_is_heard_to_its_end() -> None:
     room = Room()
     for number in range(10):
-        room.voices.arrived(room.packet(7, number), room.clock.now_s)
-    room.voices.told(Left(7))
+        room.voices.on_packet(room.packet(7, number), room.clock.now_s)
+    room.voices.on_control(Left(7))
     room.wait(30)
     assert room.decoder.frames == {7: 10}
     assert room.voices.mixer.speakers == ()
@@ -109,7 +109,7 @@ def test_what_came_before_a_speaker_left_is_heard_to_its_end() -> None:
 def test_who_left_in_an_outage_is_gone_after_it_and_who_stayed_is_not() -> None:
     room = Room()
     room.hear((7, 8), range(75))
-    room.voices.told(Welcome(0, resumed=True, speakers=(8,)))
+    room.voices.on_control(Welcome(0, resumed=True, speakers=(8,)))
     room.hear((8,), range(75, 150))
     assert room.voices.mixer.speakers == (8,)
 
@@ -124,17 +124,17 @@ def test_a_number_that_comes_again_is_somebody_else() -> None:
     for back in (Joined(7), Welcome(0, resumed=True, speakers=(7,)), Welcome(0)):
         room = Room()
         room.hear((7,), range(20))
-        room.voices.told(Left(7))
+        room.voices.on_control(Left(7))
         room.wait(10)
         assert room.voices.mixer.speakers == ()
-        room.voices.told(back)
+        room.voices.on_control(back)
         room.hear((7,), range(20))
         assert room.voices.mixer.speakers == (7,), back
 
 
-def test_at_a_relay_begun_anew_what_a_detour_holds_back_is_nobodys() -> None:
-    room = Room(Detour(jitter_ms=500.0))
+def test_at_a_relay_begun_anew_what_the_network_holds_back_is_nobodys() -> None:
+    room = Room(NetworkImpairment(jitter_ms=500.0))
     room.hear((7,), range(20))
-    room.voices.told(Welcome(0))
+    room.voices.on_control(Welcome(0))
     room.wait(200)
     assert room.voices.mixer.speakers == ()

@@ -257,7 +257,7 @@ def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     cards = [FileCard(np.tile(sound, (1, 8)), rate) for _ in range(2)]
     calls = [client(relay, loaded, "two") for _ in cards]
-    arrived = calls[0]._voices.arrived
+    arrived = calls[0]._voices.on_packet
     count = itertools.count()
 
     def lossy(data: bytes, now: float) -> None:
@@ -265,7 +265,7 @@ def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest
         if next(count) % 10 != 5:
             arrived(data, now)
 
-    monkeypatch.setattr(calls[0]._voices, "arrived", lossy)
+    monkeypatch.setattr(calls[0]._voices, "on_packet", lossy)
     with calls[0], ExitStack() as stack:
         stack.enter_context(calls[1])
         loops = [live_loop(card, call) for card, call in zip(cards, calls, strict=True)]

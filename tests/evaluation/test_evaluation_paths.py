@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip
-from streaming_encodec.evaluation.packet_loss import bursty_loss, conceal
+from streaming_encodec.evaluation.packet_loss import bursty_loss
 from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.robustness import (
     CLICK_RATIO,
@@ -49,14 +49,6 @@ def test_no_loss_is_no_loss_and_a_seed_repeats() -> None:
 def test_impossible_loss_rates(rate: float) -> None:
     with pytest.raises(StreamError, match="loss share"):
         bursty_loss(10, 20.0, rate, 0)
-
-
-def test_concealment_repeats_with_decay() -> None:
-    latent = torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]]])
-    lost = np.array([[False, True, True, False, True], [True, False, False, False, False]])
-    expected = torch.tensor([[[1.0, 0.5, 0.25, 4.0, 2.0]], [[0.0, 2.0, 3.0, 4.0, 5.0]]])
-    assert torch.equal(conceal(latent, lost, decay=0.5), expected)
-    assert latent[0, 0, 1] == 2.0, "the caller's latent stays"
 
 
 def clips_of_three_lengths() -> list[Clip]:

@@ -25,7 +25,7 @@ from streaming_encodec.cli.shared.keyboard import Keyboard
 from streaming_encodec.cli.shared.live_command import LiveSession, next_bandwidth
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
-from streaming_encodec.voice.detour import Detour
+from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.wire.hello import StreamFormat
 
 LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0, 6.0, 12.0)))
@@ -71,7 +71,7 @@ def test_bandwidth_goes_up_and_down_the_models_ladder() -> None:
 
 
 def test_keys_of_the_demo() -> None:
-    call: Any = SimpleNamespace(speaker=SimpleNamespace(bandwidth=6.0), impairment=Detour())
+    call: Any = SimpleNamespace(speaker=SimpleNamespace(bandwidth=6.0), impairment=NetworkImpairment())
     for key, settings in (
         ("+", "12 kbps, 0 % loss, 0 ms jitter"),
         ("-", "6 kbps, 0 % loss, 0 ms jitter"),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.streaming.conceal import conceal_latent
 from streaming_encodec.training import gradients
 from streaming_encodec.training.balancer import ROW_LIMIT, LossBalancer
 from streaming_encodec.training.config import LostFramesConfig
@@ -22,7 +23,7 @@ from streaming_encodec.training.discriminator import (
 )
 from streaming_encodec.training.gradients import codec_gradients, least_cosine, require_sane_gradients
 from streaming_encodec.training.losses import SHAPING, MelLoss, mel_filterbank, shaped_loss, waveform_loss
-from streaming_encodec.training.lost_frames import conceal_latent, draw_losses
+from streaming_encodec.training.lost_frames import draw_losses
 
 from .conftest import TINY_MODEL, voice_like
 

@@ -39,14 +39,14 @@ def test_loss_has_its_share_and_its_bursts(share: float, burst: float) -> None:
 
 def test_an_ordered_network_loses_nothing_and_keeps_order() -> None:
     network = Network(PRESETS["wifi-tcp"], 3)
-    arrivals = [d.time for i in range(5000) for d in network.send(b"x", i / 25)]
+    arrivals = [d.time_s for i in range(5000) for d in network.send(b"x", i / 25)]
     assert len(arrivals) == 5000
     assert arrivals == sorted(arrivals)
 
 
 def test_nothing_arrives_during_a_stall() -> None:
     network = Network(NetworkModel(jitter_ms=5.0, stalls=(Stalls(5.0, 100.0, 400.0),)), 3)
-    arrivals = np.array([d.time for i in range(5000) for d in network.send(b"x", i / 25)])
+    arrivals = np.array([d.time_s for i in range(5000) for d in network.send(b"x", i / 25)])
     assert len(network.stalls_passed) > 20
     for begins, ends in network.stalls_passed[:-1]:
         assert not ((arrivals > begins) & (arrivals < ends)).any()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from voice.voice_cases import FORMAT, FRAME, codes_of, receiver, spell
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.ladder import Kind
 from streaming_encodec.voice.rate import RateControl, RateSettings
-from streaming_encodec.voice.receiver import Kind
 from streaming_encodec.voice.sender import Sender, SenderSettings
-from streaming_encodec.voice.silence import SilenceDetector
+from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.packet import packet_size, parse_packet
 
@@ -209,7 +209,7 @@ def test_codes_that_cannot_be() -> None:
 
 def test_speech_is_told_from_a_room_and_keeps_its_ends() -> None:
     rng = np.random.default_rng(0)
-    detector = SilenceDetector(FRAME)
+    detector = VoiceActivityDetector(FRAME)
     room = (10 ** (-55 / 20) * rng.standard_normal((900, 320))).astype(np.float32)
     voice = (10 ** (-25 / 20) * rng.standard_normal((900, 320))).astype(np.float32)
     talking = np.zeros(900, dtype=bool)
@@ -223,7 +223,7 @@ def test_speech_is_told_from_a_room_and_keeps_its_ends() -> None:
 
 def test_a_louder_room_is_learned_and_digital_silence_is_silent() -> None:
     rng = np.random.default_rng(0)
-    detector = SilenceDetector(FRAME)
+    detector = VoiceActivityDetector(FRAME)
     assert all([detector.is_silent(np.zeros(320, np.float32)) for _ in range(100)][30:])
     fan = (10 ** (-45 / 20) * rng.standard_normal((1500, 320))).astype(np.float32)
     silent = [detector.is_silent(frame) for frame in fan]
@@ -240,12 +240,12 @@ def test_loss_buys_redundancy_within_the_budget_and_calm_gives_it_back() -> None
     control = RateControl(FORMAT, SenderSettings(8), settings)
     assert control.current().num_codebooks == 8
     for i in range(5):
-        made = control.report(report(0.1, burst=3.0), float(i))
+        made = control.on_report(report(0.1, burst=3.0), float(i))
     assert made.has_redundancy
     assert made.num_codebooks < 8
     assert made.wire_kbps(FORMAT) <= 9.0
     for i in range(30):
-        made = control.report(report(), 5.0 + i)
+        made = control.on_report(report(), 5.0 + i)
     assert not made.has_redundancy
     assert made.num_codebooks == 8
 
@@ -253,23 +253,23 @@ def test_loss_buys_redundancy_within_the_budget_and_calm_gives_it_back() -> None
 def test_redundancy_that_was_asked_for_is_the_least_there_is() -> None:
     start = SenderSettings(8, 1, redundant_codebooks=1, redundant_frames=8)
     control = RateControl(FORMAT, start, RateSettings(budget_kbps=2 * start.wire_kbps(FORMAT)))
-    assert control.current() == control.report(report(), 0.0) == start
+    assert control.current() == control.on_report(report(), 0.0) == start
     for i in range(5):
-        assert control.report(report(0.3, burst=9.0), 1.0 + i).redundant_frames > 8
+        assert control.on_report(report(0.3, burst=9.0), 1.0 + i).redundant_frames > 8
     for i in range(30):
-        made = control.report(report(), 6.0 + i)
+        made = control.on_report(report(), 6.0 + i)
     assert made == start
     # No redundancy was asked for, only what it would be made of.
     control = RateControl(FORMAT, SenderSettings(8, 1, redundant_codebooks=2))
-    assert not control.report(report(), 0.0).has_redundancy
+    assert not control.on_report(report(), 0.0).has_redundancy
 
 
 def test_a_queue_that_fills_takes_codebooks_and_returns_them_slowly() -> None:
     control = RateControl(FORMAT, SenderSettings(16), RateSettings())
-    control.report(report(), 0.0)
-    made = control.report(report(delay=400.0), 1.0)
+    control.on_report(report(), 0.0)
+    made = control.on_report(report(delay=400.0), 1.0)
     assert made.num_codebooks == 8
-    counts = [control.report(report(), 2.0 + i).num_codebooks for i in range(12)]
+    counts = [control.on_report(report(), 2.0 + i).num_codebooks for i in range(12)]
     assert counts[0] == 8
     assert counts[-1] == 16
     assert counts == sorted(counts)
@@ -282,7 +282,7 @@ def test_an_attempt_that_fails_is_repeated_later_and_later() -> None:
     for _ in range(200):
         now += 1.0
         full = last == 16  # this line bears 8 codebooks and no more
-        made = control.report(report(delay=400.0 if full else 40.0), now).num_codebooks
+        made = control.on_report(report(delay=400.0 if full else 40.0), now).num_codebooks
         if made > last:
             climbs.append(now)
         last = made
@@ -294,11 +294,11 @@ def test_an_attempt_that_fails_is_repeated_later_and_later() -> None:
 def test_the_worst_listener_counts_until_it_is_gone() -> None:
     control = RateControl(FORMAT, SenderSettings(4), RateSettings())
     for i in range(5):
-        control.report(report(0.2, listener=1), float(i))
-        made = control.report(report(0.0, listener=2), float(i))
+        control.on_report(report(0.2, listener=1), float(i))
+        made = control.on_report(report(0.0, listener=2), float(i))
     assert made.has_redundancy
     for i in range(30):
-        made = control.report(report(0.0, listener=2), 5.0 + i)
+        made = control.on_report(report(0.0, listener=2), 5.0 + i)
     assert not made.has_redundancy
 
 

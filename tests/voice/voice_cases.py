@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from streaming_encodec.voice.delay import DelaySettings
-from streaming_encodec.voice.receiver import Kind, PlayoutInstruction, Receiver, ReceiverSettings
+from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
+from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 

@@ -77,7 +77,7 @@ def demo_command(
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.own_call import OwnCall
     from streaming_encodec.live.ready import ready_for_a_call
-    from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.network import NetworkImpairment
     from streaming_encodec.voice.sender import SenderSettings
 
     if record is not None or clip is not None:
@@ -95,7 +95,7 @@ def demo_command(
         if card is not None:
             stack.callback(card.close)
         check_speed(loaded, fast, kbps, must=card is not None)
-        call = stack.enter_context(OwnCall(loaded.model, codec, Detour(loss / 100, jitter)))
+        call = stack.enter_context(OwnCall(loaded.model, codec, NetworkImpairment(loss / 100, jitter)))
         if card is None:
             sound = read_clip(reader or AudioReader(bundled_clip()), rate, seconds)
             facts = _run_clip(FileCard(sound, rate), sound, loaded, call, record or CLIP_RECORD)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.client.threaded import ThreadedVoiceClient
-    from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.network import NetworkImpairment
 
 _KEYS = "+/- bandwidth   m mute   q hang up"
 _FAR_BEHIND_S = 0.8
@@ -78,7 +78,7 @@ def talk_command(
     from streaming_encodec.client.threaded import ThreadedVoiceClient
     from streaming_encodec.engines import make_live_engine
     from streaming_encodec.live.loop import LIVE_PLAYOUT
-    from streaming_encodec.voice.detour import Detour
+    from streaming_encodec.voice.network import NetworkImpairment
     from streaming_encodec.voice.sender import SenderSettings
 
     if clip is not None and record is None:
@@ -90,7 +90,7 @@ def talk_command(
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
     fast = make_live_engine(engine, loaded.model)
-    network = Detour(loss / 100, jitter)
+    network = NetworkImpairment(loss / 100, jitter)
     call = ThreadedVoiceClient(
         url,
         read_token(token),
@@ -114,7 +114,7 @@ def talk_command(
 
 def _talk(
     call: ThreadedVoiceClient,
-    network: Detour,
+    network: NetworkImpairment,
     loaded: LoadedModel,
     clip: AudioReader | None,
     devices: tuple[str | None, str | None],

@@ -7,54 +7,54 @@ import pytest
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.delay import DelayEstimator, DelaySettings
-from streaming_encodec.voice.detour import Detour
+from streaming_encodec.voice.network import NetworkImpairment
 
 FRAME_S = 1 / 75
 
 
-def through(detour: Detour, packets: int = 4000) -> dict[int, float]:
+def through(impairment: NetworkImpairment, packets: int = 4000) -> dict[int, float]:
     """How long each of these packets took; those that were lost are missing."""
     took = {}
     for number in range(packets + 1000):
         now = number / 75
         if number < packets:
-            detour.enter(number.to_bytes(4, "little"), now)
-        for moment, data in detour.leave(now):
+            impairment.enter(number.to_bytes(4, "little"), now)
+        for moment, data in impairment.leave(now):
             assert moment <= now
             took[int.from_bytes(data, "little")] = moment - int.from_bytes(data, "little") / 75
     return took
 
 
-def test_a_detour_without_settings_is_none() -> None:
-    took = through(Detour())
+def test_an_impairment_without_settings_is_none() -> None:
+    took = through(NetworkImpairment())
     assert len(took) == 4000
     assert max(took.values()) == 0
 
 
 def test_loss_and_jitter_are_what_was_asked_for() -> None:
-    took = through(Detour(loss=0.1, jitter_ms=20.0))
+    took = through(NetworkImpairment(loss=0.1, jitter_ms=20.0))
     assert 1 - len(took) / 4000 == pytest.approx(0.1, abs=0.03)
     assert np.mean(list(took.values())) == pytest.approx(0.020, rel=0.1)
-    assert through(Detour(0.1, 20.0, seed=3)) == through(Detour(0.1, 20.0, seed=3)) != took
+    assert through(NetworkImpairment(0.1, 20.0, seed=3)) == through(NetworkImpairment(0.1, 20.0, seed=3)) != took
 
 
 def test_settings_change_on_the_way() -> None:
-    detour = Detour(loss=0.5)
+    impairment = NetworkImpairment(loss=0.5)
     for number in range(200):
-        detour.enter(b"x", number / 75)
-    lost = 200 - len(detour.leave(10.0))
+        impairment.enter(b"x", number / 75)
+    lost = 200 - len(impairment.leave(10.0))
     assert 50 < lost < 150
-    detour.set(0.0, 0.0)
+    impairment.set(0.0, 0.0)
     for number in range(200):
-        detour.enter(b"x", 10 + number / 75)
-    assert len(detour.leave(20.0)) == 200
+        impairment.enter(b"x", 10 + number / 75)
+    assert len(impairment.leave(20.0)) == 200
 
 
 def target_after(jitter_frames: float, settings: DelaySettings) -> float:
     """Every second packet is late by so much, for ten seconds."""
     estimator = DelayEstimator(FRAME_S, settings)
     for number in range(750):
-        estimator.arrived(number, number + jitter_frames * (number % 2))
+        estimator.on_packet(number, number + jitter_frames * (number % 2))
     return estimator.target_frames
 
 
@@ -74,7 +74,7 @@ def test_a_call_is_on_trial_before_the_target_falls_below_the_first() -> None:
     def target(seconds: float) -> float:
         estimator = DelayEstimator(FRAME_S, DelaySettings(minimum_frames=0.5, initial_frames=2.5, trial_buckets=4))
         for number in range(round(seconds / FRAME_S)):
-            estimator.arrived(number, float(number))
+            estimator.on_packet(number, float(number))
         return estimator.target_frames
 
     assert target(1.9) == 2.5

@@ -1,4 +1,4 @@
-"""Whether someone speaks: so that little is sent while nobody does (DTX)."""
+"""Voice activity detection (VAD): little is sent while nobody speaks (DTX)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class SilenceSettings:
+class VadSettings:
     """Thresholds, in decibels of mean square to full scale, and times.
 
-    margin_db: a voice is at least so far above the room. floor_db: under this it is silent whatever the room.
-    hangover_s: how long after the last loud frame it still counts as speech, so that word ends and short
-    pauses stay. rise_db_per_s: how fast a room is believed to have become louder.
+    margin_db: how far speech is above the room, at least. floor_db: anything below this is silence.
+    hangover_s: how long after the last loud frame sound still counts as speech, to keep word ends and short pauses.
+    rise_db_per_s: how fast the estimate of the room's level rises.
     """
 
     margin_db: float = 9.0
@@ -25,11 +25,11 @@ class SilenceSettings:
     rise_db_per_s: float = 3.0
 
 
-class SilenceDetector:
-    """Follows the room's level by its quietest frames and tells frames that are no more than the room."""
+class VoiceActivityDetector:
+    """Follows the room's level by its quietest frames, and tells frames of speech from frames of the room alone."""
 
-    def __init__(self, frame_seconds: float, settings: SilenceSettings | None = None) -> None:
-        self.settings = settings or SilenceSettings()
+    def __init__(self, frame_seconds: float, settings: VadSettings | None = None) -> None:
+        self.settings = settings or VadSettings()
         self._rise = self.settings.rise_db_per_s * frame_seconds
         self._hangover = round(self.settings.hangover_s / frame_seconds)
         self._room_db: float | None = None
@@ -41,7 +41,7 @@ class SilenceDetector:
         level = 10 * float(np.log10(max(power, 1e-12)))
         if self._room_db is None:
             self._room_db = min(level, self.settings.floor_db + 20)
-        # Digital silence is no room: a microphone switched on after it must be learned in seconds.
+        # Digital silence is no room: after it, the estimate must reach a microphone's level within seconds.
         self._room_db = max(min(level, self._room_db + self._rise), self.settings.floor_db - 20)
         loud = level > max(self._room_db + self.settings.margin_db, self.settings.floor_db)
         if loud:
