@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streaming_encodec.audio.devices.bell import Bell
 from streaming_encodec.audio.devices.devices import Device, DeviceStream
 from streaming_encodec.audio.devices.port import Kind, Port
+from streaming_encodec.audio.devices.wakeup import Wakeup
 from streaming_encodec.errors import DeviceError
 
 
@@ -25,8 +25,8 @@ class Clock:
 class FakeStream:
     """An open device; `turn` is one callback."""
 
-    def __init__(self, port: Port, bell: Bell) -> None:
-        self.port, self._bell = port, bell
+    def __init__(self, port: Port, wakeup: Wakeup) -> None:
+        self.port, self._wakeup = port, wakeup
         self.kind, self.rate, self.channels = port.kind, port.rate, port.channels
         self.active = True
         self.heard: list[np.ndarray] = []
@@ -38,7 +38,7 @@ class FakeStream:
             self.port.fill_block(block, latency_s, lost)
             self.heard.append(block)
         elif self.port.take_block(block, latency_s, lost):
-            self._bell.ring()
+            self._wakeup.set()
 
     def close(self) -> None:
         self.active = False
@@ -59,7 +59,7 @@ class FakeBackend:
     )
     refreshes: int = 0
     streams: list[FakeStream] = field(default_factory=list)
-    bell: Bell = field(default_factory=Bell)
+    wakeup: Wakeup = field(default_factory=Wakeup)
 
     def devices(self) -> list[Device]:
         return self.all
@@ -74,7 +74,7 @@ class FakeBackend:
     ) -> DeviceStream:
         if device not in self.all:
             raise DeviceError("it is gone")
-        stream = FakeStream(Port(kind, sample_rate, channels, clock=clock), self.bell)
+        stream = FakeStream(Port(kind, sample_rate, channels, clock=clock), self.wakeup)
         self.streams.append(stream)
         return stream
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streaming_encodec.audio.devices.bell import Bell
 from streaming_encodec.audio.devices.card import Margin
 from streaming_encodec.audio.devices.side import CardCounts
+from streaming_encodec.audio.devices.wakeup import Wakeup
 from streaming_encodec.audio.low_delay import Pcm
 
 _BLOCK_S = 0.012
@@ -36,8 +36,8 @@ class FileCard:
     ) -> None:
         self._sound = np.concatenate([sound, np.zeros((1, round(tail_s * sample_rate)), np.float32)], axis=1)
         self._rate, self._clock = sample_rate, clock
-        self._bell = Bell()
-        self._sleep = sleep or self._bell.wait
+        self._wakeup = Wakeup()
+        self._sleep = sleep or self._wakeup.wait
         self.counts = CardCounts()
         self._margin = Margin()
         self._began: float | None = None
@@ -112,7 +112,7 @@ class FileCard:
 
     def wake(self) -> None:
         """End the sleep of who waits, or of who waits next."""
-        self._bell.ring()
+        self._wakeup.set()
 
     def maintain(self) -> None:
         """Learn from underruns."""

@@ -162,9 +162,9 @@ def test_it_says_what_there_is(machine: Machine) -> None:
 def test_sound_passes_both_ways_and_the_microphone_wakes(machine: Machine) -> None:
     backend = PortAudio()
     microphone, speaker = opened(backend), opened(backend, "output")
-    assert not backend.bell.wait(0.1)
+    assert not backend.wakeup.wait(0.1)
     microphone.port.wake_at = 1200
-    assert backend.bell.wait(60)
+    assert backend.wakeup.wait(60)
     got = microphone.port.ring.read_all()[:, 0]
     assert np.array_equal(got, np.arange(len(got)))
     assert len(got) >= 1200
@@ -228,7 +228,7 @@ def test_a_process_that_ends_takes_its_streams_and_wakes_who_waits(machine: Mach
     stream = opened(backend)
     [pid] = machine.pids()
     os.kill(pid, signal.SIGKILL)  # as PortAudio aborts where its JACK server is gone
-    assert backend.bell.wait(60)
+    assert backend.wakeup.wait(60)
     until(lambda: not stream.active)
     stream.close()
     until(lambda: answers(backend))

@@ -350,11 +350,11 @@ def test_frames_that_are_here_are_made_together_and_lose_nothing_by_it() -> None
 def test_a_packet_that_arrives_wakes_the_loop() -> None:
     """Its frames are made at once: then neither a stall nor a late waking can delay them any more."""
     _, _, card, line, loop, _ = scene(EchoLine)
-    bell = card._backend.bell  # type: ignore[attr-defined]
+    wakeup = card._backend.wakeup  # type: ignore[attr-defined]
     loop.run(lambda: True)
-    assert not bell.wait(0.0)
+    assert not wakeup.wait(0.0)
     line.send(np.zeros((1, FRAME), np.float32))
-    assert bell.wait(0.0)
+    assert wakeup.wait(0.0)
 
 
 def test_a_late_frame_that_comes_while_the_card_can_wait_is_played() -> None:

@@ -201,13 +201,13 @@ class SoundCard:
             if len(side.port.ring) >= wanted:
                 side.port.wake_at = None
                 return
-        self._backend.bell.wait(seconds)
+        self._backend.wakeup.wait(seconds)
         if side is not None:
             side.port.wake_at = None
 
     def wake(self) -> None:
         """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""
-        self._backend.bell.ring()
+        self._backend.wakeup.set()
 
     def maintain(self) -> None:
         """Adapt the margin to underruns, detect lost devices, and reopen them when they are back.

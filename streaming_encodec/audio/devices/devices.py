@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streaming_encodec.audio.devices.bell import Bell
 from streaming_encodec.audio.devices.port import Kind, Port
+from streaming_encodec.audio.devices.wakeup import Wakeup
 from streaming_encodec.errors import DeviceError
 
 _INSTEAD_HZ = (48_000, 44_100, 32_000, 16_000)
@@ -73,11 +73,11 @@ class DeviceStream(Protocol):
 class Backend(Protocol):
     """Access to sound devices: PortAudio, or a test's fake.
 
-    bell: rings when a microphone's port has reached its ``wake_at``.
+    wakeup: set when a microphone's port has reached its ``wake_at``.
     """
 
     @property
-    def bell(self) -> Bell: ...
+    def wakeup(self) -> Wakeup: ...
 
     def devices(self) -> list[Device]:
         """All devices. Raises DeviceError if there is no sound system."""

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from streaming_encodec.audio.devices.bell import Bell
 from streaming_encodec.audio.devices.devices import Device, DeviceStream
 from streaming_encodec.audio.devices.port import Kind, Port, SharedFile
 from streaming_encodec.audio.devices.portaudio_process import WAKE
+from streaming_encodec.audio.devices.wakeup import Wakeup
 from streaming_encodec.errors import DeviceError
 
 HOW_TO_GET_PORTAUDIO = (
@@ -41,7 +41,7 @@ class PortAudio:
 
     def __init__(self, command: Sequence[str] = _COMMAND, goodbye_s: float = _GOODBYE_S) -> None:
         self._command, self._goodbye_s = command, goodbye_s
-        self.bell = Bell()
+        self.wakeup = Wakeup()
         self._process: _Process | None = None
         self._coming: _Process | None = None
 
@@ -93,7 +93,7 @@ class PortAudio:
         """Search again for devices. PortAudio lists them only when it starts, so another process is started, and used
         once it is ready; open devices continue."""
         if self._coming is None or not self._coming.may_still_begin():
-            self._coming = _Process(self._command, self.bell)
+            self._coming = _Process(self._command, self.wakeup)
 
     def _ask(self, what: str, **more: Any) -> Any:
         return self._running().ask(what, **more)
@@ -101,7 +101,7 @@ class PortAudio:
     def _running(self) -> _Process:
         """The process to ask. Waits for the first only: a call does not wait for a new one."""
         if self._process is None:
-            process = _Process(self._command, self.bell)
+            process = _Process(self._command, self.wakeup)
             process.wait_until_begun()
             self._process = process
         if self._coming is not None and self._coming.has_begun():
@@ -119,8 +119,8 @@ class _RefusedError(Exception):
 class _Process:
     """A PortAudio process; it is killed when the last reference to this object is gone."""
 
-    def __init__(self, command: Sequence[str], bell: Bell) -> None:
-        inherits = (bell.number,) if os.name == "posix" else ()
+    def __init__(self, command: Sequence[str], wakeup: Wakeup) -> None:
+        inherits = (wakeup.number,) if os.name == "posix" else ()
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, inherits)],
@@ -135,7 +135,7 @@ class _Process:
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._lock, self._since = threading.Lock(), time.monotonic()
         # Not a method, which would hold a reference to self.
-        listening = (self._process, self._answers, bell)
+        listening = (self._process, self._answers, wakeup)
         threading.Thread(target=_listen, args=listening, name="streaming-encodec-card", daemon=True).start()
         self._finalizer = weakref.finalize(self, _end, self._process)
 
@@ -195,17 +195,19 @@ class _Process:
         return None
 
 
-def _listen(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[dict[str, Any] | None], bell: Bell) -> None:
+def _listen(
+    process: subprocess.Popen[bytes], answers: queue.SimpleQueue[dict[str, Any] | None], wakeup: Wakeup
+) -> None:
     """Pass on the answers of the process, until it ends."""
     assert process.stdout is not None
     with process.stdout as said:
         for line in said:
             if line == WAKE:
-                bell.ring()
+                wakeup.set()
             else:
                 answers.put(json.loads(line))
     answers.put(None)
-    bell.ring()
+    wakeup.set()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,7 @@ When a sound server ends or a device is unplugged, PortAudio can loop endlessly 
 killed and restarted while everything else continues.
 
 Requests and answers are JSON, one a line; sound passes through memory that both processes map (see `port`). The
-`Bell` whose number is the argument wakes the thread that waits for the microphone; if it can't be inherited
+`Wakeup` whose number is the argument wakes the thread that waits for the microphone; if it can't be inherited
 (Windows), a line `!` among the answers does.
 """
 
@@ -100,7 +100,7 @@ def main() -> None:
     """Answer until the input ends."""
     # Ctrl-C reaches all processes of a terminal; this one ends when its parent has closed the devices or is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    bell = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    wakeup = int(sys.argv[1]) if len(sys.argv) > 1 else None
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     try:
@@ -112,8 +112,8 @@ def main() -> None:
     os.write(answers, b"{}\n")
 
     def wake() -> None:
-        with suppress(BlockingIOError):  # it rings already
-            os.write(bell, b"!") if bell is not None else os.write(answers, WAKE)
+        with suppress(BlockingIOError):  # it is set already
+            os.write(wakeup, b"!") if wakeup is not None else os.write(answers, WAKE)
 
     server = Server(sd, wake)
     for line in sys.stdin:
