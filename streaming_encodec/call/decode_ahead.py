@@ -1,8 +1,8 @@
-"""A decoder that goes through frames which are here already in one step, and gives them out one by one.
+"""A decoder that takes frames which are already here in one step, and gives their sound one by one.
 
-After a rest a step's time is the time that code and weights take to come back into the caches: two frames in one
-step take little more than one. Which frame is played next is nevertheless decided when it is due: if it is
-another than the one decoded ahead, the stream goes back to where it was (law 4: its state is a value).
+After a pause, most of a step's time goes into loading code and weights into the caches, so two frames in one step take
+little longer than one. Which frame is played next is still decided when it is due: if it is another than the one
+decoded ahead, the stream goes back to where it was (law 4: its state is a value).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AheadDecoder:
     def decode(self, codes: IntArray, following: tuple[IntArray, ...] = ()) -> FloatArray:
         """The sound [C, n] of a frame ``codes`` [K, 1]; ``following`` are likely to be asked for next.
 
-        They are known again as the same objects.
+        They are recognised later by identity.
         """
         if self._ahead and self._ahead[0][0] is codes:
             self._given.append(codes)
@@ -57,18 +57,18 @@ class AheadDecoder:
         return self._sound(self._stream.push_latent(latent, num_codebooks)[0].cpu().numpy())
 
     def reset(self) -> None:
-        """Begin afresh."""
+        """Reset the stream."""
         self._ahead.clear()
         self._stream.reset()
 
     def _return(self) -> None:
-        """To the state after the frames that were asked for."""
+        """Go back to the state after the frames that were asked for."""
         if self._ahead and self._before is not None:
             self._ahead.clear()
             self._stream.rewind(self._before)
             for codes in self._given:
                 self._stream.push(codes)
-        self._before = None  # an engine may write over a state that nobody has
+        self._before = None  # an engine may write over a state that nobody holds
 
     @staticmethod
     def _sound(pcm: npt.NDArray[np.float32] | Tensor) -> FloatArray:

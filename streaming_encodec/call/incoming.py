@@ -84,7 +84,7 @@ class IncomingVoices:
         clock_s = self._clock()
         if clock_s >= self._report_at_s:
             self._report_at_s = clock_s + _REPORT_S
-            self._on_reports(self.mixer.reports(clock_s))
+            self._on_reports(self.mixer.reports())
 
     def _take(self, data: bytes, at_s: float) -> None:
         sender = int.from_bytes(data[4:6], "little")

@@ -1,6 +1,6 @@
-"""What a listener hears: every speaker's jitter buffer and concealment, decoded together, added up.
+"""What a listener hears: every speaker's jitter buffer and concealment, decoded together and added up.
 
-Neither torch nor sockets nor a clock of its own: the decoder is handed in, and so is the time.
+Decoder and time are handed in: no torch, no sockets and no clock are used here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SpeakerDecoder(Protocol):
 class Mixer:
     """Speakers by number. `receive` their packets, `read` the sum of their voices.
 
-    bad_packets counts what was no packet of this stream. Speakers beyond `max_speakers` are not heard.
+    bad_packets counts bytes that are no packet of this stream. Speakers beyond `max_speakers` are not heard.
     """
 
     def __init__(
@@ -62,31 +62,26 @@ class Mixer:
 
     @property
     def speakers(self) -> tuple[int, ...]:
-        """Who is being heard, or was until just now."""
+        """Who is being heard: until the last frame of a speaker who left is played."""
         return tuple(self._voices)
 
     def receive(self, sender: int, data: bytes, now_s: float) -> None:
-        """Take a packet of a sender that came at `now_s`. Bad ones are counted, never raised."""
+        """Take a packet of `sender` that arrived at `now_s`. Bad packets are counted; they raise nothing."""
         voice = self._voices.get(sender)
-        if voice is None:
-            if len(self._voices) >= self._max_speakers:
-                return
-            receiver = Receiver(self._format, self._settings)
-            try:
-                receiver.receive(data, now_s)
-            except PacketError:
-                self.bad_packets += 1
-                return
-            self._decoder.open(sender)
-            self._voices[sender] = PcmPlayout(receiver, _never, seed=sender)
+        if voice is None and len(self._voices) >= self._max_speakers:
             return
+        receiver = Receiver(self._format, self._settings) if voice is None else voice.receiver
         try:
-            voice.receiver.receive(data, now_s)
+            receiver.receive(data, now_s)
         except PacketError:
             self.bad_packets += 1
+            return
+        if voice is None:
+            self._decoder.open(sender)
+            self._voices[sender] = PcmPlayout(receiver, _never, seed=sender)
 
     def leave(self, sender: int) -> None:
-        """A speaker is gone: what has come of it is played out, then it is forgotten."""
+        """A speaker has left: the frames that wait are played, then the speaker is forgotten."""
         if sender in self._voices:
             self._leaving.add(sender)
 
@@ -112,10 +107,10 @@ class Mixer:
         return self._limiter.process(np.sum(parts, axis=0, dtype=np.float32))
 
     def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
-        """`read`, and the samples besides that everybody has after time was bent.
+        """`read`, plus the samples that every voice has left over after a change of pace.
 
-        They would otherwise have the next frame wanted so much before it is played.
-        certain: only if no packet to come can change any of it, else None. Then it may be asked before `now_s`.
+        If they stayed, the next frame would be needed earlier by as much.
+        certain: give None if a later packet could change any of it. Otherwise the caller may read before `now_s`.
         """
         voices = self._voices.values()
         if certain and not all(voice.is_certain(count, now_s) for voice in voices):
@@ -125,7 +120,7 @@ class Mixer:
         return np.concatenate((pcm, self.read(more, now_s)), axis=1) if more else pcm
 
     def _read_all(self, count: int, now_s: float) -> list[FloatArray]:
-        """All voices go forward side by side, so that frames wanted at the same time are decoded at once."""
+        """All voices advance together, so that frames needed at the same time are decoded in one step."""
         steps = {sender: voice.reading(count, now_s) for sender, voice in self._voices.items()}
         done: dict[int, FloatArray] = {}
         wanted: dict[int, DecodeRequest] = {}
@@ -140,9 +135,9 @@ class Mixer:
 
     # -- figures --------------------------------------------------------------------------------------------
 
-    def reports(self, now_s: float) -> list[Report]:
-        """How each speaker arrived since the last time this was asked."""
-        return [voice.receiver.report(sender, now_s) for sender, voice in self._voices.items()]
+    def reports(self) -> list[Report]:
+        """How each speaker's packets arrived since the last call."""
+        return [voice.receiver.report(sender) for sender, voice in self._voices.items()]
 
     @property
     def statistics(self) -> dict[int, ReceiverStatistics]:
@@ -174,7 +169,7 @@ class Limiter:
         peak = float(np.max(np.abs(pcm)))
         least = min(1.0, 1.0 / peak) if peak > 0 else 1.0
         end = min(least, self._gain + count / self._release)
-        # Going down a ramp would still clip at its beginning; the jump is no louder than what it prevents.
+        # A ramp downwards would still clip at its beginning; the jump is no louder than the clipping.
         begin = min(self._gain, end) if end < self._gain else self._gain
         ramp = np.linspace(begin, end, count, dtype=np.float32)
         self._gain = end

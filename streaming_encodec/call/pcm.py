@@ -1,4 +1,4 @@
-"""The shapes in which telephony hands sound over: bytes and int16, and float32 for everybody else."""
+"""The forms in which telephony hands sound over: bytes, int16 and float32."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OutputForm = Literal["int16", "float32", "bytes"]
 OUTPUT_FORMS: tuple[OutputForm, ...] = ("int16", "float32", "bytes")
 
 _BYTES = ("B", "c")
-"""The formats of buffers that say nothing of what their bytes mean."""
+"""The formats of buffers that do not say what their bytes mean."""
 
 
 def take_pcm(samples: Samples) -> Pcm:
     """Mono samples as float32 [1, n].
 
-    Bytes, and buffers of bytes, are int16, little-endian. Arrays, tensors and other buffers say themselves what they
-    hold: int16 of any byte order, which is divided by 32768, or floating point of any precision, full scale 1.0.
+    Bytes, and buffers of bytes, are int16, little-endian. Arrays, tensors and other buffers have a type: int16 of any
+    byte order, which is divided by 32768, or floating point of any precision, full scale 1.0.
 
     Raises:
         StreamError: another type or shape, half a sample, NaN or infinity, or beyond ``MAX_AMPLITUDE``.
@@ -47,7 +47,7 @@ def take_pcm(samples: Samples) -> Pcm:
 
 
 def _bytes(samples: Samples) -> bytes | None:
-    """The bytes of a buffer that is nothing else; None for everything that says what it holds."""
+    """The bytes of a buffer of bytes; None for anything that has a type."""
     if isinstance(samples, bytes | bytearray):
         return bytes(samples)
     if isinstance(samples, np.ndarray | np.generic | torch.Tensor):

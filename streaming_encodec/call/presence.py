@@ -1,4 +1,4 @@
-"""Who else is in the room, as the relay tells it."""
+"""Who else is in the room, as the relay says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from streaming_encodec.wire.control import Joined, Left
 from streaming_encodec.wire.hello import Welcome
 
 _RETURN_S = 15.0
-"""How long the others may take to find a relay that was begun anew, well above the longest pause between attempts."""
+"""How long the others may take to return to a relay that restarted: well above the longest pause between attempts."""
 
 
 class Presence:
-    """The others who may speak, by their numbers; and whether those who were there are on their way back."""
+    """Numbers of the others who may speak, and whether those who were there before may still return."""
 
     def __init__(self) -> None:
         self._present: set[int] = set()
@@ -22,12 +22,12 @@ class Presence:
         return frozenset(self._present)
 
     def returning(self, now_s: float) -> bool:
-        """Whether the relay was begun anew and whoever was there before may still be on the way back."""
+        """Whether the relay restarted, and speakers who were there before may still return."""
         since = self._missing_since_s
         return since is not None and now_s - since < _RETURN_S
 
     def update(self, message: Welcome | Joined | Left, now_s: float) -> None:
-        """Take in what the relay says."""
+        """Follow a message of the relay."""
         match message:
             case Welcome():
                 before, self._present = self._present, set(message.speakers)

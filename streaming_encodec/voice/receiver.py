@@ -133,7 +133,7 @@ class Receiver:
         pace, _ = self._choose_pace((now_s + queued_s) / self.format.frame_seconds)
         return pace is Pace.KEEP
 
-    def report(self, sender: int, now_s: float) -> Report:
+    def report(self, sender: int) -> Report:
         """How the stream arrived since the last report, for its sender."""
         return self._report.close(self.statistics, sender, self.target_ms, self.format.frame_samples)
 

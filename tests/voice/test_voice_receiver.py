@@ -186,7 +186,7 @@ def test_each_packet_of_an_outage_is_lost(missing: int, per_packet: int, first: 
     assert target.statistics.packets_received == 100
     assert target.statistics.restarts == 0
     assert target.statistics.packets_lost == missing
-    report = target.report(1, 1.0)
+    report = target.report(1)
     assert report.fraction_lost == pytest.approx(missing / (missing + 100))
 
 
@@ -263,12 +263,12 @@ def test_bad_bytes_leave_the_receiver_as_it_was() -> None:
 def test_a_report_tells_the_last_interval() -> None:
     target = receiver()
     drive(target, on_time(100, lost=tuple(range(50, 60))), 100)
-    report = target.report(7, 2.0)
+    report = target.report(7)
     assert report.sender == 7
     assert report.fraction_lost == pytest.approx(0.1)
     assert report.fraction_concealed == pytest.approx(10 / 98)
     assert report.burst_frames == 10
-    quiet = target.report(7, 3.0)
+    quiet = target.report(7)
     assert quiet.fraction_lost == quiet.fraction_concealed == quiet.burst_frames == 0
 
 
