@@ -1,11 +1,10 @@
-"""A voice in a real WebRTC call, as codes: an aiortc track in, an aiortc track out, packets on a data
-channel.
+"""A voice in a WebRTC call, as codes: an aiortc track in, an aiortc track out, packets on a data channel.
 
     pip install aiortc
     python demos/aiortc_bridge.py --wav in.wav out.wav
 
-The data channel is unordered and never sends again, as voice wants it. Here both ends live in this program, and the
-offer goes from hand to hand; in your call it goes through your signalling.
+The data channel is unordered and does not retransmit, which suits voice. Here both ends live in this program, which
+hands the offer from one to the other; in your call it goes through your signalling.
 """
 
 import argparse
@@ -15,12 +14,10 @@ import time
 
 import av
 import numpy as np
-import torch
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
-from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter, rechunk
+from streaming_encodec import AudioReader, AudioWriter, EncodecModel, VoiceDecoder, VoiceEncoder
 
 RATE = 48_000  # WebRTC's
 TICK = RATE // 50
@@ -33,7 +30,7 @@ class FileTrack(MediaStreamTrack):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self._blocks = rechunk(iter(AudioReader(path, RATE, channels=1)), TICK)
+        self._blocks = AudioReader(path, RATE, channels=1).blocks(TICK)
         self._begin, self._sent = time.monotonic(), 0
 
     async def recv(self) -> av.AudioFrame:
@@ -50,13 +47,13 @@ class FileTrack(MediaStreamTrack):
 
 
 class DecodedTrack(MediaStreamTrack):
-    """What the other end says, as a track for your call: 20 ms every 20 ms, whatever has come."""
+    """What the other end says, as a track for your call: 20 ms every 20 ms, whatever has arrived."""
 
     kind = "audio"
 
     def __init__(self, channel: RTCDataChannel, model: EncodecModel) -> None:
         super().__init__()
-        self.decoder = VoiceDecoder(RATE, model=model, jitter_buffer=True, engine="fused")
+        self.decoder = VoiceDecoder(RATE, model=model, jitter_buffer=True)
         channel.on("message", self.decoder.push)
         self._begin, self._made = time.monotonic(), 0
 
@@ -76,7 +73,7 @@ def as_frame(sound: np.ndarray, at: int) -> av.AudioFrame:
 
 async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: EncodecModel) -> int:
     """Encode a track into the channel until it ends. Returns the packets sent."""
-    encoder, packets = VoiceEncoder(RATE, model=model, engine="fused"), 0
+    encoder, packets = VoiceEncoder(RATE, model=model), 0
     mono = av.AudioResampler(format="s16", layout="mono", rate=RATE)  # what comes from a call is stereo
     try:
         while True:
@@ -115,5 +112,4 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     asyncio.run(call(*options.wav, EncodecModel.from_pretrained(options.model)))

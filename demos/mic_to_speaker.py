@@ -10,12 +10,8 @@ import argparse
 import time
 
 import numpy as np
-import torch
 
-from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
-from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.portaudio import PortAudio
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec import AudioReader, AudioWriter, EncodecModel, SoundCard, StreamingDecoder, StreamingEncoder
 
 
 def through_file(encoder: StreamingEncoder, decoder: StreamingDecoder, source: str, target: str) -> None:
@@ -28,7 +24,7 @@ def through_file(encoder: StreamingEncoder, decoder: StreamingDecoder, source: s
 
 def through_devices(encoder: StreamingEncoder, decoder: StreamingDecoder) -> None:
     """Until Ctrl-C. The sound card's callbacks only copy; the codec runs in this thread."""
-    card = SoundCard(PortAudio(), encoder.model.config.sampling_rate)
+    card = SoundCard(encoder.model.config.sampling_rate)
     print("speak;", ", ".join(f"{kind}: {name}" for kind, name in card.names.items()))
     # Some sound ahead, so that a late turn of this loop is not heard.
     card.write(np.zeros((1, round(card.sample_rate * 0.03)), np.float32))
@@ -50,10 +46,9 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
-    encoder = StreamingEncoder(model, options.bandwidth, engine="fused")
-    decoder = StreamingDecoder(model, engine="fused")
+    encoder = StreamingEncoder(model, options.bandwidth, engine="auto")
+    decoder = StreamingDecoder(model, engine="auto")
     encoder.warm_up()
     decoder.warm_up(encoder.num_codebooks)
     if options.wav:

@@ -3,21 +3,26 @@
     pip install pipecat-ai
     python demos/pipecat_serializer.py --wav in.wav out.wav
 
-In a bot: `WebsocketServerParams(serializer=EncodecSerializer(model), audio_in_enabled=True, …)`, and the same
-class at the other end. Make one for each connection: it holds the stream of either direction.
+In a bot: `WebsocketServerParams(serializer=EncodecSerializer(model), audio_in_enabled=True, …)`, and the same class at
+the other end. Make one for each connection: it holds the streams of both directions.
 """
 
 import argparse
 import asyncio
 
 import numpy as np
-import torch
 from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.serializers.base_serializer import FrameSerializer
 
-from streaming_encodec import EncodecModel, PacketError, VoiceDecoder, VoiceEncoder
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter, rechunk
-from streaming_encodec.wire.packet import parse_packet
+from streaming_encodec import (
+    AudioReader,
+    AudioWriter,
+    EncodecModel,
+    PacketError,
+    VoiceDecoder,
+    VoiceEncoder,
+    parse_packet,
+)
 
 
 class EncodecSerializer(FrameSerializer):
@@ -29,10 +34,10 @@ class EncodecSerializer(FrameSerializer):
     def __init__(self, model: EncodecModel, rate: int = 16_000, bandwidth: float = 6.0) -> None:
         super().__init__()
         self._rate = rate
-        self._encoder = VoiceEncoder(rate, model=model, bandwidth=bandwidth, engine="fused")
+        self._encoder = VoiceEncoder(rate, model=model, bandwidth=bandwidth)
         # Pulled by whole frames below, so the output need not start late.
         whole = 3000 * self._encoder.stream_format.frame_seconds
-        self._decoder = VoiceDecoder(rate, whole, model=model, output="bytes", engine="fused")
+        self._decoder = VoiceDecoder(rate, whole, model=model, output="bytes")
         self._frames = self._given = 0
 
     async def serialize(self, frame: Frame) -> str | bytes | None:
@@ -45,7 +50,7 @@ class EncodecSerializer(FrameSerializer):
         return b"".join(len(packet).to_bytes(2, "little") + packet for packet in packets) or None
 
     async def deserialize(self, data: str | bytes) -> Frame | None:
-        """A message that came, as sound for the pipeline; None for what is none of ours."""
+        """A message that arrived, as sound for the pipeline; None for a message of another kind."""
         if isinstance(data, str):
             return None
         try:
@@ -68,7 +73,7 @@ async def through(source: str, target: str, model: EncodecModel, rate: int = 16_
     bot, person = EncodecSerializer(model, rate), EncodecSerializer(model, rate)
     sent = 0
     with AudioReader(source, rate, channels=1) as reader, AudioWriter(target, rate) as writer:
-        for block in rechunk(iter(reader), rate // 25):  # 40 ms, as Pipecat's transports speak
+        for block in reader.blocks(rate // 25):  # 40 ms, as Pipecat's transports speak
             # Clipped: a resampled file goes past full scale now and then, and would come out on the other side.
             audio = np.clip(block[0] * 32767, -32768, 32767).astype("<i2").tobytes()
             message = await bot.serialize(OutputAudioRawFrame(audio, rate, 1))
@@ -86,5 +91,4 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     asyncio.run(through(*options.wav, EncodecModel.from_pretrained(options.model)))

@@ -3,7 +3,7 @@
     python demos/tokens_to_speech.py --model facebook/encodec_24khz
     python demos/tokens_to_speech.py --wav in.wav out.wav
 
-A language model would stand where `tokens_of` stands: it yields the codes of a frame, [K, 1], whenever it has made one.
+A language model takes the place of `tokens_of`: it yields the codes of a frame, [K, 1], whenever it has made one.
 The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins with the first frame
 and not after the last. Here the codes are those of a sound file.
 """
@@ -13,20 +13,23 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
-from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
-from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.portaudio import PortAudio
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
-from streaming_encodec.cli.commands.demo import bundled_clip
+from streaming_encodec import (
+    AudioReader,
+    AudioWriter,
+    EncodecModel,
+    SoundCard,
+    StreamingDecoder,
+    StreamingEncoder,
+    bundled_clip,
+)
 
-AHEAD_S = 0.2  # a language model does not work in step: some sound in stock hides its pauses
+AHEAD_S = 0.2  # a language model makes codes unevenly: sound in stock hides its pauses
 
 
 def tokens_of(model: EncodecModel, path: str, bandwidth: float) -> Iterator[np.ndarray]:
     """Frames of codes [K, 1], one after the other: put your model here."""
-    encoder = StreamingEncoder(model, bandwidth, engine="fused")
+    encoder = StreamingEncoder(model, bandwidth, engine="auto")
     with AudioReader(path, model.config.sampling_rate, channels=1) as reader:
         for block in reader:
             yield from encoder.push(block).T[:, :, None]  # codes [K, F], as F times [K, 1]
@@ -35,7 +38,7 @@ def tokens_of(model: EncodecModel, path: str, bandwidth: float) -> Iterator[np.n
 
 def play(tokens: Iterator[np.ndarray], decoder: StreamingDecoder, rate: int) -> None:
     """Through the speaker: decode while less than AHEAD_S waits for it."""
-    card = SoundCard(PortAudio(), rate, use_input=False)
+    card = SoundCard(rate, use_input=False)
     try:
         for codes in tokens:
             card.write(decoder.push(codes))
@@ -55,10 +58,9 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps: Bark speaks 8 codebooks, 6 kbps")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     rate = model.config.sampling_rate
-    decoder = StreamingDecoder(model, engine="fused")
+    decoder = StreamingDecoder(model, engine="auto")
     decoder.warm_up(model.config.num_codebooks_for(options.bandwidth))
     source = options.wav[0] if options.wav else str(bundled_clip())
     tokens = tokens_of(model, source, options.bandwidth)

@@ -11,7 +11,6 @@ import random
 import numpy as np
 import soundfile
 import soxr
-import torch
 
 from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
 
@@ -24,10 +23,9 @@ def main() -> None:
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
-    encoder = VoiceEncoder(options.rate, frame_ms=20, model=model, engine="fused")
-    decoder = VoiceDecoder(options.rate, frame_ms=20, model=model, engine="fused", output="bytes")
+    encoder = VoiceEncoder(options.rate, frame_ms=20, model=model)
+    decoder = VoiceDecoder(options.rate, frame_ms=20, model=model, output="bytes")
 
     sound, rate = soundfile.read(options.wav[0], dtype="float32", always_2d=True)
     sound = soxr.resample(sound.mean(axis=1), rate, options.rate)

@@ -2,7 +2,7 @@
 
 streaming-encodec serve &
 python demos/websocket_receiver.py --wav out.wav --seconds 10
-python demos/websocket_receiver.py                      (the speaker)
+python demos/websocket_receiver.py                      (plays it)
 """
 
 import argparse
@@ -10,13 +10,7 @@ import asyncio
 import contextlib
 import time
 
-import torch
-
-from streaming_encodec import EncodecModel
-from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.portaudio import PortAudio
-from streaming_encodec.audio.files.sound import AudioWriter
-from streaming_encodec.client.client import VoiceClient
+from streaming_encodec import AudioWriter, EncodecModel, SoundCard, VoiceClient
 
 
 async def into_file(call: VoiceClient, path: str, seconds: float) -> None:
@@ -32,7 +26,7 @@ async def into_file(call: VoiceClient, path: str, seconds: float) -> None:
 
 async def into_speaker(call: VoiceClient, seconds: float) -> None:
     """The sound card keeps the pace: a frame is made whenever less than `target_s` waits for it."""
-    card, end = SoundCard(PortAudio(), call.format.sample_rate, use_input=False), time.monotonic() + seconds
+    card, end = SoundCard(call.format.sample_rate, use_input=False), time.monotonic() + seconds
     try:
         while time.monotonic() < end and not call.over:
             queued = card.queued_s
@@ -47,9 +41,8 @@ async def into_speaker(call: VoiceClient, seconds: float) -> None:
 
 
 async def hear(options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
-    client = VoiceClient(options.url, options.token, model, room=options.room, role="subscribe", engine="fused")
+    client = VoiceClient(options.url, options.token, model, room=options.room, role="subscribe")
     async with client as call:
         print(f"listening in {call.room}", flush=True)
         if options.wav:

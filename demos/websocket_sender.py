@@ -11,13 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import numpy as np
-import torch
 
-from streaming_encodec import EncodecModel
-from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.portaudio import PortAudio
-from streaming_encodec.audio.files.sound import AudioReader, rechunk
-from streaming_encodec.client.client import VoiceClient
+from streaming_encodec import AudioReader, EncodecModel, SoundCard, VoiceClient
 
 
 async def from_file(path: str, rate: int) -> AsyncIterator[np.ndarray]:
@@ -25,16 +20,16 @@ async def from_file(path: str, rate: int) -> AsyncIterator[np.ndarray]:
     loop = asyncio.get_running_loop()
     due = loop.time()
     with AudioReader(path, rate, channels=1) as reader:
-        for block in rechunk(iter(reader), rate // 50):
+        for block in reader.blocks(rate // 50):
             yield block
-            # After a pause of this machine the file goes on from there: a burst would be thrown out.
+            # After a pause of this machine the file goes on from there: the relay would drop a burst.
             due = max(due + block.shape[1] / rate, loop.time() - 0.2)
             await asyncio.sleep(max(0.0, due - loop.time()))
 
 
 async def from_microphone(rate: int) -> AsyncIterator[np.ndarray]:
-    """What the microphone hears, every few milliseconds, until Ctrl-C."""
-    card = SoundCard(PortAudio(), rate, use_output=False)
+    """The microphone's sound, every few milliseconds, until Ctrl-C."""
+    card = SoundCard(rate, use_output=False)
     try:
         while True:
             yield card.read()
@@ -45,11 +40,10 @@ async def from_microphone(rate: int) -> AsyncIterator[np.ndarray]:
 
 
 async def speak(options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)  # a frame is too small for more: they would wait for each other
     model = EncodecModel.from_pretrained(options.model)
     rate = model.config.sampling_rate
     sound = from_file(options.wav, rate) if options.wav else from_microphone(rate)
-    client = VoiceClient(options.url, options.token, model, room=options.room, role="publish", engine="fused")
+    client = VoiceClient(options.url, options.token, model, room=options.room, role="publish")
     async with client as call:
         print(f"speaking in {call.room} as number {call.sender}")
         async for block in sound:

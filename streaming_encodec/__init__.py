@@ -23,12 +23,19 @@ from streaming_encodec.errors import (
 )
 
 if TYPE_CHECKING:
+    from streaming_encodec.audio.devices.card import SoundCard
+    from streaming_encodec.audio.files.bundled import bundled_clip
+    from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
     from streaming_encodec.call.voice_decoder import VoiceDecoder
     from streaming_encodec.call.voice_encoder import VoiceEncoder
     from streaming_encodec.client.client import VoiceClient
+    from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
+    from streaming_encodec.client.threaded import ThreadedVoiceClient
     from streaming_encodec.corpus.transcode import decode_file, encode_file, stream_file
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.relay.config import RelayConfig
+    from streaming_encodec.relay.relay import Relay
     from streaming_encodec.streaming import (
         SegmentDecoder,
         SegmentEncoder,
@@ -37,50 +44,79 @@ if TYPE_CHECKING:
         StreamPool,
         StreamState,
     )
+    from streaming_encodec.voice.receiver import ReceiverSettings
+    from streaming_encodec.voice.sender import SenderSettings
+    from streaming_encodec.wire.packet import Packet, parse_packet
 
 _MODULE_OF = {
+    "AudioReader": "streaming_encodec.audio.files.sound",
+    "AudioWriter": "streaming_encodec.audio.files.sound",
+    "CodecSettings": "streaming_encodec.client.settings",
+    "ConnectionSettings": "streaming_encodec.client.settings",
     "EncodecConfig": "streaming_encodec.model.config",
     "EncodecModel": "streaming_encodec.model.encodec",
+    "Packet": "streaming_encodec.wire.packet",
+    "ReceiverSettings": "streaming_encodec.voice.receiver",
+    "Relay": "streaming_encodec.relay.relay",
+    "RelayConfig": "streaming_encodec.relay.config",
     "SegmentDecoder": "streaming_encodec.streaming",
     "SegmentEncoder": "streaming_encodec.streaming",
+    "SenderSettings": "streaming_encodec.voice.sender",
+    "SoundCard": "streaming_encodec.audio.devices.card",
     "StreamPool": "streaming_encodec.streaming",
     "StreamState": "streaming_encodec.streaming",
     "StreamingDecoder": "streaming_encodec.streaming",
     "StreamingEncoder": "streaming_encodec.streaming",
+    "ThreadedVoiceClient": "streaming_encodec.client.threaded",
     "VoiceClient": "streaming_encodec.client.client",
     "VoiceDecoder": "streaming_encodec.call.voice_decoder",
     "VoiceEncoder": "streaming_encodec.call.voice_encoder",
+    "bundled_clip": "streaming_encodec.audio.files.bundled",
     "decode_file": "streaming_encodec.corpus.transcode",
     "encode_file": "streaming_encodec.corpus.transcode",
+    "parse_packet": "streaming_encodec.wire.packet",
     "stream_file": "streaming_encodec.corpus.transcode",
 }
 
 __all__ = [
+    "AudioReader",
+    "AudioWriter",
     "BandwidthError",
     "CallError",
     "CallErrorReason",
     "CheckpointError",
+    "CodecSettings",
     "ConfigError",
+    "ConnectionSettings",
     "DeviceError",
     "EncodecConfig",
     "EncodecModel",
     "FileFormatError",
     "MissingExtraError",
+    "Packet",
     "PacketError",
+    "ReceiverSettings",
+    "Relay",
+    "RelayConfig",
     "SegmentDecoder",
     "SegmentEncoder",
+    "SenderSettings",
+    "SoundCard",
     "StreamError",
     "StreamPool",
     "StreamState",
     "StreamingDecoder",
     "StreamingEncodecError",
     "StreamingEncoder",
+    "ThreadedVoiceClient",
     "VoiceClient",
     "VoiceDecoder",
     "VoiceEncoder",
     "__version__",
+    "bundled_clip",
     "decode_file",
     "encode_file",
+    "parse_packet",
     "stream_file",
 ]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from streaming_encodec.audio.files.ecdc import EcdcReader, EcdcWriter
-from streaming_encodec.audio.files.sound import AudioReader, rechunk
+from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.audio.files.targets import check_target
 from streaming_encodec.audio.files.writer import SOUND_ENDINGS, open_writer
 from streaming_encodec.corpus.codec import FRAMES_PER_STEP, make_decoder, make_encoder
@@ -260,7 +260,7 @@ def stream_file(
         decoder = make_decoder(opened, start, shared, frames_per_step=1)
         writer = stack.enter_context(open_writer(target, rate, channels, samples=reader.samples))
         times, frames, samples, spent_s = TimeHistogram(), 0, 0, 0.0
-        for block in _watched(rechunk(iter(reader), block_samples), reader.samples, progress, stop):
+        for block in _watched(reader.blocks(block_samples), reader.samples, progress, stop):
             begin_s = time.perf_counter()
             pieces = encoder.push(block)
             sounds = [decoder.push(piece) for piece in pieces]

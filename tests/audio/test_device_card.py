@@ -61,7 +61,7 @@ def test_a_device_is_opened_with_as_few_channels_as_it_takes(backend: FakeBacken
     backend.all = [Device(0, "Interface", "Fake", 8, 8, 48_000)]
     backend.channels = channels
     assert choose_shape(backend, backend.all[0], "input", 24_000) == (24_000, channels)
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     block = np.zeros((240, channels), np.float32)
     block[:, :2] = 0.5
     backend.stream("input").turn(block)
@@ -74,14 +74,14 @@ def test_a_device_is_opened_with_as_few_channels_as_it_takes(backend: FakeBacken
 def test_a_device_that_refuses_every_rate_says_so(backend: FakeBackend) -> None:
     backend.rates = ()
     with pytest.raises(DeviceError, match=r"refuses 24000, 48000, .*Invalid sample rate.*close other programs"):
-        SoundCard(backend, 24_000)
+        SoundCard(24_000, backend=backend)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 48_000])
 def test_sound_passes_at_any_rate(backend: FakeBackend, rate: int) -> None:
     """A tone into the microphone is that tone at 24 kHz; a tone for the speaker is it at the card's rate."""
     backend.rates = (rate,)
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     block = rate // 100
     sound = tone(50 * block, rate)
     for i in range(50):
@@ -100,7 +100,7 @@ def test_sound_passes_at_any_rate(backend: FakeBackend, rate: int) -> None:
 
 
 def test_what_is_missing_is_silence_counted_and_answered_with_a_longer_margin(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     speaker = backend.stream("output")
     speaker.turn(256)  # before anything was written nothing is missing
     assert card.counts.underruns == 0
@@ -132,7 +132,7 @@ def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
     What is written besides, once, moves all that will wait by what it is more than multiples of that length.
     """
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
     speaker = backend.stream("output")
     margin_s = Margin().seconds
     card.write(np.ones((1, frame), np.float32))
@@ -151,7 +151,7 @@ def test_a_frame_is_begun_as_late_as_whole_blocks_allow(
 
 
 def test_what_was_cut_by_chance_has_nothing_in_common(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     for count in (320, 317):
         card.write(np.ones((1, count), np.float32))
         backend.stream("output").turn(256)
@@ -172,7 +172,7 @@ def test_a_minute_without_underruns_takes_a_millisecond_back() -> None:
 
 def test_how_far_ahead_falls_with_the_clock_and_not_in_steps(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
     speaker = backend.stream("output")
     card.write(np.ones((1, 720), np.float32))
     speaker.turn(240)
@@ -187,7 +187,7 @@ def test_how_far_ahead_falls_with_the_clock_and_not_in_steps(backend: FakeBacken
 
 
 def test_waiting_ends_when_what_is_waited_for_is_there(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
 
     def waits(seconds: float, samples: int) -> bool:
         begin = time.monotonic()
@@ -217,7 +217,7 @@ def test_waiting_ends_when_what_is_waited_for_is_there(backend: FakeBackend) -> 
 
 def test_the_two_threads_may_change_what_is_waited_for_at_any_moment(backend: FakeBackend) -> None:
     """The callback takes it away when it has rung, the waiting thread when it has waited long enough."""
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     side = card._microphone
     assert side is not None
 
@@ -238,14 +238,14 @@ def test_the_two_threads_may_change_what_is_waited_for_at_any_moment(backend: Fa
 
 
 def test_the_wait_for_a_block_is_not_the_devices_latency(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     backend.stream("input").turn(np.zeros((240, 1), np.float32), latency_s=0.015)
     assert card.input_latency_ms == pytest.approx(5.0)
 
 
 def test_a_block_longer_than_all_others_is_forgotten(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
 
     def turn(block: int, times: int) -> None:
         for _ in range(times):
@@ -265,7 +265,7 @@ def test_a_block_longer_than_all_others_is_forgotten(backend: FakeBackend) -> No
 
 
 def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, clock=Clock())
+    card = SoundCard(24_000, backend=backend, clock=Clock())
     microphone = backend.stream("input")
     for _ in range(60):  # 0.6 s before anybody listens
         microphone.turn(np.zeros((240, 1), np.float32))
@@ -280,7 +280,7 @@ def test_what_finds_no_room_is_counted(backend: FakeBackend) -> None:
 
 
 def test_one_side_alone(backend: FakeBackend) -> None:
-    card = SoundCard(backend, 24_000, use_input=False, clock=Clock())
+    card = SoundCard(24_000, backend=backend, use_input=False, clock=Clock())
     assert card.read().shape == (1, 0)
     assert list(card.names) == ["output"]
     card.close()
@@ -289,5 +289,5 @@ def test_one_side_alone(backend: FakeBackend) -> None:
 
 def test_a_device_that_cannot_be_had_leaves_none_open(backend: FakeBackend) -> None:
     with pytest.raises(DeviceError, match="no audio output device 'nowhere'"):
-        SoundCard(backend, 24_000, output_device="nowhere")
+        SoundCard(24_000, backend=backend, output_device="nowhere")
     assert not any(stream.active for stream in backend.streams)

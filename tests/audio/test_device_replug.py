@@ -32,7 +32,7 @@ def until_whole(card: SoundCard, clock: Clock) -> None:
 
 def test_a_device_unplugged_and_plugged_in_again_goes_on(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
     run(card, clock, [backend.stream("input"), backend.stream("output")], 1.0)
     assert card.lost == ()
     microphone = backend.all.pop(0)
@@ -60,7 +60,7 @@ def test_a_device_unplugged_and_plugged_in_again_goes_on(backend: FakeBackend) -
 
 def test_a_device_back_in_its_place_does_not_interrupt_the_other(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
     microphone, speaker = backend.stream("input"), backend.stream("output")
     run(card, clock, [microphone, speaker], 0.5)
     microphone.active = False
@@ -77,7 +77,7 @@ def test_a_device_chosen_by_number_is_itself_again_or_none(backend: FakeBackend)
     clock = Clock()
     headset = backend.all[2]
     backend.all.append(Device(3, "Webcam Microphone", "Fake", 1, 0, 48_000))
-    card = SoundCard(backend, 24_000, input_device="2", clock=clock)
+    card = SoundCard(24_000, backend=backend, input_device="2", clock=clock)
     assert card.names["input"].startswith("USB Headset")
     backend.stream("input").active = False
     backend.all.remove(headset)
@@ -94,7 +94,7 @@ def test_after_a_search_in_vain_what_can_be_had_is_opened(
     backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
 
     def refuse() -> None:
         raise DeviceError("no audio service")
@@ -109,7 +109,7 @@ def test_after_a_search_in_vain_what_can_be_had_is_opened(
 
 def test_without_a_speaker_nothing_waits(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, clock=clock)
+    card = SoundCard(24_000, backend=backend, clock=clock)
     backend.stream("output").active = False
     card.maintain()
     assert card.lost == ("output",)
@@ -120,7 +120,7 @@ def test_without_a_speaker_nothing_waits(backend: FakeBackend) -> None:
 
 def test_a_device_opened_again_is_measured_anew(backend: FakeBackend) -> None:
     clock = Clock()
-    card = SoundCard(backend, 24_000, use_input=False, clock=clock)
+    card = SoundCard(24_000, backend=backend, use_input=False, clock=clock)
     first = backend.stream("output")
     card.write(np.ones((1, 4_800), np.float32))
     first.turn(2_400, latency_s=0.1)

@@ -310,7 +310,7 @@ def test_it_ends_with_who_asked_even_while_portaudio_hangs(machine: Machine) -> 
 
 
 def test_a_call_has_sound_again_after_its_devices_took_portaudio_with_them(machine: Machine) -> None:
-    card = SoundCard(PortAudio(), 24_000)
+    card = SoundCard(24_000)
 
     def until_lost(lost: tuple[str, ...]) -> None:
         def is_so() -> bool:

@@ -147,7 +147,7 @@ def closing_relay() -> Iterator[str]:
 
     stop = loop.run(begin())
     yield url[0]
-    loop.call(stop.close)
+    loop.loop.call_soon_threadsafe(stop.close)
     loop.close()
 
 

@@ -1,6 +1,7 @@
 """Every demo runs as its reader would run it, without hardware."""
 
 import argparse
+import ast
 import asyncio
 import runpy
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from cli_kit import save_random
 
+import streaming_encodec
 from streaming_encodec import EncodecModel, VoiceEncoder
 from streaming_encodec.call.pcm import Samples, take_pcm
 from streaming_encodec.relay.config import RelayConfig
@@ -59,6 +61,24 @@ def heard(path: Path) -> tuple[np.ndarray, int]:
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda p: p.name)
 def test_a_demo_is_short_enough_to_read(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda p: p.name)
+def test_a_demo_imports_what_the_package_exports_and_nothing_deeper(path: Path) -> None:
+    """What a reader copies must not break when a module moves."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None]
+    assert not {name for name in plain if name.split(".")[0] in ("streaming_encodec", "torch")}
+    modules = {node.module for node in froms if str(node.module).startswith("streaming_encodec")}
+    assert modules == {"streaming_encodec"}
+    names = {alias.name for node in froms if node.module == "streaming_encodec" for alias in node.names}
+    assert names <= set(streaming_encodec.__all__)
+
+
+@pytest.mark.parametrize("name", streaming_encodec.__all__)
+def test_every_exported_name_can_be_had(name: str) -> None:
+    assert getattr(streaming_encodec, name) is not None
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 48_000])

@@ -12,7 +12,6 @@ import pytest
 from ci_kit import cannot
 
 from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.portaudio import PortAudio
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
@@ -28,7 +27,7 @@ def card() -> Iterator[None]:
 
 
 def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
-    open_card = SoundCard(PortAudio(), 24_000)
+    open_card = SoundCard(24_000)
     try:
         assert {kind: name.endswith("(24000 Hz)") for kind, name in open_card.names.items()} == {
             "input": True,

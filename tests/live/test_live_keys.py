@@ -94,7 +94,7 @@ def test_keys_of_talk() -> None:
 
 
 def test_m_mutes_and_q_ends() -> None:
-    loop = live_loop(SoundCard(FakeBackend(), 24_000))
+    loop = live_loop(SoundCard(24_000, backend=FakeBackend()))
     others: list[str] = []
     session = LiveSession(loop, settings=lambda: "", keys="", on_key=others.append, keyboard=Typist("mz+mmq"))
     begin = time.monotonic()
@@ -151,7 +151,7 @@ def handlers() -> Iterator[None]:
 def record(path: Path, keyboard: Keyboard) -> LiveSession:
     """A session that records what it hears, until the keyboard ends it."""
     with AudioWriter(path, 24_000) as writer:
-        loop = live_loop(SoundCard(FakeBackend(), 24_000), on_output=writer.write)
+        loop = live_loop(SoundCard(24_000, backend=FakeBackend()), on_output=writer.write)
         session = LiveSession(loop, settings=lambda: "", keys="", on_key=lambda _: None, keyboard=keyboard)
         session.run(seconds=60.0)
     return session
@@ -221,7 +221,7 @@ class LeavesStarving(Keyboard):
 
 def test_what_the_card_misses_after_the_end_does_not_count() -> None:
     backend = FakeBackend()
-    card = SoundCard(backend, 24_000)
+    card = SoundCard(24_000, backend=backend)
     keyboard = LeavesStarving(backend.stream("output"))
     session = LiveSession(live_loop(card), settings=lambda: "", keys="", on_key=print, keyboard=keyboard)
     facts = session.run(seconds=60.0)

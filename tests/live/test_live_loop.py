@@ -122,7 +122,7 @@ def scene(
 ) -> tuple[Clock, FakeBackend, SoundCard, AnyLine, LiveLoop, Cards]:
     """A loop between cards that call back and a line, and all that it is made of."""
     clock, backend = Clock(), FakeBackend()
-    card, line = SoundCard(backend, RATE, clock=clock), make_line(clock)
+    card, line = SoundCard(RATE, backend=backend, clock=clock), make_line(clock)
     cards = Cards(backend, clock, microphone_ppm, speaker_ppm)
     return clock, backend, card, line, live_loop(card, line, clock), cards
 
@@ -201,7 +201,7 @@ class Timed(SoundCard):
 def test_one_long_block_does_not_show_as_delay_for_ever() -> None:
     """A block of ten, once: the card's hiccup, whose trace must not stay in what is shown."""
     clock, backend = Clock(), FakeBackend()
-    card = Timed(backend, RATE, clock=clock)
+    card = Timed(RATE, backend=backend, clock=clock)
     loop = live_loop(card, EchoLine(clock), clock)
     cards = card.cards = Cards(backend, clock, 0, 0)
 
@@ -260,7 +260,7 @@ class Resting(SoundCard):
     """Notes for how long the loop wants to sleep; its speaker takes nothing but the time that the test says."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(FakeBackend(), RATE, clock=clock)
+        super().__init__(RATE, backend=FakeBackend(), clock=clock)
         self.rests: list[tuple[float, int]] = []
         self.passed_s = 0.0
 
@@ -402,7 +402,7 @@ def test_what_is_left_when_time_was_bent_goes_along_with_its_frame() -> None:
 def test_muted_the_stream_goes_on_in_silence() -> None:
     clock, backend = Clock(), FakeBackend()
     line = EchoLine(clock)
-    loop = live_loop(SoundCard(backend, RATE, clock=clock), line, clock)
+    loop = live_loop(SoundCard(RATE, backend=backend, clock=clock), line, clock)
     loop.muted = True
     backend.stream("input").turn(np.ones((480, 1), np.float32))
     loop.step()
@@ -418,7 +418,7 @@ def test_the_loop_stops_when_told_and_gives_the_interpreter_back() -> None:
     import sys
 
     clock, before, turns = Clock(), sys.getswitchinterval(), []
-    loop = live_loop(SoundCard(FakeBackend(), RATE, clock=clock), EchoLine(clock), clock)
+    loop = live_loop(SoundCard(RATE, backend=FakeBackend(), clock=clock), EchoLine(clock), clock)
     loop.run(lambda: len(turns) == 3, lambda: turns.append(sys.getswitchinterval()))
     assert max(turns) <= 0.0011
     assert sys.getswitchinterval() == before

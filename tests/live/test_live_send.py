@@ -17,7 +17,7 @@ from streaming_encodec.cli.commands.send import microphone
 @pytest.mark.parametrize("channels", [1, 2])
 async def test_the_microphone_is_sent_until_it_is_stopped(channels: int) -> None:
     backend, stop = FakeBackend(), asyncio.Event()
-    card = SoundCard(backend, 24_000, use_output=False)
+    card = SoundCard(24_000, backend=backend, use_output=False)
     heard = []
     async for block in microphone(card, channels, stop):
         heard.append(block)

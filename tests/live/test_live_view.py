@@ -38,7 +38,7 @@ class Line:
 
 def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() -> None:
     line = Line()
-    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line, line, line.figures)
+    loop = LiveLoop(SoundCard(24_000, backend=FakeBackend()), line, line, line.figures)
     history = History()
     history.look(0.1, loop)
     assert history.seconds == []  # nothing was played yet
@@ -70,7 +70,7 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
 
 def test_as_long_as_the_speaker_is_turned_down_this_is_said() -> None:
     line, suppressor = Line(), FeedbackSuppressor(24_000)
-    loop = LiveLoop(SoundCard(FakeBackend(), 24_000), line, line, line.figures, feedback=suppressor)
+    loop = LiveLoop(SoundCard(24_000, backend=FakeBackend()), line, line, line.figures, feedback=suppressor)
     assert History().look(1.0, loop).warnings == ()
     tone = 0.15 * np.sin(2 * np.pi * 1000 * np.arange(14_400) / 24_000).astype(np.float32)
     suppressor.process(tone[None])

@@ -54,8 +54,8 @@ class SoundCard:
     For one thread, which reads, writes and maintains.
 
     Args:
-        backend: see `PortAudio`.
         sample_rate: the model's.
+        backend: None is `PortAudio`.
         input_device, output_device: number or part of the name; None is the system's default.
         use_input, use_output: False leaves that direction closed.
         clock: seconds.
@@ -66,15 +66,19 @@ class SoundCard:
 
     def __init__(
         self,
-        backend: Backend,
         sample_rate: int,
         *,
+        backend: Backend | None = None,
         input_device: str | int | None = None,
         output_device: str | int | None = None,
         use_input: bool = True,
         use_output: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if backend is None:
+            from streaming_encodec.audio.devices.portaudio import PortAudio
+
+            backend = PortAudio()
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self._lost = self._revived = 0
 

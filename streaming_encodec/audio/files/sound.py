@@ -149,6 +149,10 @@ class AudioReader:
                 yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))
         yield clip_amplitude(resampler.flush())
 
+    def blocks(self, samples: int) -> Iterator[Pcm]:
+        """The sound in blocks [C, samples]; the last may be shorter."""
+        return rechunk(iter(self), samples)
+
     def _blocks(self, piece: "_Piece", most: int) -> Iterator[Pcm]:
         try:
             piece.open()

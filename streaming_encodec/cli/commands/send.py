@@ -159,12 +159,10 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel)
 
 async def _from_file(reader: AudioReader, stop: asyncio.Event, pace: FilePace) -> AsyncGenerator[Pcm]:
     """A file's sound, 20 ms every 20 ms; what is past after this program stood still is left out."""
-    from streaming_encodec.audio.files.sound import rechunk
-
     loop = asyncio.get_running_loop()
     done = 0
     with progress("sending") as show:
-        blocks = rechunk(iter(reader), reader.sample_rate * _BLOCK_MS // 1000)
+        blocks = reader.blocks(reader.sample_rate * _BLOCK_MS // 1000)
         pump = _Pump(blocks) if reader.is_live else None
         while True:
             begin_s = loop.time()
@@ -226,9 +224,8 @@ class _Pump:
 
 def _open_microphone(device: str | None, rate: int) -> SoundCard:
     from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.devices.portaudio import PortAudio
 
-    card = SoundCard(PortAudio(), rate, input_device=device, use_output=False)
+    card = SoundCard(rate, input_device=device, use_output=False)
     note("sending the microphone; Ctrl-C stops")
     return card
 

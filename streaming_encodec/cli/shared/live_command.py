@@ -56,9 +56,7 @@ def check_speed(loaded: LoadedModel, engine: Engine, bandwidth: float, *, must: 
 
 def open_card(sample_rate: int, input_device: str | None, output_device: str | None) -> SoundCard:
     """Microphone and loudspeaker, with their names on stderr. Raises DeviceError where one is missing."""
-    from streaming_encodec.audio.devices.portaudio import PortAudio
-
-    card = SoundCard(PortAudio(), sample_rate, input_device=input_device, output_device=output_device)
+    card = SoundCard(sample_rate, input_device=input_device, output_device=output_device)
     for kind, name in card.names.items():
         name_device(kind, name)
     if likely_loudspeaker(card.names["output"]):
