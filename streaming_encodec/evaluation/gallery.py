@@ -133,23 +133,23 @@ def _credit(clip: Clip) -> str:
 _MARKDOWN = """\
 # Listen to {name}
 
-What the codec makes of {count} voices, beside what Opus makes of them. Each link is a short sound file.
-To have them all with play buttons, open [{folder}/index.html]({folder_link}/index.html) of a checkout in a browser.
+{count} voices through the codec and through Opus. Each link is a short sound file.
+For a page with play buttons, open [{folder}/index.html]({folder_link}/index.html) of a checkout in a browser.
 
 {table}
 
-- All of the codec's files went through the streaming path. The lost packets hold one frame each and vanish in bursts of
-  {burst_ms:g} ms on the average; the receiver of a call conceals them, without redundancy.
+- All of the codec's files went through the streaming path. The lost packets hold one frame each and are lost in bursts of
+  {burst_ms:g} ms on average; the receiver of a call conceals them, without redundancy.
 - Opus is libopus in voice mode, complexity 10, variable rate.
 - The files are Ogg Opus at {transport_kbps:g} kbps: near transparent, and far above the rates that are compared.
-  Every current browser plays them (Safari since version 18.4). Levels are as they came out.
-- Headphones show more than loudspeakers. A blind comparison: `streaming-encodec evaluate FOLDER --listen pairs.html`.
+  Every current browser plays them (Safari since version 18.4). Levels are unchanged.
+- Use headphones. For a blind comparison: `streaming-encodec evaluate FOLDER --listen pairs.html`.
 
 The voices:
 
 {credits}
 
-Make the page again after a change of the weights:
+To make this page again after a change of the weights:
 
 ```
 {command}
@@ -204,7 +204,7 @@ _WEB_PAGE = """\
 <p>Voices at a few kbps beside Opus, carried here as Ogg Opus at {transport_kbps:g} kbps.</p>
 {voices}
 <script>
-// Starting one stops the other: that is how one compares.
+// Starting one stops the others.
 const all = [...document.querySelectorAll("audio")];
 for (const one of all) one.addEventListener("play", () => all.forEach(other => other === one || other.pause()));
 </script>
