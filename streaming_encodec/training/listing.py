@@ -52,7 +52,7 @@ def _read(path: Path) -> dict[str, Listed]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(
             f"{path}: each line must be a JSON object with a 'file', and may have 'speaker' (or 'voice'), 'source', "
-            f"'licence', 'bandwidth_hz' and 'split' ({error!r}); mend it or remove it"
+            f"'licence', 'bandwidth_hz' and 'split' ({error!r}); correct it or remove it"
         ) from error
 
 

@@ -236,7 +236,7 @@ class SoundCard:
         gone = self.lost
         for side in self._sides():
             if not side.is_open:
-                with contextlib.suppress(DeviceError):  # still away: the other side goes on meanwhile
+                with contextlib.suppress(DeviceError):  # still missing: the other side continues
                     side.open(now)
         alone = len(self.lost) == len(self._sides())
         if self.lost and (alone or now >= self._search_at):

@@ -189,7 +189,7 @@ def _joined(file: BinaryIO, kind: _Kind, at: int, start: int, end: int, found: F
 def _raw_part(kind: _Kind, raw: RawFormat | None, start: int, end: int, found: Findings) -> Part:
     if raw is None:
         raise FileFormatError(
-            f"its header was never completed, and how long its sound is cannot be told ({kind.name}); repair or record "
+            f"its header was never completed, and the length of its sound is unknown ({kind.name}); repair or record "
             "it again"
         )
     samples = (end - start) // raw.sample_bytes
@@ -301,10 +301,10 @@ def au_format(head: bytes) -> tuple[int, int | None, RawFormat | None] | None:
 def find_au(file: BinaryIO, end: int) -> Findings:
     """Find the parts of an AU file. Raises FileFormatError if it is cut off."""
     found = Findings()
-    told = au_format(read_at(file, 0, 24))
-    if told is None:
+    layout = au_format(read_at(file, 0, 24))
+    if layout is None:
         raise FileFormatError("not an audio file that can be read: an AU cut off in its header")
-    offset, size, raw = told
+    offset, size, raw = layout
     there = max(0, end - offset)
     if size is not None and size > there:
         raise cut_off(there, size)

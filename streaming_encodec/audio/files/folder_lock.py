@@ -14,7 +14,7 @@ from streaming_encodec.errors import FolderError
 LOCK_NAME = ".streaming-encodec.lock"
 
 _FAR = 1 << 30
-"""Windows keeps others from reading what is locked; nobody reads here."""
+"""On Windows nobody can read a locked region; this offset is never read."""
 
 
 class FolderLock:
@@ -49,7 +49,7 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if os.name == "posix":
-            self._path.unlink(missing_ok=True)  # while it is ours: who waits for it sees that it is gone, and makes one
+            self._path.unlink(missing_ok=True)  # under the lock: a waiting process makes a new one
             os.close(self._file)
         else:
             os.close(self._file)
@@ -59,7 +59,7 @@ class FolderLock:
             self._remove_if_empty()
 
     def _acquire(self) -> bool:
-        """False where the file went away before it was locked; BlockingIOError where somebody else has it."""
+        """False if the file was deleted before it was locked. BlockingIOError: another process has the lock."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(file)

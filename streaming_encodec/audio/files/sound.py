@@ -211,27 +211,27 @@ class AudioReader:
         self._pieces = [_Piece(Window(file, part), part, part.raw, part.samples) for part in found.parts]
 
     def _describe(self) -> None:
-        told = []
+        infos = []
         for piece in self._pieces:
             try:
-                told.append(piece.open())
+                infos.append(piece.open())
             except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
                 raise FileFormatError(
                     f"not an audio file that can be read ({_words(error)}); WAV, FLAC, Ogg, MP3 and AIFF can"
                 ) from error
             if len(self._pieces) > 1:
                 piece.close()
-        for number, other in enumerate(told):
-            if (other.samplerate, other.channels) != (told[0].samplerate, told[0].channels):
+        for number, other in enumerate(infos):
+            if (other.samplerate, other.channels) != (infos[0].samplerate, infos[0].channels):
                 raise FileFormatError(
-                    f"{len(told)} files were joined in it, and number {number + 1} has {other.samplerate} Hz and "
-                    f"{other.channels} channels, not {told[0].samplerate} and {told[0].channels}; take them apart"
+                    f"{len(infos)} files were joined in it, and number {number + 1} has {other.samplerate} Hz and "
+                    f"{other.channels} channels, not {infos[0].samplerate} and {infos[0].channels}; take them apart"
                 )
         lengths = [piece.samples for piece in self._pieces]
         samples = None if None in lengths else sum(length or 0 for length in lengths)
         raw = self._pieces[0].raw
-        name, encoding = (told[0].format, told[0].subtype) if raw is None else (raw.container, raw.subtype)
-        self.info = AudioInfo(self._path, name, encoding, told[0].samplerate, told[0].channels, samples)
+        name, encoding = (infos[0].format, infos[0].subtype) if raw is None else (raw.container, raw.subtype)
+        self.info = AudioInfo(self._path, name, encoding, infos[0].samplerate, infos[0].channels, samples)
 
     def close(self) -> None:
         for piece in self._pieces:

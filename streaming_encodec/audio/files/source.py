@@ -170,8 +170,8 @@ def live_sound(source: ByteSource) -> tuple[RawFormat, Stream, int | None] | byt
         return data
 
     head = read(12)
-    if head[:4] in (b".snd", b"dns.") and (told := au_format(head + read(12))) is not None:
-        offset, size, raw = told
+    if head[:4] in (b".snd", b"dns.") and (layout := au_format(head + read(12))) is not None:
+        offset, size, raw = layout
         if raw is not None and 24 <= offset <= _MAX_HEADER_BYTES and len(read(offset - 24)) == offset - 24:
             return _live(source, raw, size)
         return taken

@@ -24,7 +24,7 @@ from streaming_encodec.transport.tls import server_tls
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 _LIMITS = RelayLimits()
-_WHO = "Who may come in"
+_WHO = "Admission"
 _LIMIT = "Limits"
 _OWN_DESCRIPTORS = 64
 """Descriptors of the process besides connections: libraries, the log, listening sockets."""

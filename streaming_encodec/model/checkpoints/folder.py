@@ -27,7 +27,7 @@ CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
 _BITS_IN_OLDER_FILES = 10
-"""Of a code, as transformers counted until 4.51, whatever the size of the codebooks."""
+"""Bits of a code, as transformers counted until 4.51 for codebooks of any size."""
 
 # What training keeps beside each codebook; inference needs none of it.
 _TRAINING_BUFFERS = (".inited", ".cluster_size", ".embed_avg")
@@ -180,7 +180,7 @@ def save_folder(
         dtype: of the tensors in the file; None keeps the model's. ``torch.float16`` halves the file, and is
             read back as float32 here and by ``transformers``; magnitudes of weight norm stay float32.
         training_buffers: also write what training would keep beside each codebook, all zeros and as large again:
-            nobody reads it, but ``transformers`` asks for it. Without, that loads the folder all the same and says so.
+            they are never read, but ``transformers`` expects them. Without, it loads the folder with a warning.
 
     Raises:
         CheckpointError: a weight is not finite in that dtype, or the folder cannot be written.

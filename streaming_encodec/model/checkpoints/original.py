@@ -87,7 +87,7 @@ def read_th(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch lets through whatever a damaged archive or a refused pickle raises first: any type may come.
+        # torch raises the first error of a damaged archive or a refused pickle, which may be of any type.
         reason = str(error).split("\n", maxsplit=1)[0]
         raise CheckpointError(
             f"{path} is damaged, or holds more than tensors, which is never unpickled"
