@@ -138,7 +138,7 @@ For a page with play buttons, open [{folder}/index.html]({folder_link}/index.htm
 
 {table}
 
-- All of the codec's files went through the streaming path. The lost packets hold one frame each and are lost in bursts of
+- All of the codec's files went through the streaming path. Lost packets hold one frame each, in bursts of
   {burst_ms:g} ms on average; the receiver of a call conceals them, without redundancy.
 - Opus is libopus in voice mode, complexity 10, variable rate.
 - The files are Ogg Opus at {transport_kbps:g} kbps: near transparent, and far above the rates that are compared.
