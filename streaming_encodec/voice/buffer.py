@@ -13,11 +13,11 @@ _REMEMBERED_PACKETS = 512
 _REPLAY_CONFIRMATIONS = 25
 _FRAMES_A_NUMBER = 64
 _LONGEST_STALL_FRAMES = 24_000
-"""How far timestamps may lead where a stream goes on after a hole: so many frames for each sequence number, or what
-two minutes have at most, for a sender that stood still. Both numbers begin at random in a new stream, so one in eight
-thousand is taken for the old one."""
+"""How far timestamps may be ahead where a stream continues after a gap: so many frames for each sequence number, or the
+most frames of two minutes, for a sender that stood still. A new stream begins at random numbers, so one new stream in
+eight thousand is taken for the old one."""
 _RESTART_FRAMES = 25
-"""A start that lies further back than this many frames is a new stream, not an old packet gone astray."""
+"""A start that lies further back than this many frames is a new stream, not an old packet that arrives late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,25 @@ class BufferedFrame:
 
 @dataclass(frozen=True, slots=True)
 class Insertion:
-    """What became of a packet. timestamp: on the endless line; None if the packet waits to be believed."""
+    """What became of a packet. timestamp: unwrapped; None if the packet is not accepted yet."""
 
     timestamp: int | None
     duplicate: bool = False
     late: bool = False
     restarted: bool = False
     repaired: int | None = None
-    """First frame that came late as redundancy, for a packet that was lost."""
+    """First frame that redundancy brought late, for a packet that was lost."""
     after_outage: bool = False
-    """The stream goes on after a hole longer than the buffer."""
+    """The stream continues after a gap longer than the buffer."""
     recalled: int = 0
-    """Packets before this one that were not believed, and are now."""
+    """Packets before this one that were not accepted, and are now."""
 
 
 class FrameBuffer:
-    """Frames by their place on an endless line, at most ``capacity`` of them from ``floor`` on.
+    """Frames by their unwrapped timestamps, at most ``capacity`` of them from ``floor`` on.
 
-    A packet far from all others (a flipped bit, a stream begun anew) is believed once a second one
-    confirms it, as RFC 3550 A.1 does with sequence numbers.
+    A packet far from all others (a flipped bit, a new stream) is accepted once a second one confirms it, as RFC 3550
+    A.1 does with sequence numbers.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -87,7 +87,7 @@ class FrameBuffer:
         return self._frames.get(frame)
 
     def take(self, frame: int) -> BufferedFrame | None:
-        """The frame with this number, if it is here; it and all before it are done with."""
+        """The frame with this number, if it is here; this frame and all before it are then too late."""
         found = self._frames.pop(frame, None)
         self.drop_before(frame + 1)
         return found
@@ -112,11 +112,11 @@ class FrameBuffer:
         if sequence in self._seen:
             if self._seen[sequence][0] == timestamp + packet.num_frames:
                 return Insertion(timestamp, duplicate=True)
-            # The number is known and the content is not: a sender that began anew, or nonsense.
+            # The number is known and the content is not: a sender that restarted, or damage.
             return self._doubt(packet)
-        begun_anew = packet.start and timestamp < self._highest - _RESTART_FRAMES
+        restarts = packet.start and timestamp < self._highest - _RESTART_FRAMES
         jump = max(abs(timestamp - self._highest), abs(sequence - self._highest_sequence))
-        if begun_anew or jump > self.capacity:
+        if restarts or jump > self.capacity:
             return self._doubt(packet)
         self._doubtful, self._confirmations = None, 0
         return self._place(packet, restarted=False)
@@ -124,7 +124,7 @@ class FrameBuffer:
     def _begin(self, packet: Packet) -> None:
         self._first_sequence = self._highest_sequence = self._sequence(packet.sequence)
         self._highest = self._timestamp(packet.timestamp)
-        # Reordered packets from just before the first are welcome until playout has moved on.
+        # Reordered packets from just before the first are accepted until playout has passed them.
         self.floor = self._highest - self.capacity // 2
 
     def _restart(self, packets: list[Packet]) -> Insertion:
@@ -137,20 +137,20 @@ class FrameBuffer:
         return replace(results[0], recalled=len(packets) - 1)
 
     def _goes_on(self, packet: Packet) -> bool:
-        """Whether a packet that leaps ahead is of the running stream, after an outage: both numbers say so.
+        """Whether a packet that leaps ahead belongs to the running stream, after an outage: both numbers must fit.
 
-        Then what is missing was lost, as RFC 3550 A.3 counts it; a new stream has lost nothing.
+        Then the missing packets are lost, as RFC 3550 A.3 counts them; a new stream has lost nothing.
         """
         numbers = self._sequence.peek(packet.sequence) - self._highest_sequence
         frames = self._timestamp.peek(packet.timestamp) - self._highest
         return 0 < numbers <= frames <= max(_FRAMES_A_NUMBER * numbers, _LONGEST_STALL_FRAMES)
 
     def _doubt(self, packet: Packet) -> Insertion:
-        """Believe a new place once enough packets in a row agree on it.
+        """Accept a new place in the stream once enough packets in a row agree on it.
 
-        Two are enough where the stream goes on after an outage, leaps ahead or says that it begins. A leap back without
-        that word may be a replay of old packets: it takes `_REPLAY_CONFIRMATIONS`, without a packet of the running
-        stream between.
+        Two are enough where the stream continues after an outage, leaps ahead or has the start flag. A leap back
+        without the flag may be a replay of old packets: it takes `_REPLAY_CONFIRMATIONS`, with no packet of the
+        running stream between them.
         """
         other, self._doubtful = self._doubtful, packet
         if other is None:
@@ -200,11 +200,11 @@ class FrameBuffer:
         return self._expected + self._highest_sequence - self._first_sequence + 1
 
     def _repair(self, packet: Packet, timestamp: int, sequence: int) -> int | None:
-        """Fill holes from the packet's redundancy: those of packets lost just before it, and no others.
+        """Fill the gap of packets lost just before this one from its redundancy, and no other gap.
 
-        A sender goes on encoding while it sends nothing (DTX), so redundancy after a silence holds frames
-        that were never meant to be played; the sequence numbers tell the two apart. Returns the first frame
-        of the hole that redundancy covers, also if it is too late by now.
+        A sender goes on encoding while it sends nothing (DTX), so redundancy after a silence holds frames that must not
+        be played; the sequence numbers tell the two apart. Returns the first frame that redundancy covers, even if it
+        is too late by now.
         """
         if packet.redundancy is None or sequence - 1 in self._seen:
             return None

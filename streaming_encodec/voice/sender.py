@@ -180,7 +180,7 @@ class Sender:
         return serialize_packet(packet)
 
     def _redundancy(self) -> IntArray | None:
-        """The coarse codebooks ``[R, P]`` of the P frames before; zeros before the stream began, which nobody plays.
+        """The coarse codebooks ``[R, P]`` of the P frames before; zeros before the stream began, never played.
 
         R is what all of these frames have: a code that is not there would be heard as another one.
         """

@@ -58,7 +58,7 @@ class ReceiverStatistics:
     comfort_noise_samples: int = 0
     """Noise played while the sender was silent (DTX); not in the standard."""
     restarts: int = 0
-    """Times the stream began anew; not in the standard."""
+    """Times the sender restarted the stream; not in the standard."""
 
     @property
     def concealed_share(self) -> float:
