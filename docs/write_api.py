@@ -20,9 +20,23 @@ What `streaming_encodec` exports. `docs/write_api.py` makes this page from the d
 
 Full scale of samples is 1.0. Axes: B batch, C channels, K codebooks, F frames ([glossary](glossary.md)).
 """
-_SECTION = re.compile(r"^(Args|Raises|Returns|Yields):$")
+_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 _ENTRY = re.compile(r"^    (\*{0,2}\w[\w, .*`]*): (.*)$")
 _LONGEST = 100
+_TITLES = {
+    "model": "Models",
+    "streaming": "Streams",
+    "stepping": "Streams",
+    "call": "One voice without a network",
+    "client": "Calls",
+    "voice": "Settings of calls",
+    "relay": "Relay",
+    "wire": "Packets",
+    "corpus": "Files",
+    "audio": "Sound devices and sound files",
+    "errors": "Errors",
+}
+"""Headings in their order, by the room of a name's module."""
 
 
 def prose(docstring: str) -> str:
@@ -47,11 +61,23 @@ def prose(docstring: str) -> str:
     return re.sub(r"(?<!`)``(?!`)", "`", "\n".join(out)).replace(" Settings: see `Participant`.", "").strip()
 
 
+def documented(docstring: str, value: Any) -> str:
+    """`prose` of a callable's docstring, in which `name: meaning` of its parameters becomes a list."""
+    names = "|".join(re.escape(name) for name in inspect.signature(value).parameters)
+    named = re.compile(rf"(?:^|(?<=[.;]) )`?((?:{names})(?:, (?:{names}))*)`?: ")
+    text = prose(docstring)
+    if not names or "**Args**" in text:
+        return text
+    parts = text.split("\n\n")
+    return "\n\n".join(named.sub(r"\n- `\1`: ", part).strip() if named.match(part) else part for part in parts)
+
+
 class _Plain:
     """An annotation or a default as the source has it."""
 
     def __init__(self, value: object) -> None:
-        self._text = value if isinstance(value, str) else inspect.formatannotation(value)
+        text = value if isinstance(value, str) else inspect.formatannotation(value)
+        self._text = re.sub(r"\bstreaming_encodec\.[\w.]*\.(\w+)", r"\1", text)
 
     def __repr__(self) -> str:
         return self._text
@@ -68,6 +94,8 @@ def signature(name: str, value: Any) -> str:
             parameter = parameter.replace(annotation=_Plain(parameter.annotation))
         if inspect.isroutine(function := parameter.default):
             parameter = parameter.replace(default=_Plain(f"{function.__module__}.{function.__qualname__}"))
+        elif repr(parameter.default) == "<factory>":
+            parameter = parameter.replace(default=_Plain("..."))
         kept.append(parameter)
     result = found.return_annotation
     returned = "" if result in (found.empty, None, "None", "Self") else f" -> {_Plain(result)!r}"
@@ -111,7 +139,7 @@ def members(kind: type) -> list[str]:
             properties.append(f"- `{name}: {kind_of!r}`{settable}: {prose(function.__doc__)}")
         else:
             head = ("async " if inspect.iscoroutinefunction(function) else "") + signature(name, function)
-            methods.append(f"```python\n{head}\n```\n\n{prose(function.__doc__)}\n")
+            methods.append(f"```python\n{head}\n```\n\n{documented(function.__doc__, function)}\n")
     if properties:
         methods.insert(0, "\n".join(["**Properties**\n", *(re.sub(r"\n+", " ", each) for each in properties), ""]))
     return methods
@@ -120,12 +148,13 @@ def members(kind: type) -> list[str]:
 def entry(name: str) -> list[str]:
     """The part of one exported name."""
     value = getattr(streaming_encodec, name)
-    out = [f"## {name}\n"]
+    out = [f"### {name}\n"]
     plain_error = inspect.isclass(value) and issubclass(value, Exception) and "__init__" not in vars(value)
     if callable(value) and not plain_error and not (inspect.isclass(value) and issubclass(value, enum.Enum)):
         out.append(f"```python\n{signature(name, value)}\n```\n")
     if value.__doc__:
-        out.append(prose(value.__doc__) + "\n")
+        plain = plain_error or not callable(value)
+        out.append((prose(value.__doc__) if plain else documented(value.__doc__, value)) + "\n")
     if inspect.isclass(value) and (settings := base_settings(value)):
         out.append(prose(settings) + "\n")
     if inspect.isclass(value):
@@ -136,12 +165,17 @@ def entry(name: str) -> list[str]:
 
 
 def page() -> str:
-    """The whole page; errors come last."""
-    names = [name for name in streaming_encodec.__all__ if not name.startswith("_")]
-    errors = [name for name in names if name.endswith("Error")]
-    parts = [HEAD]
-    for name in [*(name for name in names if name not in errors), *errors]:
-        parts += entry(name)
+    """The whole page: a list of all names, then each name under the heading of its room."""
+    groups: dict[str, list[str]] = {title: [] for title in _TITLES.values()}
+    for name in streaming_encodec.__all__:
+        if not name.startswith("_"):
+            groups[_TITLES[getattr(streaming_encodec, name).__module__.split(".")[1]]].append(name)
+    contents = (f"- {title}: " + ", ".join(f"[{n}](#{n.lower()})" for n in names) for title, names in groups.items())
+    parts = [HEAD, "\n".join(contents) + "\n"]
+    for title, names in groups.items():
+        parts.append(f"## {title}\n")
+        for name in names:
+            parts += entry(name)
     return "\n".join(parts)
 
 

@@ -63,7 +63,7 @@ def test_the_reference_is_current_and_holds_every_exported_name() -> None:
     made = subprocess.run(run, cwd=ROOT / "docs", capture_output=True, text=True, check=True, timeout=120).stdout
     assert made == (ROOT / "docs/api.md").read_text(encoding="utf-8"), "run: python docs/write_api.py"
     for exported in streaming_encodec.__all__:
-        assert exported.startswith("_") or f"\n## {exported}\n" in made, exported
+        assert exported.startswith("_") or f"\n### {exported}\n" in made, exported
 
 
 def test_the_readmes_figures_stand_in_the_pages_that_it_names() -> None:
