@@ -33,6 +33,7 @@ from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
+from streaming_encodec.transport.websocket.dial import WebSocketDialer
 from streaming_encodec.wire.hello import Hello, StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
@@ -256,7 +257,7 @@ async def resume(rounds: int) -> dict[str, Any]:
     relay = RelayProcess()
     links = [
         Link(
-            f"ws://127.0.0.1:{relay.port}",
+            WebSocketDialer(f"ws://127.0.0.1:{relay.port}"),
             Hello("load", role, FORMAT),
             None,
             on_packet=lambda data: None,

@@ -1,4 +1,4 @@
-"""A client's connection to a relay that mends itself. No sound in here: packets and control messages.
+"""A client's connection to a relay, which is restored when it breaks. It carries packets and control messages.
 
 Sending never waits: what the network does not take is dropped, oldest first, because voice that comes late is
 of no use and would only delay what follows.
@@ -9,34 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from websockets.exceptions import ConnectionClosed
-
-from streaming_encodec.client.explain import explain, is_not_allowed, is_transient
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
+from streaming_encodec.transport.base import Connection, ConnectionEnded, Dialer
 from streaming_encodec.transport.close_codes import FINAL_CODES
+from streaming_encodec.transport.failures import ended_error, system_error
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.logs import event
-from streaming_encodec.transport.websocket.client import SeatConnection
-from streaming_encodec.transport.websocket.dial import DIAL_ERRORS, OPEN_S, RelayAddress
-from streaming_encodec.transport.websocket.server import limit_unsent
-from streaming_encodec.wire.control import (
-    Bye,
-    ControlMessage,
-    Layers,
-    parse_control,
-    serialize_control,
-)
+from streaming_encodec.wire.control import Bye, ControlMessage, Layers, parse_control, serialize_control
 from streaming_encodec.wire.hello import Hello, Welcome
 
-_QUEUE_PACKETS = 20
-_QUEUE_CONTROLS = 32
+_HELLO_S = 5.0
+"""A token, or a welcome, takes no longer."""
 _SPEED = 1.1
 _BURST_S = 2.0
 """Frames a second, as a multiple of the frame rate, and at once: within what relays take of a speaker
@@ -44,6 +32,16 @@ _BURST_S = 2.0
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.2
 """Back within two seconds after the relay is, with the time a handshake takes."""
+_FINAL_REASONS = frozenset(
+    {
+        CallErrorReason.UNTRUSTED,
+        CallErrorReason.NOT_ALLOWED,
+        CallErrorReason.WRONG_MODEL,
+        CallErrorReason.PROTOCOL,
+        CallErrorReason.REPLACED,
+    }
+)
+"""After these another attempt fails as well."""
 
 
 @dataclass(slots=True)
@@ -65,50 +63,42 @@ def reconnect_delay_s(attempt: int, chance: float) -> float:
 
 
 class Link:
-    """One seat in one room, through as many connections as it takes.
+    """One participant of one room, through as many connections as it takes.
 
     Args:
-        url: `ws://host:port` or `wss://…`. tls: see `RelayAddress`.
+        dialer: opens connections.
         hello: who comes; its token and resume fields are filled in here.
         on_packet: called with each packet. on_control: with each control message, the welcomes among them.
         give_up_s: after an outage of so long the call is over; None tries for ever.
-
-    Raises:
-        ConfigError: the address is none.
     """
 
     def __init__(
         self,
-        url: str,
+        dialer: Dialer,
         hello: Hello,
         token: TokenSource | None,
         *,
         on_packet: Callable[[bytes], None],
         on_control: Callable[[ControlMessage], None],
-        tls: ssl.SSLContext | None = None,
         give_up_s: float | None = 120.0,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = url
+        self.url = dialer.url
         self.counts = LinkCounts()
         self.welcome: Welcome | None = None
         self.connected = False
+        self._dialer = dialer
         self._hello = hello
         self._token = token
         self._on_packet = on_packet
         self._on_control = on_control
-        self._address = RelayAddress(url, tls)
         self._give_up_s = give_up_s
         self._chance = chance
         self._clock = clock
         rate = 1 / hello.format.frame_seconds
         self._frames = Bucket(_SPEED * rate, _BURST_S * rate, clock())
-        self._socket: SeatConnection | None = None
-        self._controls: deque[str] = deque(maxlen=_QUEUE_CONTROLS)
-        self._packets: deque[bytes] = deque()
-        self._wake = asyncio.Event()
-        self._pumping = False
+        self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
         self._leaving = False
@@ -119,26 +109,27 @@ class Link:
     async def open(self) -> Welcome:
         """Connect for the first time. Raises CallError where that fails, with what to do about it."""
         try:
-            socket, welcome = await self._connect(await fetch_token(self._token, OPEN_S))
-        except (*DIAL_ERRORS, ConnectionClosed) as error:
-            raise await self._address.explain(error) from error
-        self._task = asyncio.create_task(self._run(socket))
+            connection, welcome = await self._connect(await fetch_token(self._token, _HELLO_S))
+        except CallError as error:
+            raise await self._dialer.diagnose(error) from error.__cause__
+        self._task = asyncio.create_task(self._run(connection))
         return welcome
 
     async def close(self) -> None:
         """Leave the room for good, after what waits was sent (for a second at most)."""
         if self._task is None:
             return
+        connection = self._connection
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                while self.connected and (self._packets or self._controls):
+                while self.connected and connection is not None and connection.unsent_packets:
                     await asyncio.sleep(0.005)
         self._leaving = True
-        if self._socket is not None and self.connected:
-            with contextlib.suppress(ConnectionClosed, TimeoutError):
+        if connection is not None and self.connected:
+            connection.send_control(serialize_control(Bye("hung up")))
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await self._socket.send(serialize_control(Bye("hung up")))
-                    await self._socket.close()
+                    await connection.close()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -151,8 +142,8 @@ class Link:
 
     @property
     def round_trip_s(self) -> float:
-        """A ping to the relay and back, lately; 0 before the first, some seconds after connecting."""
-        return 0.0 if self._socket is None else self._socket.latency
+        """A message to the relay and its answer, lately; 0 in the first seconds."""
+        return 0.0 if self._connection is None else self._connection.round_trip_s
 
     async def wait_over(self) -> None:
         """Wait until the call has ended."""
@@ -166,22 +157,20 @@ class Link:
     # -- sending --------------------------------------------------------------------------------------------
 
     def send_packet(self, data: bytes) -> None:
-        """Queue a packet; during an outage it is lost, as it would be late.
+        """Send a packet, or queue it; during an outage it is lost, as it would be late.
 
         So is one that comes too fast for the relay, which would end the connection.
         """
         frames = 1 + (data[2] & 7)  # see `wire.header`
-        if not self.connected or not self._frames.take(frames, self._clock()):
-            self.counts.packets_dropped += 1
+        counts = self.counts
+        if self._connection is None or not self.connected or not self._frames.take(frames, self._clock()):
+            counts.packets_dropped += 1
             return
-        if self._socket is not None and not self._pumping and not self._packets and self._socket.offer(data):
-            self._count_sent(data)
-            return
-        self._packets.append(data)
-        while len(self._packets) > _QUEUE_PACKETS:
-            self._packets.popleft()
-            self.counts.packets_dropped += 1
-        self._wake.set()
+        dropped = self._connection.send_packet(0, frames, data)
+        counts.packets_sent += 1
+        counts.bytes_sent += len(data)
+        if dropped:
+            self._count_dropped(dropped)
 
     def send_packets(self, packets: list[bytes]) -> None:
         """Send or queue these."""
@@ -194,56 +183,56 @@ class Link:
         self.send_control(Layers(max_codebooks))
 
     def send_control(self, message: ControlMessage) -> None:
-        """Queue a control message; during an outage it is forgotten."""
-        if self.connected:
-            self._controls.append(serialize_control(message))
-            self._wake.set()
+        """Send a control message; during an outage, or where many wait already, it is forgotten."""
+        if self._connection is not None and self.connected:
+            self._connection.send_control(serialize_control(message), spare=True)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    async def _connect(self, token: str | None) -> tuple[SeatConnection, Welcome]:
-        socket = await self._address.connect(token)
-        limit_unsent(socket.transport.get_extra_info("socket"))
+    async def _connect(self, token: str | None) -> tuple[Connection, Welcome]:
+        connection = await self._dialer.connect(token)
         try:
-            async with asyncio.timeout(OPEN_S):
+            async with asyncio.timeout(_HELLO_S):
                 resume = self.welcome.resume if self.welcome is not None else None
-                await socket.send(serialize_control(replace(self._hello, resume=resume)))
-                welcome = parse_control(await socket.recv())
+                connection.send_control(serialize_control(replace(self._hello, resume=resume)))
+                welcome = parse_control(await connection.receive())
             if not isinstance(welcome, Welcome):
                 raise PacketError("the relay's first message is a welcome")
         except PacketError as error:
-            await socket.close()
-            raise CallError(f"{self.url} is no relay of this kind: {error}", CallErrorReason.NOT_A_RELAY) from error
+            await connection.close()
+            why = f"{self.url} is no relay of this kind: {error}"
+            raise CallError(why, CallErrorReason.NOT_A_RELAY) from error
+        except ConnectionEnded as ended:
+            raise ended_error(self.url, ended) from ended
+        except TimeoutError as error:
+            connection.abort()
+            raise system_error(self.url, error) from error
         except BaseException:
-            socket.transport.abort()
+            connection.abort()
             raise
-        self._socket, self.welcome, self.connected = socket, welcome, True
+        self._connection, self.welcome, self.connected = connection, welcome, True
         self.counts.connects += 1
         self.counts.resumes += welcome.resumed
         self._on_control(welcome)
-        return socket, welcome
+        return connection, welcome
 
-    async def _run(self, socket: SeatConnection) -> None:
+    async def _run(self, connection: Connection) -> None:
         try:
             while True:
-                await self._converse(socket)
-                again = await self._reconnect()
-                if again is None:
-                    return
-                socket = again
+                await self._converse(connection)
+                connection = await self._reconnect()
         except CallError as error:
             self._end(error)
         except Exception as error:
             self._end(CallError(f"the connection to {self.url} failed: {error}", CallErrorReason.LOST))
             raise
 
-    async def _converse(self, socket: SeatConnection) -> None:
+    async def _converse(self, connection: Connection) -> None:
         """Pass messages until the connection ends. Raises CallError if coming again is no use."""
-        self._pumping = False
-        sender = asyncio.create_task(self._pump(socket))
+        heartbeat = asyncio.create_task(self._show_life(connection))
         try:
             while True:
-                message = await socket.recv()
+                message = await connection.receive()
                 if isinstance(message, bytes):
                     self._on_packet(message)
                     continue
@@ -252,48 +241,32 @@ class Link:
                 except PacketError:
                     continue  # a newer relay may say more than this client knows
                 self._on_control(control)
-        except ConnectionClosed as closed:
-            if closed.rcvd is not None and closed.rcvd.code in FINAL_CODES:
-                raise explain(self.url, closed) from closed
-            event("connection lost", code=closed.rcvd.code if closed.rcvd is not None else None)
+        except ConnectionEnded as ended:
+            if ended.received in FINAL_CODES:
+                raise ended_error(self.url, ended) from ended
+            event("connection lost", code=ended.received)
         finally:
             self.connected = False
-            self.counts.packets_dropped += len(self._packets)
-            self._packets.clear()
-            self._controls.clear()
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sender
-            socket.transport.abort()
+            self._count_dropped(connection.unsent_packets)
+            heartbeat.cancel()
+            connection.abort()
 
-    async def _pump(self, socket: SeatConnection) -> None:
+    async def _show_life(self, connection: Connection) -> None:
+        """A silent speaker shows that it lives: the relay would disconnect it."""
         assert self.welcome is not None  # set by `_connect`
-        heartbeat_s = self.welcome.heartbeat_s
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                try:
-                    async with asyncio.timeout(heartbeat_s):
-                        await self._wake.wait()
-                except TimeoutError:
-                    if self._hello.role != "subscribe":  # a silent speaker shows that it lives
-                        layers = self._hello.max_codebooks or self._hello.format.max_codebooks
-                        await socket.send(serialize_control(Layers(layers)))
-                self._wake.clear()
-                self._pumping = True  # what is being sent goes before what comes meanwhile
-                while self._controls or self._packets:
-                    if self._controls:
-                        await socket.send(self._controls.popleft())
-                    else:
-                        data = self._packets.popleft()
-                        await socket.send(data)
-                        self._count_sent(data)
-                self._pumping = False
+        while self._hello.role != "subscribe":
+            await asyncio.sleep(self.welcome.heartbeat_s)
+            layers = self._hello.max_codebooks or self._hello.format.max_codebooks
+            connection.send_control(serialize_control(Layers(layers)), spare=True)
 
-    def _count_sent(self, data: bytes) -> None:
-        self.counts.packets_sent += 1
-        self.counts.bytes_sent += len(data)
+    def _count_dropped(self, packets: int) -> None:
+        """Packets that were counted as sent were dropped before they left. Their lengths are much alike."""
+        counts = self.counts
+        counts.bytes_sent -= packets * counts.bytes_sent // max(1, counts.packets_sent)
+        counts.packets_sent -= packets
+        counts.packets_dropped += packets
 
-    async def _reconnect(self) -> SeatConnection | None:
+    async def _reconnect(self) -> Connection:
         loop = asyncio.get_running_loop()
         lost_s = loop.time()
         attempt = 0
@@ -302,18 +275,18 @@ class Link:
             attempt += 1
             token, no_token = None, None
             try:
-                token = await fetch_token(self._token, OPEN_S)
-            except CallError as error:  # the ticket may do without; if not, there may be one the next time
+                token = await fetch_token(self._token, _HELLO_S)
+            except CallError as error:  # the resumption token may do without; if not, there may be one the next time
                 no_token = error
             try:
                 return (await self._connect(token))[0]
-            except (*DIAL_ERRORS, ConnectionClosed) as error:
-                if not is_transient(error) and (no_token is None or not is_not_allowed(error)):
-                    raise await self._address.explain(error) from error
+            except CallError as error:
+                refused = error.reason in _FINAL_REASONS
+                if refused and (no_token is None or error.reason is not CallErrorReason.NOT_ALLOWED):
+                    raise
                 if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:
-                    raise CallError(
-                        f"no connection to {self.url} for {self._give_up_s:g} s: the call is over", CallErrorReason.LOST
-                    ) from error
+                    why = f"no connection to {self.url} for {self._give_up_s:g} s: the call is over"
+                    raise CallError(why, CallErrorReason.LOST) from error
 
     def _end(self, failure: CallError | None) -> None:
         self.connected = False

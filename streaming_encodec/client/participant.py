@@ -20,6 +20,7 @@ from streaming_encodec.client.token_source import TokenSource, clean_token, role
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.engine import find_engine
+from streaming_encodec.transport.websocket.dial import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
@@ -112,12 +113,11 @@ class Participant:
         self._reports: dict[tuple[int, int], Report] = {}
         self._presence = Presence()
         self._link = Link(
-            url,
+            WebSocketDialer(url, connection.tls),
             Hello(self.room, role, self.format, max_codebooks=connection.max_codebooks),
             token,
             on_packet=self._on_packet,
             on_control=self._on_control,
-            tls=connection.tls,
             give_up_s=connection.give_up_s,
         )
         self._loop: asyncio.AbstractEventLoop | None = None  # the connection's, once the client is entered

@@ -34,12 +34,12 @@ class _Address:
     open: int = 0
 
 
-class Gate:
+class ConnectionCaps:
     """The caps beyond which a connection is not even answered, over all sockets that it listens on.
 
     asyncio reports a connection after its TLS handshake, so a client that begins none could hold as many as there are
     descriptors. This counts where asyncio accepts through the socket object: everywhere but on Windows, where
-    `Entrance` counts, after the handshake. It caps what is open, in all and of one address, and how often one address
+    `Admission` counts, after the handshake. It caps what is open, in all and of one address, and how often one address
     opens: an address may replace all of its connections once a second.
     """
 
@@ -131,12 +131,12 @@ class Gate:
 
 
 class _Listening(socket.socket):
-    """A socket to listen on that asks the gate, and gives way to other work after each connection."""
+    """A socket to listen on that asks the caps, and gives way to other work after each connection."""
 
-    def __init__(self, gate: Gate, family: int) -> None:
+    def __init__(self, caps: ConnectionCaps, family: int) -> None:
         # With its protocol: asyncio switches Nagle's waiting off only for what says that it is TCP.
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._gate = gate
+        self._caps = caps
         self._turn_is_over = False
         self._spare = _spare_descriptor()
         if os.name == "posix":
@@ -158,13 +158,13 @@ class _Listening(socket.socket):
             # asyncio waits for a second after these, but first it goes on accepting.
             self._turn_is_over = error.errno in _NO_ROOM
             raise
-        over = self._gate.admit(address[0])
+        over = self._caps.admit(address[0])
         if over is None:
             connection.close()
             # As if the other end had given up before it was accepted, which ends the turn too.
             raise ConnectionAbortedError("too many connections")
         self._turn_is_over = True
-        return _Accepted(connection, self._gate.reading(), over), address
+        return _Accepted(connection, self._caps.reading(), over), address
 
     def close(self) -> None:
         super().close()
@@ -188,7 +188,7 @@ class _Listening(socket.socket):
             connection.close()
         finally:
             self._spare = _spare_descriptor()
-        self._gate.refused("no descriptors left", address[0])
+        self._caps.refused("no descriptors left", address[0])
         raise ConnectionAbortedError("no descriptors left")
 
 

@@ -1,14 +1,13 @@
-"""Who comes in: reads the hello and checks the token, by header (programs) or in the hello (browsers)."""
+"""Reads the hello and checks the token, which stands in a header (programs) or in the hello (browsers)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from websockets.asyncio.server import ServerConnection
-
 from streaming_encodec.errors import PacketError
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.tokens import Grant, TokenChecker
+from streaming_encodec.transport.base import ServerConnection
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.wire.control import parse_control
 from streaming_encodec.wire.fields import Fields
@@ -19,8 +18,8 @@ _BEARER = "bearer "
 _ANY_VERSION = 10**9
 
 
-class Door:
-    """Lets in whom the configuration lets in. `wall_clock` is Unix time, against which tokens expire."""
+class Login:
+    """Decides by the configuration who may enter. `wall_clock` is Unix time, against which tokens expire."""
 
     def __init__(self, config: RelayConfig, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -81,9 +80,7 @@ def _wrong_version(message: str) -> Refused | None:
 
 def bearer_token(connection: ServerConnection) -> str | None:
     """The token of `Authorization: Bearer …`, if the handshake had one (and only one)."""
-    if connection.request is None:
-        return None
-    values = connection.request.headers.get_all("Authorization")
+    values = connection.headers.get_all("Authorization")
     if len(values) != 1 or not values[0].lower().startswith(_BEARER):
         return None
     return values[0][len(_BEARER) :].strip() or None

@@ -23,7 +23,7 @@ _COUNTERS = {
     "frames_in": "Voice frames received.",
     "bytes_in": "Bytes of voice packets received.",
     "packets_out": "Voice packets for listeners, those that were dropped later among them.",
-    "bytes_out": "Bytes of voice packets for listeners, with WebSocket heads.",
+    "bytes_out": "Bytes of voice packets for listeners.",
     "packets_dropped": "Packets out that were dropped because a listener was slow.",
     "evictions": "Listeners put out because they did not read.",
     "stalls": "Times that the relay itself did not run for a second or more.",

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
-
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.transport.addresses import is_loopback
-from streaming_encodec.transport.websocket.server import VoiceConnection
+from streaming_encodec.transport.base import HttpAnswer, RequestHeaders, ServerConnection
 
 _FORWARDING = frozenset(
     {
@@ -43,32 +40,22 @@ _FORWARDING = frozenset(
 
 
 def answer_plain(
-    config: RelayConfig,
-    metrics: Metrics,
-    gauges: Mapping[str, int],
-    connection: VoiceConnection,
-    request: Request,
-) -> Response | None:
-    """The answer to a request that is not for a WebSocket, None for one that is."""
-    path = request.path.partition("?")[0]
+    config: RelayConfig, metrics: Metrics, gauges: Mapping[str, int], connection: ServerConnection, path: str
+) -> HttpAnswer | None:
+    """The answer to a request that is not for a call, None for one that is."""
     if path == "/healthz":
         if gauges["draining"]:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
-        return connection.respond(HTTPStatus.OK, "ok\n")
-    if path == "/metrics":
-        if not (config.public_metrics or is_from_this_machine(connection.address, request.headers)):
-            return connection.respond(HTTPStatus.NOT_FOUND, "not here\n")
+            return HttpAnswer(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+        return HttpAnswer(HTTPStatus.OK, "ok\n")
+    if path == "/metrics" and (config.public_metrics or is_from_this_machine(connection.address, connection.headers)):
         body, content_type = metrics.exposition(gauges)
-        response = connection.respond(HTTPStatus.OK, body.decode())
-        del response.headers["Content-Type"]
-        response.headers["Content-Type"] = content_type
-        return response
+        return HttpAnswer(HTTPStatus.OK, body.decode(), content_type)
     if path != "/":
-        return connection.respond(HTTPStatus.NOT_FOUND, "not here\n")
+        return HttpAnswer(HTTPStatus.NOT_FOUND, "not here\n")
     return None
 
 
-def is_from_this_machine(address: str, headers: Headers) -> bool:
+def is_from_this_machine(address: str, headers: RequestHeaders) -> bool:
     """Whether a request was made by a program of this machine, as far as can be seen.
 
     A proxy on this machine connects from a loopback address too. So a header that proxies add gives it away, and so
@@ -78,12 +65,12 @@ def is_from_this_machine(address: str, headers: Headers) -> bool:
     return is_loopback(address) and not is_forwarded(headers) and _names_loopback(headers)
 
 
-def is_forwarded(headers: Headers) -> bool:
+def is_forwarded(headers: RequestHeaders) -> bool:
     """Whether a proxy says that it passes this request on."""
     return any(name.lower() in _FORWARDING or name.lower().startswith("x-forwarded-") for name in headers)
 
 
-def _names_loopback(headers: Headers) -> bool:
+def _names_loopback(headers: RequestHeaders) -> bool:
     hosts = headers.get_all("Host")
     if not hosts:
         return True  # HTTP/1.0

@@ -5,38 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.typing import Origin, Subprotocol
-
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
-from streaming_encodec.relay.admission import Entrance
+from streaming_encodec.relay.admission import Admission
 from streaming_encodec.relay.config import RelayConfig
-from streaming_encodec.relay.listen import Gate
-from streaming_encodec.relay.login import Door
+from streaming_encodec.relay.listen import ConnectionCaps
+from streaming_encodec.relay.login import Login
 from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.relay.rooms import Effects, RoomTable, Seat
-from streaming_encodec.transport.addresses import SUBPROTOCOL
+from streaming_encodec.transport.base import ConnectionEnded, ServerConnection
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
-from streaming_encodec.transport.limits import BACKLOG, MAX_MESSAGE_BYTES, OUTAGE_S, WRITE_LIMIT_BYTES
+from streaming_encodec.transport.limits import OUTAGE_S
 from streaming_encodec.transport.logs import event, failure
-from streaming_encodec.transport.websocket.server import VoiceConnection, binary_frame, text_frame
-from streaming_encodec.wire.control import Bye, ControlMessage, Report, parse_control, serialize_control
+from streaming_encodec.transport.websocket.server import WebSocketListener
+from streaming_encodec.wire.control import Bye, Report, parse_control, serialize_control
 from streaming_encodec.wire.header import cut_packet
 
 _TICK_S = 0.5
 _CLEAN_CODES = (1000, 1001)
 
-VoiceSeat = Seat[VoiceConnection]
+VoiceSeat = Seat[ServerConnection]
 
 
 class Relay:
@@ -56,12 +48,19 @@ class Relay:
         self.config = config
         self.metrics = Metrics()
         self._clock = clock
-        self._rooms: RoomTable[VoiceConnection] = RoomTable(config.limits, config.rooms)
-        self._door = Door(config, wall_clock)
-        self._gate = Gate(config.limits, self.metrics, clock)
-        self._entrance = Entrance(config, self.metrics, self._close, self._gate.refused)
+        self._rooms: RoomTable[ServerConnection] = RoomTable(config.limits, config.rooms)
+        self._login = Login(config, wall_clock)
+        self._caps = ConnectionCaps(config.limits, self.metrics, clock)
+        self._admission = Admission(
+            config,
+            self.metrics,
+            close=self._close,
+            refused=self._caps.refused,
+            gauges=lambda: {"rooms": len(self._rooms.rooms), "seats": self._rooms.seats},
+            serve=self.serve,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[Server] = []  # one for each address
+        self._listeners: list[WebSocketListener] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -70,8 +69,11 @@ class Relay:
         """Begin to listen. Raises CallError where the address cannot be had."""
         config = self.config
         try:
-            for sock in await self._gate.listen(config.host, config.port):
-                self._servers.append(await self._serve(sock))
+            for sock in await self._caps.listen(config.host, config.port):
+                listener = await WebSocketListener.listen(
+                    sock, self._admission, config.limits, tls=config.tls, origins=config.origins, clock=self._clock
+                )
+                self._listeners.append(listener)
         except OSError as error:
             raise CallError(
                 f"cannot listen on {config.host}:{config.port}: {error.strerror or error}",
@@ -80,37 +82,12 @@ class Relay:
         self._ticker = asyncio.create_task(self._tick())
         event("listening", url=self.url, tokens=config.token_key is not None)
 
-    async def _serve(self, sock: socket.socket) -> Server:
-        config, limits = self.config, self.config.limits
-        return await serve(
-            self._handle,
-            sock=sock,
-            origins=[None, *(Origin(origin) for origin in config.origins)],
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            process_request=self._process_request,
-            server_header=None,
-            open_timeout=limits.hello_s,
-            ping_interval=limits.heartbeat_s,
-            ping_timeout=2 * limits.heartbeat_s,
-            close_timeout=1.0,
-            max_size=MAX_MESSAGE_BYTES,
-            max_queue=16,
-            write_limit=WRITE_LIMIT_BYTES,
-            backlog=BACKLOG,
-            logger=logging.getLogger("streaming_encodec.transport.websockets"),
-            create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
-                VoiceConnection, doorkeeper=self._entrance, limits=limits, clock=self._clock
-            ),
-            ssl=config.tls,
-        )
-
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        if not self._servers:
+        if not self._listeners:
             raise CallError("the relay was not started", CallErrorReason.MISUSE)
-        return int(self._servers[0].sockets[0].getsockname()[1])
+        return self._listeners[0].port
 
     @property
     def url(self) -> str:
@@ -121,7 +98,7 @@ class Relay:
 
     def drain(self) -> None:
         """From now on let nobody in, and say so on `/healthz`; calls go on until `stop`."""
-        self._entrance.draining = True
+        self._admission.draining = True
         event("draining", seats=self._rooms.seats)
 
     async def drained(self) -> None:
@@ -133,25 +110,25 @@ class Relay:
 
     async def stop(self) -> None:
         """Say goodbye to all (close code 1012: they come back by themselves) and stop listening."""
-        if not self._servers:
+        if not self._listeners:
             return
-        self._entrance.draining = True
-        for server in self._servers:
-            server.close(close_connections=False)
-        goodbye = text_frame(serialize_control(Bye("the relay restarts", retry_s=0.1)))
-        for connection in self._entrance.connections:
-            connection.tell(goodbye)
+        self._admission.draining = True
+        for listener in self._listeners:
+            listener.close()
+        goodbye = serialize_control(Bye("the relay restarts", retry_s=0.1))
+        connections = list(self._admission.connections)
+        for connection in connections:
+            connection.send_control(goodbye)
             connection.closing = True
-        restarting = Refused(CloseCode.RESTARTING, "the relay restarts")
-        await asyncio.gather(*(connection.refuse(restarting) for connection in list(self._entrance.connections)))
+        await asyncio.gather(*(c.close(CloseCode.RESTARTING, "the relay restarts") for c in connections))
         if self._ticker is not None:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
-        for server in self._servers:
-            await server.wait_closed()
-        self._servers.clear()
-        self._gate.log_refused()
+        for listener in self._listeners:
+            await listener.wait_closed()
+        self._listeners.clear()
+        self._caps.log_refused()
         event("stopped")
 
     async def __aenter__(self) -> Self:
@@ -165,22 +142,14 @@ class Relay:
 
     # -- one connection -------------------------------------------------------------------------------------
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        assert isinstance(connection, VoiceConnection)  # made by create_connection
-        try:
-            return self._entrance.answer(connection, request, rooms=len(self._rooms.rooms), seats=self._rooms.seats)
-        except Exception:
-            failure("request")
-            return connection.respond(HTTPStatus.INTERNAL_SERVER_ERROR, "the relay failed\n")
-
-    async def _handle(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, VoiceConnection)  # made by create_connection
+    async def serve(self, connection: ServerConnection) -> None:
+        """Talk with one client until its connection ends; for transports, which open the connections."""
         seat: VoiceSeat | None = None
         code: int | None = None
         try:
             seat = await self._enter(connection)
             while True:
-                self._take(connection, seat, await connection.recv())
+                self._take(connection, seat, await connection.receive())
                 # A message that waits already is received at once: let others have their turn between two of them.
                 await asyncio.sleep(0)
         except Refused as refused:
@@ -188,38 +157,36 @@ class Relay:
             self.metrics.closed[code] += 1
             event("refused", logging.WARNING, address=connection.address, code=code, reason=refused.reason)
             self._vacate(connection, seat, code)
-            await connection.refuse(refused)
-        except ConnectionClosed as closed:
-            # What the WebSocket layer refuses by itself (1002, 1007, 1009) was sent, not received.
-            mine = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
-            code = closed.rcvd.code if closed.rcvd is not None else mine
-            if mine is not None and not connection.closing:
-                self.metrics.closed[mine] += 1
+            await connection.close(refused.code, refused.reason)
+        except ConnectionEnded as ended:
+            code = ended.received if ended.received is not None else ended.sent
+            if ended.sent is not None and not connection.closing:
+                self.metrics.closed[ended.sent] += 1
         except Exception:
             failure("connection")
             code = CloseCode.INTERNAL_ERROR
             self.metrics.closed[code] += 1
-            await connection.refuse(Refused(CloseCode.INTERNAL_ERROR, "the relay failed"))
+            await connection.close(code, "the relay failed")
         finally:
             self._vacate(connection, seat, code)
 
-    async def _enter(self, connection: VoiceConnection) -> VoiceSeat:
+    async def _enter(self, connection: ServerConnection) -> VoiceSeat:
         try:
             async with asyncio.timeout(self.config.limits.hello_s):
-                text = await connection.recv()
+                text = await connection.receive()
         except TimeoutError:
             raise Refused(CloseCode.TIMEOUT, "no hello in time") from None
-        hello, bearer = self._door.read(connection, text)
+        hello, bearer = self._login.read(connection, text)
         now_s = self._clock()
         found = self._rooms.resume(hello, connection, now_s)
         if found is None:
-            grant = self._door.check(hello, bearer)
+            grant = self._login.check(hello, bearer)
             self._apply(self._rooms.admit(hello))
-            self._door.use(grant)
+            self._login.use(grant)
             found = self._rooms.join(hello, connection, now_s)
         seat, welcome, effects = found
-        connection.seated()
-        connection.tell(text_frame(serialize_control(welcome)))
+        connection.admitted()
+        connection.send_control(serialize_control(welcome))
         self._apply(effects)
         self.metrics.counts["resumes" if welcome.resumed else "joins"] += 1
         event(
@@ -231,7 +198,7 @@ class Relay:
         )
         return seat
 
-    def _take(self, connection: VoiceConnection, seat: VoiceSeat, message: str | bytes) -> None:
+    def _take(self, connection: ServerConnection, seat: VoiceSeat, message: str | bytes) -> None:
         if seat.peer is not connection:
             return  # replaced: what is still in the pipe does not count
         if isinstance(message, bytes):
@@ -248,17 +215,17 @@ class Relay:
     def _fan_out(self, seat: VoiceSeat, data: bytes) -> None:
         begin_s = self._clock()
         frames, packet = self._rooms.packet(seat, data, begin_s)
-        framed: dict[int | None, bytes] = {}
+        copies: dict[int | None, bytes] = {None: packet}
         sent = size = dropped = 0
         for listener in seat.room.listeners:
             if listener is seat or listener.peer is None:
                 continue
             layers = listener.max_codebooks
-            copy = framed.get(layers)
+            copy = copies.get(layers)
             if copy is None:
-                copy = binary_frame(packet if layers is None else cut_packet(packet, layers))
-                framed[layers] = copy
-            dropped += listener.peer.offer(seat.number, frames, copy)
+                assert layers is not None  # None is there
+                copy = copies[layers] = cut_packet(packet, layers)
+            dropped += listener.peer.send_packet(seat.number, frames, copy)
             sent += 1
             size += len(copy)
         counts = self.metrics.counts
@@ -270,7 +237,7 @@ class Relay:
         counts["packets_dropped"] += dropped
         self.metrics.fanout(self._clock() - begin_s)
 
-    def _vacate(self, connection: VoiceConnection, seat: VoiceSeat | None, code: int | None) -> None:
+    def _vacate(self, connection: ServerConnection, seat: VoiceSeat | None, code: int | None) -> None:
         """The connection is over: free its seat, or keep it for a client that may come back."""
         if seat is None or seat.peer is not connection:
             return
@@ -282,31 +249,28 @@ class Relay:
 
     # -- doing what the protocol says -----------------------------------------------------------------------
 
-    def _apply(self, effects: Effects[VoiceConnection]) -> None:
-        framed: dict[int, bytes] = {}
+    def _apply(self, effects: Effects[ServerConnection]) -> None:
+        texts: dict[int, str] = {}
         for seat, message in effects.notices:
             if seat.peer is None:
                 continue
             # There are as many reports a second as listeners, and the next one says as much as the last.
             spare = isinstance(message, Report)
-            if not seat.peer.tell(self._framed(framed, message), spare=spare) and not spare:
+            text = texts.get(id(message))  # one notice goes to many listeners as the same object
+            if text is None:
+                text = texts[id(message)] = serialize_control(message)
+            if not seat.peer.send_control(text, spare=spare) and not spare:
                 self._close(seat.peer, Refused(CloseCode.STALLED, "too many messages unread"))
         for peer, refused in effects.closes:
             self._close(peer, refused)
 
-    def _framed(self, framed: dict[int, bytes], message: ControlMessage) -> bytes:
-        key = id(message)  # one notice goes to many listeners as the same object
-        if key not in framed:
-            framed[key] = text_frame(serialize_control(message))
-        return framed[key]
-
-    def _close(self, connection: VoiceConnection, refused: Refused) -> None:
+    def _close(self, connection: ServerConnection, refused: Refused) -> None:
         if connection.closing:
             return
         connection.closing = True
         self.metrics.closed[refused.code] += 1
         event("closed", address=connection.address, code=int(refused.code), reason=refused.reason)
-        self._spawn(connection.refuse(refused))
+        self._spawn(connection.close(refused.code, refused.reason))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -333,16 +297,16 @@ class Relay:
         event("stalled", logging.WARNING, seconds=round(seconds, 3))
         self._rooms.stood_still(seconds, self._clock())
         loop_s = asyncio.get_running_loop().time()
-        for connection in self._entrance.connections:
+        for connection in self._admission.connections:
             connection.stood_still(seconds, loop_s)
 
     def _sweep(self, loop_s: float) -> None:
         """Close whatever has been idle, stalled, or ending, for too long."""
-        self._gate.log_refused()
+        self._caps.log_refused()
         self._apply(self._rooms.tick(self._clock()))
-        for connection in list(self._entrance.connections):
+        for connection in list(self._admission.connections):
             if connection.is_overdue(loop_s):
-                connection.transport.abort()
+                connection.abort()
             elif connection.stalled_s(loop_s) >= self.config.limits.stall_s:
                 self.metrics.counts["evictions"] += not connection.closing
                 self._close(connection, Refused(CloseCode.STALLED, "does not read what it is sent"))

@@ -70,11 +70,11 @@ def test_word_of_leaving_that_overtakes_voice_leaves_no_ghost() -> None:
     room.hear((7, 8), range(75))
     outbox = Outbox(20)
     for number in range(75, 90):
-        outbox.put(7, 1, room.packet(7, number))
+        outbox.put(7, 1, room.packet(7, number), room.clock.now_s)
     outbox.put_control(serialize_control(Left(7)).encode())
     room.clock.now_s += 0.2
     room.wait(15)
-    while (data := outbox.pop()) is not None:
+    while (data := outbox.pop(room.clock.now_s)) is not None:
         if data.startswith(b"{"):
             message = parse_control(data)
             assert isinstance(message, Left)

@@ -191,7 +191,7 @@ async def test_a_killed_relay_comes_back_and_both_sides_resume(model: EncodecMod
         listener = VoiceClient(relay.url, token["l"], model, role="subscribe", playout=PATIENT)
         await speaker.__aenter__()
         await listener.__aenter__()
-        for connection in list(relay._entrance.connections):  # as the kernel does for a killed process
+        for connection in list(relay._admission.connections):  # as the kernel does for a killed process
             connection.transport.abort()
     await until(lambda: not (speaker.connected or listener.connected), "both lost the relay")
     await asyncio.sleep(0.7)
@@ -239,7 +239,7 @@ async def test_a_lost_connection_keeps_its_seat(model: EncodecModel) -> None:
     ):
         number = speaker.sender
         await say(speaker, sound(0.3))
-        for connection in list(relay._entrance.connections):
+        for connection in list(relay._admission.connections):
             connection.transport.abort()
         await until(lambda: not (speaker.connected or listener.connected), "both lost the relay")
         await until(lambda: speaker.connected and listener.connected, "both came back")
@@ -300,7 +300,7 @@ async def test_a_fresh_token_is_fetched_for_each_connection(model: EncodecModel)
         running(token_key=KEY) as relay,
         VoiceClient(relay.url, fetch, model, room="r") as call,
     ):
-        next(iter(relay._entrance.connections)).transport.abort()
+        next(iter(relay._admission.connections)).transport.abort()
         await until(lambda: len(made) == 2 and call.connected, "it came back")
 
 

@@ -9,14 +9,15 @@ import ssl
 
 import pytest
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosedError, InvalidStatus, InvalidURI
-from websockets.frames import Close
+from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
 from streaming_encodec.cli.shared.error_text import error_text
-from streaming_encodec.client.explain import REASON_OF_CODE, explain
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
+from streaming_encodec.transport.base import ConnectionEnded
 from streaming_encodec.transport.close_codes import CloseCode
+from streaming_encodec.transport.failures import REASON_OF_CODE, ended_error
+from streaming_encodec.transport.websocket.dial import explain
 
 URL = "ws://relay:1"
 REFUSED = f"[Errno {errno.ECONNREFUSED}] Connect call failed"
@@ -69,7 +70,7 @@ def test_no_relay_is_told_in_words_with_its_cure(error: OSError, says: str) -> N
     ],
 )
 def test_what_the_relay_says_has_a_reason_and_a_cure(code: int, reason: CallErrorReason, cure: str) -> None:
-    told = call_error(ConnectionClosedError(Close(code, "why"), None))
+    told = ended_error(URL, ConnectionEnded(code, "why"))
     assert (told.reason, told.close_code) == (reason, code)
     assert cure in error_text(told)
 
@@ -96,8 +97,9 @@ def test_a_status_in_place_of_a_call_has_a_reason(status: int, reason: CallError
 
 def test_no_message_of_the_library_names_an_option() -> None:
     """Callers of the library have no command line; the commands add their options."""
-    for error in (TimeoutError(), untrusted(), *(ConnectionClosedError(Close(code, ""), None) for code in CloseCode)):
-        assert "--" not in str(explain(URL, error))
+    told = [explain(URL, TimeoutError()), explain(URL, untrusted())]
+    told += [ended_error(URL, ConnectionEnded(code)) for code in CloseCode]
+    assert not [error for error in told if "--" in str(error)]
 
 
 def test_an_error_is_copied_whole() -> None:

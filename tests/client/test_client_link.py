@@ -9,44 +9,67 @@ from relay_kit import FORMAT, FakeClock, running, until, voice
 
 from streaming_encodec.client.link import Link
 from streaming_encodec.relay.relay import Relay
+from streaming_encodec.transport.websocket.client import WebSocketClient
+from streaming_encodec.transport.websocket.dial import WebSocketDialer
 from streaming_encodec.wire.header import read_header
 from streaming_encodec.wire.hello import Hello
 
 
 def link(relay: Relay, role: str, on_packet: Callable[[bytes], None] = lambda data: None) -> Link:
     hello = Hello("r", role, FORMAT)
-    return Link(relay.url, hello, None, on_packet=on_packet, on_control=lambda message: None)
+    dialer = WebSocketDialer(relay.url)
+    return Link(dialer, hello, None, on_packet=on_packet, on_control=lambda message: None)
 
 
-async def test_no_packet_overtakes_one_that_is_being_sent() -> None:
-    """For a moment there is no room; while the task sends what waited, those that come keep their order."""
+def socket_of(link: Link) -> WebSocketClient:
+    assert isinstance(link._connection, WebSocketClient)
+    return link._connection
+
+
+async def test_no_packet_overtakes_one_that_waits() -> None:
+    """For a moment there is no room; what comes then, and after it, keeps its order."""
     heard: list[int] = []
     async with running() as relay:
         ear = link(relay, "subscribe", lambda data: heard.append(read_header(data).sequence))
         mouth = link(relay, "publish")
         await ear.open()
         await mouth.open()
-        assert mouth._socket is not None
-        really_send = mouth._socket.send
-        begun, gate = asyncio.Event(), asyncio.Event()
-
-        async def slowly(message: object) -> None:
-            begun.set()
-            await gate.wait()
-            await really_send(message)  # type: ignore[arg-type]
-
-        mouth._socket.send = slowly  # type: ignore[method-assign, assignment]
-        mouth._socket._full = True
-        mouth.send_packet(voice(0))
-        await begun.wait()  # the task has it in hand, and nothing else waits
-        mouth._socket._full = False
-        for number in range(1, 12):
+        socket = socket_of(mouth)
+        socket.pause_writing()
+        for number in range(5):
             mouth.send_packet(voice(number))
-        gate.set()
+        assert socket.unsent_packets == 5
+        await asyncio.sleep(0)
+        socket.resume_writing()
+        for number in range(5, 12):
+            mouth.send_packet(voice(number))
         await until(lambda: len(heard) == 12, "all were heard")
         assert heard == sorted(heard)
         assert mouth.counts.packets_sent == 12
         assert mouth.counts.connects == 1
+        await mouth.close()
+        await ear.close()
+
+
+async def test_what_waits_too_long_or_is_too_much_is_dropped_and_counted() -> None:
+    heard: list[int] = []
+    async with running() as relay:
+        ear = link(relay, "subscribe", lambda data: heard.append(read_header(data).sequence))
+        mouth = link(relay, "publish")
+        await ear.open()
+        await mouth.open()
+        socket = socket_of(mouth)
+        socket.pause_writing()
+        for number in range(35):
+            mouth.send_packet(voice(number))
+        assert socket.unsent_packets == 30  # 0.4 s of frames
+        assert (mouth.counts.packets_sent, mouth.counts.packets_dropped) == (30, 5)
+        await asyncio.sleep(0.45)
+        socket.resume_writing()
+        mouth.send_packet(voice(35))
+        await until(lambda: heard == [35], "only the new one was heard")
+        assert (mouth.counts.packets_sent, mouth.counts.packets_dropped) == (1, 35)
+        assert 0 < mouth.counts.bytes_sent <= len(voice(35)) + 36
         await mouth.close()
         await ear.close()
 
@@ -57,17 +80,17 @@ async def test_with_room_a_packet_wakes_no_task() -> None:
         ear, mouth = link(relay, "subscribe", heard.append), link(relay, "publish")
         await ear.open()
         await mouth.open()
-        assert mouth._socket is not None
+        socket = socket_of(mouth)
 
         async def never(message: object) -> None:
-            raise AssertionError("sent by the task")
+            raise AssertionError("sent by a task")
 
-        mouth._socket.send = never  # type: ignore[method-assign, assignment]
+        socket.send = never  # type: ignore[method-assign, assignment]
         mouth.send_packets([voice(number) for number in range(5)])
         await until(lambda: len(heard) == 5, "all were heard")
         assert mouth.counts.packets_sent == 5
-        mouth._socket.transport.abort()
-        assert not mouth._socket.offer(voice(5))  # nothing is written to a connection that goes down
+        socket.transport.abort()
+        assert not socket.is_open  # nothing is written to a connection that goes down
         await ear.close()
         await mouth.close()
 
@@ -79,7 +102,8 @@ async def test_a_burst_stays_within_what_the_relay_takes() -> None:
     async with running(clock=clock) as relay:
         ear = link(relay, "subscribe", heard.append)
         hello = Hello("r", "publish", FORMAT)
-        mouth = Link(relay.url, hello, None, on_packet=heard.append, on_control=lambda message: None, clock=clock)
+        dialer = WebSocketDialer(relay.url)
+        mouth = Link(dialer, hello, None, on_packet=heard.append, on_control=lambda message: None, clock=clock)
         await ear.open()
         await mouth.open()
         for burst in range(2):

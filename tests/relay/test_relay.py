@@ -137,7 +137,7 @@ async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(secur
         assert relay.metrics.counts["packets_dropped"] > 0
         # 20 frames of 40 bytes and heads in the queue, and what the transport took before it said stop.
         assert most < 20_000
-        await until(lambda: len(relay._entrance.connections) == 2, "it was put out")
+        await until(lambda: len(relay._admission.connections) == 2, "it was put out")
         stuck.transport.resume_reading()
 
 
@@ -152,14 +152,14 @@ async def test_pings_whose_answers_are_not_read_cost_no_memory(secure: bool, tmp
         seated(relay, "subscribe", connection=narrow(relay) | secured) as (stuck, _),
     ):
         stuck.transport.pause_reading()
-        (connection,) = relay._entrance.connections
+        (connection,) = relay._admission.connections
         for _ in range(1000):  # 13 MB
             stuck.transport.write(pings)
             await asyncio.sleep(0.001)
             most = max(most, connection.transport.get_write_buffer_size())
             if connection.transport.is_closing():
                 break
-        await until(lambda: not relay._entrance.connections, "it was cut off")
+        await until(lambda: not relay._admission.connections, "it was cut off")
         stuck.transport.abort()
     assert most < 300_000  # the limit, and answers to what comes in one piece of at most 256 KiB
 
@@ -297,7 +297,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
                 await asyncio.gather(
                     *(churn_once(relay.port, room, _format(), clean=i % 2 == 0) for i, room in enumerate(rooms))
                 )
-            await until(lambda: not relay._entrance.connections and not relay._rooms.seats, "all gone")
+            await until(lambda: not relay._admission.connections and not relay._rooms.seats, "all gone")
             await asyncio.sleep(0.1)
             gc.collect()
             descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
@@ -307,7 +307,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
         for _ in range(3):
             assert await round_() == first
         assert not relay._rooms.rooms
-        assert not relay._entrance._addresses
+        assert not relay._admission._addresses
         assert not relay._tasks
 
 

@@ -357,7 +357,7 @@ def _is_open(one: sockets.socket) -> bool:
 async def test_packets_do_not_wait_for_one_another() -> None:
     """Nagle's algorithm would hold a small packet back until the one before it is acknowledged: 40 ms and more."""
     async with running() as relay, seated(relay):
-        (connection,) = relay._entrance.connections
+        (connection,) = relay._admission.connections
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
 
@@ -375,10 +375,10 @@ async def test_far_too_many_connections_are_cut_off_unanswered(
             for one in held:
                 one.setblocking(False)
             await until(lambda: sum(map(_is_open, held)) == 2 + 64, "the others were cut off")  # noqa: B023
-            assert secure or len(relay._entrance.connections) == 2 + 64
+            assert secure or len(relay._admission.connections) == 2 + 64
             for one in held:
                 one.close()
-            await until(lambda: not relay._gate.open, "all were counted out")
+            await until(lambda: not relay._caps.open, "all were counted out")
 
 
 @pytest.mark.parametrize(

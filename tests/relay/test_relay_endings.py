@@ -25,7 +25,7 @@ CLOSE = Frame(Opcode.CLOSE, struct.pack("!H", 1000)).serialize(mask=True)
 
 
 async def all_ended(relay: Relay) -> None:
-    await until(lambda: not relay._entrance.connections and not relay._gate.open, "the relay ended all connections")
+    await until(lambda: not relay._admission.connections and not relay._caps.open, "the relay ended all connections")
 
 
 @pytest.mark.parametrize("role", ["publish", "subscribe", "both"])
@@ -139,7 +139,7 @@ async def test_a_client_that_goes_no_further(leave_off: Callable[[RawClient], Aw
 async def test_tls_that_is_never_begun(tmp_path: Path) -> None:
     tls = server_tls(*certificate(tmp_path))
     async with running(limits=RelayLimits(hello_s=0.5), tls=tls) as relay, raw(relay):
-        await until(lambda: relay._gate.open == 1, "it arrived")
+        await until(lambda: relay._caps.open == 1, "it arrived")
         await all_ended(relay)
 
 
@@ -155,7 +155,7 @@ async def test_a_client_that_leaves_and_does_not_read_the_rest() -> None:
         async with guest(relay, sock=narrow) as stuck:
             await stuck.send(serialize_control(Hello("r", "subscribe", FORMAT)))
             await stuck.recv()
-            (connection,) = relay._entrance.connections
+            (connection,) = relay._admission.connections
             stuck.transport.pause_reading()
             async with seated(relay, "publish") as (mouth, _):
                 sequence = 0
@@ -173,4 +173,4 @@ async def test_a_replaced_connection_that_stays() -> None:
         _, welcome = await old.frame()
         ticket = parse_control(welcome.decode()).resume  # type: ignore[union-attr]
         async with seated(relay, "publish", resume=ticket):
-            await until(lambda: len(relay._entrance.connections) == 1, "the old one is ended")
+            await until(lambda: len(relay._admission.connections) == 1, "the old one is ended")

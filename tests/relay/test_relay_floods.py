@@ -23,7 +23,7 @@ from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.limits import FIRST_BYTES, OUTAGE_S, UNANSWERED_CONNECTIONS, Bucket
 from streaming_encodec.transport.tls import client_tls, server_tls
 from streaming_encodec.transport.websocket.intake import Intake
-from streaming_encodec.transport.websocket.server import VoiceConnection
+from streaming_encodec.transport.websocket.server import WebSocketServerConnection
 
 FRAMES = 100_000
 """Of six bytes each, 600 kB: without a budget these keep a relay busy for seconds."""
@@ -101,9 +101,9 @@ async def test_a_flood_of_frames_is_put_out_after_little_work(
 async def test_the_rest_of_a_flood_is_not_read(flood: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The WebSocket layer resumes reading by itself when messages were taken out of its queue."""
     pieces = 0
-    take_in = VoiceConnection.data_received
+    take_in = WebSocketServerConnection.data_received
 
-    def noting(connection: VoiceConnection, data: bytes) -> None:
+    def noting(connection: WebSocketServerConnection, data: bytes) -> None:
         nonlocal pieces
         pieces += 1
         take_in(connection, data)
@@ -111,9 +111,9 @@ async def test_the_rest_of_a_flood_is_not_read(flood: bytes, monkeypatch: pytest
     async with running(clock=FakeClock()) as relay, raw(relay) as attacker:
         await attacker.upgrade()
         await attacker.take_seat()
-        monkeypatch.setattr(VoiceConnection, "data_received", noting)
+        monkeypatch.setattr(WebSocketServerConnection, "data_received", noting)
         attacker.write(flood)
-        await until(lambda: not relay._entrance.connections, "it was cut off")
+        await until(lambda: not relay._admission.connections, "it was cut off")
     assert pieces < 20
 
 
@@ -154,7 +154,7 @@ async def test_a_flood_of_headers_is_cut_off(header: bytes) -> None:
         attacker.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + header * (1_000_000 // len(header)))
         answer = await attacker.until_end()
         assert answer == b"" or answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 414"))
-        await until(lambda: len(relay._entrance.connections) == 2, "it is gone")
+        await until(lambda: len(relay._admission.connections) == 2, "it is gone")
 
 
 async def test_more_bytes_than_a_request_and_a_hello_are_cut_off() -> None:
@@ -226,19 +226,19 @@ async def test_bytes_of_which_tls_makes_nothing(tmp_path: Path) -> None:
         attacker.write(b"\x16\x03\x01\x40\x00\x01\x00\x7f\xff" + bytes(16_380))
         attacker.write(b"\x16\x03\x01\x40\x00" + bytes(10_000))
         assert await attacker.until_end() == b""
-        await until(lambda: not relay._gate.open, "it is gone")
+        await until(lambda: not relay._caps.open, "it is gone")
 
 
 async def test_addresses_are_forgotten() -> None:
     clock = FakeClock()
     async with running(clock=clock) as relay:
-        gate = relay._gate
+        caps = relay._caps
         for number in range(20_000):
             clock.now_s += 0.01
-            over = gate.admit(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+            over = caps.admit(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
             assert over is not None
             over()
-        assert len(gate._addresses) <= 2048
+        assert len(caps._addresses) <= 2048
 
 
 def test_the_budget_of_a_connection() -> None:
@@ -250,7 +250,7 @@ def test_the_budget_of_a_connection() -> None:
     assert all(intake.frame(frame, 0.0) for frame in (ping, whole, part, ping) * 8)
     for frame in (ping, whole, part):
         assert not intake.frame(frame, 0.0)
-    intake.seated(0.0)
+    intake.admitted(0.0)
     assert intake.data(8 * 131_072, 0.0)
     assert not intake.data(1, 0.0)
     assert all(intake.frame(whole, 0.0) for _ in range(1000))  # counted as packets or control messages

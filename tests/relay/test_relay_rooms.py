@@ -278,17 +278,16 @@ def test_an_outbox_keeps_the_newest_frames_of_each_speaker(
 ) -> None:
     outbox = Outbox(most)
     sent = defaultdict(list)
-    dropped = 0
     for number, (sender, frames) in enumerate(puts):
         data = f"{sender} {frames} {number}".encode()
         sent[sender].append((frames, data))
-        dropped += outbox.put(sender, frames, data)
+        outbox.put(sender, frames, data, 0.01 * number)
         assert outbox.frames <= most * len(sent)
     left = defaultdict(list)
-    while (data := outbox.pop()) is not None:
+    while (data := outbox.pop(0.01 * len(puts) - 2.0)) is not None:
         left[int(data.split()[0])].append(data)
     assert not outbox
-    assert dropped + sum(map(len, left.values())) == len(puts)
+    assert outbox.dropped + sum(map(len, left.values())) == len(puts)
     for sender, packets in sent.items():
         kept = packets[len(packets) - len(left[sender]) :]
         assert left[sender] == [data for _, data in kept]
@@ -300,12 +299,24 @@ def test_an_outbox_keeps_the_newest_frames_of_each_speaker(
 def test_an_outbox_gives_controls_first_and_each_speaker_its_turn() -> None:
     outbox = Outbox(20, max_controls=2)
     for number in range(4):
-        outbox.put(1 + number % 2, 1, b"%d" % number)
+        outbox.put(1 + number % 2, 1, b"%d" % number, 0.0)
     assert outbox.put_control(b"a", spare=True)
     assert not outbox.put_control(b"one may be dropped, if it is a spare one", spare=True)
     assert outbox.put_control(b"b")
     assert not outbox.put_control(b"c")
-    assert [outbox.pop() for _ in range(7)] == [b"a", b"b", b"0", b"1", b"2", b"3", None]
+    assert [outbox.pop(0.1) for _ in range(7)] == [b"a", b"b", b"0", b"1", b"2", b"3", None]
+
+
+def test_an_outbox_gives_out_no_voice_that_nobody_can_use() -> None:
+    outbox = Outbox(20)
+    outbox.put(1, 1, b"old", 0.0)
+    outbox.put(2, 1, b"older than it seems", 0.0)
+    outbox.put(1, 1, b"new", 1.0)
+    outbox.put_control(b"a control message is good at any age")
+    assert outbox.packets == 3
+    assert [outbox.pop(1.4) for _ in range(3)] == [b"a control message is good at any age", b"new", None]
+    assert outbox.dropped == 2
+    assert not outbox
 
 
 @given(st.lists(st.floats(0, 0.5), max_size=300), st.floats(1, 100), st.floats(1, 200))

@@ -17,7 +17,7 @@ from streaming_encodec.cli.shared.console import out, print_json
 from streaming_encodec.cli.shared.error_text import option_hint
 from streaming_encodec.cli.shared.loading import ModelOption, load_model
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, bandwidth_of, use_threads
-from streaming_encodec.errors import CallError, ConfigError, StreamingEncodecError
+from streaming_encodec.errors import CallError, CallErrorReason, ConfigError, StreamingEncodecError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 _COLOURS = {"ok": "green", "poor": "yellow", "bad": "red"}
@@ -135,38 +135,43 @@ def look_at_relay(url: str, tls: ssl.SSLContext | None = None) -> list[Finding]:
     return [asyncio.run(_visit(url, tls))]
 
 
+def _unreached(error: CallError) -> Finding:
+    cure = option_hint(error)
+    if error.reason is CallErrorReason.UNREACHABLE:
+        cure = "start one with `streaming-encodec serve`, or check host, port and firewall"
+    return Finding("relay", "bad", str(error), cure)
+
+
 async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     import time
 
-    from websockets.exceptions import ConnectionClosed
-
     from streaming_encodec.transport.addresses import SUBPROTOCOL
-    from streaming_encodec.transport.websocket.dial import DIAL_ERRORS, RelayAddress
+    from streaming_encodec.transport.base import ConnectionEnded
+    from streaming_encodec.transport.failures import ended_error, system_error
+    from streaming_encodec.transport.websocket.dial import WebSocketDialer
 
     begin = time.perf_counter()
     try:
-        address = RelayAddress(url, tls)
+        dialer = WebSocketDialer(url, tls)
+        try:
+            connection = await dialer.connect()
+        except CallError as error:
+            return _unreached(await dialer.diagnose(error))
     except ConfigError as error:
         return Finding("relay", "bad", str(error))
+    opening_ms = 1000 * (time.perf_counter() - begin)
     try:
-        async with await address.connect() as socket:
-            opened = time.perf_counter()
-            async with asyncio.timeout(5.0):
-                await (await socket.ping())
-            answer_ms = 1000 * (time.perf_counter() - opened)
-            spoken = socket.subprotocol
-    except ConnectionClosed as error:
-        return Finding("relay", "bad", f"{url} ends the connection at once", str(await address.explain(error)))
-    except CallError as error:
-        return Finding("relay", "bad", str(error))
-    except DIAL_ERRORS as error:
-        absent = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
-        cure = "start one with `streaming-encodec serve`, or check host, port and firewall" if absent else ""
-        explained = await address.explain(error)
-        return Finding("relay", "bad", str(explained), cure or option_hint(explained))
+        async with asyncio.timeout(5.0):
+            answer_ms = 1000 * await connection.ask()
+        spoken = connection.subprotocol
+    except ConnectionEnded as ended:
+        return Finding("relay", "bad", f"{url} ends the connection at once", str(ended_error(url, ended)))
+    except TimeoutError as error:
+        return _unreached(system_error(url, error))
+    finally:
+        await connection.close()
     if spoken != SUBPROTOCOL:
         return Finding("relay", "bad", f"{url} is not a relay of this kind", "check the address")
-    opening_ms = 1000 * (opened - begin)
     details = f"{url} opens in {opening_ms:.0f} ms and answers in {answer_ms:.0f} ms"
     if answer_ms > 150:
         return Finding("relay", "poor", details, "talk will feel late: use a relay nearer to you")

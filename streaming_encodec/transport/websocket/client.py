@@ -1,30 +1,27 @@
-"""A client's WebSocket connection that takes a packet at once, without waking a task for it."""
+"""A client's end of a WebSocket connection."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
+from websockets.exceptions import ConnectionClosed
+
+from streaming_encodec.transport.websocket.connection import WebSocketConnection, ended, masked_frame
+
+_QUEUE_FRAMES = 30
+"""Frames that wait for a slow network: 0.4 s."""
 
 
-class SeatConnection(ClientConnection):
-    """`offer` writes a packet if the transport has room; the rest is as ever."""
+class WebSocketClient(WebSocketConnection, ClientConnection):
+    """A `transport.base.Connection` to a relay; made by `WebSocketDialer`."""
 
-    _full = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, frame=masked_frame, queue_frames=_QUEUE_FRAMES, **kwargs)
 
-    def pause_writing(self) -> None:
-        """The transport is full."""
-        super().pause_writing()
-        self._full = True
-
-    def resume_writing(self) -> None:
-        """The transport has room again."""
-        super().resume_writing()
-        self._full = False
-
-    def offer(self, packet: bytes) -> bool:
-        """Write a packet now; False where there is no room, or the connection is going down."""
-        if self._full or self.protocol.state is not State.OPEN or self.transport.is_closing():
-            return False
-        self.transport.write(Frame(Opcode.BINARY, packet).serialize(mask=True))
-        return True
+    async def ask(self) -> float:
+        """Send a ping and wait for the answer; returns the round trip in seconds. Raises ConnectionEnded."""
+        try:
+            return await (await self.ping())
+        except ConnectionClosed as closed:
+            raise ended(closed) from closed

@@ -1,91 +1,77 @@
-"""A WebSocket connection that never lets a slow reader hold up anybody else.
-
-Packets are framed once and written to every listener as they are: frames from a server are not masked, and
-nothing is compressed. While the transport is full, packets wait in the listener's `Outbox`; asyncio's
-`resume_writing` lets them go. So there is no task per listener, and no await in the fan-out.
-"""
+"""A relay's end of WebSocket connections: one client that may send too much or read too little, and the listener."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-import sys
-from collections.abc import Callable
-from typing import Any, Protocol
+import ssl
+from collections.abc import Callable, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
 
-from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame, Opcode
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.frames import Frame
+from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
+from websockets.typing import Origin, Subprotocol
 
-from streaming_encodec.relay.limits import RelayLimits
-from streaming_encodec.transport.close_codes import Refused
-from streaming_encodec.transport.limits import MOST_UNSENT_BYTES, READ_BYTES, UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.transport.addresses import SUBPROTOCOL
+from streaming_encodec.transport.base import Host, HttpAnswer, Phase
+from streaming_encodec.transport.limits import (
+    BACKLOG,
+    MAX_MESSAGE_BYTES,
+    MOST_UNSENT_BYTES,
+    READ_BYTES,
+    WRITE_LIMIT_BYTES,
+    ServerLimits,
+)
+from streaming_encodec.transport.logs import failure
+from streaming_encodec.transport.websocket.connection import PlainFrames, WebSocketConnection
 from streaming_encodec.transport.websocket.intake import Intake
-from streaming_encodec.transport.websocket.outbox import Outbox
 
-# Not in the socket module before Python 3.14, nor on every system.
-_TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _CLOSE_S = 2.0
+_PHASES = {State.CONNECTING: Phase.OPENING, State.OPEN: Phase.OPEN}
 
 
-class Doorkeeper(Protocol):
-    """Who counts connections, before the WebSocket handshake."""
-
-    def arrived(self, connection: VoiceConnection) -> None:
-        """A TCP connection was accepted, and TLS settled if there is any."""
-
-    def gone(self, connection: VoiceConnection) -> None:
-        """It is over."""
-
-    def flooded(self, connection: VoiceConnection) -> None:
-        """It sends more bytes or frames than its `Intake` allows. Nothing more of it is read."""
-
-
-def binary_frame(packet: bytes) -> bytes:
-    """A packet as a WebSocket message of a server, ready for any number of sockets."""
-    return Frame(Opcode.BINARY, packet).serialize(mask=False)
-
-
-def text_frame(message: str) -> bytes:
-    """The same for a control message."""
-    return Frame(Opcode.TEXT, message.encode()).serialize(mask=False)
-
-
-class VoiceConnection(ServerConnection):
-    """One client of the relay."""
+class WebSocketServerConnection(WebSocketConnection, ServerConnection):
+    """One client of the relay: a `transport.base.ServerConnection`."""
 
     def __init__(
-        self, *args: Any, doorkeeper: Doorkeeper, limits: RelayLimits, clock: Callable[[], float], **kwargs: Any
+        self,
+        *args: Any,
+        host: Host,
+        limits: ServerLimits,
+        clock: Callable[[], float],
+        frames: PlainFrames,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self._doorkeeper = doorkeeper
+        super().__init__(*args, frame=frames, queue_frames=limits.queue_frames, **kwargs)
+        self._host = host
         self._clock = clock
         self._intake = Intake(limits, clock())
         self._flooding = False
-        self._full = False
         self._full_since_s = 0.0
         self._ending_since_s: float | None = None
-        self.outbox = Outbox(limits.queue_frames)
         self.address = ""
         self.closing = False
-        """Set by the relay once it has decided to close this connection."""
 
     # -- asyncio's callbacks --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection, and keep the kernel from hoarding stale voice."""
+        """Count the connection."""
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else "local"
-        limit_unsent(transport.get_extra_info("socket"))
         super().connection_made(transport)
-        limit_below_tls(transport)
-        self._doorkeeper.arrived(self)
+        self._host.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Uncount it."""
         super().connection_lost(exc)
-        self._doorkeeper.gone(self)
+        self._host.ended(self)
 
     def data_received(self, data: bytes) -> None:
         """Take in what fits the budget, piece by piece, so that a flood is noticed after little work.
@@ -104,7 +90,7 @@ class VoiceConnection(ServerConnection):
                 self._flooding = True
             if self._flooding:
                 self.transport.pause_reading()
-                self._doorkeeper.flooded(self)
+                self._host.flooded(self)
         if self.transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
             self.transport.abort()
 
@@ -116,52 +102,28 @@ class VoiceConnection(ServerConnection):
 
     def pause_writing(self) -> None:
         """The transport is full."""
-        super().pause_writing()
         if not self._full:
             self._full_since_s = self.loop.time()
-        self._full = True
+        super().pause_writing()
 
-    def resume_writing(self) -> None:
-        """The transport has room again: let go what waits."""
-        super().resume_writing()
-        self._full = False
-        # Nothing may follow a close frame; `write` calls `pause_writing` when the transport is full.
-        while self.is_open and not self._full and (data := self.outbox.pop()) is not None:
-            self.transport.write(data)
-
-    # -- sending --------------------------------------------------------------------------------------------
+    # -- what the relay asks ---------------------------------------------------------------------------------
 
     @property
-    def is_open(self) -> bool:
-        """Whether messages may be written; not while the transport is going down, which asyncio logs."""
-        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+    def headers(self) -> Headers:
+        """Of the request; there are none before it came."""
+        return Headers() if self.request is None else self.request.headers
 
-    def offer(self, sender: int, frames: int, data: bytes) -> int:
-        """Write a framed packet, or queue it; returns the number of packets dropped for it."""
-        if not self.is_open:
-            return 0
-        if self._full:
-            return self.outbox.put(sender, frames, data)
-        self.transport.write(data)
-        return 0
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return _PHASES.get(self.protocol.state, Phase.CLOSING)
 
-    def tell(self, data: bytes, *, spare: bool = False) -> bool:
-        """Write or queue a framed control message, see `Outbox`; False where too many wait already."""
-        if not self.is_open:
-            return True
-        if self._full:
-            return self.outbox.put_control(data, spare=spare)
-        self.transport.write(data)
-        return True
-
-    # -- going on, and ending --------------------------------------------------------------------------------
-
-    def seated(self) -> None:
-        """The client has a seat, and with it the budget of a stream."""
-        self._intake.seated(self._clock())
+    def admitted(self) -> None:
+        """The client is a participant, with the budget of a stream."""
+        self._intake.admitted(self._clock())
 
     def stalled_s(self, now_s: float) -> float:
-        """How long this peer has read nothing while there was something to read; `now_s` is the loop's time."""
+        """For how long this peer has read nothing while there was something to read; `now_s` is the loop's time."""
         return now_s - self._full_since_s if self._full else 0.0
 
     def stood_still(self, seconds: float, now_s: float) -> None:
@@ -179,31 +141,98 @@ class VoiceConnection(ServerConnection):
             self._ending_since_s = now_s
         return now_s - self._ending_since_s >= _CLOSE_S
 
-    async def refuse(self, refused: Refused) -> None:
+    async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a code; a peer that does not read or answer is cut off after a moment."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 if self._flooding and self.protocol.state is State.OPEN:
                     # Its answer would come behind the flood, which is not read: send the code and the end at once.
-                    self.protocol.fail(refused.code, refused.reason)
+                    self.protocol.fail(code, reason)
                     self.send_data()
                     await self.wait_closed()
                 else:
-                    await self.close(refused.code, refused.reason)
+                    await super().close(code, reason)
         if self.transport is not None:
             self.transport.abort()
 
 
-def limit_below_tls(transport: asyncio.BaseTransport) -> None:
-    """Give the transport below TLS the same write limit; by itself it would hold 64 KiB of voice."""
-    # asyncio has no public way to that transport.
-    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-    if below is not None:
-        below.set_write_buffer_limits(WRITE_LIMIT_BYTES)
+class WebSocketListener:
+    """A listening socket, whose connections are handed to a `Host`.
+
+    origins: web pages that may connect; programs send no origin and always may.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @classmethod
+    async def listen(
+        cls,
+        sock: socket.socket,
+        host: Host,
+        limits: ServerLimits,
+        *,
+        tls: ssl.SSLContext | None,
+        origins: Sequence[str],
+        clock: Callable[[], float],
+    ) -> WebSocketListener:
+        """Begin to listen. Raises OSError."""
+
+        async def handle(connection: ServerConnection) -> None:
+            await host.serve(_own(connection))
+
+        server = await serve(
+            handle,
+            sock=sock,
+            origins=[None, *(Origin(origin) for origin in origins)],
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            process_request=partial(_process_request, host),
+            server_header=None,
+            open_timeout=limits.hello_s,
+            ping_interval=limits.heartbeat_s,
+            ping_timeout=2 * limits.heartbeat_s,
+            close_timeout=1.0,
+            max_size=MAX_MESSAGE_BYTES,
+            max_queue=16,
+            write_limit=WRITE_LIMIT_BYTES,
+            backlog=BACKLOG,
+            logger=logging.getLogger("streaming_encodec.transport.websockets"),
+            create_connection=partial(  # type: ignore[arg-type]  # a factory serves as well as a class
+                WebSocketServerConnection, host=host, limits=limits, clock=clock, frames=PlainFrames()
+            ),
+            ssl=tls,
+        )
+        return cls(server)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Accept no more; connections go on."""
+        self._server.close(close_connections=False)
+
+    async def wait_closed(self) -> None:
+        """Wait until all connections have ended."""
+        await self._server.wait_closed()
 
 
-def limit_unsent(sock: socket.socket | None) -> None:
-    """Let the kernel take no more bytes than it can send soon, where the system can do that."""
-    if sock is not None and _TCP_NOTSENT_LOWAT is not None and sock.family != getattr(socket, "AF_UNIX", None):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
+def _own(connection: ServerConnection) -> WebSocketServerConnection:
+    assert isinstance(connection, WebSocketServerConnection)  # made by create_connection
+    return connection
+
+
+def _process_request(host: Host, connection: ServerConnection, request: Request) -> Response | None:
+    try:
+        answer = host.answer(_own(connection), request.path.partition("?")[0])
+    except Exception:
+        failure("request")
+        answer = HttpAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, "the relay failed\n")
+    if answer is None:
+        return None
+    response = connection.respond(answer.status, answer.body)
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = answer.content_type
+    return response

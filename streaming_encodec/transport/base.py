@@ -1,0 +1,179 @@
+"""What a relay and its clients see of a transport: a connection at each end, a way to dial, and a host that is dialled.
+
+A transport carries two kinds of message: packets (bytes) and control messages (text). It says of itself whether packets
+keep their order and whether all of them arrive; nothing else depends on which transport it is. A packet that cannot
+leave at once waits in a bounded queue of the connection, and is dropped once it is older than `MAX_VOICE_AGE_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Protocol
+
+from streaming_encodec.errors import CallError
+from streaming_encodec.transport.close_codes import CloseCode
+
+
+class ConnectionEnded(Exception):
+    """The connection is over: `Connection.receive` raises it.
+
+    received: the close code of the other end, None where the connection broke. sent: the close code with which this
+    end's transport itself refused what came, None where it did not.
+    """
+
+    def __init__(self, received: int | None = None, reason: str = "", *, sent: int | None = None) -> None:
+        super().__init__(f"{received if received is not None else sent} {reason}".strip())
+        self.received = received
+        self.reason = reason
+        self.sent = sent
+
+
+class Connection(Protocol):
+    """One end of a connection. All of it belongs to one event loop."""
+
+    ordered: bool
+    """Packets arrive in the order in which they were sent."""
+    reliable: bool
+    """Every packet arrives, unless the connection breaks or the packet was dropped before it left."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent."""
+        ...
+
+    @property
+    def round_trip_s(self) -> float:
+        """Of a recent message and its answer; 0 before the first."""
+        ...
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets that wait because the network does not take them."""
+        ...
+
+    async def receive(self) -> bytes | str:
+        """The next packet (bytes) or control message (str). Raises ConnectionEnded."""
+        ...
+
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> int:
+        """Send a packet of so many frames at once, or queue it; never waits.
+
+        Where many connections get the same packet, hand each the same object: it is framed once.
+        Returns how many packets of this connection's queue were dropped since the last call.
+        """
+        ...
+
+    def send_control(self, message: str, *, spare: bool = False) -> bool:
+        """Send or queue a control message, before all packets that wait. False where too many wait already.
+
+        spare: it may be lost; the next one says as much.
+        """
+        ...
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close with a code; a peer that does not answer is cut off after a moment."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        ...
+
+
+class Phase(Enum):
+    """How far a server's connection is."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class RequestHeaders(Protocol):
+    """Headers of the HTTP request that a connection began with."""
+
+    def get_all(self, key: str) -> list[str]:
+        """All values of a header, whatever its case; empty where there is none."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the headers that are there."""
+        ...
+
+
+class ServerConnection(Connection, Protocol):
+    """A connection at the server's end. Times are those of the event loop."""
+
+    address: str
+    """The client's, without its port; "local" where it has none."""
+    closing: bool
+    """Set by the relay when it has decided to close this connection."""
+
+    @property
+    def headers(self) -> RequestHeaders:
+        """Of the request; there are none before it came."""
+        ...
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        ...
+
+    def admitted(self) -> None:
+        """The client is a participant: from now on it has the budget of a stream."""
+        ...
+
+    def stalled_s(self, now_s: float) -> float:
+        """For how long the peer has read nothing while there was something to read."""
+        ...
+
+    def stood_still(self, seconds: float, now_s: float) -> None:
+        """The relay itself did not run for so long: the peer could not read in that time."""
+        ...
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether it should have ended a while ago. Ask again and again: a peer can leave a close unanswered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The answer to an HTTP request that does not become a connection."""
+
+    status: HTTPStatus
+    body: str
+    content_type: str = "text/plain; charset=utf-8"
+
+
+class Host(Protocol):
+    """What a server's transport asks of the relay."""
+
+    def opened(self, connection: ServerConnection) -> None:
+        """The network connection is there, TLS included."""
+
+    def ended(self, connection: ServerConnection) -> None:
+        """It is over."""
+
+    def flooded(self, connection: ServerConnection) -> None:
+        """It sends more than its budget allows. Nothing more of it is read."""
+
+    def answer(self, connection: ServerConnection, path: str) -> HttpAnswer | None:
+        """The answer to an HTTP request; None lets the connection be."""
+
+    async def serve(self, connection: ServerConnection) -> None:
+        """Talk with the client until the connection ends."""
+
+
+class Dialer(Protocol):
+    """A client's way to one relay."""
+
+    url: str
+
+    async def connect(self, token: str | None) -> Connection:
+        """Open a connection. Raises CallError with the reason."""
+        ...
+
+    async def diagnose(self, error: CallError) -> CallError:
+        """Look closer at why `connect` failed, which may take a few seconds; `error` itself where nothing is found."""
+        ...

@@ -1,0 +1,158 @@
+"""What both ends of a WebSocket connection do alike: they send at once or queue, and never wait for the peer.
+
+While asyncio's transport is full, packets wait in the `Outbox`; `resume_writing` lets them go. So there is no task that
+sends, and no await in a relay's fan-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from websockets.asyncio.connection import Connection
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+
+from streaming_encodec.transport.base import ConnectionEnded
+from streaming_encodec.transport.limits import UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
+from streaming_encodec.transport.websocket.outbox import Outbox
+
+# Not in the socket module before Python 3.14, nor on every system.
+_TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
+
+
+def masked_frame(opcode: Opcode, data: bytes) -> bytes:
+    """A whole message as a client's frame."""
+    return Frame(opcode, data).serialize(mask=True)
+
+
+class PlainFrames:
+    """Whole messages as a server's frames, which are not masked. It keeps the last: many connections get the same."""
+
+    __slots__ = ("_data", "_frame")
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+        self._frame = b""
+
+    def __call__(self, opcode: Opcode, data: bytes) -> bytes:
+        """The frame of a message of at most 65,535 bytes."""
+        if data is not self._data:
+            first, size = 0x80 | opcode, len(data)
+            head = bytes((first, size)) if size < 126 else struct.pack("!BBH", first, 126, size)
+            self._data, self._frame = data, head + data
+        return self._frame
+
+
+class WebSocketConnection(Connection):
+    """A `transport.base.Connection` over TCP; mixed into the client's and the server's class of websockets."""
+
+    ordered = True
+    reliable = True
+
+    def __init__(self, *args: Any, frame: Callable[[Opcode, bytes], bytes], queue_frames: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frame = frame
+        self._full = False
+        self._reported = 0  # of the packets that the outbox dropped
+        self.outbox = Outbox(queue_frames)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the kernel from holding much voice."""
+        _limit_unsent(transport.get_extra_info("socket"))
+        super().connection_made(transport)
+        _limit_below_tls(transport)
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        super().pause_writing()
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """The transport has room again: send what waits."""
+        super().resume_writing()
+        self._full = False
+        now_s = self.loop.time()
+        # Nothing may follow a close frame; `write` calls `pause_writing` when the transport is full.
+        while self.is_open and not self._full and (data := self.outbox.pop(now_s)) is not None:
+            self.transport.write(data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent; not while the transport is going down, which asyncio would log."""
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+
+    @property
+    def round_trip_s(self) -> float:
+        """Of a recent ping; 0 before the first, some seconds after connecting."""
+        return self.latency
+
+    @property
+    def unsent_packets(self) -> int:
+        """Packets in the queue. The transport and the kernel hold about 5 KiB besides."""
+        return self.outbox.packets
+
+    async def receive(self) -> bytes | str:
+        """The next packet or control message. Raises ConnectionEnded."""
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            raise ended(closed) from closed
+
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> int:
+        """Write a packet, or queue it; see `transport.base.Connection`."""
+        if not self.is_open:
+            return 0
+        data = self._frame(Opcode.BINARY, packet)
+        if not self._full:
+            self.transport.write(data)
+        else:
+            self.outbox.put(sender, frames, data, self.loop.time())
+        if self.outbox.dropped == self._reported:
+            return 0
+        dropped, self._reported = self.outbox.dropped - self._reported, self.outbox.dropped
+        return dropped
+
+    def send_control(self, message: str, *, spare: bool = False) -> bool:
+        """Write or queue a control message; see `transport.base.Connection`."""
+        if not self.is_open:
+            return True
+        data = self._frame(Opcode.TEXT, message.encode())
+        if self._full:
+            return self.outbox.put_control(data, spare=spare)
+        self.transport.write(data)
+        return True
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self.transport.abort()
+
+
+def ended(closed: ConnectionClosed) -> ConnectionEnded:
+    """The end of a connection, as the rest of the package knows it."""
+    # What the WebSocket layer refuses by itself (1002, 1007, 1009) was sent first, not received.
+    sent = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
+    if closed.rcvd is None:
+        return ConnectionEnded(sent=sent)
+    return ConnectionEnded(closed.rcvd.code, closed.rcvd.reason, sent=sent)
+
+
+def _limit_below_tls(transport: asyncio.BaseTransport) -> None:
+    """Give the transport below TLS the same write limit; by itself it would hold 64 KiB of voice."""
+    # asyncio has no public way to that transport.
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    if below is not None:
+        below.set_write_buffer_limits(WRITE_LIMIT_BYTES)
+
+
+def _limit_unsent(sock: socket.socket | None) -> None:
+    """Let the kernel take little more than it can send soon, where the system can do that."""
+    if sock is not None and _TCP_NOTSENT_LOWAT is not None and sock.family != getattr(socket, "AF_UNIX", None):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
