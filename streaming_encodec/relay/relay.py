@@ -202,7 +202,7 @@ class Relay:
         if seat.peer is not connection:
             return  # replaced: what is still in the pipe does not count
         if isinstance(message, bytes):
-            self._fan_out(seat, message)
+            self._fan_out(seat, message, ordered=connection.ordered)
             return
         try:
             control = parse_control(message)
@@ -212,9 +212,16 @@ class Relay:
         if isinstance(control, Bye):
             event("leave", room=seat.room.name, seat=seat.number, code=int(CloseCode.NORMAL))
 
-    def _fan_out(self, seat: VoiceSeat, data: bytes) -> None:
+    def _fan_out(self, seat: VoiceSeat, data: bytes, *, ordered: bool) -> None:
         begin_s = self._clock()
-        frames, packet = self._rooms.packet(seat, data, begin_s)
+        counts = self.metrics.counts
+        checked = self._rooms.packet(seat, data, begin_s, ordered=ordered)
+        counts["packets_in"] += 1
+        counts["bytes_in"] += len(data)
+        if isinstance(checked, str):
+            counts[checked] += 1
+            return
+        frames, packet = checked
         copies: dict[int | None, bytes] = {None: packet}
         sent = size = dropped = 0
         for listener in seat.room.listeners:
@@ -228,10 +235,7 @@ class Relay:
             dropped += listener.peer.send_packet(seat.number, frames, copy)
             sent += 1
             size += len(copy)
-        counts = self.metrics.counts
-        counts["packets_in"] += 1
         counts["frames_in"] += frames
-        counts["bytes_in"] += len(data)
         counts["packets_out"] += sent
         counts["bytes_out"] += size
         counts["packets_dropped"] += dropped

@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from streaming_encodec.errors import PacketError
+from streaming_encodec.relay.arrivals import SequenceWindow, VoiceAge
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
 from streaming_encodec.relay.tickets import Tickets
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
@@ -19,7 +20,6 @@ from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
-from streaming_encodec.wire.serial import SEQUENCE_BITS, serial_difference
 
 Peer = TypeVar("Peer")
 
@@ -39,7 +39,11 @@ class Seat(Generic[Peer]):
     heard_s: float
     ticket: str = ""
     lost_s: float = 0.0
-    last_sequence: int | None = None
+    sequences: SequenceWindow = field(default_factory=SequenceWindow)
+    age: VoiceAge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.age = VoiceAge(self.format.frame_seconds)
 
     @property
     def speaks(self) -> bool:
@@ -235,10 +239,13 @@ class RoomTable(Generic[Peer]):
 
     # -- what seats send ------------------------------------------------------------------------------------
 
-    def packet(self, seat: Seat[Peer], data: bytes, now_s: float) -> tuple[int, bytes]:
+    def packet(
+        self, seat: Seat[Peer], data: bytes, now_s: float, *, ordered: bool = True
+    ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
         """Check a packet; returns its number of frames, and the packet with the sender's number in it.
 
-        It goes to `seat.room.listeners` except the seat itself.
+        It goes to `seat.room.listeners` except the seat itself. A packet that is not passed on gives the name of its
+        counter. ordered: whether it came over a transport that keeps order; there an old number is no accident.
         """
         if not seat.speaks:
             raise Refused(CloseCode.NOT_ALLOWED, "this seat may only listen")
@@ -249,14 +256,16 @@ class RoomTable(Generic[Peer]):
             if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
                 raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
             raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
-        # A WebSocket keeps order, so an old number is no accident.
-        last = seat.last_sequence
-        if last is not None and serial_difference(head.sequence, last, SEQUENCE_BITS) <= 0:
+        is_new = seat.sequences.take(head.sequence, ordered=ordered)
+        if ordered and not is_new:
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
         if not seat.frames.take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
-        seat.last_sequence = head.sequence
+        if not is_new:
+            return "packets_replayed"
         self._heard(seat, now_s)
+        if seat.age.is_late(head.timestamp, now_s):
+            return "packets_late"
         return head.num_frames, with_sender(data, seat.number)
 
     def control(self, seat: Seat[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:

@@ -305,6 +305,7 @@ async def test_a_speaker_whose_network_stood_still_is_not_put_out() -> None:
         for sequence in range(1, 451):
             await mouth.send(voice(sequence))
         await until(lambda: counted(relay, "packets_in") == 451, "all are let through")
+        assert counted(relay, "packets_late") == 419  # and those that can still be heard are passed on
         for sequence in range(451, 1000):
             await mouth.send(voice(sequence))
         assert await closed_with(mouth) == CloseCode.TOO_FAST

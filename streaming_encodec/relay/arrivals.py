@@ -1,0 +1,86 @@
+"""Which packets of a speaker a relay passes on: each once, and none that is too old to be heard. Pure."""
+
+from __future__ import annotations
+
+from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
+from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, serial_difference
+
+WINDOW_PACKETS = 128
+"""How far back a sequence number is remembered: more than 0.4 s of packets of one frame, at up to 200 a second."""
+_DRIFT = 0.001
+"""By how much a sender's clock may be slow; real ones are within 0.0001."""
+_WATCH_S = 0.02
+_DRAIN = 0.2
+"""A backlog grows shorter by at least this share of the time that passes; a stream that is merely late does not."""
+
+
+class SequenceWindow:
+    """Sequence numbers that were there before, as in RFC 4303, 3.4.3: the newest, and a bit for each one before it."""
+
+    __slots__ = ("_newest", "_seen")
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._seen = 0
+
+    def take(self, sequence: int, *, ordered: bool) -> bool:
+        """Note a number; False for one that was there before, or is older than the window (if `ordered`: not newer)."""
+        if self._newest is None:
+            self._newest, self._seen = sequence, 1
+            return True
+        ahead = serial_difference(sequence, self._newest, SEQUENCE_BITS)
+        if ahead > 0:
+            self._newest = sequence
+            self._seen = (self._seen << ahead | 1) & ((1 << WINDOW_PACKETS) - 1) if ahead < WINDOW_PACKETS else 1
+            return True
+        bit = 1 << -ahead
+        if ordered or -ahead >= WINDOW_PACKETS or self._seen & bit:
+            return False
+        self._seen |= bit
+        return True
+
+
+class VoiceAge:
+    """How old a speaker's packets are when they arrive, by their timestamps, against those that came fastest.
+
+    After an outage what was held back arrives at once: it is late, and grows less late with each packet. Where
+    packets are late at the pace of real time, the speaker's timestamps stood still, or the way has become longer:
+    then that is the new normal.
+
+    frame_s: what a timestamp counts.
+    """
+
+    __slots__ = ("_due_s", "_frame_s", "_late_s", "_since_s", "_then_s", "_timestamp")
+
+    def __init__(self, frame_s: float) -> None:
+        self._frame_s = frame_s
+        self._timestamp: int | None = None  # of a packet that came fast, and when it was due
+        self._due_s = self._then_s = 0.0
+        self._since_s: float | None = None  # since when packets are late, and how late they were then
+        self._late_s = 0.0
+
+    def is_late(self, timestamp: int, now_s: float) -> bool:
+        """Note a packet; whether it is older than `MAX_VOICE_AGE_S`."""
+        if self._timestamp is None:
+            self._begin(timestamp, now_s)
+            return False
+        self._due_s += _DRIFT * (now_s - self._then_s)
+        self._then_s = now_s
+        ahead = serial_difference(timestamp, self._timestamp, TIMESTAMP_BITS)
+        late_s = now_s - self._due_s - ahead * self._frame_s
+        if late_s <= MAX_VOICE_AGE_S:
+            self._since_s = None
+            if late_s <= 0:
+                self._begin(timestamp, now_s)
+            return False
+        if self._since_s is None:
+            self._since_s, self._late_s = now_s, late_s
+        elif now_s - self._since_s >= _WATCH_S:
+            if self._late_s - late_s < _DRAIN * (now_s - self._since_s):
+                self._begin(timestamp, now_s)
+                return False
+            self._since_s, self._late_s = now_s, late_s
+        return True
+
+    def _begin(self, timestamp: int, now_s: float) -> None:
+        self._timestamp, self._due_s, self._then_s, self._since_s = timestamp, now_s, now_s, None

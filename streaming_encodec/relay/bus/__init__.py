@@ -1,0 +1,1 @@
+"""How relays share rooms."""

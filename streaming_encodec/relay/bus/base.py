@@ -1,0 +1,83 @@
+"""What relays that share rooms say to each other, and what a relay asks of the bus that carries it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from streaming_encodec.wire.control import Report
+from streaming_encodec.wire.hello import StreamFormat
+
+NUMBERS_PER_NODE = 1024
+"""Participants' numbers are unique in a room across relays: node · 1024 + 1…1023, for nodes 0 to 63."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A room on all other relays: the numbers of its speakers, and the format in force if any relay has one.
+
+    Two relays may settle different formats at the same moment. The bus decides alike on all of them, by who was first.
+    """
+
+    speakers: frozenset[int] = frozenset()
+    format: StreamFormat | None = None
+
+
+NOBODY = Elsewhere()
+
+
+class BusEvents(Protocol):
+    """What a relay hears of rooms that it has entered. Called in its event loop; does not wait."""
+
+    def on_packet(self, room: str, packet: bytes) -> None:
+        """A speaker on another relay sent this; its number is in the packet."""
+
+    def on_elsewhere(self, room: str, elsewhere: Elsewhere) -> None:
+        """Speakers came or went on other relays, or their relay is gone."""
+
+    def on_report(self, room: str, report: Report) -> None:
+        """A listener on another relay reports on a speaker of this one."""
+
+
+class Bus(Protocol):
+    """One relay's place on the bus. All of it belongs to one event loop; only coroutines wait.
+
+    What is published may be lost, and nothing is kept for later: stale voice is worth nothing.
+    """
+
+    @property
+    def numbers(self) -> range:
+        """Numbers that this relay may give to participants, in each room."""
+        ...
+
+    async def open(self, events: BusEvents) -> None:
+        """Join. Raises CallError where the bus cannot be reached."""
+        ...
+
+    async def close(self) -> None:
+        """Leave, after telling the other relays."""
+        ...
+
+    async def enter(self, room: str) -> Elsewhere:
+        """Begin to hear of a room, and find out who is in it elsewhere. At once where it was entered before."""
+        ...
+
+    def leave(self, room: str) -> None:
+        """Nobody here is in the room any more."""
+        ...
+
+    def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:
+        """These are now the speakers of the room on this relay."""
+        ...
+
+    def publish(self, room: str, packet: bytes) -> None:
+        """Send a speaker's packet to the listeners on other relays."""
+        ...
+
+    def report(self, room: str, report: Report) -> None:
+        """Send a listener's report to the relay of the speaker."""
+        ...
+
+    async def use_token(self, token_id: str, expires_s: float) -> None:
+        """Use a token up. Raises Refused if it was used on any relay, or if that cannot be found out."""
+        ...
