@@ -26,11 +26,7 @@ class Login:
         self._checker = (
             None
             if config.token_key is None
-            else TokenChecker(
-                config.token_key,
-                max_ttl_s=config.limits.max_token_ttl_s,
-                max_used=config.limits.max_used_tokens,
-            )
+            else TokenChecker(config.token_key, max_ttl_s=config.limits.max_token_ttl_s)
         )
 
     def read(self, connection: ServerConnection, message: str | bytes) -> tuple[Hello, str | None]:
@@ -50,11 +46,6 @@ class Login:
         if grant.room != hello.room or not grant.allows(hello.role):
             raise not_allowed()
         return grant
-
-    def use(self, grant: Grant) -> None:
-        """Use the grant's token up. Raises Refused if it was used before."""
-        if self._checker is not None:
-            self._checker.use(grant, self._wall_clock())
 
 
 def read_hello(message: str) -> Hello:

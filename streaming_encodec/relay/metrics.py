@@ -22,6 +22,7 @@ _COUNTERS = {
     "packets_in": "Voice packets received.",
     "packets_late": "Packets in that were dropped because their voice was too old, as after an outage.",
     "packets_replayed": "Packets in that were dropped because they had come before, or were far out of order.",
+    "packets_unheard": "Packets of other relays that were dropped: of an unknown speaker, or too old.",
     "frames_in": "Voice frames passed on.",
     "bytes_in": "Bytes of voice packets received.",
     "packets_out": "Voice packets for listeners, those that were dropped later among them.",

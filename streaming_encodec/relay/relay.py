@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.relay.admission import Admission
+from streaming_encodec.relay.bus.base import Bus, Elsewhere
+from streaming_encodec.relay.bus.local import LocalBus
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.listen import ConnectionCaps
 from streaming_encodec.relay.login import Login
 from streaming_encodec.relay.metrics import Metrics
-from streaming_encodec.relay.rooms import Effects, RoomTable, Seat
+from streaming_encodec.relay.rooms import Effects, Room, RoomTable, Seat
+from streaming_encodec.relay.tokens import Grant
 from streaming_encodec.transport.base import ConnectionEnded, ServerConnection
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
 from streaming_encodec.transport.limits import OUTAGE_S
@@ -24,6 +28,7 @@ from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.transport.websocket.server import WebSocketListener
 from streaming_encodec.wire.control import Bye, Report, parse_control, serialize_control
 from streaming_encodec.wire.header import cut_packet
+from streaming_encodec.wire.hello import Hello, Welcome
 
 _TICK_S = 0.5
 _CLEAN_CODES = (1000, 1001)
@@ -37,6 +42,7 @@ class Relay:
     Args:
         config: how it is set up.
         clock: seconds, monotonic, for limits. wall_clock: Unix time, for tokens.
+        bus: carries the rooms to other relays; None where there are none.
     """
 
     def __init__(
@@ -44,11 +50,13 @@ class Relay:
         config: RelayConfig,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        bus: Bus | None = None,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
         self._clock = clock
-        self._rooms: RoomTable[ServerConnection] = RoomTable(config.limits, config.rooms)
+        self._bus: Bus = bus or LocalBus(wall_clock, config.limits.max_used_tokens)
+        self._rooms: RoomTable[ServerConnection] = RoomTable(config.limits, config.rooms, numbers=self._bus.numbers)
         self._login = Login(config, wall_clock)
         self._caps = ConnectionCaps(config.limits, self.metrics, clock)
         self._admission = Admission(
@@ -59,6 +67,7 @@ class Relay:
             gauges=lambda: {"rooms": len(self._rooms.rooms), "seats": self._rooms.seats},
             serve=self.serve,
         )
+        self._entering: Counter[str] = Counter()  # clients that are about to enter a room
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[WebSocketListener] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
@@ -66,8 +75,9 @@ class Relay:
     # -- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to listen. Raises CallError where the address cannot be had."""
+        """Begin to listen. Raises CallError where the address cannot be had, or the bus not be reached."""
         config = self.config
+        await self._bus.open(self)
         try:
             for sock in await self._caps.listen(config.host, config.port):
                 listener = await WebSocketListener.listen(
@@ -75,6 +85,7 @@ class Relay:
                 )
                 self._listeners.append(listener)
         except OSError as error:
+            await self._bus.close()
             raise CallError(
                 f"cannot listen on {config.host}:{config.port}: {error.strerror or error}",
                 CallErrorReason.CANNOT_LISTEN,
@@ -128,6 +139,7 @@ class Relay:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        await self._bus.close()
         self._caps.log_refused()
         event("stopped")
 
@@ -180,10 +192,7 @@ class Relay:
         now_s = self._clock()
         found = self._rooms.resume(hello, connection, now_s)
         if found is None:
-            grant = self._login.check(hello, bearer)
-            self._apply(self._rooms.admit(hello))
-            self._login.use(grant)
-            found = self._rooms.join(hello, connection, now_s)
+            found = await self._join(connection, hello, self._login.check(hello, bearer))
         seat, welcome, effects = found
         connection.admitted()
         connection.send_control(serialize_control(welcome))
@@ -197,6 +206,30 @@ class Relay:
             address=connection.address,
         )
         return seat
+
+    async def _join(
+        self, connection: ServerConnection, hello: Hello, grant: Grant
+    ) -> tuple[VoiceSeat, Welcome, Effects[ServerConnection]]:
+        room = hello.room
+        self._entering[room] += 1
+        try:
+            elsewhere = await self._bus.enter(room)
+            self._apply(self._rooms.admit(hello, elsewhere))  # a full room uses up no token
+            if grant.token_id is not None:
+                await self._bus.use_token(grant.token_id, grant.expires_s)
+                elsewhere = await self._bus.enter(room)  # others may have come meanwhile
+                self._apply(self._rooms.admit(hello, elsewhere))
+            return self._rooms.join(hello, connection, self._clock(), elsewhere)
+        finally:
+            self._entering[room] -= 1
+            self._leave_bus(room)
+
+    def _leave_bus(self, room: str) -> None:
+        """Hear no more of a room that nobody here is in or is about to enter."""
+        if not self._entering[room]:
+            del self._entering[room]
+            if room not in self._rooms.rooms:
+                self._bus.leave(room)
 
     def _take(self, connection: ServerConnection, seat: VoiceSeat, message: str | bytes) -> None:
         if seat.peer is not connection:
@@ -222,24 +255,32 @@ class Relay:
             counts[checked] += 1
             return
         frames, packet = checked
+        counts["frames_in"] += frames
+        self._deliver(seat.room, seat, seat.number, frames, packet)
+        self._bus.publish(seat.room.name, packet)
+        self.metrics.fanout(self._clock() - begin_s)
+
+    def _deliver(
+        self, room: Room[ServerConnection], speaker: VoiceSeat | None, number: int, frames: int, packet: bytes
+    ) -> None:
+        """Send a packet to the listeners here."""
         copies: dict[int | None, bytes] = {None: packet}
         sent = size = dropped = 0
-        for listener in seat.room.listeners:
-            if listener is seat or listener.peer is None:
+        for listener in room.listeners:
+            if listener is speaker or listener.peer is None:
                 continue
             layers = listener.max_codebooks
             copy = copies.get(layers)
             if copy is None:
                 assert layers is not None  # None is there
                 copy = copies[layers] = cut_packet(packet, layers)
-            dropped += listener.peer.send_packet(seat.number, frames, copy)
+            dropped += listener.peer.send_packet(number, frames, copy)
             sent += 1
             size += len(copy)
-        counts["frames_in"] += frames
+        counts = self.metrics.counts
         counts["packets_out"] += sent
         counts["bytes_out"] += size
         counts["packets_dropped"] += dropped
-        self.metrics.fanout(self._clock() - begin_s)
 
     def _vacate(self, connection: ServerConnection, seat: VoiceSeat | None, code: int | None) -> None:
         """The connection is over: free its seat, or keep it for a client that may come back."""
@@ -250,6 +291,29 @@ class Relay:
         else:
             self._rooms.lose(seat, self._clock())
         event("leave", room=seat.room.name, seat=seat.number, code=code)
+
+    # -- what the bus brings ----------------------------------------------------------------------------------
+
+    def on_packet(self, room: str, packet: bytes) -> None:
+        """A speaker on another relay sent a packet."""
+        here = self._rooms.rooms.get(room)
+        found = None if here is None else self._rooms.from_elsewhere(here, packet, self._clock())
+        if here is None or found is None:
+            self.metrics.counts["packets_unheard"] += 1
+            return
+        self._deliver(here, None, *found, packet)
+
+    def on_elsewhere(self, room: str, elsewhere: Elsewhere) -> None:
+        """Speakers came or went on other relays."""
+        here = self._rooms.rooms.get(room)
+        if here is not None:
+            self._apply(self._rooms.settle(here, elsewhere))
+
+    def on_report(self, room: str, report: Report) -> None:
+        """A listener on another relay reports on a speaker of this one."""
+        here = self._rooms.rooms.get(room)
+        if here is not None:
+            self._apply(self._rooms.report(here, report))
 
     # -- doing what the protocol says -----------------------------------------------------------------------
 
@@ -267,6 +331,11 @@ class Relay:
                 self._close(seat.peer, Refused(CloseCode.STALLED, "too many messages unread"))
         for peer, refused in effects.closes:
             self._close(peer, refused)
+        for room, report in effects.reports:
+            self._bus.report(room.name, report)
+        for room in effects.announcements:
+            self._bus.announce(room.name, room.format, frozenset(seat.number for seat in room.speakers()))
+            self._leave_bus(room.name)
 
     def _close(self, connection: ServerConnection, refused: Refused) -> None:
         if connection.closing:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
-from streaming_encodec.errors import PacketError
+from streaming_encodec.errors import ConfigError, PacketError
 from streaming_encodec.relay.arrivals import SequenceWindow, VoiceAge
+from streaming_encodec.relay.bus.base import NOBODY, Elsewhere
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
 from streaming_encodec.relay.tickets import Tickets
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
@@ -62,10 +63,14 @@ class Room(Generic[Peer]):
 
     name: str
     format: StreamFormat
+    numbers: range
+    """What this relay may give to participants."""
     seats: dict[int, Seat[Peer]] = field(default_factory=dict)
     listeners: tuple[Seat[Peer], ...] = ()
     """Seats that hear and are connected: made anew on every change, so that a packet need not look."""
     last_number: int = 0
+    elsewhere: dict[int, VoiceAge] = field(default_factory=dict)
+    """Speakers on other relays."""
 
     def changed(self) -> None:
         """Note that a seat came, went, or lost its connection."""
@@ -76,25 +81,40 @@ class Room(Generic[Peer]):
         return [seat for seat in self.seats.values() if seat.speaks]
 
     def free_number(self) -> int:
-        """The next number that nobody has; numbers come round again only after 65535 seats."""
+        """The next number that nobody has; numbers come round again only after all were given."""
         number = self.last_number
         while True:
-            number = number % 0xFFFF + 1
+            number = number + 1 if number + 1 in self.numbers else self.numbers.start
             if number not in self.seats:
                 self.last_number = number
                 return number
 
+    def settle(self, elsewhere: Elsewhere) -> None:
+        """Note who speaks on other relays."""
+        age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
+        self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
+
 
 @dataclass(slots=True)
 class Effects(Generic[Peer]):
-    """What a driver has to do: control messages to seats, and peers to close."""
+    """What a driver has to do: control messages to seats, peers to close, and what other relays must know."""
 
     notices: list[tuple[Seat[Peer], ControlMessage]] = field(default_factory=list)
     closes: list[tuple[Peer, Refused]] = field(default_factory=list)
+    announcements: list[Room[Peer]] = field(default_factory=list)
+    """Rooms whose speakers on this relay have changed, or that nobody here is in any more."""
+    reports: list[tuple[Room[Peer], Report]] = field(default_factory=list)
+    """For speakers on other relays."""
 
-    def tell(self, room: Room[Peer], about: Seat[Peer], message: ControlMessage) -> None:
+    def tell(self, room: Room[Peer], about: Seat[Peer] | None, message: ControlMessage) -> None:
         """A notice to every listener of a room but the seat that it is about."""
         self.notices += [(seat, message) for seat in room.listeners if seat is not about]
+
+    def add(self, others: Effects[Peer]) -> None:
+        """What follows from another change."""
+        self.notices += others.notices
+        self.closes += others.closes
+        self.announcements += others.announcements
 
 
 class RoomTable(Generic[Peer]):
@@ -102,6 +122,7 @@ class RoomTable(Generic[Peer]):
 
     allowed_rooms: names that exist; None lets a room come to be with its first guest.
     new_ticket: makes the secrets by which a lost client takes its seat again.
+    numbers: what participants of a room get. Raises ConfigError where there may be more participants.
     """
 
     def __init__(
@@ -109,7 +130,14 @@ class RoomTable(Generic[Peer]):
         limits: RelayLimits,
         allowed_rooms: frozenset[str] | None = None,
         new_ticket: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+        numbers: range = range(1, 0x1_0000),
     ) -> None:
+        if limits.max_peers > len(numbers):
+            raise ConfigError(
+                f"this relay has numbers for {len(numbers)} participants of a room, not for {limits.max_peers}",
+                setting="max_peers",
+            )
+        self._numbers = numbers
         self._limits = limits
         self._allowed = allowed_rooms
         self._tickets: Tickets[Seat[Peer]] = Tickets(new_ticket)
@@ -141,32 +169,43 @@ class RoomTable(Generic[Peer]):
         seat.ticket = self._tickets.issue(seat, ticket)
         return seat, self._welcome(seat, resumed=True), effects
 
-    def admit(self, hello: Hello) -> Effects[Peer]:
-        """Raise Refused if there is no place for this hello; makes room by giving up lost seats."""
+    def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
+        """Raise Refused if there is no place for this hello; makes room by giving up lost seats.
+
+        elsewhere: who is in the room on other relays.
+        """
         if self._allowed is not None and hello.room not in self._allowed:
             raise not_allowed()
         if 1 / hello.format.frame_seconds > MAX_FRAME_RATE_HZ:
             raise Refused(CloseCode.BAD_MESSAGE, f"at most {MAX_FRAME_RATE_HZ:g} frames a second")
         effects = Effects[Peer]()
+        if elsewhere.speakers and elsewhere.format != hello.format:
+            raise _wrong_model()
+        speaks = hello.role != "subscribe"
         room = self.rooms.get(hello.room)
+        speakers = len(elsewhere.speakers) + (0 if room is None else len(room.speakers()))
         if room is None:
+            if speaks and speakers >= self._limits.max_speakers:
+                raise _too_many()
             if len(self.rooms) >= self._limits.max_rooms:
-                self._give_up_room()
+                effects.add(self._give_up_room())
             return effects
         _check_model(room, hello)
-        speaks = hello.role != "subscribe"
-        if speaks and len(room.speakers()) >= self._limits.max_speakers:
+        if speaks and speakers >= self._limits.max_speakers:
             self._give_up(room, effects, speaking=True)
         if hello.room in self.rooms and len(room.seats) >= self._limits.max_peers:
             self._give_up(room, effects, speaking=False)
         return effects
 
-    def join(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]]:
+    def join(
+        self, hello: Hello, peer: Peer, now_s: float, elsewhere: Elsewhere = NOBODY
+    ) -> tuple[Seat[Peer], Welcome, Effects[Peer]]:
         """Seat a client that `admit` let in."""
         effects = Effects[Peer]()
         room = self.rooms.get(hello.room)
         if room is None:
-            room = self.rooms[hello.room] = Room(hello.room, hello.format)
+            room = self.rooms[hello.room] = Room(hello.room, hello.format, self._numbers)
+            room.settle(elsewhere)
         rate = 1 / hello.format.frame_seconds
         limits = self._limits
         seat = Seat(
@@ -188,15 +227,13 @@ class RoomTable(Generic[Peer]):
         if seat.speaks:
             # Whoever may speak decides; those who only came to listen with another model would hear noise.
             room.format = hello.format
-            wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
-            effects.closes += [
-                (s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != hello.format
-            ]
+            effects.closes += _others(room, hello.format)
         room.seats[seat.number] = seat
         seat.ticket = self._tickets.issue(seat)
         room.changed()
         if seat.speaks:
             effects.tell(room, seat, Joined(seat.number))
+            effects.announcements.append(room)
         return seat, self._welcome(seat, resumed=False), effects
 
     def leave(self, seat: Seat[Peer]) -> Effects[Peer]:
@@ -210,8 +247,10 @@ class RoomTable(Generic[Peer]):
         room.changed()
         if seat.speaks:
             effects.tell(room, seat, Left(seat.number))
+            effects.announcements.append(room)
         if not room.seats:
             del self.rooms[room.name]
+            effects.announcements.append(room)
         return effects
 
     def lose(self, seat: Seat[Peer], now_s: float) -> None:
@@ -225,7 +264,7 @@ class RoomTable(Generic[Peer]):
         for seat in list(self._tickets):
             if seat.peer is None:
                 if now_s - seat.lost_s >= self._limits.resume_s:
-                    effects.notices += self.leave(seat).notices
+                    effects.add(self.leave(seat))
             elif seat.speaks and now_s - seat.heard_s >= self._limits.idle_s:
                 idle = Refused(CloseCode.TIMEOUT, f"nothing heard for {self._limits.idle_s:g} s")
                 effects.closes.append((seat.peer, idle))
@@ -278,9 +317,10 @@ class RoomTable(Generic[Peer]):
             case Layers(max_codebooks):
                 seat.max_codebooks = max_codebooks
             case Report():
-                speaker = seat.room.seats.get(message.sender)
-                if seat.hears and speaker is not None and speaker.speaks and speaker.peer is not None:
-                    effects.notices.append((speaker, _signed(message, seat.number)))
+                if seat.hears and message.sender in seat.room.elsewhere:
+                    effects.reports.append((seat.room, replace(message, listener=seat.number)))
+                elif seat.hears:
+                    effects.add(self.report(seat.room, replace(message, listener=seat.number)))
             case Bye():
                 peer = seat.peer
                 effects = self.leave(seat)
@@ -290,6 +330,44 @@ class RoomTable(Generic[Peer]):
                 raise Refused(CloseCode.BAD_MESSAGE, f"a client does not send {message.TYPE!r} here")
         return effects
 
+    # -- what other relays send -----------------------------------------------------------------------------
+
+    def from_elsewhere(self, room: Room[Peer], packet: bytes, now_s: float) -> tuple[int, int] | None:
+        """Check a packet of a speaker on another relay; returns its number and the number of frames.
+
+        None where it is not to be passed on: nobody has told of this speaker, or its voice is too old.
+        """
+        try:
+            head = read_header(packet)
+        except PacketError:
+            return None
+        age = room.elsewhere.get(head.sender)
+        if age is None or age.is_late(head.timestamp, now_s):
+            return None
+        return head.sender, head.num_frames
+
+    def settle(self, room: Room[Peer], elsewhere: Elsewhere) -> Effects[Peer]:
+        """Take note of who speaks on other relays now, and with which model."""
+        effects = Effects[Peer]()
+        before = set(room.elsewhere)
+        room.settle(elsewhere)
+        for number in sorted(before - elsewhere.speakers):
+            effects.tell(room, None, Left(number))
+        for number in sorted(elsewhere.speakers - before):
+            effects.tell(room, None, Joined(number))
+        if elsewhere.speakers and elsewhere.format is not None and elsewhere.format != room.format:
+            room.format = elsewhere.format
+            effects.closes += _others(room, elsewhere.format)
+        return effects
+
+    def report(self, room: Room[Peer], report: Report) -> Effects[Peer]:
+        """A listener's report, here or elsewhere, on a speaker of this relay."""
+        effects = Effects[Peer]()
+        speaker = room.seats.get(report.sender)
+        if speaker is not None and speaker.speaks and speaker.peer is not None:
+            effects.notices.append((speaker, report))
+        return effects
+
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _heard(self, seat: Seat[Peer], now_s: float) -> None:
@@ -297,21 +375,23 @@ class RoomTable(Generic[Peer]):
         seat.heard_s = now_s
         self._tickets.confirm(seat)
 
-    def _give_up_room(self) -> None:
+    def _give_up_room(self) -> Effects[Peer]:
         """Free the room that has been without anybody for longest, or refuse."""
         deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.seats.values())]
         if not deserted:
             raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
         room = min(deserted, key=lambda room: max(s.lost_s for s in room.seats.values()))
+        effects = Effects[Peer]()
         for seat in list(room.seats.values()):
-            self.leave(seat)  # nobody is there to be told
+            effects.add(self.leave(seat))
+        return effects
 
     def _give_up(self, room: Room[Peer], effects: Effects[Peer], *, speaking: bool) -> None:
         """Free the seat that was lost first, or refuse."""
         lost = [s for s in room.seats.values() if s.peer is None and (s.speaks or not speaking)]
         if not lost:
-            raise Refused(CloseCode.TRY_LATER, "too many in this room; try later")
-        effects.notices += self.leave(min(lost, key=lambda s: s.lost_s)).notices
+            raise _too_many()
+        effects.add(self.leave(min(lost, key=lambda s: s.lost_s)))
 
     def _welcome(self, seat: Seat[Peer], *, resumed: bool) -> Welcome:
         return Welcome(
@@ -319,22 +399,24 @@ class RoomTable(Generic[Peer]):
             resume=seat.ticket,
             resumed=resumed,
             heartbeat_s=self._limits.heartbeat_s,
-            speakers=tuple(s.number for s in seat.room.speakers() if s is not seat),
+            speakers=(*(s.number for s in seat.room.speakers() if s is not seat), *seat.room.elsewhere),
         )
 
 
 def _check_model(room: Room[Peer], hello: Hello) -> None:
-    if room.speakers() and room.format != hello.format:
-        raise Refused(CloseCode.WRONG_MODEL, "the others in this room use another model")
+    if (room.elsewhere or room.speakers()) and room.format != hello.format:
+        raise _wrong_model()
 
 
-def _signed(report: Report, listener: int) -> Report:
-    return Report(
-        sender=report.sender,
-        fraction_lost=report.fraction_lost,
-        fraction_concealed=report.fraction_concealed,
-        burst_frames=report.burst_frames,
-        jitter_ms=report.jitter_ms,
-        playout_delay_ms=report.playout_delay_ms,
-        listener=listener,
-    )
+def _wrong_model() -> Refused:
+    return Refused(CloseCode.WRONG_MODEL, "the others in this room use another model")
+
+
+def _too_many() -> Refused:
+    return Refused(CloseCode.TRY_LATER, "too many in this room; try later")
+
+
+def _others(room: Room[Peer], stream_format: StreamFormat) -> list[tuple[Peer, Refused]]:
+    """Those who must go because a speaker's model is another one than theirs."""
+    wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
+    return [(s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != stream_format]

@@ -8,7 +8,6 @@ of the two is a property of the key, never of the token.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import re
 import secrets
@@ -23,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.text_files import decode_text, encoding_of
-from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
+from streaming_encodec.transport.close_codes import not_allowed
 from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS, check_room_name
 
 AUDIENCE = "streaming-encodec"
@@ -149,18 +148,11 @@ def _without_mark(data: bytes) -> bytes:
 
 
 class TokenChecker:
-    """Checks tokens and lets each in once.
+    """Checks tokens. That each is good once is the bus's to see to: it may be known to several relays."""
 
-    Ids of used tokens are kept until these expire, in this process: after a restart a token can be used once
-    more, which is also how clients come back then.
-    """
-
-    def __init__(self, key: TokenKey, *, max_ttl_s: float = 86_400.0, max_used: int = 100_000) -> None:
+    def __init__(self, key: TokenKey, *, max_ttl_s: float = 86_400.0) -> None:
         self._key = key
         self._max_ttl_s = max_ttl_s
-        self._max_used = max_used
-        self._used: set[str] = set()
-        self._expiries: list[tuple[float, str]] = []
 
     def check(self, token: str, now_s: float) -> Grant:
         """Read a token without using it up; `now_s` is Unix time. Raises Refused, alike for every flaw."""
@@ -196,19 +188,6 @@ class TokenChecker:
         ):
             raise not_allowed()
         return Grant(room, publish, subscribe, token_id, float(expires))
-
-    def use(self, grant: Grant, now_s: float) -> None:
-        """Use a token up. Raises Refused if it was used before, or if too many ids would be kept."""
-        while self._expiries and self._expiries[0][0] <= now_s:
-            self._used.discard(heapq.heappop(self._expiries)[1])
-        if grant.token_id is None:
-            return
-        if grant.token_id in self._used:
-            raise not_allowed()
-        if len(self._used) >= self._max_used:
-            raise Refused(CloseCode.TRY_LATER, "too many tokens used; try later")
-        self._used.add(grant.token_id)
-        heapq.heappush(self._expiries, (grant.expires_s, grant.token_id))
 
 
 def new_key_file(path: str | os.PathLike[str]) -> None:

@@ -15,6 +15,7 @@ from streaming_encodec.client.link import Link
 from streaming_encodec.client.token_source import fetch_token
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.transport.websocket.dial import WebSocketDialer
 from streaming_encodec.wire.hello import Hello
 
 
@@ -112,7 +113,7 @@ class Fetcher:
 
 def link_to(url: str, token: str | Callable[[], object]) -> Link:
     hello = Hello("r", "both", FORMAT)
-    return Link(url, hello, token, on_packet=lambda data: None, on_control=lambda message: None)  # type: ignore[arg-type]
+    return Link(WebSocketDialer(url), hello, token, on_packet=lambda data: None, on_control=lambda message: None)  # type: ignore[arg-type]
 
 
 async def test_the_ticket_does_where_no_fresh_token_can_be_fetched() -> None:

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from relay_kit import FORMAT, KEY, OTHER, voice
+from relay_kit import FORMAT, KEY, OTHER, FakeClock, voice
 
 from streaming_encodec.client.link import reconnect_delay_s
 from streaming_encodec.errors import ConfigError
+from streaming_encodec.relay.bus.local import LocalBus
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import read_hello
 from streaming_encodec.relay.rooms import RoomTable, Seat
@@ -392,14 +393,28 @@ def _signed_with_a_public_key(token: str, public_pem: bytes) -> str:
     return (text + b"." + seal).decode()
 
 
-def test_used_ids_are_forgotten_when_their_tokens_expire_and_never_more_than_allowed() -> None:
-    checker = TokenChecker(KEY, max_used=3)
+async def test_used_ids_are_forgotten_when_their_tokens_expire_and_never_more_than_allowed() -> None:
+    clock = FakeClock(1.0)
+    bus = LocalBus(clock, max_used_tokens=3)
+
+    async def use(token: str) -> CloseCode | None:
+        grant = TokenChecker(KEY).check(token, clock())
+        assert grant.token_id is not None
+        try:
+            await bus.use_token(grant.token_id, grant.expires_s)
+        except Refused as refused:
+            return refused.code
+        return None
+
     for number in range(3):
-        checker.use(checker.check(KEY.sign("r", now_s=0.0, ttl_s=100.0 + number), 1.0), 1.0)
+        assert await use(KEY.sign("r", now_s=0.0, ttl_s=100.0 + number)) is None
     late = KEY.sign("r", now_s=50.0, ttl_s=1000.0)
-    assert refusal(checker.use, checker.check(late, 60.0), 60.0) == CloseCode.TRY_LATER
-    checker.use(checker.check(late, 100.0), 100.0)
-    assert refusal(checker.use, checker.check(late, 101.0), 101.0) == CloseCode.NOT_ALLOWED
+    clock.now_s = 60.0
+    assert await use(late) == CloseCode.TRY_LATER
+    clock.now_s = 100.0
+    assert await use(late) is None
+    clock.now_s = 101.0
+    assert await use(late) == CloseCode.NOT_ALLOWED
 
 
 def test_reconnecting_never_waits_longer_than_two_seconds_allow() -> None:
