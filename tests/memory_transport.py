@@ -53,9 +53,11 @@ class MemoryConnection:
             raise message
         return message
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> int:
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
         for delivery in self._packets.send(packet, self._wire.clock()):
             self._wire.at(delivery.time, lambda data=packet: self.peer.arrive(data))
+
+    def take_dropped(self) -> int:
         return 0
 
     def send_control(self, message: str, *, spare: bool = False) -> bool:

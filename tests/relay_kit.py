@@ -104,11 +104,12 @@ async def closed_with(socket: ClientConnection) -> int:
     return closed.value.rcvd.code
 
 
-def voice(sequence: int, codebooks: int = 8, frames: int = 1, **fields: Any) -> bytes:
-    """A packet whose codes depend on its sequence number."""
+def voice(sequence: int, codebooks: int = 8, frames: int = 1, timestamp: int | None = None, **fields: Any) -> bytes:
+    """A packet whose codes depend on its sequence number, and its timestamp too unless that is given."""
     rng = np.random.default_rng(sequence)
     codes = rng.integers(0, 1024, (codebooks, frames))
-    return serialize_packet(Packet(sequence % 65536, sequence * frames, codes=codes, **fields))
+    timestamp = sequence * frames if timestamp is None else timestamp
+    return serialize_packet(Packet(sequence % 65536, timestamp, codes=codes, **fields))
 
 
 def counted(relay: Relay, name: str) -> int:

@@ -166,11 +166,10 @@ class Link:
         if self._connection is None or not self.connected or not self._frames.take(frames, self._clock()):
             counts.packets_dropped += 1
             return
-        dropped = self._connection.send_packet(0, frames, data)
+        self._connection.send_packet(0, frames, data)
         counts.packets_sent += 1
         counts.bytes_sent += len(data)
-        if dropped:
-            self._count_dropped(dropped)
+        self._count_dropped(self._connection.take_dropped())
 
     def send_packets(self, packets: list[bytes]) -> None:
         """Send or queue these."""
@@ -247,7 +246,7 @@ class Link:
             event("connection lost", code=ended.received)
         finally:
             self.connected = False
-            self._count_dropped(connection.unsent_packets)
+            self._count_dropped(connection.take_dropped() + connection.unsent_packets)
             heartbeat.cancel()
             connection.abort()
 

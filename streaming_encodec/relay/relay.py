@@ -180,6 +180,7 @@ class Relay:
             self.metrics.closed[code] += 1
             await connection.close(code, "the relay failed")
         finally:
+            self.metrics.counts["packets_dropped"] += connection.take_dropped() + connection.unsent_packets
             self._vacate(connection, seat, code)
 
     async def _enter(self, connection: ServerConnection) -> VoiceSeat:
@@ -265,7 +266,7 @@ class Relay:
     ) -> None:
         """Send a packet to the listeners here."""
         copies: dict[int | None, bytes] = {None: packet}
-        sent = size = dropped = 0
+        sent = size = 0
         for listener in room.listeners:
             if listener is speaker or listener.peer is None:
                 continue
@@ -274,13 +275,12 @@ class Relay:
             if copy is None:
                 assert layers is not None  # None is there
                 copy = copies[layers] = cut_packet(packet, layers)
-            dropped += listener.peer.send_packet(number, frames, copy)
+            listener.peer.send_packet(number, frames, copy)
             sent += 1
             size += len(copy)
         counts = self.metrics.counts
         counts["packets_out"] += sent
         counts["bytes_out"] += size
-        counts["packets_dropped"] += dropped
 
     def _vacate(self, connection: ServerConnection, seat: VoiceSeat | None, code: int | None) -> None:
         """The connection is over: free its seat, or keep it for a client that may come back."""
@@ -378,6 +378,7 @@ class Relay:
         self._caps.log_refused()
         self._apply(self._rooms.tick(self._clock()))
         for connection in list(self._admission.connections):
+            self.metrics.counts["packets_dropped"] += connection.take_dropped()
             if connection.is_overdue(loop_s):
                 connection.abort()
             elif connection.stalled_s(loop_s) >= self.config.limits.stall_s:

@@ -58,12 +58,15 @@ class Connection(Protocol):
         """The next packet (bytes) or control message (str). Raises ConnectionEnded."""
         ...
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> int:
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
         """Send a packet of so many frames at once, or queue it; never waits.
 
         Where many connections get the same packet, hand each the same object: it is framed once.
-        Returns how many packets of this connection's queue were dropped since the last call.
         """
+        ...
+
+    def take_dropped(self) -> int:
+        """How many packets of the queue were dropped since this was last asked."""
         ...
 
     def send_control(self, message: str, *, spare: bool = False) -> bool:

@@ -38,7 +38,7 @@ async def a_call(relay: Relay, context: ssl.SSLContext | None = None) -> AsyncIt
     async def go_on() -> None:
         nonlocal arrived
         while True:
-            await mouth.send(voice(arrived))
+            await mouth.send(voice(arrived, timestamp=round(75 * relay._clock())))
             assert (await heard(ear))[6] == arrived % 256
             arrived += 1
             await asyncio.sleep(1 / 75)
@@ -185,9 +185,9 @@ async def test_others_have_their_turn_within_a_burst() -> None:
             await speaker.take_seat("publish", room)
         fan_out = relay._fan_out
 
-        def noting(seat: object, data: bytes) -> None:
+        def noting(seat: object, data: bytes, *, ordered: bool) -> None:
             order.append(seat.room.name)  # type: ignore[attr-defined]
-            fan_out(seat, data)  # type: ignore[arg-type]
+            fan_out(seat, data, ordered=ordered)  # type: ignore[arg-type]
 
         relay._fan_out = noting  # type: ignore[method-assign,assignment]
         many.write(b"".join(binary(voice(n)) for n in range(150)))

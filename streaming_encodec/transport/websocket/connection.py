@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.connection import Connection
@@ -27,27 +25,37 @@ from streaming_encodec.transport.websocket.outbox import Outbox
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 
 
-def masked_frame(opcode: Opcode, data: bytes) -> bytes:
-    """A whole message as a client's frame."""
-    return Frame(opcode, data).serialize(mask=True)
+class MaskedFrames:
+    """Packets as a client's frames: each has a mask of its own."""
+
+    packet: bytes | None = None
+    frame = b""
+
+    def put(self, packet: bytes) -> None:
+        """Make `frame` of a packet."""
+        self.frame = Frame(Opcode.BINARY, packet).serialize(mask=True)
+
+    def text(self, message: str) -> bytes:
+        """The frame of a control message."""
+        return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
 class PlainFrames:
-    """Whole messages as a server's frames, which are not masked. It keeps the last: many connections get the same."""
+    """Packets as a server's frames, without masks. The last one is kept: many connections get the same."""
 
-    __slots__ = ("_data", "_frame")
+    __slots__ = ("frame", "packet")
 
     def __init__(self) -> None:
-        self._data: bytes | None = None
-        self._frame = b""
+        self.packet: bytes | None = None
+        self.frame = b""
 
-    def __call__(self, opcode: Opcode, data: bytes) -> bytes:
-        """The frame of a message of at most 65,535 bytes."""
-        if data is not self._data:
-            first, size = 0x80 | opcode, len(data)
-            head = bytes((first, size)) if size < 126 else struct.pack("!BBH", first, 126, size)
-            self._data, self._frame = data, head + data
-        return self._frame
+    def put(self, packet: bytes) -> None:
+        """Make `frame` of a packet."""
+        self.packet, self.frame = packet, Frame(Opcode.BINARY, packet).serialize(mask=False)
+
+    def text(self, message: str) -> bytes:
+        """The frame of a control message."""
+        return Frame(Opcode.TEXT, message.encode()).serialize(mask=False)
 
 
 class WebSocketConnection(Connection):
@@ -56,11 +64,11 @@ class WebSocketConnection(Connection):
     ordered = True
     reliable = True
 
-    def __init__(self, *args: Any, frame: Callable[[Opcode, bytes], bytes], queue_frames: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, frames: MaskedFrames | PlainFrames, queue_frames: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._frame = frame
+        self._frames = frames
         self._full = False
-        self._reported = 0  # of the packets that the outbox dropped
+        self._reported = 0  # packets that the outbox dropped
         self.outbox = Outbox(queue_frames)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,17 +113,20 @@ class WebSocketConnection(Connection):
         except ConnectionClosed as closed:
             raise ended(closed) from closed
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> int:
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
         """Write a packet, or queue it; see `transport.base.Connection`."""
-        if not self.is_open:
-            return 0
-        data = self._frame(Opcode.BINARY, packet)
-        if not self._full:
-            self.transport.write(data)
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return
+        framed = self._frames
+        if packet is not framed.packet:
+            framed.put(packet)
+        if self._full:
+            self.outbox.put(sender, frames, framed.frame, self.loop.time())
         else:
-            self.outbox.put(sender, frames, data, self.loop.time())
-        if self.outbox.dropped == self._reported:
-            return 0
+            self.transport.write(framed.frame)
+
+    def take_dropped(self) -> int:
+        """How many packets were dropped since this was last asked."""
         dropped, self._reported = self.outbox.dropped - self._reported, self.outbox.dropped
         return dropped
 
@@ -123,7 +134,7 @@ class WebSocketConnection(Connection):
         """Write or queue a control message; see `transport.base.Connection`."""
         if not self.is_open:
             return True
-        data = self._frame(Opcode.TEXT, message.encode())
+        data = self._frames.text(message)
         if self._full:
             return self.outbox.put_control(data, spare=spare)
         self.transport.write(data)

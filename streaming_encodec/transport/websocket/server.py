@@ -49,7 +49,7 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
         frames: PlainFrames,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, frame=frames, queue_frames=limits.queue_frames, **kwargs)
+        super().__init__(*args, frames=frames, queue_frames=limits.queue_frames, **kwargs)
         self._host = host
         self._clock = clock
         self._intake = Intake(limits, clock())
