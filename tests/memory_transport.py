@@ -55,14 +55,14 @@ class MemoryConnection:
 
     def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
         for delivery in self._packets.send(packet, self._wire.clock()):
-            self._wire.at(delivery.time, lambda data=packet: self.peer.arrive(data))
+            self._wire.at(delivery.time_s, lambda data=packet: self.peer.arrive(data))
 
     def take_dropped(self) -> int:
         return 0
 
     def send_control(self, message: str, *, spare: bool = False) -> bool:
         (delivery,) = self._controls.send(b"", self._wire.clock())
-        self._wire.at(delivery.time, lambda: self.peer.arrive(message))
+        self._wire.at(delivery.time_s, lambda: self.peer.arrive(message))
         return True
 
     def arrive(self, message: bytes | str | ConnectionEnded) -> None:

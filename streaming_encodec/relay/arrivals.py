@@ -9,6 +9,8 @@ WINDOW_PACKETS = 128
 """How far back a sequence number is remembered: more than 0.4 s of packets of one frame, at up to 200 a second."""
 _DRIFT = 0.001
 """By how much a sender's clock may be slow; real ones are within 0.0001."""
+_HELD_UP_S = 0.2
+"""An outage holds a packet up by at least so much; a sender slower than real time is late little by little."""
 _WATCH_S = 0.02
 _DRAIN = 0.2
 """A backlog grows shorter by at least this share of the time that passes; a stream that is merely late does not."""
@@ -43,19 +45,21 @@ class SequenceWindow:
 class VoiceAge:
     """How old a speaker's packets are when they arrive, by their timestamps, against those that came fastest.
 
-    After an outage what was held back arrives at once: it is late, and grows less late with each packet. Where
-    packets are late at the pace of real time, the speaker's timestamps stood still, or the way has become longer:
-    then that is the new normal.
+    After an outage the packets that it held back arrive at once: each is less late than the one before. If packets
+    are late but arrive at the pace of real time, the speaker's timestamps stood still, or the network path became
+    longer, or the speaker's machine is slow: then that is accepted as normal.
 
     frame_s: what a timestamp counts.
     """
 
-    __slots__ = ("_due_s", "_frame_s", "_late_s", "_since_s", "_then_s", "_timestamp")
+    __slots__ = ("_due_s", "_frame_s", "_last", "_late_s", "_since_s", "_then_s", "_timestamp")
 
     def __init__(self, frame_s: float) -> None:
         self._frame_s = frame_s
         self._timestamp: int | None = None  # of a packet that came fast, and when it was due
-        self._due_s = self._then_s = 0.0
+        self._due_s = 0.0
+        self._last = 0  # timestamp of the last packet, and when it came
+        self._then_s = 0.0
         self._since_s: float | None = None  # since when packets are late, and how late they were then
         self._late_s = 0.0
 
@@ -64,16 +68,20 @@ class VoiceAge:
         if self._timestamp is None:
             self._begin(timestamp, now_s)
             return False
-        self._due_s += _DRIFT * (now_s - self._then_s)
-        self._then_s = now_s
-        ahead = serial_difference(timestamp, self._timestamp, TIMESTAMP_BITS)
-        late_s = now_s - self._due_s - ahead * self._frame_s
+        gap_s = now_s - self._then_s
+        held_up_s = gap_s - self._frame_s * serial_difference(timestamp, self._last, TIMESTAMP_BITS)
+        self._last, self._then_s = timestamp, now_s
+        self._due_s += _DRIFT * gap_s
+        late_s = now_s - self._due_s - self._frame_s * serial_difference(timestamp, self._timestamp, TIMESTAMP_BITS)
         if late_s <= MAX_VOICE_AGE_S:
             self._since_s = None
             if late_s <= 0:
                 self._begin(timestamp, now_s)
             return False
         if self._since_s is None:
+            if held_up_s < _HELD_UP_S:
+                self._begin(timestamp, now_s)
+                return False
             self._since_s, self._late_s = now_s, late_s
         elif now_s - self._since_s >= _WATCH_S:
             if self._late_s - late_s < _DRAIN * (now_s - self._since_s):
@@ -83,4 +91,6 @@ class VoiceAge:
         return True
 
     def _begin(self, timestamp: int, now_s: float) -> None:
-        self._timestamp, self._due_s, self._then_s, self._since_s = timestamp, now_s, now_s, None
+        self._timestamp = self._last = timestamp
+        self._due_s = self._then_s = now_s
+        self._since_s = None

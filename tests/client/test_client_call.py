@@ -44,7 +44,7 @@ async def test_a_clean_network_plays_what_was_sent_code_for_code(model: EncodecM
     sent = offline_codes(model, pcm)
     clock = FakeClock()
     async with (
-        running() as relay,
+        running(clock=clock) as relay,
         VoiceClient(relay.url, None, model, role="subscribe", clock=clock, playout=AT_ONCE) as listener,
         VoiceClient(
             relay.url,

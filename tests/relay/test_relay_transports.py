@@ -103,7 +103,7 @@ async def _played(
     """What a listener plays of packets that arrive at these times, by the moving clock."""
     decoders = make_decoders(model, "fused")  # type: ignore[arg-type]
     voices = IncomingVoices(form, decoders, ReceiverSettings(), clock=clock, on_reports=lambda reports: None)
-    ear = link(dialer, "subscribe", lambda data: voices.arrived(data, clock()), clock, form)
+    ear = link(dialer, "subscribe", lambda data: voices.on_packet(data, clock()), clock, form)
     mouth = link(dialer, "publish", lambda data: None, clock, form)
     for each in (ear, mouth):
         opening = asyncio.create_task(each.open())
@@ -201,6 +201,10 @@ def test_a_slow_clock_and_a_slower_way_are_no_reason_to_drop() -> None:
     assert not any(ages(slow))
     longer = [(n, n * FRAME_S + (0.0 if n < 75 else 0.35)) for n in range(750)]
     assert not any(ages(longer))
+
+
+def test_a_sender_that_is_slower_than_real_time_loses_nothing() -> None:
+    assert not any(ages([(n, n * FRAME_S * 1.5) for n in range(750)]))
 
 
 async def test_old_voice_after_an_outage_is_counted_and_not_heard() -> None:
