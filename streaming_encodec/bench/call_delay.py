@@ -1,4 +1,4 @@
-"""From mouth to ear without sound cards: `python -m streaming_encodec.bench.call_delay [MODEL]`.
+"""From mouth to ear without sound cards: `bench call`.
 
 A relay and two clients in one process on this machine; speech goes in at the pace of a microphone, and each
 frame is timed from its first sample's being said to its being due at the speaker. Frames are played in order,
@@ -7,16 +7,15 @@ so the n-th one decoded is the n-th one said, as long as none is skipped (which 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
+from streaming_encodec.bench.measure import noise
+from streaming_encodec.bench.tables import Table
 from streaming_encodec.call.decoders import SpeakerDecoders, make_decoders
 from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient
@@ -111,31 +110,30 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(max(values))}
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description="Measure a call's delay on this machine.")
-    parser.add_argument("model", nargs="?", default="voice-24khz")
-    parser.add_argument("--bandwidth", type=float, default=6.0)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--frames", type=int, default=1, help="in a packet")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    model = EncodecModel.from_pretrained(options.model)
+def measure_clients(
+    model: EncodecModel, *, bandwidth: float, engine: str, frames_per_packet: int, seconds: float
+) -> dict[str, Any]:
+    """Figures of a call of so many seconds; times in milliseconds."""
     # What is said does not matter to time.
-    count = int(options.seconds * model.config.sampling_rate)
-    pcm = (0.1 * np.random.default_rng(0).standard_normal(count)).astype(np.float32)
-    result = asyncio.run(
-        measure(
-            model,
-            pcm,
-            bandwidth=options.bandwidth,
-            engine=options.engine,
-            frames_per_packet=options.frames,
-        )
-    )
-    print(json.dumps(result, indent=2))
+    pcm = noise(1, int(seconds * model.config.sampling_rate))[0]
+    return asyncio.run(measure(model, pcm, bandwidth=bandwidth, engine=engine, frames_per_packet=frames_per_packet))
 
 
-if __name__ == "__main__":
-    main()
+def clients_table(figures: dict[str, Any]) -> Table:
+    """A call's delay and what it is made of."""
+
+    def spread(name: str) -> str:
+        return " / ".join(f"{figures[name][part]:.1f}" for part in ("p50", "p95", "p99"))
+
+    rows = [
+        ["mouth to ear, p50 / p95 / p99 ms", spread("mouth_to_ear_ms")],
+        ["its second half", spread("mouth_to_ear_second_half_ms")],
+        ["frame + wait for the packet, ms", f"{figures['frame_ms']:.1f} + {figures['wait_for_packet_ms']:.1f}"],
+        ["encode a frame", spread("encode_ms")],
+        ["decode", spread("decode_ms")],
+        ["buffer, mean ms", f"{figures['buffer_mean_ms']:.1f}"],
+        ["network jitter, ms", f"{figures['network_jitter_ms']:.1f}"],
+        ["concealed", f"{figures['concealed_share']:.2%}"],
+        ["frames left out", str(figures["skipped_frames"])],
+    ]
+    return Table("a call of two clients, without sound cards", ["", "figure"], rows)

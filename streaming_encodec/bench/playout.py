@@ -1,82 +1,79 @@
-"""Measure playout on simulated networks: ``python -m streaming_encodec.bench.playout``.
+"""Playout on simulated networks: `bench playout`.
 
-Prints the tables of `docs/playout.md`. Everything is seeded: the same command prints the same figures.
+Everything is seeded: the same settings give the same figures.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.bench.simulated_call import CallResult, CallSettings, simulate_call
+from streaming_encodec.bench.tables import Table
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.network import PRESETS, GilbertElliott, NetworkModel, Stalls
 
-NETWORK_COLUMNS = (
-    "network",
-    "redundancy",
-    "lost packets",
-    "concealed",
-    "added delay p50",
-    "p95",
-    "target",
-    "recovery mean",
-    "worst",
-)
-LOSS_COLUMNS = (
-    "loss",
-    "packets' bitrate",
-    "codebooks",
-    "redundancy",
-    "concealed",
-    "from redundancy",
-    "longest hole",
-)
-DRIFT_COLUMNS = (
-    "drift",
-    "simulated",
-    "concealed",
-    "delay at first",
-    "at the end",
-    "largest change",
-    "samples in",
-    "out",
-)
+LOSSES = (0.01, 0.05, 0.1, 0.2, 0.3)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=("networks", "loss", "drift"), help="one table instead of all")
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of each simulated call (10)")
-    parser.add_argument("--drift-hours", type=float, default=8.0, help="length of the drift runs (8)")
-    parser.add_argument("--ppm", type=float, nargs="+", default=[200.0, -200.0], help="drifts (200 -200)")
-    parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args(arguments)
-    seconds = 60 * chosen.minutes
-    if chosen.only in (None, "networks"):
-        print(head(NETWORK_COLUMNS))
-        for name, network, frames in network_cases():
-            print(network_row(name, network, frames, seconds, chosen.seed), flush=True)
-        print()
-    if chosen.only in (None, "loss"):
-        print(head(LOSS_COLUMNS))
-        for share in (0.01, 0.05, 0.1, 0.2, 0.3):
-            for redundant in (0, 6):
-                print(loss_row(share, redundant, seconds, chosen.seed), flush=True)
-        print()
-    if chosen.only in (None, "drift"):
-        print(head(DRIFT_COLUMNS))
-        for ppm in chosen.ppm:
-            print(drift_row(ppm, chosen.drift_hours, chosen.seed), flush=True)
+def _redundancy(frames: int) -> str:
+    return f"2 × {frames}" if frames else "–"
 
 
-def head(columns: Sequence[str]) -> str:
-    """The first two lines of a table."""
-    return "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+_COLUMNS: dict[str, list[tuple[str, str, Callable[[Any], str]]]] = {
+    "networks": [
+        ("network", "network", str),
+        ("redundant frames", "redundant_frames", _redundancy),
+        ("lost packets", "lost_share", "{:.2%}".format),
+        ("concealed", "concealed_share", "{:.2%}".format),
+        ("added delay p50, ms", "added_delay_ms_p50", "{:.0f}".format),
+        ("p95, ms", "added_delay_ms_p95", "{:.0f}".format),
+        ("target, ms", "target_ms", "{:.0f}".format),
+        ("recovery mean, s", "recovery_s_mean", _seconds),
+        ("worst, s", "recovery_s_max", _seconds),
+    ],
+    "loss": [
+        ("loss", "loss", "{:.0%}".format),
+        ("packets' kbps", "payload_kbps", "{:.1f}".format),
+        ("codebooks", "num_codebooks", str),
+        ("redundant frames", "redundant_frames", _redundancy),
+        ("concealed", "concealed_share", "{:.2%}".format),
+        ("repaired", "redundant_share", "{:.2%}".format),
+        ("longest hole, frames", "longest_hole_frames", str),
+    ],
+    "drift": [
+        ("drift, ppm", "drift_ppm", "{:+.0f}".format),
+        ("hours", "hours", "{:g}".format),
+        ("concealed", "concealed_share", "{:.4%}".format),
+        ("delay at first, ms", "delay_ms_begin", "{:.1f}".format),
+        ("at the end, ms", "delay_ms_end", "{:.1f}".format),
+        ("largest change, ms", "largest_change_ms", "{:.1f}".format),
+        ("samples in", "samples_in", str),
+        ("out", "samples_out", str),
+    ],
+}
+
+
+def measure_networks(seconds: float, seed: int) -> list[dict[str, Any]]:
+    """A row for each network, with and without redundancy."""
+    return [network_row(name, network, frames, seconds, seed) for name, network, frames in network_cases()]
+
+
+def measure_loss(seconds: float, seed: int) -> list[dict[str, Any]]:
+    """A row for each loss and way of sending, at equal bitrate."""
+    return [loss_row(share, frames, seconds, seed) for share in LOSSES for frames in (0, 6)]
+
+
+def measure_drift(hours: float, ppm: Sequence[float], seed: int) -> list[dict[str, Any]]:
+    """A row for each drift."""
+    return [drift_row(one, hours, seed) for one in ppm]
 
 
 def network_cases() -> list[tuple[str, NetworkModel, int]]:
@@ -95,8 +92,8 @@ def network_cases() -> list[tuple[str, NetworkModel, int]]:
     return cases
 
 
-def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds: float, seed: int) -> str:
-    """One line of the first table."""
+def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds: float, seed: int) -> dict[str, Any]:
+    """One row of the first table."""
     result = simulate_call(
         CallSettings(
             network,
@@ -108,18 +105,21 @@ def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds
         )
     )
     recoveries = result.recoveries_s()
-    median, late = added_delay_ms(result, 50), added_delay_ms(result, 95)
-    return (
-        f"| {name} | {told(redundant_frames)} "
-        f"| {result.statistics.packets_lost / max(1, result.packets_sent):.2%} "
-        f"| {result.concealed_share:.2%} "
-        f"| {median:.0f} ms | {late:.0f} ms | {np.median(result.target_ms):.0f} ms "
-        + (f"| {np.mean(recoveries):.2f} s | {max(recoveries):.2f} s |" if recoveries else "| – | – |")
-    )
+    return {
+        "network": name,
+        "redundant_frames": redundant_frames,
+        "lost_share": result.statistics.packets_lost / max(1, result.packets_sent),
+        "concealed_share": result.concealed_share,
+        "added_delay_ms_p50": added_delay_ms(result, 50),
+        "added_delay_ms_p95": added_delay_ms(result, 95),
+        "target_ms": float(np.median(result.target_ms)),
+        "recovery_s_mean": float(np.mean(recoveries)) if recoveries else None,
+        "recovery_s_max": max(recoveries, default=None),
+    }
 
 
-def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> str:
-    """One line of the second table: 42 or 43 bytes a packet either way."""
+def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> dict[str, Any]:
+    """One row of the second table: 42 or 43 bytes a packet either way."""
     codebooks = 4 if redundant_frames else 8
     network = NetworkModel(loss=GilbertElliott.with_loss(share, 2.0), jitter_ms=2.0)
     result = simulate_call(
@@ -134,34 +134,43 @@ def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> 
         )
     )
     stats = result.statistics
-    played = max(1, stats.total_samples_received // 320)
-    return (
-        f"| {share:.0%} | {result.payload_kbps:.1f} kbps | {codebooks} "
-        f"| {told(redundant_frames)} | {result.concealed_share:.2%} "
-        f"| {stats.redundant_frames_used / played:.2%} | {longest_run(result)} frames |"
-    )
+    return {
+        "loss": share,
+        "payload_kbps": result.payload_kbps,
+        "num_codebooks": codebooks,
+        "redundant_frames": redundant_frames,
+        "concealed_share": result.concealed_share,
+        "redundant_share": stats.redundant_frames_used / max(1, stats.total_samples_received // 320),
+        "longest_hole_frames": longest_run(result),
+    }
 
 
-def drift_row(ppm: float, hours: float, seed: int) -> str:
-    """One line of the third table: a home network and two clocks that differ."""
+def drift_row(ppm: float, hours: float, seed: int) -> dict[str, Any]:
+    """One row of the third table: a home network and two clocks that differ."""
     network = NetworkModel(jitter_ms=2.0, ordered=True, drift_ppm=ppm)
     settings = CallSettings(
         network, seconds=hours * 3600, seed=seed, num_codebooks=2, frames_per_packet=6, block_samples=640
     )
     result = simulate_call(settings)
-    minutes = delay_by_minute(result)
+    delay_ms = delay_by_minute(result)
     stats = result.statistics
-    return (
-        f"| {ppm:+.0f} ppm | {hours:g} h | {result.concealed_share:.4%} "
-        f"| {minutes[1]:.1f} ms | {minutes[-2]:.1f} ms "
-        f"| {np.abs(minutes[1:-1] - minutes[1]).max():.1f} ms | {stats.inserted_samples_for_deceleration} "
-        f"| {stats.removed_samples_for_acceleration} |"
-    )
+    return {
+        "drift_ppm": ppm,
+        "hours": hours,
+        "concealed_share": result.concealed_share,
+        "delay_ms_begin": float(delay_ms[1]),
+        "delay_ms_end": float(delay_ms[-2]),
+        "largest_change_ms": float(np.abs(delay_ms[1:-1] - delay_ms[1]).max()),
+        "samples_in": stats.inserted_samples_for_deceleration,
+        "samples_out": stats.removed_samples_for_acceleration,
+    }
 
 
-def told(redundant_frames: int) -> str:
-    """Redundancy in words."""
-    return f"2 × {redundant_frames} frames" if redundant_frames else "–"
+def playout_table(what: str, rows: list[dict[str, Any]]) -> Table:
+    """The table of `networks`, `loss` or `drift`."""
+    columns = _COLUMNS[what]
+    lines = [[spell(row[name]) for _, name, spell in columns] for row in rows]
+    return Table(what, [title for title, _, _ in columns], lines)
 
 
 def added_delay_ms(result: CallResult, percentile: float) -> float:
@@ -182,7 +191,3 @@ def longest_run(result: CallResult) -> int:
     padded = np.concatenate([[False], result.frame < 0, [False]])
     edges = np.flatnonzero(np.diff(padded.astype(int)))
     return int(max(np.diff(edges)[::2], default=0))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What redundancy is worth at equal bitrate: `python -m streaming_encodec.bench.redundancy FOLDER`.
+"""What redundancy is worth at equal bitrate: `bench playout redundancy`.
 
 Two senders of packets of equal size under the same bursty loss. One spends all on codebooks; the other sends half of
 them, and in each packet the first codebooks of the frames before it. A call's receiver conceals what neither brings.
@@ -7,14 +7,12 @@ them, and in each packet the first codebooks of the frames before it. A call's r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import typer
 
-from streaming_encodec.evaluation.clips import Clip, load_clips
+from streaming_encodec.bench.tables import Table
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metrics import make_metrics
 from streaming_encodec.evaluation.packet_loss import Lost, bursty_loss
 from streaming_encodec.evaluation.received import receive_clip
@@ -94,26 +92,14 @@ def measure(model: EncodecModel, clips: list[Clip], metrics: list[str], seed: in
     return rows
 
 
-def main(
-    folder: Annotated[Path, typer.Argument(help="Recordings.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="As in every command.")] = "voice-24khz",
-    clips: Annotated[int, typer.Option(min=1, help="Clips to judge.")] = 8,
-    metrics: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "pesq_wb,stoi,log_mel_db",
-    seed: Annotated[int, typer.Option(help="Of the losses.")] = 1,
-) -> None:
-    """Print the quality at each loss, with all bits in codebooks and with redundancy, as a Markdown table."""
-    codec = EncodecModel.from_pretrained(model)
-    rows = measure(codec, load_clips(folder, codec.config.sampling_rate, clips), metrics.split(","), seed)
+def redundancy_table(rows: list[dict[str, float]]) -> Table:
+    """The quality at each loss, with all bits in codebooks and with redundancy."""
     names = [name for name in rows[0] if name not in ("loss", "codebooks", "bytes", "concealed")]
-    typer.echo("| loss | codebooks | redundancy | bytes a packet | concealed | " + " | ".join(names) + " |")
-    typer.echo("|---" * (5 + len(names)) + "|")
+    lines = []
     for row in rows:
         spent = REDUNDANT if row["codebooks"] == REDUNDANT.num_codebooks else PLAIN
         extra = f"{spent.redundant_codebooks} × {spent.redundant_frames} frames" if spent.redundant_frames else "–"
-        figures = " | ".join(f"{row[name]:.3f}" for name in names)
-        sent = f"{spent.num_codebooks} | {extra} | {row['bytes']:.0f}"
-        typer.echo(f"| {row['loss']:.0%} | {sent} | {row['concealed']:.1%} | {figures} |")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        sent = [f"{row['loss']:.0%}", str(spent.num_codebooks), extra, f"{row['bytes']:.0f}", f"{row['concealed']:.1%}"]
+        lines.append(sent + [f"{row[name]:.3f}" for name in names])
+    columns = ["loss", "codebooks", "redundancy", "bytes a packet", "concealed", *names]
+    return Table("redundancy", columns, lines)

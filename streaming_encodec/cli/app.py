@@ -1,9 +1,9 @@
 """`streaming-encodec`: the table of commands.
 
-To add a command, write a module of its name in this folder with a function `command` (typer annotations; its
-docstring is its help) and a line in the table. The module is imported only when the command runs. Raise
-errors of the package's own family: they are printed as one line, and the exit code is 1. `typer.BadParameter`
-is for wrong usage: exit code 2.
+To add a command, write a module of its name in `commands/` with a function `command` (typer annotations; its docstring
+is its help) and a line in the table. The module of a command in a group is called GROUP_NAME. It is imported only when
+the command runs. Raise errors of the package's own family: they are printed as one line, and the exit code is 1.
+`typer.BadParameter` is for wrong usage: exit code 2.
 """
 
 from streaming_encodec.cli.lazy import Entry, build_app
@@ -34,7 +34,17 @@ COMMANDS = (
     Entry("send", "Send a sound file, or the microphone, into a room as live speech.", _CALLS),
     Entry("listen", "Record a room to a sound file.", _CALLS),
     Entry("export", "Write a model as ONNX step graphs, for programs without torch.", _ENGINES),
-    Entry("bench", "Measure engines, steps, streams, start-up; against peers.", _ENGINES),
+    Entry(
+        "bench",
+        "Measure engines, relays, calls and playout on this machine.",
+        _ENGINES,
+        (
+            Entry("codec", "What each engine costs here, beside other packages."),
+            Entry("relay", "How much one relay carries: load, churn, floods."),
+            Entry("call", "The delay of a call, from mouth to ear."),
+            Entry("playout", "Simulated calls over bad networks."),
+        ),
+    ),
     Entry("corpus", "Encode many sound files to .ecdc, in parallel.", _ENGINES),
     Entry("train", "Train a codec on a folder of sound, on CPU or GPU.", _QUALITY),
     Entry("evaluate", "Measure a model on a folder of speech, beside Opus.", _QUALITY),

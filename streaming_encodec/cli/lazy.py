@@ -4,6 +4,8 @@ The help screen needs a name and a line for each command, which a table holds. T
 the command runs or prints its own help.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import sys
@@ -21,27 +23,31 @@ from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
 from streaming_encodec.errors import BandwidthError, StreamingEncodecError
 
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
 _MOST = 1e9
 """Largest number on a command line: seconds, samples or ms beyond it are typing errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command: its name (and its module's in this folder), a line of help, and its help panel."""
+    """A command, or a group of commands: its name (and its module's in `commands/`), a line of help, its panel."""
 
     name: str
     help: str
-    panel: str
+    panel: str | None = None
+    commands: tuple[Entry, ...] = ()
 
 
-def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
-    """Make the app that shows `entries` and imports each on use."""
+def build_app(entries: tuple[Entry, ...], help_text: str, prefix: str = "") -> typer.Typer:
+    """Make the app that shows `entries` and imports each on use. `prefix`: of the modules' names."""
+    by_name = {entry.name: entry for entry in entries}
 
     # Typer's own signatures name the context class of whichever click it carries; `Any` fits each of them.
     class LazyGroup(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
             name, stub, rest = super().resolve_command(ctx, args)
-            return name, (stub if name is None else _load(name)), rest
+            return name, (stub if name is None else _load(by_name[name], prefix)), rest
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             """Read the command line up to the command."""
@@ -72,9 +78,10 @@ def build_app(entries: tuple[Entry, ...], help_text: str) -> typer.Typer:
     app = typer.Typer(
         cls=LazyGroup,
         help=help_text,
+        add_completion=not prefix,
         no_args_is_help=True,
         rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_CONTEXT,
         pretty_exceptions_show_locals=False,
     )
     for entry in entries:
@@ -125,15 +132,18 @@ def _placeholder() -> None:
     """Stands in the help screen for a command that is not imported yet; never runs."""
 
 
-def _load(name: str) -> Any:
-    function = import_module(f"streaming_encodec.cli.commands.{name}").command
-    single = typer.Typer(
-        add_completion=False,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
-        pretty_exceptions_show_locals=False,
-    )
-    single.command(name, cls=_Command)(function)
-    command = typer.main.get_command(single)
-    command.name = name
+def _load(entry: Entry, prefix: str) -> Any:
+    if entry.commands:
+        made = build_app(entry.commands, entry.help, f"{prefix}{entry.name}_")
+    else:
+        made = typer.Typer(
+            add_completion=False,
+            rich_markup_mode="markdown",
+            context_settings=_CONTEXT,
+            pretty_exceptions_show_locals=False,
+        )
+        function = import_module(f"streaming_encodec.cli.commands.{prefix}{entry.name}").command
+        made.command(entry.name, cls=_Command)(function)
+    command = typer.main.get_command(made)
+    command.name = entry.name
     return command

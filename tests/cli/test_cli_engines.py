@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from cli_kit import Run
 
-from streaming_encodec.bench.report import BEGIN, END, write_report
+from streaming_encodec.bench.tables import BEGIN, END, write_report
 from streaming_encodec.engines import ENGINES
 from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
 from streaming_encodec.errors import FileFormatError
@@ -37,7 +37,7 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
     figures, picture, report = tmp_path / "bench.json", tmp_path / "bench.svg", tmp_path / "report.md"
     report.write_text(f"# Mine\n{BEGIN}\nold\n{END}\nkept\n")
     done = run(
-        *("bench", "-m", mono_model, "--rounds", 1, "--seconds", 0.01, "--offline-seconds", 0.5, "--peers"),
+        *("bench", "codec", "-m", mono_model, "--rounds", 1, "--seconds", 0.01, "--offline-seconds", 0.5, "--peers"),
         *("--frames-per-step", "1,2", "--streams", 2, "--no-start-up", "--clock", "cpu", "--json"),
         *("--output-json", figures, "--plot", picture, "--report", report),
     )
@@ -63,12 +63,12 @@ def test_bench_measures_all_kinds(run: Run, mono_model: Path, tmp_path: Path) ->
 
 
 def test_bench_names_what_is_wrong(run: Run, mono_model: Path, tmp_path: Path) -> None:
-    run("bench", "-m", mono_model, "-e", "warp").fails_with("no engine 'warp'")
-    assert run("bench", "-m", mono_model, "--frames-per-step", "1;2").code == 2
-    assert run("bench", "-m", mono_model, "--clock", "sun").code == 2
+    run("bench", "codec", "-m", mono_model, "-e", "warp").fails_with("no engine 'warp'")
+    assert run("bench", "codec", "-m", mono_model, "--frames-per-step", "1;2").code == 2
+    assert run("bench", "codec", "-m", mono_model, "--clock", "sun").code == 2
     (tmp_path / "report.md").write_text("no markers")
     with pytest.raises(FileFormatError, match="no lines"):
-        write_report(tmp_path / "report.md", {})
+        write_report(tmp_path / "report.md", {}, [])
 
 
 _QUICK = ("--rounds", 1, "--seconds", 0.01, "--offline-seconds", 0, "--frames-per-step", 1, "--streams", 0)
@@ -81,7 +81,7 @@ def test_bench_without_onnx_measures_the_rest(
         monkeypatch.delitem(sys.modules, f"streaming_encodec.engines.onnx.{name}", raising=False)
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
-    done = run("bench", "-m", mono_model, *_QUICK, "--output-json", tmp_path / "bench.json")
+    done = run("bench", "codec", "-m", mono_model, *_QUICK, "--output-json", tmp_path / "bench.json")
     assert done.code == 0
     assert "│ eager" in done.out
     for left_out in ("onnx", "onnx-int8", "start-up"):
@@ -98,16 +98,16 @@ def test_bench_looks_at_its_files_before_it_measures(
     def measure(*arguments: object) -> None:
         pytest.fail("minutes of measuring, for nothing")
 
-    monkeypatch.setattr("streaming_encodec.bench.run.bench_model", measure)
+    monkeypatch.setattr("streaming_encodec.bench.codec.bench_model", measure)
     (tmp_path / "report.md").write_text("no markers")
-    run("bench", "-m", mono_model, "--report", tmp_path / "report.md").fails_with("no lines")
+    run("bench", "codec", "-m", mono_model, "--report", tmp_path / "report.md").fails_with("no lines")
     for option, name in (("--output-json", "a.json"), ("--plot", "a.svg"), ("--report", "a.md")):
-        run("bench", "-m", mono_model, option, tmp_path / "none" / name).fails_with("make it first")
-    run("bench", "-m", mono_model, "--output-json", tmp_path / "a.wav").fails_with("use .json")
-    run("bench", "-m", mono_model, "--report", tmp_path / "a.json").fails_with("use .md")
-    run("bench", "-m", mono_model, "--plot", tmp_path / "a.drawing").fails_with("use .png or .svg")
+        run("bench", "codec", "-m", mono_model, option, tmp_path / "none" / name).fails_with("make it first")
+    run("bench", "codec", "-m", mono_model, "--output-json", tmp_path / "a.wav").fails_with("use .json")
+    run("bench", "codec", "-m", mono_model, "--report", tmp_path / "a.json").fails_with("use .md")
+    run("bench", "codec", "-m", mono_model, "--plot", tmp_path / "a.drawing").fails_with("use .png or .svg")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    run("bench", "-m", mono_model, "--plot", tmp_path / "a.svg").fails_with("--plot needs matplotlib")
+    run("bench", "codec", "-m", mono_model, "--plot", tmp_path / "a.svg").fails_with("--plot needs matplotlib")
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
 
 
@@ -117,8 +117,19 @@ def test_bench_shows_the_figures_whatever_becomes_of_its_files(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("streaming_encodec.cli.commands.bench.write_json", full)
-    done = run("bench", "-m", mono_model, "-e", "eager", *_QUICK, "--no-start-up", "--output-json", tmp_path / "a.json")
+    monkeypatch.setattr("streaming_encodec.cli.shared.figures.write_text", full)
+    done = run(
+        "bench",
+        "codec",
+        "-m",
+        mono_model,
+        "-e",
+        "eager",
+        *_QUICK,
+        "--no-start-up",
+        "--output-json",
+        tmp_path / "a.json",
+    )
     assert done.code == 1
     assert "No space left" in done.err
     assert "│ eager" in done.out

@@ -65,7 +65,7 @@ def test_every_command_that_takes_a_model(case: str, run: Run, speech: Path, tmp
         ("corpus", speech.parent, out, "--model", model),
         ("export", model, out),
         ("evaluate", speech.parent, "--out", out, "--model", model),
-        ("bench", "--model", model, "--rounds", 1),
+        ("bench", "codec", "--model", model, "--rounds", 1),
     ):
         result = run(*arguments)
         assert result.code == 1, (arguments, result.out, result.err)

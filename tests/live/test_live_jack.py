@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Iterator
 
-import jack_kit
 import pytest
 from ci_kit import cannot
 
 from streaming_encodec.audio.devices.card import SoundCard
+from streaming_encodec.bench import sound_card
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.device
 
 @pytest.fixture(scope="module")
 def card() -> Iterator[None]:
-    missing = jack_kit.what_is_missing()
+    missing = sound_card.what_is_missing()
     if missing is not None:
         cannot(missing)
-    with jack_kit.dummy_card():
+    with sound_card.dummy_card():
         yield
 
 
@@ -46,7 +46,7 @@ def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
 
 
 def test_the_demo_is_heard(card: None) -> None:
-    facts, delay_ms, like = jack_kit.hear_demo(8, "--model", DEFAULT_MODEL, "--engine", "fused")
+    facts, delay_ms, like = sound_card.hear_demo(8, "--model", DEFAULT_MODEL, "--engine", "fused")
     assert like > 0.5
     assert 20 < delay_ms < 2000
     assert facts["devices"]["input"].startswith("system")
@@ -60,7 +60,7 @@ def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
     then, the call is made again.
     """
     for _ in range(5):
-        heard = jack_kit.hear_talk(10, "--model", DEFAULT_MODEL)
+        heard = sound_card.hear_talk(10, "--model", DEFAULT_MODEL)
         if all(like > 0.55 for _, _, like in heard):
             break
     assert len(heard) == 2
@@ -74,7 +74,7 @@ def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
 
 def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
     arguments = ("--model", DEFAULT_MODEL, "--engine", "fused", "--loss", 5, "--jitter", 10)
-    facts, _, like = jack_kit.hear_demo(8, *arguments)
+    facts, _, like = sound_card.hear_demo(8, *arguments)
     assert facts["packets_lost"] > 0
     assert facts["concealed_share"] > 0
     assert like > 0.5
@@ -83,7 +83,7 @@ def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
 def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
     """As above; here the network is bad, at both ends, and what it loses is counted."""
     for _ in range(5):
-        heard = jack_kit.hear_talk(10, "--model", DEFAULT_MODEL, "--loss", 5, "--jitter", 10)
+        heard = sound_card.hear_talk(10, "--model", DEFAULT_MODEL, "--loss", 5, "--jitter", 10)
         if all(like > 0.5 for _, _, like in heard):
             break
     for facts, delay_ms, like in heard:
@@ -97,15 +97,15 @@ def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
 
 def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """PortAudio waits minutes for its answer; the call goes on without sound, and has it again with the next server."""
-    missing = jack_kit.what_is_missing()
+    missing = sound_card.what_is_missing()
     if missing is not None:
         cannot(missing)
     name = f"ending-{os.getpid()}"
     monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
-    server = jack_kit.start_server("-n", name, "-r")
+    server = sound_card.start_server("-n", name, "-r")
     try:
-        jack_kit.wait_for_server()
-        demo = jack_kit.start("demo", "--json", "--seconds", 20, "--model", DEFAULT_MODEL)
+        sound_card.wait_for_server()
+        demo = sound_card.start("demo", "--json", "--seconds", 20, "--model", DEFAULT_MODEL)
         assert demo.stderr is not None
         assert any(line.startswith("output:") for line in iter(demo.stderr.readline, ""))
         time.sleep(2)
@@ -113,9 +113,9 @@ def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.Monk
         server.terminate()
         server.wait(10)
     time.sleep(1)
-    server = jack_kit.start_server("-n", name, "-r")
+    server = sound_card.start_server("-n", name, "-r")
     try:
-        facts = jack_kit.end(demo, 20)
+        facts = sound_card.end(demo, 20)
     finally:
         demo.kill()
         server.terminate()
@@ -130,8 +130,8 @@ def test_a_minute_without_a_glitch(card: None) -> None:
     glitches must have such a moment to blame. Who goes before all programs and is woken late all the same saw it."""
     minutes = []
     for _ in range(5):
-        with jack_kit.machine_watched(60) as machine:
-            facts, _, like = jack_kit.hear_demo(60, "--model", DEFAULT_MODEL)
+        with sound_card.machine_watched(60) as machine:
+            facts, _, like = sound_card.hear_demo(60, "--model", DEFAULT_MODEL)
         glitches = facts["underruns"] + facts["overruns"]
         minutes.append((glitches, facts["mouth_to_ear_ms_p95"], machine["machine_stalls_over_5_ms"], like, facts))
         if glitches == 0 and facts["mouth_to_ear_ms_p95"] < 120:

@@ -14,9 +14,9 @@ from raw_kit import FIRST_FRAGMENT, FRAGMENT, PING, PONG, binary, raw, text
 from relay_kit import FakeClock, certificate, closed_with, counted, guest, heard, running, seated, until, voice
 from websockets.frames import Frame, Opcode
 
+from streaming_encodec.bench.relay import flood as measure
+from streaming_encodec.bench.relay import relay_process
 from streaming_encodec.bench.relay_flood import FLOODS
-from streaming_encodec.bench.relay_load import flood as measure
-from streaming_encodec.bench.relay_load import relay_process
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streaming_encodec.bench.playout import added_delay_ms, main
+from streaming_encodec.bench.playout import added_delay_ms
 from streaming_encodec.bench.simulated_call import CallResult, CallSettings, simulate_call
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.delay import DelaySettings
@@ -143,10 +143,3 @@ def test_sound_has_no_clicks_through_a_bad_network() -> None:
     ).sound
     limit = np.abs(np.diff(clean, n=2)).max()
     assert np.abs(np.diff(rough, n=2)).max() < 1.5 * limit
-
-
-def test_the_report_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--minutes", "0.05", "--drift-hours", "0.06"])
-    out = capsys.readouterr().out
-    assert [t.splitlines()[0].split()[1] for t in out.split("\n\n")] == ["network", "loss", "drift"]
-    assert out.count("| wifi |") == 2

@@ -9,8 +9,9 @@ import typer
 
 from streaming_encodec.cli.shared.console import minutes, note, print_facts, print_json
 from streaming_encodec.cli.shared.inputs import FileWork, SoundArgument
-from streaming_encodec.cli.shared.loading import caveat, note_preview, weights_of
+from streaming_encodec.cli.shared.loading import caveat, note_preview
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, file_engine, use_threads
+from streaming_encodec.model.checkpoints.named import weights_of
 
 
 def command(

@@ -9,7 +9,7 @@ import typer
 
 from streaming_encodec.cli.shared.console import minutes, print_facts, print_json
 from streaming_encodec.cli.shared.inputs import FileWork, SoundArgument, SourceArgument, input_facts, told_of_input
-from streaming_encodec.cli.shared.loading import ModelOption, caveat, note_preview, weights_of
+from streaming_encodec.cli.shared.loading import ModelOption, caveat, note_preview
 from streaming_encodec.cli.shared.options import (
     BandwidthOption,
     EngineOption,
@@ -17,7 +17,7 @@ from streaming_encodec.cli.shared.options import (
     ThreadsOption,
     use_threads,
 )
-from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, weights_of
 
 if TYPE_CHECKING:
     from streaming_encodec.corpus.transcode import StreamedFile

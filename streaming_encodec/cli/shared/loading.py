@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
-from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, short_name
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, short_name, weights_of
 
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
@@ -49,11 +49,6 @@ class LoadedModel:
 def caveat(weights: str) -> str:
     """What to put behind a model's name: nothing where its weights are trained."""
     return _CAVEATS[weights]
-
-
-def weights_of(name: str) -> str:
-    """How far the weights of a model of this name can be relied on."""
-    return "preview" if name == DEFAULT_MODEL else "trained"
 
 
 def note_preview(name: str) -> None:

@@ -39,7 +39,9 @@ EngineOption = Annotated[
 
 FramesPerPacketOption = Annotated[
     int,
-    typer.Option(min=1, max=6, help="Frames in a packet: more save headers and computing, and cost delay."),
+    typer.Option(
+        min=1, max=6, metavar="N", help="Frames in a packet: more save headers and computing, and cost delay."
+    ),
 ]
 FRAMES_PER_PACKET = 2
 """13 ms later than with one, a third less of a core, half of the bits on the wire: the frames of a packet go through
@@ -60,7 +62,10 @@ RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 ThreadsOption = Annotated[
-    int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; more than one rarely makes single frames faster.")
+    int,
+    typer.Option(
+        min=1, max=MOST_THREADS, metavar="N", help="CPU threads; more than one rarely makes single frames faster."
+    ),
 ]
 
 

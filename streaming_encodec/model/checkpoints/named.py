@@ -23,3 +23,8 @@ def short_name(name: str) -> str:
     last = Path(name).name
     match = re.fullmatch(r"(.+?)(-[0-9a-f]{8})?\.th", last)
     return match[1] if match else last
+
+
+def weights_of(name: str) -> str:
+    """How far the weights of a model of this name can be relied on: ``preview`` or ``trained``."""
+    return "preview" if name == DEFAULT_MODEL else "trained"

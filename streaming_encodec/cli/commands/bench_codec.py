@@ -1,4 +1,4 @@
-"""`streaming-encodec bench`: what each engine costs on this machine, beside other packages."""
+"""`streaming-encodec bench codec`: what each engine costs on this machine, beside other packages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from streaming_encodec.audio.files.atomic import check_writable
-from streaming_encodec.audio.files.targets import check_target
-from streaming_encodec.bench.report import machine, print_tables, read_report, write_json, write_report
-from streaming_encodec.cli.shared.console import note, print_json
+from streaming_encodec.bench.codec_tables import ARCHITECTURE, codec_tables
+from streaming_encodec.bench.tables import machine
+from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.figures import OutputJsonOption, ReportOption, check_outputs, show_figures
 from streaming_encodec.cli.shared.options import JsonOption
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
-
-ARCHITECTURE = "encodec-24khz-random"
 
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
@@ -34,17 +33,23 @@ def command(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", "-e", help="Engine to measure; may be given again.", show_default="all"),
+        typer.Option(
+            "--engine", "-e", metavar="NAME", help="Engine to measure; may be given again.", show_default="all"
+        ),
     ] = None,
     frames_per_step: Annotated[
         str, typer.Option(metavar="N,N…", help="Frames that go through the network at once.")
     ] = "1,3,6",
     streams: Annotated[str, typer.Option(metavar="N,N…", help="Streams in a pool; 0 for none.")] = "4,16",
     bandwidth: Annotated[float, typer.Option("--bandwidth", "-b", metavar="KBPS")] = 6.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of all cases; the median is over all.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Of each case in a turn.")] = 0.4,
-    offline_seconds: Annotated[float, typer.Option(min=0.0, help="Length of the long file; 0 for none.")] = 10.0,
-    start_up: Annotated[bool, typer.Option(help="Measure fresh processes to their first frame.")] = True,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of all cases; the median is over all.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="Of each case in a turn.")] = 0.4,
+    offline_seconds: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="Length of the long file; 0 for none.")
+    ] = 10.0,
+    no_start_up: Annotated[
+        bool, typer.Option("--no-start-up", help="Leave out fresh processes to their first frame.")
+    ] = False,
     peers: Annotated[
         bool, typer.Option("--peers", help="Measure transformers, and encodec where installed, too.")
     ] = False,
@@ -55,11 +60,9 @@ def command(
             help="cpu counts the thread's own time: for ratios on a machine that is busy with other things.",
         ),
     ] = "wall",
-    output_json: Annotated[Path | None, typer.Option(help="Write all figures to a file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the result, .png or .svg.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Put the tables into a Markdown file, between its bench markers.")
-    ] = None,
+    output_json: OutputJsonOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result, .png or .svg.")] = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure engines, steps of several frames, streams in a pool, long files, start-up and memory.
@@ -68,11 +71,16 @@ def command(
     encoding, quantising and decoding. Leave the machine alone while it runs: another busy process doubles
     the figures.
     """
-    from streaming_encodec.bench.run import Plan, bench_model
+    from streaming_encodec.bench.codec import Plan, bench_model
 
     if clock not in _CLOCKS:
         raise typer.BadParameter(f"{clock!r} is neither wall nor cpu", param_hint="--clock")
-    _check_targets(output_json, plot, report)
+    check_outputs(output_json, report, plot)
+    if plot is not None:
+        from streaming_encodec.bench.plot import check_plot
+
+        check_plot(plot)
+        check_writable(plot)
     plan = Plan(
         engines=engine or [],
         frames=_numbers(frames_per_step, "--frames-per-step"),
@@ -81,7 +89,7 @@ def command(
         rounds=rounds,
         seconds=seconds,
         offline_seconds=offline_seconds,
-        start_up=start_up,
+        start_up=not no_start_up,
         peers=peers,
     )
     result: dict[str, Any] = {
@@ -95,33 +103,11 @@ def command(
         result["models"][name] = bench_model(name, plan, _CLOCKS[clock])
         for left_out in [] if as_json else result["models"][name]["not_installed"]:
             note(left_out)
-    # First: whatever becomes of the files, the figures have been seen.
-    if as_json:
-        print_json(result)
-    else:
-        print_tables(result)
-    if output_json is not None:
-        write_json(output_json, result)
-    if report is not None:
-        write_report(report, result)
+    show_figures(result, codec_tables(result), as_json, output_json, report)
     if plot is not None:
         from streaming_encodec.bench.plot import draw
 
         draw(result, plot)
-
-
-def _check_targets(output_json: Path | None, plot: Path | None, report: Path | None) -> None:
-    """Raise now what would be raised after minutes of measuring."""
-    if output_json is not None:
-        check_target(output_json, [".json"], [report, plot])
-    if report is not None:
-        check_target(report, [".md"], [plot])
-        read_report(report)
-    if plot is not None:
-        from streaming_encodec.bench.plot import check_plot
-
-        check_plot(plot)
-        check_writable(plot)
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 _PARTING = 4
-"""Last looks that do not count: the program is tidying up by then."""
+"""Last readings that do not count: the program ends then."""
 
 
 class Usage:
-    """Looks at a process and those that it began once a second, from now until `facts` is asked for."""
+    """Reads a process and those that it started once a second, from now until `facts` is called."""
 
     def __init__(self, process: Popen[str], settle_s: float = 5.0) -> None:
         self._process = process.pid
@@ -34,7 +33,7 @@ class Usage:
                 busy_s = sum(_busy_s(task) for folder in family for task in (folder / "task").iterdir())
             except (FileNotFoundError, ProcessLookupError):
                 return
-            self._looks.append((time.monotonic(), busy_s, pages * _PAGE_MB))
+            self._looks.append((time.monotonic(), busy_s, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
 
     def facts(self) -> dict[str, Any]:
         """Resident memory in MB at the start, in the middle and at the end; busy share of one core in between."""
@@ -50,7 +49,7 @@ class Usage:
 
 
 def _family(process: int) -> Iterator[Path]:
-    """The folders of a process and of those that it began, and they."""
+    """The folders in /proc of a process and of all that it started, directly or not."""
     folder = Path(f"/proc/{process}")
     yield folder
     for task in (folder / "task").iterdir():

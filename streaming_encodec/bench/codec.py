@@ -1,4 +1,4 @@
-"""The measurements of `streaming-encodec bench`, one model after the other."""
+"""The measurements of `bench codec`, one model after the other."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.audio.files.sound import AudioReader, Pcm
+from streaming_encodec.bench.codec_tables import ARCHITECTURE
 from streaming_encodec.bench.measure import Case, LiveCase, OfflineCase, PoolCase, Timing, measure
-from streaming_encodec.cli.commands.bench import ARCHITECTURE
-from streaming_encodec.cli.shared.loading import LoadedModel, load_model
+from streaming_encodec.corpus.codec import FRAMES_PER_STEP
+from streaming_encodec.corpus.transcode import open_model
 from streaming_encodec.engines.registry import ENGINES, make_engine
 from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.model.checkpoints.named import weights_of
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
-
-# Long files go through in blocks of so many frames; more gains nothing.
-OFFLINE_FRAMES = 75
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
         StreamError: the model cannot stream by samples, or an engine cannot run it.
         MissingExtraError: an engine that was named, or the peers, need a package that is not installed.
     """
-    loaded = _load(name)
-    model, config = loaded.model, loaded.config
+    model, weights = _load(name)
+    config = model.config
     kbps = plan.kbps
     if kbps not in config.target_bandwidths:
         kbps = min(config.target_bandwidths, key=lambda known: abs(known - kbps))
@@ -65,7 +66,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
         for streams in plan.streams:
             cases["pool", engine.name, streams] = PoolCase(model, engine, kbps, streams)
         if plan.offline_seconds and engine.name != "onnx-int8":
-            cases["offline", engine.name] = OfflineCase(model, engine, kbps, plan.offline_seconds, OFFLINE_FRAMES)
+            cases["offline", engine.name] = OfflineCase(model, engine, kbps, plan.offline_seconds, FRAMES_PER_STEP)
     if plan.peers:
         from streaming_encodec.bench.peers import peer_cases
 
@@ -76,7 +77,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
 
     timings = dict(zip(cases, measure(list(cases.values()), clock, plan.rounds, plan.seconds), strict=True))
     result: dict[str, Any] = {
-        "weights": loaded.weights,
+        "weights": weights,
         "sampling_rate": config.sampling_rate,
         "frame_ms": config.frame_ms,
         "kbps": kbps,
@@ -98,12 +99,12 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
     return result
 
 
-def _load(name: str) -> LoadedModel:
+def _load(name: str) -> tuple[EncodecModel, str]:
     if name != ARCHITECTURE:
-        return load_model(name)
+        return open_model(name), weights_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LoadedModel(EncodecModel(), name, weights="random")
+        return EncodecModel(), "random"
 
 
 def _engines(model: EncodecModel, plan: Plan) -> tuple[list[Engine], list[str]]:
@@ -172,15 +173,8 @@ def _installed_metrics() -> list[str]:
     return ["pesq_wb"] if find_spec("pesq") else []
 
 
-def _speech(model: EncodecModel) -> np.ndarray[Any, np.dtype[np.float32]]:
-    from importlib.resources import as_file, files
-
-    from streaming_encodec.audio.files.sound import AudioReader
-
-    with (
-        as_file(files("streaming_encodec") / "assets" / "speech.flac") as path,
-        AudioReader(path, model.config.sampling_rate, model.config.audio_channels) as reader,
-    ):
+def _speech(model: EncodecModel) -> Pcm:
+    with AudioReader(bundled_clip(), model.config.sampling_rate, model.config.audio_channels) as reader:
         return np.concatenate(list(reader), axis=1)
 
 

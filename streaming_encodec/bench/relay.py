@@ -1,4 +1,4 @@
-"""How much one relay carries: `python -m streaming_encodec.bench.relay_load`.
+"""How much one relay carries: `bench relay`.
 
 Starts a relay in a process of its own, and speakers and listeners in this one. Listeners are bare sockets
 that read frame heads and nothing else, so that what is measured is the relay. Latency is from the moment
@@ -8,9 +8,8 @@ delays count against the relay.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -28,6 +27,7 @@ import numpy as np
 
 from streaming_encodec.bench.bare_client import BareListener, BareSpeaker, churn_once
 from streaming_encodec.bench.relay_flood import FLOODS, flooded
+from streaming_encodec.bench.tables import Table
 from streaming_encodec.client.link import Link
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
@@ -39,7 +39,28 @@ from streaming_encodec.wire.packet import Packet, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
 _DESCRIPTORS = 16_384
-_FLOOD_FIGURES = ("packets_out", "missing", "p50_ms", "p99_ms", "p999_ms", "max_ms", "relay_cpu_share")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPlan:
+    """How much of everything; what a run does not have is of no effect on it.
+
+    Attributes:
+        speakers: None is 1, or 10 in `many-rooms` and `one-room`.
+        listeners: of each speaker's room; None is 200, or 20 in these two.
+        seconds: of speech, of each flood, or of all rounds of churn together.
+        connections: of a round of churn.
+        attackers: connections at a time in a flood.
+        rounds: of `resume`.
+    """
+
+    speakers: int | None = None
+    listeners: int | None = None
+    frames_per_packet: int = 1
+    seconds: float = 10.0
+    connections: int = 500
+    attackers: int = 8
+    rounds: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +84,6 @@ class LoadResult:
     relay_rss_after_kb: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChurnResult:
-    """The relay's resources after each round of connections that came and went."""
-
-    connections_per_round: int
-    seconds: float
-    rounds: int
-    rss_kb: list[int]
-    descriptors: list[int]
-    tasks: list[int]
-
-
 # -- the relay's process ------------------------------------------------------------------------------------
 
 
@@ -82,6 +91,8 @@ _AMPLE = RelayLimits(max_connections=5000, max_connections_per_address=5000, max
 
 
 def _relay_process(pipe: Connection, port: int, limits: RelayLimits) -> None:
+    logging.disable()  # connections that a flood has cut off
+
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
@@ -211,7 +222,7 @@ async def _talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int,
 
 
 async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[dict[str, Any]]:
-    """Two speakers and 30 listeners: their latencies by themselves, under each flood, and by themselves again."""
+    """Two speakers and 30 listeners: their figures by themselves, under each flood, and by themselves again."""
 
     async def calls() -> LoadResult:
         return await fan_out(
@@ -225,35 +236,31 @@ async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[
         else:
             with flooded(relay.port, kind, attackers, FORMAT) as attack:
                 result = await calls()
-        figures = {name: round(value, 2) for name, value in asdict(result).items() if name in _FLOOD_FIGURES}
-        results.append({"flood": kind, **figures, **attack})
+        results.append({"flood": kind, **asdict(result), **attack})
         await asyncio.sleep(2.0)  # what is left of the connections ends
     return results
 
 
-async def churn(relay: RelayProcess, *, connections: int, seconds: float) -> ChurnResult:
-    """Rounds of connections that join, speak a little, and leave, half of them without a goodbye."""
-    results: list[dict[str, float]] = []
+async def churn(relay: RelayProcess, *, connections: int, seconds: float) -> list[dict[str, Any]]:
+    """Rounds of connections that join, speak a little, and leave, half of them without a goodbye.
+
+    Returns:
+        The relay's resources after each round, of which there are three at least.
+    """
+    rounds: list[dict[str, Any]] = []
     begin_s = time.perf_counter()
-    while time.perf_counter() - begin_s < seconds or len(results) < 3:
+    while time.perf_counter() - begin_s < seconds or len(rounds) < 3:
         for at in range(0, connections, 50):
             await asyncio.gather(
                 *(churn_once(relay.port, f"churn {i % 20}", FORMAT, clean=i % 2 == 0) for i in range(at, at + 50))
             )
         await asyncio.sleep(0.2)
-        results.append(relay.resources())
-    return ChurnResult(
-        connections_per_round=connections,
-        seconds=time.perf_counter() - begin_s,
-        rounds=len(results),
-        rss_kb=[int(r["rss_kb"]) for r in results],
-        descriptors=[int(r["descriptors"]) for r in results],
-        tasks=[int(r["tasks"]) for r in results],
-    )
+        rounds.append({name: int(value) for name, value in relay.resources().items() if name != "cpu_s"})
+    return rounds
 
 
-async def resume(rounds: int) -> dict[str, Any]:
-    """Kill the relay under a speaker and a listener, start it again: seconds until both are back."""
+async def resume(rounds: int) -> list[dict[str, Any]]:
+    """Kill the relay under a speaker and a listener, start it again: seconds until both are back, in each round."""
     relay = RelayProcess()
     links = [
         Link(
@@ -280,55 +287,68 @@ async def resume(rounds: int) -> dict[str, Any]:
     for link in links:
         await link.close()
     relay.kill()
-    return {"rounds": rounds, "median_s": statistics.median(back_s), "max_s": max(back_s), "back_s": back_s}
+    return [{"back_s": wait_s} for wait_s in back_s]
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description="Measure a relay on this machine.")
-    parser.add_argument("run", choices=("one-to-many", "many-rooms", "one-room", "stalled", "churn", "resume", "flood"))
-    parser.add_argument("--listeners", type=int, default=200, help="of one-to-many and stalled")
-    parser.add_argument("--speakers", type=int, default=10, help="of many-rooms and one-room")
-    parser.add_argument("--each", type=int, default=20, help="listeners of each of these")
-    parser.add_argument("--frames", type=int, default=1, help="frames in a packet")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--connections", type=int, default=500, help="of a round of churn")
-    parser.add_argument("--attackers", type=int, default=8, help="of flood: connections at a time")
-    parser.add_argument("--rounds", type=int, default=10, help="of resume")
-    options = parser.parse_args()
+async def measure_fan_out(relay: RelayProcess, run: str, plan: RelayPlan) -> list[dict[str, Any]]:
+    """The runs in which speakers speak at their pace: a row for each."""
+    many = run in ("many-rooms", "one-room")
+    rows = []
+    for stalled in (0, 1) if run == "stalled" else (0,):
+        result = await fan_out(
+            relay,
+            speakers=plan.speakers or (10 if many else 1),
+            listeners_each=plan.listeners or (20 if many else 200),
+            one_room=run != "many-rooms",
+            stalled=stalled,
+            seconds=plan.seconds,
+            frames_per_packet=plan.frames_per_packet,
+        )
+        rows.append(asdict(result))
+    return rows
+
+
+def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
+    """Start a relay and measure it.
+
+    Args:
+        run: `one-to-many`, `many-rooms`, `one-room`, `stalled`, `churn`, `resume` or `flood`, see `bench relay --help`.
+    """
     raise_descriptor_limit(_DESCRIPTORS)
-    if options.run == "resume":
-        print(json.dumps(asyncio.run(resume(options.rounds)), indent=2))
-        return
-    # The limits of `serve` as it comes; 32 connections of one address are the callers'.
-    with relay_process(RelayLimits() if options.run == "flood" else _AMPLE) as relay:
-        result = asyncio.run(_run(relay, options))
-    print(json.dumps(result, indent=2))
+    if run == "resume":
+        return asyncio.run(resume(plan.rounds))
+    # A flood meets the limits of `serve` as it comes; 32 connections of one address are the callers'.
+    with relay_process(RelayLimits() if run == "flood" else _AMPLE) as relay:
+        if run == "flood":
+            return asyncio.run(flood(relay, attackers=plan.attackers, seconds=plan.seconds))
+        if run == "churn":
+            return asyncio.run(churn(relay, connections=plan.connections, seconds=plan.seconds))
+        return asyncio.run(measure_fan_out(relay, run, plan))
 
 
-async def _run(relay: RelayProcess, options: argparse.Namespace) -> Any:
-    common = {"seconds": options.seconds, "frames_per_packet": options.frames}
-    if options.run == "flood":
-        return await flood(relay, attackers=options.attackers, seconds=options.seconds)
-    if options.run == "churn":
-        return asdict(await churn(relay, connections=options.connections, seconds=options.seconds))
-    if options.run in ("one-to-many", "stalled"):
-        results = [
-            await fan_out(relay, speakers=1, listeners_each=options.listeners, one_room=True, stalled=stalled, **common)
-            for stalled in ((0, 1) if options.run == "stalled" else (0,))
+def relay_table(run: str, rows: list[dict[str, Any]]) -> Table:
+    """A row of figures for each run, flood or round."""
+    if run == "churn":
+        lines = [
+            [str(i), f"{r['rss_kb'] / 1000:.1f}", str(r["descriptors"]), str(r["tasks"])] for i, r in enumerate(rows)
         ]
-        return [asdict(result) for result in results]
-    one_room = options.run == "one-room"
-    result = await fan_out(
-        relay,
-        speakers=options.speakers,
-        listeners_each=options.each,
-        one_room=one_room,
-        stalled=0,
-        **common,
-    )
-    return asdict(result)
-
-
-if __name__ == "__main__":
-    main()
+        return Table("the relay after each round", ["round", "memory MB", "descriptors", "tasks"], lines)
+    if run == "resume":
+        waits = [row["back_s"] for row in rows]
+        lines = [[str(number), f"{wait:.2f}"] for number, wait in enumerate(waits)]
+        lines += [["median", f"{statistics.median(waits):.2f}"], ["most", f"{max(waits):.2f}"]]
+        return Table("from the relay's return to its clients'", ["round", "seconds"], lines)
+    label = {"flood": "flood", "stalled": "stalled"}.get(run, "run")
+    lines = [
+        [
+            str(row.get(label, run)),
+            f"{row['packets_out_per_s']:.0f}",
+            *(f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")),
+            str(row["missing"]),
+            f"{row['relay_cpu_share']:.0%}",
+            f"{row['relay_rss_after_kb'] / 1000:.0f}",
+        ]
+        for row in rows
+    ]
+    title = f"packets out of the relay; speakers: {rows[0]['speakers']}, listeners: {rows[0]['listeners']}"
+    return Table(title, [label, "a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "lost", "core", "MB"], lines)

@@ -1,12 +1,10 @@
-"""A sound card made by JACK's dummy driver, and somebody who speaks into its microphone and hears its
-speaker.
+"""A sound card made by JACK's dummy driver, and participants who speak into its microphone and hear its speaker.
 
-Run as a program it measures: `python tests/jack_kit.py --seconds 60 [--talk] [--model …]`.
+`bench call demo` and `bench call talk` measure with it. Linux, with jackd2 and JACK-Client installed.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import json
@@ -16,23 +14,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from importlib.resources import files
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import soundfile
-from process_kit import Usage
+
+from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.audio.files.sound import Pcm
+from streaming_encodec.bench.tables import Table
+from streaming_encodec.bench.usage import Usage
+from streaming_encodec.errors import DeviceError
 
 RATE, BLOCK = 24_000, 256
 _PATIENCE_S = 60.0
+_SERVER_VARIABLE = "JACK_DEFAULT_SERVER"
 _WINDOW_S = 3
 _CARD_PRIORITY, _PROGRAM_PRIORITY = 20, 10
 """Real-time, for `--real-time`: what else runs on a busy machine then does not count."""
 
 
 def what_is_missing() -> str | None:
-    """Why there is no such sound card here; None if there can be one."""
+    """Why there can be no such sound card here, and what to install; None if there can be one."""
     if shutil.which("jackd") is None:
         return "jackd is not installed: apt install jackd2 libportaudio2"
     try:
@@ -44,21 +47,25 @@ def what_is_missing() -> str | None:
 
 @contextlib.contextmanager
 def dummy_card(real_time: bool = False) -> Iterator[None]:
-    """`jackd -r -d dummy` while the block runs; one that runs already is used as it is.
+    """A server with a dummy card while the block runs; this process and those that it starts use it.
 
-    real_time: with the priorities of an installed JACK, which CI does not allow.
+    It has a name of its own, so that it does not meet other servers of this machine.
+
+    Args:
+        real_time: with the priorities of an installed JACK, which not every system allows.
     """
-    import jack
-
-    with contextlib.suppress(jack.JackOpenError):
-        jack.Client("look", no_start_server=True).close()
-        yield
-        return
-    server = start_server("-R", "-P", str(_CARD_PRIORITY)) if real_time else start_server("-r")
+    name, before = f"measure-{os.getpid()}", os.environ.get(_SERVER_VARIABLE)
+    priority = ("-R", "-P", str(_CARD_PRIORITY)) if real_time else ("-r",)
+    server = start_server("-n", name, *priority)
+    os.environ[_SERVER_VARIABLE] = name
     try:
-        _until(lambda: _answers(jack), "jackd did not start")
+        wait_for_server()
         yield
     finally:
+        if before is None:
+            del os.environ[_SERVER_VARIABLE]
+        else:
+            os.environ[_SERVER_VARIABLE] = before
         server.terminate()
         server.wait(10)
 
@@ -70,51 +77,44 @@ def start_server(*options: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for_server() -> None:
-    """Until there is one. Asked by another process: a library that has met one server does not survive a second."""
+    """Wait until a server answers. Another process asks: the library that met one server does not survive a second."""
     look = [sys.executable, "-c", "import jack; jack.Client('look', no_start_server=True).close()"]
     _until(lambda: subprocess.run(look, capture_output=True, check=False).returncode == 0, "jackd did not start")
 
 
 def hurry() -> None:
-    """Card and person stand for hardware and nature, which wait for no program: where allowed they go first."""
+    """Give this process priority where that is allowed: card and participants stand for hardware, which never waits."""
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
 def _be_ordinary() -> None:
-    """The program that is tested gets no head start, but its place before what else runs on a busy machine."""
+    """In the measured program: take back the priority of the card, but stay before what else runs."""
     if os.sched_getscheduler(0) == os.SCHED_RR:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PROGRAM_PRIORITY))
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
-def _answers(jack: Any) -> bool:
-    try:
-        jack.Client("look", no_start_server=True).close()
-    except jack.JackOpenError:
-        return False
-    return True
-
-
-def _until(true: Any, otherwise: str) -> None:
+def _until(true: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + _PATIENCE_S
     while not true():
         if time.monotonic() > end:
-            raise TimeoutError(otherwise)
+            raise DeviceError(otherwise)
         time.sleep(0.05)
 
 
-class Person:
-    """Speaks ``sound`` into one program's microphone, over and over, and hears another's speaker."""
+class Participant:
+    """Speaks ``sound`` [n] into one program's microphone, over and over, and hears another's speaker."""
 
-    def __init__(self, name: str, sound: np.ndarray) -> None:
+    def __init__(self, name: str, sound: Pcm) -> None:
         import jack
 
         self._client = jack.Client(name, no_start_server=True)
         self._mouth = self._client.outports.register("mouth")
         self._ear = self._client.inports.register("ear")
-        self.sound, self._at, self._heard = sound, -1, []
+        self.sound, self._at = sound, -1
+        self._heard: list[Pcm] = []
         self.began = 0
         self._client.set_process_callback(self._process)
         self._client.activate()
@@ -154,7 +154,7 @@ class Person:
         self._at = 0
 
     @property
-    def heard(self) -> np.ndarray:
+    def heard(self) -> Pcm:
         """Since `speak`, [n]."""
         return np.concatenate([np.zeros(0, np.float32), *self._heard])
 
@@ -163,14 +163,13 @@ class Person:
         self._client.close()
 
 
-def clip() -> np.ndarray:
+def clip() -> Pcm:
     """The bundled speech, and a pause, so that its beginning can be told."""
-    with files("streaming_encodec").joinpath("assets/speech.flac").open("rb") as file:
-        sound, _ = soundfile.read(file, dtype="float32")
+    sound, _ = soundfile.read(bundled_clip(), dtype="float32")
     return np.concatenate([sound, np.zeros(RATE, np.float32)])
 
 
-def likeness(said: np.ndarray, heard: np.ndarray) -> tuple[float, float]:
+def likeness(said: Pcm, heard: Pcm) -> tuple[float, float]:
     """Delay in ms and correlation of loudness, which survives any codec and small changes of pace."""
     window = np.ones(240) / 240
     loud_said, loud_heard = (np.convolve(np.abs(x), window, "same")[::24] for x in (said, heard))
@@ -194,12 +193,13 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def end(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
     """Its JSON."""
     out, err = process.communicate(timeout=seconds + 2 * _PATIENCE_S)
-    assert process.returncode == 0, err
+    if process.returncode:
+        raise DeviceError(f"the program failed: {err.strip()}")
     facts: dict[str, Any] = json.loads(out)
     return facts
 
 
-def delays_over_time(said: np.ndarray, heard: np.ndarray, window_s: float = 20.0) -> list[float]:
+def delays_over_time(said: Pcm, heard: Pcm, window_s: float = 20.0) -> list[float]:
     """Delay in ms at the start, in the middle and at the end, each over so many seconds."""
     size = min(round(window_s * RATE), len(heard) // 3)
     begins = (RATE, (len(heard) - size) // 2, len(heard) - size)
@@ -209,7 +209,7 @@ def delays_over_time(said: np.ndarray, heard: np.ndarray, window_s: float = 20.0
 def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float, float]:
     """Speak into a demo for so long: its JSON, the delay in ms between mouth and ear, and the likeness."""
     sound = clip()
-    person = Person("person", sound)
+    person = Participant("person", sound)
     demo = start("demo", "--json", "--seconds", seconds, *arguments)
     try:
         ports = _ports_of(demo, person, set())
@@ -226,15 +226,14 @@ def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float
 
 
 def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], float, float]]:
-    """Two people in two programs, joined by a relay in a third: for each what the program at his ear says, and the
-    delay and the likeness of what he has heard of the other."""
+    """Two participants in two programs, and a relay in a third: for each what the program reports, and the delay in ms
+    and the likeness of what was heard of the other."""
     sound = clip()
-    people = [Person("anna", sound), Person("bert", np.roll(sound, len(sound) // 2))]
+    people = [Participant("anna", sound), Participant("bert", np.roll(sound, len(sound) // 2))]
     relay = start("serve", "--port", "0")
     talks: list[subprocess.Popen[str]] = []
     try:
-        assert relay.stderr is not None
-        url = json.loads(relay.stderr.readline())["url"]
+        url = json.loads(relay.stderr.readline())["url"] if relay.stderr else ""
         ports: list[set[str]] = []
         for person in people:
             talks.append(start("talk", "room", "--url", url, "--json", *arguments))
@@ -245,16 +244,17 @@ def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], 
         for person in people:
             person.speak()
         time.sleep(seconds)
+        used = [usage.facts() for usage in usages]
         for talk in talks:
             talk.send_signal(signal.SIGINT)
         every = [end(talk, 0) for talk in talks]
         heard = []
-        for person, other, facts, usage in zip(people, reversed(people), every, usages, strict=True):
+        for person, other, facts, taken in zip(people, reversed(people), every, used, strict=True):
             # The two did not begin at the same sample.
             begin, count = (person.began - other.began) % len(sound), len(person.heard)
             said = np.tile(other.sound, 2 + count // len(sound))[begin : begin + count]
             over_time = {"measured_delay_ms_over_time": delays_over_time(said, person.heard)}
-            heard.append((facts | usage.facts() | over_time, *_compare(said, person.heard)))
+            heard.append((facts | taken | over_time, *_compare(said, person.heard)))
         return heard
     finally:
         for process in (*talks, relay):
@@ -264,18 +264,18 @@ def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], 
             person.close()
 
 
-def _ports_of(process: subprocess.Popen[str], person: Person, others: set[str]) -> set[str]:
+def _ports_of(process: subprocess.Popen[str], person: Participant, others: set[str]) -> set[str]:
     """The microphone and the speaker of a program that has just been started."""
     _until(
         lambda: len(person.ports() - others) == 2 or process.poll() is not None,
         "the program opened no devices",
     )
     if process.poll() is not None:
-        raise RuntimeError(f"the program has ended: {process.communicate()[1]}")
+        raise DeviceError(f"the program ended: {process.communicate()[1].strip()}")
     return person.ports() - others
 
 
-def _compare(said: np.ndarray, heard: np.ndarray, most_s: int = 60) -> tuple[float, float]:
+def _compare(said: Pcm, heard: Pcm, most_s: int = 60) -> tuple[float, float]:
     """Delay and likeness over the first minute: the median of what windows of three seconds give.
 
     In so short a time the delay hardly moves, and one bad moment does not hide the good ones. Other words, or the same
@@ -308,7 +308,7 @@ print(max(late), sum(ms > 5 for ms in late))
 
 @contextlib.contextmanager
 def machine_watched(seconds: float) -> Iterator[dict[str, float]]:
-    """How late the machine itself wakes somebody who goes before all others: what no program can do about."""
+    """How late the machine wakes a process that has priority over all others: no program can be better."""
     found: dict[str, float] = {}
     watcher = subprocess.Popen([sys.executable, "-c", _WATCHER, str(seconds)], stdout=subprocess.PIPE, text=True)
     try:
@@ -319,30 +319,49 @@ def machine_watched(seconds: float) -> Iterator[dict[str, float]]:
         watcher.kill()
 
 
-def main() -> None:
-    """Measure a demo, or a call, on the dummy card."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--model", default="voice-24khz")
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--talk", action="store_true", help="two people in a call instead of the demo")
-    parser.add_argument(
-        "--real-time", action="store_true", help="as on a calm machine, for a busy one: real-time priority, takes root"
-    )
-    options, more = parser.parse_known_args()  # the rest is for the program: --bandwidth, --loss …
-    if options.real_time:
+def measure_programs(
+    talk: bool, seconds: float, arguments: tuple[object, ...] = (), real_time: bool = False
+) -> list[dict[str, Any]]:
+    """Run a demo, or with `talk` a call of two programs, on the dummy card: what each program reports, and what its
+    user heard.
+
+    Raises:
+        DeviceError: JACK is not installed, or a program failed.
+    """
+    if missing := what_is_missing():
+        raise DeviceError(missing)
+    if real_time:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_CARD_PRIORITY))
     else:
         hurry()
-    arguments = ("--model", options.model, "--engine", options.engine, *more)
-    # What is here stays, and a collection of garbage would make the person late.
+    # A collection of garbage would make the participants late: what is here stays.
     gc.collect()
     gc.freeze()
-    with dummy_card(options.real_time), machine_watched(options.seconds) as machine:
-        heard = [hear_demo(options.seconds, *arguments)] if not options.talk else hear_talk(options.seconds, *arguments)
-    for facts, delay_ms, like in heard:
-        print(json.dumps({**facts, **machine, "measured_delay_ms": delay_ms, "likeness": like}, indent=1))
+    with dummy_card(real_time), machine_watched(seconds) as machine:
+        heard = hear_talk(seconds, *arguments) if talk else [hear_demo(seconds, *arguments)]
+    return [{**facts, **machine, "measured_delay_ms": delay_ms, "likeness": like} for facts, delay_ms, like in heard]
 
 
-if __name__ == "__main__":
-    main()
+def programs_table(calls: list[dict[str, Any]]) -> Table:
+    """A column for each program."""
+
+    def row(title: str, name: str, spell: Callable[[Any], str] = str) -> list[str]:
+        return [title, *(spell(call[name]) if call.get(name) is not None else "–" for call in calls)]
+
+    rows = [
+        row("mouth to ear p50, ms", "mouth_to_ear_ms_p50", "{:.0f}".format),
+        row("p95", "mouth_to_ear_ms_p95", "{:.0f}".format),
+        row("port to port, ms", "measured_delay_ms", "{:.0f}".format),
+        row("likeness of what was said and heard", "likeness", "{:.2f}".format),
+        row("underruns", "underruns"),
+        row("overruns", "overruns"),
+        row("packets lost", "packets_lost"),
+        row("concealed", "concealed_share", "{:.2%}".format),
+        row("frames left out", "skipped_frames"),
+        row("of a core", "cpu_share", "{:.0%}".format),
+        row("memory at start, middle, end, MB", "memory_mb", lambda sizes: ", ".join(f"{size:.0f}" for size in sizes)),
+        row("longest stall of the machine, ms", "machine_stall_ms_max", "{:.0f}".format),
+        row("stalls over 5 ms", "machine_stalls_over_5_ms"),
+    ]
+    names = ["program"] if len(calls) == 1 else ["one", "the other"]
+    return Table("on JACK's dummy sound card", ["", *names], rows)

@@ -1,106 +1,16 @@
-"""The result of `streaming-encodec bench` as tables on the terminal and in Markdown, and as JSON."""
+"""The figures of `bench codec` as tables."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
-from rich.table import Table as RichTable
+from streaming_encodec.bench.tables import Result, Table
 
-from streaming_encodec._version import __version__
-from streaming_encodec.audio.files.atomic import write_text
-from streaming_encodec.cli.shared.console import out
-from streaming_encodec.errors import FileFormatError
-
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-
-Result = dict[str, Any]
+ARCHITECTURE = "encodec-24khz-random"
+"""The published 24 kHz architecture with random weights, which cost the same."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A titled table of text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    packages: dict[str, str | None] = {}
-    for package in ("torch", "onnxruntime", "numpy", "transformers", "encodec"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = None
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "streaming-encodec": __version__,
-        "packages": packages,
-    }
-
-
-def print_tables(result: Result) -> None:
-    """All tables on the terminal."""
-    out().print(f"{_machine_line(result)}\n", soft_wrap=True)
-    for table in tables(result):
-        shown = RichTable(title=table.title, title_justify="left")
-        for i, column in enumerate(table.columns):
-            shown.add_column(column, justify="left" if i == 0 else "right")
-        for row in table.rows:
-            shown.add_row(*row)
-        out().print(shown)
-
-
-def write_json(path: Path, result: Result) -> None:
-    """All figures, indented."""
-    write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_report(path: Path) -> tuple[str, str]:
-    """What a Markdown file holds before and after its tables; without a file, nothing.
-
-    Raises:
-        FileFormatError: the file has no markers.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
-    begin, end = text.find(BEGIN), text.find(END)
-    if not 0 <= begin < end:
-        raise FileFormatError(f"{path} has no lines {BEGIN} and {END}: put them where the tables shall be")
-    return text[:begin], text[end + len(END) :]
-
-
-def write_report(path: Path, result: Result) -> None:
-    """Put the tables between the markers of a Markdown file, or make the file.
-
-    Raises:
-        FileFormatError: the file has no markers.
-    """
-    before, after = read_report(path)
-    parts = [_machine_line(result)]
-    for table in tables(result):
-        lines = [
-            f"**{table.title}**",
-            "",
-            _line(table.columns),
-            _line(["---", *["---:"] * (len(table.columns) - 1)]),
-        ]
-        parts.append("\n".join(lines + [_line(row) for row in table.rows]))
-    body = "\n\n".join(parts)
-    write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")
-
-
-def tables(result: Result) -> Iterator[Table]:
+def codec_tables(result: Result) -> Iterator[Table]:
     """The tables of each model."""
     for name, model in result["models"].items():
         stock = next((p["p50_ms"] for p in model["peers"] if p["name"] == "transformers, one frame a call"), None)
@@ -227,23 +137,3 @@ def _agreement(row: Result) -> list[str]:
         pair("log_mel_db"),
         pair("pesq_wb"),
     ]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _machine_line(result: Result) -> str:
-    machine = result["machine"]
-    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
-    clock = "" if result["settings"]["clock"] == "wall" else ", the thread's own time on a machine that was busy"
-    return f"{machine['processor']}, {machine['cores']} cores, one thread{clock}; {packages}."
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -1,0 +1,114 @@
+"""`streaming-encodec bench call`: the delay of a call, from mouth to ear."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from streaming_encodec.bench.tables import Table, machine
+from streaming_encodec.cli.shared.figures import (
+    OutputJsonOption,
+    RealTimeOption,
+    ReportOption,
+    SecondsOption,
+    check_outputs,
+    show_figures,
+    take_real_time,
+)
+from streaming_encodec.cli.shared.loading import ModelOption
+from streaming_encodec.cli.shared.options import (
+    FRAMES_PER_PACKET,
+    BandwidthOption,
+    EngineOption,
+    FramesPerPacketOption,
+    JsonOption,
+    use_threads,
+)
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+
+
+class Way(StrEnum):
+    """What is measured."""
+
+    clients = "clients"
+    demo = "demo"
+    talk = "talk"
+
+
+def command(
+    way: Annotated[Way, typer.Argument(metavar="[WAY]", help="See above.")] = Way.clients,
+    model: ModelOption = DEFAULT_MODEL,
+    bandwidth: BandwidthOption = None,
+    engine: EngineOption = "auto",
+    frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
+    loss: Annotated[
+        float, typer.Option(min=0, max=100, metavar="PERCENT", help="Simulated loss; not for clients.")
+    ] = 0.0,
+    jitter: Annotated[float, typer.Option(min=0, metavar="MS", help="Simulated jitter; not for clients.")] = 0.0,
+    seconds: SecondsOption = 30.0,
+    real_time: RealTimeOption = False,
+    output_json: OutputJsonOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a call on this machine and measure how long a frame takes from mouth to ear.
+
+    - **clients**: a relay and two clients in this process, without sound cards.
+    - **demo**: the program `demo` on a sound card that JACK's dummy driver makes; its speaker is heard and compared.
+    - **talk**: two programs `talk` and a relay on such a card. Both need jackd2 and JACK-Client.
+    """
+    check_outputs(output_json, report)
+    settings: dict[str, Any] = {
+        "way": way.value,
+        "model": model,
+        "bandwidth": bandwidth,
+        "engine": engine,
+        "frames_per_packet": frames_per_packet,
+        "loss": loss,
+        "jitter": jitter,
+        "seconds": seconds,
+    }
+    if way is Way.clients:
+        if loss or jitter:
+            raise typer.BadParameter("clients have a network without loss and jitter: say demo or talk")
+        if real_time:
+            take_real_time()
+        calls, table = _clients(model, bandwidth, engine, frames_per_packet, seconds)
+    else:
+        calls, table = _programs(settings, real_time)
+    result = {"machine": machine(), "settings": settings, "calls": calls}
+    show_figures(result, [table], as_json, output_json, report)
+
+
+def _clients(
+    name: str, kbps: float | None, engine: str, frames: int, seconds: float
+) -> tuple[list[dict[str, Any]], Table]:
+    from streaming_encodec.bench.call_delay import clients_table, measure_clients
+    from streaming_encodec.corpus.transcode import choose_bandwidth, open_model
+
+    use_threads(1)
+    model = open_model(name)
+    figures = measure_clients(
+        model,
+        bandwidth=choose_bandwidth(model.config, kbps),
+        engine=engine,
+        frames_per_packet=frames,
+        seconds=seconds,
+    )
+    return [figures], clients_table(figures)
+
+
+def _programs(settings: dict[str, Any], real_time: bool) -> tuple[list[dict[str, Any]], Table]:
+    from streaming_encodec.bench.sound_card import measure_programs, programs_table
+
+    options = {name: settings[name] for name in ("model", "bandwidth", "engine", "frames_per_packet")}
+    options |= {name: settings[name] for name in ("loss", "jitter") if settings[name]}
+    arguments: list[object] = []
+    for name, value in options.items():
+        if value is not None:
+            arguments += [f"--{name.replace('_', '-')}", value]
+    talk = settings["way"] == Way.talk
+    calls = measure_programs(talk, settings["seconds"], tuple(arguments), real_time)
+    return calls, programs_table(calls)
