@@ -33,8 +33,10 @@ _WAITING_REPORTS = 1024
 class OutgoingVoice:
     """Encoder, sender, voice activity detection and rate control of one client.
 
-    dtx: send little while nobody speaks. adapt: let listeners' reports choose codebooks and redundancy, no less
-    redundancy than `settings` ask for, within the bitrate that they and the bandwidth ask for or twice that.
+    dtx: send little while nobody speaks.
+    adapt: let listeners' reports choose frames per packet, codebooks and redundancy, no less redundancy than `settings`
+    ask for, within the wire bitrate that they and the bandwidth ask for or twice that.
+    ordered: the transport of the packets keeps order.
     first_sequence, first_timestamp: random, so that receivers tell a new call from the old one.
     """
 
@@ -50,8 +52,9 @@ class OutgoingVoice:
         adapt: bool,
         first_sequence: int,
         first_timestamp: int,
+        ordered: bool = True,
     ) -> None:
-        self._format, self._asked = stream_format, settings
+        self._format, self._asked, self._ordered = stream_format, settings, ordered
         # What goes into a packet together is computed together: the weights are read once.
         frames = settings.frames_per_packet
         self._encoder = StreamingEncoder(model, bandwidth, frames_per_step=frames, engine=engine)
@@ -138,5 +141,6 @@ class OutgoingVoice:
     def _make_rate(self) -> RateControl:
         settings = replace(self._asked, num_codebooks=self._encoder.num_codebooks)
         self._sender.configure(settings)
-        budget = 2 * settings.wire_kbps(self._format)
-        return RateControl(self._format, settings, RateSettings(ladder=self._ladder, budget_kbps=budget))
+        rate = RateSettings(ladder=self._ladder, ordered=self._ordered)
+        budget_kbps = 2 * settings.wire_kbps(self._format, rate.overhead_bytes)
+        return RateControl(self._format, settings, replace(rate, budget_kbps=budget_kbps))

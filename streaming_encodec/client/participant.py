@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.incoming import IncomingVoices
@@ -109,7 +109,7 @@ class Participant:
             on_reports=self._send_reports,
             impairment=connection.impairment,
         )
-        self._clock = clock
+        self._clock, self._impairment = clock, connection.impairment
         self._reports: dict[tuple[int, int], Report] = {}
         self._presence = Presence()
         self._link = Link(
@@ -248,8 +248,10 @@ class Participant:
                 pass
 
     def _send_reports(self, reports: list[Report]) -> None:
+        # A simulated network loses and reorders, whatever the transport does.
+        ordered = self._impairment is None
         for report in reports:
-            self._in_loop(self._link.send_control, report)
+            self._in_loop(self._link.send_control, replace(report, ordered=ordered))
 
     def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
         """Have the event loop call this soon. Thread-safe."""

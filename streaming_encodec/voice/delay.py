@@ -19,6 +19,9 @@ from itertools import accumulate
 
 from streaming_encodec.errors import StreamError
 
+_REMEMBERED_INTERVALS = 30
+"""Reports go out about once a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class DelaySettings:
@@ -137,3 +140,33 @@ class DelayEstimator:
         self._learned = bins / settings.bins_per_frame + settings.spare_frames
         if self._buckets < settings.trial_buckets:
             self._learned = max(self._learned, settings.initial_frames)
+
+
+class QueueMeter:
+    """What a queue on the way adds to the one-way delay: the least delay of an interval above the least lately.
+
+    Jitter makes some packets late; a standing queue makes all of them late. Clocks need not agree. One that is fast by
+    100 ppm counts as 3 ms of queue in the half minute that is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._past: deque[float] = deque(maxlen=_REMEMBERED_INTERVALS)  # the least offset of each interval, in frames
+        self._least = math.inf
+        self._frames = 0.0
+
+    def restart(self) -> None:
+        """Timestamps begin anew."""
+        self._past.clear()
+        self._least, self._frames = math.inf, 0.0
+
+    def on_packet(self, timestamp: int, clock_frames: float) -> None:
+        """A packet with the first frame ``timestamp`` arrived."""
+        self._least = min(self._least, clock_frames - timestamp)
+
+    def close(self) -> float:
+        """The interval's queue in frames; the next interval begins. Where no packet came, what was last known."""
+        if self._least < math.inf:
+            self._past.append(self._least)
+            self._frames = self._least - min(self._past)
+            self._least = math.inf
+        return self._frames

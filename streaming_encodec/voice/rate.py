@@ -1,147 +1,203 @@
-"""The sender's rate control: codebooks and redundancy up and down, by what receivers report.
+"""The sender's rate control: frames per packet, redundancy and codebooks, chosen from listeners' reports. Pure.
 
-Loss and congestion look alike in a loss figure and need opposite answers: random loss needs redundancy, a full line
-needs fewer bits. Delay tells them apart: a queue that fills shows as rising jitter or playout delay before it drops
-packets. So loss without a rise in delay adds redundancy, in place of codebooks, as the bitrate stays within its budget.
-A rise in delay takes codebooks away; calm times give them back one step at a time, later after each failed attempt.
+Loss and congestion are different things and want opposite cures:
+
+- A queue that grows on the way is congestion: the line carries less than is sent. Reports tell it as one-way delay
+  above the least of the last half minute (`Report.queue_ms`). The cure is fewer bits: first more frames a packet,
+  because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
+  the queue grows, so one step usually is enough.
+- Packets that are missing while no queue grows are random loss: fewer bits would not help. The cure is redundancy, as
+  long as the usual hole.
+
+On a path that keeps order (TCP all the way) a missing packet is only late. It is no loss, and redundancy for it would
+arrive later still. Redundancy that a user asks for is sent all the same: a listener's own way may lose packets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.header import MAX_REDUNDANT_FRAMES
+from streaming_encodec.wire.header import MAX_FRAMES
 from streaming_encodec.wire.hello import StreamFormat
+
+_INTERVAL_S = 1.0
+"""Between two reports of a listener, about."""
+_GROWS_MS_PER_S = 10.0
+_SETTLE_S = 1.5
+"""After a step down, until reports show what it did: an interval of reports and some more."""
+_CARRIED_SHARE = 0.9
+"""Of what the line was seen to carry, so much is used: the queue must drain."""
+_LONGEST_PATIENCE = 16.0
 
 
 @dataclass(frozen=True, slots=True)
 class RateSettings:
-    """Settings of the rate control.
+    """Bounds and thresholds of the rate control.
 
     ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default).
-    budget_kbps: the highest bitrate of packets, headers included; only the lowest step may exceed it.
-    lossy, clean: smoothed loss above which redundancy is added, and below which it is taken away.
-    queue_ms: rise in jitter or playout delay over the calm value that means congestion.
-    patience_s: calm time before a step up.
+    overhead_bytes: what lower layers add to a packet (WebSocket, TCP with timestamps and IPv4: 78).
+    ordered: the sender's own transport keeps order.
+    budget_kbps: wire bitrate that redundancy never exceeds.
+    most_frames: frames a packet may hold where the line is full.
+    lossy, clean: smoothed loss above and below which redundancy is added and taken away.
+    most_redundant_frames: 200 ms of the 24 kHz model's; longer holes are not covered.
+    standing_ms: a queue above it that grows means congestion. full_ms: one above it does, unless it shrinks.
+    patience_s: time without a queue before a step up; doubled at each step that failed before.
     forget_s: a listener that has not reported for so long no longer counts.
     """
 
     ladder: tuple[int, ...] = (2, 4, 8, 16)
-    budget_kbps: float = 24.0
+    overhead_bytes: int = 78
+    ordered: bool = False
+    budget_kbps: float = 64.0
+    most_frames: int = MAX_FRAMES
     lossy: float = 0.02
     clean: float = 0.005
-    queue_ms: float = 120.0
+    redundant_codebooks: int = 2
+    most_redundant_frames: int = 15
+    standing_ms: float = 40.0
+    full_ms: float = 120.0
     patience_s: float = 5.0
     forget_s: float = 10.0
-    redundant_codebooks: int = 2
 
     def __post_init__(self) -> None:
         if not self.ladder or list(self.ladder) != sorted(set(self.ladder)) or self.ladder[0] < 1:
             raise StreamError("the ladder of codebooks rises from at least 1")
         if not 0 <= self.clean < self.lossy < 1:
             raise StreamError("loss thresholds: 0 <= clean < lossy < 1")
+        if not 0 < self.standing_ms <= self.full_ms:
+            raise StreamError("queue thresholds: 0 < standing_ms <= full_ms")
 
 
 @dataclass(slots=True)
 class _Listener:
-    heard_s: float
+    reported_s: float
     loss: float = 0.0
-    burst: float = 0.0
-    calm_ms: float = field(default=float("inf"))
+    burst_frames: float = 0.0
     queue_ms: float = 0.0
+    growth_ms_per_s: float = 0.0
 
 
 class RateControl:
-    """Turns reports into `SenderSettings`.
+    """Turns reports into `SenderSettings`. It has no clock of its own.
 
-    start: the settings while all is well: the most codebooks, and the least redundancy.
+    start: what is sent where all is well: the fewest frames a packet, the most codebooks, the least redundancy.
     """
 
     def __init__(
         self, stream_format: StreamFormat, start: SenderSettings, settings: RateSettings | None = None
     ) -> None:
-        self.settings = settings or RateSettings()
-        self._format = stream_format
-        self._base = start
-        ladder = self.settings.ladder
-        self._step = max((i for i, k in enumerate(ladder) if k <= start.num_codebooks), default=0)
-        self._top = self._step
+        self.settings = settings = settings or RateSettings()
+        self._format, self._start = stream_format, start
+        most_frames = max(start.frames_per_packet, settings.most_frames)
+        fewer = [count for count in reversed(settings.ladder) if count < start.num_codebooks]
+        # From the start to the least that can be sent: frames a packet first, then codebooks.
+        base = start.frames_per_packet  # what the encoder computes at once; packets hold whole steps
+        self._rungs = [(frames, start.num_codebooks) for frames in range(base, most_frames + 1, base)]
+        self._rungs += [(self._rungs[-1][0], count) for count in fewer]
+        self._rung = 0
         self._least_frames = start.redundant_frames if start.has_redundancy else 0
         self._redundant_frames = self._least_frames
         self._listeners: dict[int, _Listener] = {}
+        self._settled_s = float("-inf")
         self._calm_since_s: float | None = None
-        self._patience = self.settings.patience_s
-        self._climbed_at_s: float | None = None
+        self._climbed_s = float("-inf")
+        self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
     def on_report(self, report: Report, now_s: float) -> SenderSettings:
         """Take one listener's report. Returns the settings to send with from now on."""
-        listener = self._listeners.setdefault(report.listener, _Listener(now_s))
-        listener.heard_s = now_s
-        listener.loss += 0.4 * (report.fraction_lost - listener.loss)
-        listener.burst = max(report.burst_frames, 0.8 * listener.burst)
-        delay = report.jitter_ms + report.playout_delay_ms
-        # The calm value falls at once and follows a lasting change of route within some fifty reports.
-        # A line that is full from the first report on would pass for calm, so the first value is bounded.
-        first = min(delay, self.settings.queue_ms)
-        calm = first if listener.calm_ms == float("inf") else listener.calm_ms
-        listener.calm_ms = min(delay, calm + 0.02 * max(0.0, delay - calm))
-        listener.queue_ms = delay - listener.calm_ms
-        self._forget(now_s)
-        self._decide(now_s)
+        # A new listener's queue is as old as its first interval.
+        listener = self._listeners.setdefault(report.listener, _Listener(now_s - _INTERVAL_S))
+        interval_s = max(0.1, now_s - listener.reported_s)
+        listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
+        listener.reported_s, listener.queue_ms = now_s, report.queue_ms
+        if not (self.settings.ordered and report.ordered):
+            listener.loss += 0.4 * (report.fraction_lost - listener.loss)
+            # No redundancy covers an outage. The holes of the usual length decide.
+            covered = report.burst_frames if report.burst_frames <= self.settings.most_redundant_frames else 0.0
+            listener.burst_frames = max(covered, 0.8 * listener.burst_frames)
+        limit_s = now_s - self.settings.forget_s
+        self._listeners = {number: one for number, one in self._listeners.items() if one.reported_s >= limit_s}
+        self._choose_redundancy()
+        self._choose_rung(now_s)
         return self.current()
 
     def current(self) -> SenderSettings:
-        """The settings as they stand: the step of the ladder, lowered until all fits the budget."""
-        codebooks = self._base.redundant_codebooks or self.settings.redundant_codebooks
-        for step in range(self._step, -1, -1):
-            made = replace(
-                self._base,
-                num_codebooks=self.settings.ladder[step],
-                redundant_codebooks=codebooks if self._redundant_frames else 0,
-                redundant_frames=self._redundant_frames,
-            )
-            if made.wire_kbps(self._format) <= self.settings.budget_kbps:
-                return made
-        return replace(made, redundant_codebooks=0, redundant_frames=0)
+        """The settings as they stand. Redundancy above the budget takes codebooks, and goes last itself."""
+        redundant_frames = self._redundant_frames
+        while True:
+            for rung in range(self._rung, len(self._rungs)):
+                made = self._made(rung, redundant_frames)
+                if not redundant_frames or self._wire_kbps(made) <= self.settings.budget_kbps:
+                    return made
+            redundant_frames //= 2
 
-    def _forget(self, now_s: float) -> None:
-        limit = now_s - self.settings.forget_s
-        self._listeners = {k: v for k, v in self._listeners.items() if v.heard_s >= limit}
+    def _made(self, rung: int, redundant_frames: int) -> SenderSettings:
+        frames, num_codebooks = self._rungs[rung]
+        return replace(
+            self._start,
+            frames_per_packet=frames,
+            num_codebooks=num_codebooks,
+            redundant_codebooks=(
+                (self._start.redundant_codebooks or self.settings.redundant_codebooks) if redundant_frames else 0
+            ),
+            redundant_frames=redundant_frames,
+        )
 
-    def _decide(self, now_s: float) -> None:
-        worst_queue = max(v.queue_ms for v in self._listeners.values())
-        loss = max(v.loss for v in self._listeners.values())
-        if worst_queue > self.settings.queue_ms:
-            self._step_down(now_s)
-            return
-        self._choose_redundancy(loss)
+    def _wire_kbps(self, settings: SenderSettings) -> float:
+        return settings.wire_kbps(self._format, self.settings.overhead_bytes)
+
+    def _choose_redundancy(self) -> None:
+        loss = max(one.loss for one in self._listeners.values())
         if loss > self.settings.lossy:
-            self._calm_since_s = None
-            return
-        if self._calm_since_s is None:
-            self._calm_since_s = now_s
-        if now_s - self._calm_since_s >= self._patience and self._step < self._top:
-            self._step += 1
-            self._climbed_at_s = self._calm_since_s = now_s
-
-    def _step_down(self, now_s: float) -> None:
-        if self._climbed_at_s is not None and now_s - self._climbed_at_s < 2 * self.settings.patience_s:
-            self._patience = min(8 * self.settings.patience_s, 2 * self._patience)
-        self._climbed_at_s = None
-        self._calm_since_s = None
-        self._step = max(0, self._step - 1)
-        for listener in self._listeners.values():
-            listener.calm_ms += listener.queue_ms / 2  # give the step time to show before the next one
-
-    def _choose_redundancy(self, loss: float) -> None:
-        if loss > self.settings.lossy:
-            packet = self._base.frames_per_packet
-            burst = max(v.burst for v in self._listeners.values())
-            # Enough for one and a half of the bursts seen and never less than two packets.
-            wanted = max(2 * packet, round(1.5 * burst) + packet)
-            self._redundant_frames = min(MAX_REDUNDANT_FRAMES, max(self._redundant_frames, wanted))
+            packet = self._rungs[self._rung][0]
+            burst_frames = max(one.burst_frames for one in self._listeners.values())
+            # One and a half of the usual hole, and never less than two packets.
+            wanted = max(2 * packet, round(1.5 * burst_frames) + packet)
+            most = max(self.settings.most_redundant_frames, self._least_frames)
+            self._redundant_frames = min(most, max(self._redundant_frames, wanted))
         elif loss < self.settings.clean:
             self._redundant_frames = self._least_frames
+
+    def _choose_rung(self, now_s: float) -> None:
+        settings = self.settings
+        worst = max(self._listeners.values(), key=lambda one: one.queue_ms)
+        queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
+        grows = queue_ms > settings.standing_ms and growth > _GROWS_MS_PER_S
+        if grows or (queue_ms > settings.full_ms and growth > -_GROWS_MS_PER_S):
+            self._calm_since_s = None
+            if now_s >= self._settled_s:
+                self._step_down(queue_ms, growth, now_s)
+        elif queue_ms > settings.standing_ms / 2:
+            self._calm_since_s = None
+        else:
+            self._step_up(now_s)
+
+    def _step_down(self, queue_ms: float, growth_ms_per_s: float, now_s: float) -> None:
+        if now_s - self._climbed_s < 2 * self.settings.patience_s:
+            # The last step up was too much for the line.
+            self._patience[self._rung] = min(_LONGEST_PATIENCE, 2 * self._patience[self._rung])
+        self._climbed_s = float("-inf")
+        # A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
+        carried = self._wire_kbps(self.current()) / (1 + max(0.0, growth_ms_per_s) / 1000)
+        last = len(self._rungs) - 1
+        fits = (
+            rung
+            for rung in range(self._rung + 1, last)
+            if self._wire_kbps(self._made(rung, self._redundant_frames)) <= _CARRIED_SHARE * carried
+        )
+        self._rung = min(last, next(fits, last))
+        self._settled_s = now_s + _SETTLE_S + queue_ms / 1000
+
+    def _step_up(self, now_s: float) -> None:
+        if self._calm_since_s is None:
+            self._calm_since_s = now_s
+        if self._rung == 0:
+            return
+        patience_s = self.settings.patience_s * self._patience[self._rung - 1]
+        if now_s - self._calm_since_s >= patience_s:
+            self._rung -= 1
+            self._climbed_s = self._calm_since_s = now_s

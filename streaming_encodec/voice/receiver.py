@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from streaming_encodec.voice.buffer import BufferedFrame, FrameBuffer
-from streaming_encodec.voice.delay import DelayEstimator, DelaySettings
+from streaming_encodec.voice.delay import DelayEstimator, DelaySettings, QueueMeter
 from streaming_encodec.voice.ladder import ConcealmentLadder, Pace, PlayoutInstruction
 from streaming_encodec.voice.statistics import ReceiverStatistics, ReportInterval
 from streaming_encodec.wire.bits import IntArray
@@ -67,6 +67,7 @@ class Receiver:
         self._most_codebooks = 0
         self._last_transit: float | None = None
         self._report = ReportInterval()
+        self._queue = QueueMeter()
 
     @property
     def buffered_frames(self) -> int:
@@ -95,6 +96,7 @@ class Receiver:
         stats.restarts += result.restarted
         if result.restarted or result.after_outage:
             self.delay.restart()
+            self._queue.restart()
             self._playing, self._owed, self._last_transit = False, 0, None
             self._ladder.pause(None)
         stats.packets_discarded += result.late - result.recalled
@@ -103,9 +105,11 @@ class Receiver:
         if packet.start and not self._playing and not result.late:
             # Speech after a pause, in which timestamps stood still: that was no stall of the network.
             self.delay.restart()
+            self._queue.restart()
             self._last_transit = None
         clock_frames = now_s / self.format.frame_seconds
         self.delay.on_packet(result.timestamp, clock_frames)
+        self._queue.on_packet(result.timestamp, clock_frames)
         if result.repaired is not None:
             # Redundancy helps only if playout waits for it, so what it repaired counts as arriving now.
             self.delay.on_packet(result.repaired, clock_frames)
@@ -135,7 +139,8 @@ class Receiver:
 
     def report(self, sender: int) -> Report:
         """How the stream arrived since the last report, for its sender."""
-        return self._report.close(self.statistics, sender, self.target_ms, self.format.frame_samples)
+        queue_ms = 1000 * self._queue.close() * self.format.frame_seconds
+        return self._report.close(self.statistics, sender, self.target_ms, queue_ms, self.format.frame_samples)
 
     def _delay_of(self, frame: int, clock_frames: float) -> float:
         return clock_frames - frame - self.delay.base

@@ -97,7 +97,9 @@ class ReportInterval:
     def __init__(self) -> None:
         self._marks = (0, 0, 0, 0, 0)
 
-    def close(self, stats: ReceiverStatistics, sender: int, delay_ms: float, frame_samples: int) -> Report:
+    def close(
+        self, stats: ReceiverStatistics, sender: int, delay_ms: float, queue_ms: float, frame_samples: int
+    ) -> Report:
         """The report; the next interval begins."""
         marks = (
             stats.packets_received,
@@ -115,4 +117,5 @@ class ReportInterval:
             burst_frames=concealed / frame_samples / events if events else 0.0,
             jitter_ms=1000 * stats.jitter,
             playout_delay_ms=delay_ms,
+            queue_ms=queue_ms,
         )

@@ -75,6 +75,8 @@ class Report:
     fraction_lost: packets that never came or came too late to play, 0..1, before redundancy helped.
     fraction_concealed: frames that were concealed, 0..1. jitter_ms, playout_delay_ms: at present.
     burst_frames: mean length of a run of missing frames, 0 if none was missing.
+    queue_ms: one-way delay of the interval's fastest packet above the fastest of the last half minute.
+    ordered: packets reach the listener over a transport that keeps order, so none of them is lost on that way.
     listener: number of the reporter, filled in by the relay.
     """
 
@@ -85,6 +87,8 @@ class Report:
     jitter_ms: float
     playout_delay_ms: float
     listener: int = 0
+    queue_ms: float = 0.0
+    ordered: bool = True
     TYPE: ClassVar[str] = "report"
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +100,8 @@ class Report:
             "burst_frames": self.burst_frames,
             "jitter_ms": self.jitter_ms,
             "playout_delay_ms": self.playout_delay_ms,
+            "queue_ms": self.queue_ms,
+            "ordered": self.ordered,
             "listener": self.listener,
         }
 
@@ -109,6 +115,8 @@ class Report:
             burst_frames=fields.number("burst_frames", 0.0, _FOREVER_MS),
             jitter_ms=fields.number("jitter_ms", 0.0, _FOREVER_MS),
             playout_delay_ms=fields.number("playout_delay_ms", 0.0, _FOREVER_MS),
+            queue_ms=fields.number("queue_ms", 0.0, _FOREVER_MS) if fields.has("queue_ms") else 0.0,
+            ordered=fields.flag("ordered", default=True),
             listener=fields.whole("listener", 0, 0xFFFF) if fields.has("listener") else 0,
         )
 

@@ -22,7 +22,7 @@ def test_another_bandwidth_goes_back_to_the_redundancy_that_was_asked_for() -> N
 
     def told(loss: float) -> int:
         for second in range(20):
-            voice.on_report(Report(1, loss, loss, 9.0, 5.0, 40.0, 2), float(second))
+            voice.on_report(Report(1, loss, loss, 9.0, 5.0, 40.0, 2, ordered=False), float(second))
         voice.push(np.zeros((1, HOP), np.float32), 0.0)
         return voice.settings.redundant_frames
 

@@ -12,10 +12,8 @@ from voice.voice_cases import FORMAT, FRAME, codes_of, receiver, spell
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.ladder import Kind
-from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.voice.vad import VoiceActivityDetector
-from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.packet import packet_size, parse_packet
 
 NOISE = (50,) * 6
@@ -229,77 +227,6 @@ def test_a_louder_room_is_learned_and_digital_silence_is_silent() -> None:
     silent = [detector.is_silent(frame) for frame in fan]
     assert not silent[0]
     assert all(silent[-100:])
-
-
-def report(loss: float = 0.0, *, delay: float = 40.0, burst: float = 0.0, listener: int = 1) -> Report:
-    return Report(1, loss, loss, burst, 5.0, delay, listener)
-
-
-def test_loss_buys_redundancy_within_the_budget_and_calm_gives_it_back() -> None:
-    settings = RateSettings(budget_kbps=9.0)
-    control = RateControl(FORMAT, SenderSettings(8), settings)
-    assert control.current().num_codebooks == 8
-    for i in range(5):
-        made = control.on_report(report(0.1, burst=3.0), float(i))
-    assert made.has_redundancy
-    assert made.num_codebooks < 8
-    assert made.wire_kbps(FORMAT) <= 9.0
-    for i in range(30):
-        made = control.on_report(report(), 5.0 + i)
-    assert not made.has_redundancy
-    assert made.num_codebooks == 8
-
-
-def test_redundancy_that_was_asked_for_is_the_least_there_is() -> None:
-    start = SenderSettings(8, 1, redundant_codebooks=1, redundant_frames=8)
-    control = RateControl(FORMAT, start, RateSettings(budget_kbps=2 * start.wire_kbps(FORMAT)))
-    assert control.current() == control.on_report(report(), 0.0) == start
-    for i in range(5):
-        assert control.on_report(report(0.3, burst=9.0), 1.0 + i).redundant_frames > 8
-    for i in range(30):
-        made = control.on_report(report(), 6.0 + i)
-    assert made == start
-    # No redundancy was asked for, only what it would be made of.
-    control = RateControl(FORMAT, SenderSettings(8, 1, redundant_codebooks=2))
-    assert not control.on_report(report(), 0.0).has_redundancy
-
-
-def test_a_queue_that_fills_takes_codebooks_and_returns_them_slowly() -> None:
-    control = RateControl(FORMAT, SenderSettings(16), RateSettings())
-    control.on_report(report(), 0.0)
-    made = control.on_report(report(delay=400.0), 1.0)
-    assert made.num_codebooks == 8
-    counts = [control.on_report(report(), 2.0 + i).num_codebooks for i in range(12)]
-    assert counts[0] == 8
-    assert counts[-1] == 16
-    assert counts == sorted(counts)
-
-
-def test_an_attempt_that_fails_is_repeated_later_and_later() -> None:
-    control = RateControl(FORMAT, SenderSettings(16), RateSettings())
-    climbs = []
-    now, last = 0.0, 16
-    for _ in range(200):
-        now += 1.0
-        full = last == 16  # this line bears 8 codebooks and no more
-        made = control.on_report(report(delay=400.0 if full else 40.0), now).num_codebooks
-        if made > last:
-            climbs.append(now)
-        last = made
-    gaps = np.diff(climbs)
-    assert len(gaps) >= 2
-    assert gaps[-1] > gaps[0]
-
-
-def test_the_worst_listener_counts_until_it_is_gone() -> None:
-    control = RateControl(FORMAT, SenderSettings(4), RateSettings())
-    for i in range(5):
-        control.on_report(report(0.2, listener=1), float(i))
-        made = control.on_report(report(0.0, listener=2), float(i))
-    assert made.has_redundancy
-    for i in range(30):
-        made = control.on_report(report(0.0, listener=2), 5.0 + i)
-    assert not made.has_redundancy
 
 
 @pytest.mark.parametrize(("frames", "kbps"), [(1, 61), (3, 24), (6, 15)])

@@ -1,0 +1,200 @@
+"""Rate control: alone, and in a loop with a line that carries so much and queues the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from voice.voice_cases import FORMAT, FRAME, codes_of, receiver
+
+from streaming_encodec.errors import StreamError
+from streaming_encodec.voice.rate import RateControl, RateSettings
+from streaming_encodec.voice.sender import Sender, SenderSettings
+from streaming_encodec.wire.control import Report
+
+START = SenderSettings(8, 2)
+DATAGRAMS, TCP = RateSettings(ordered=False, overhead_bytes=58), RateSettings(ordered=True)
+
+
+def report(
+    loss: float = 0.0, *, queue_ms: float = 0.0, burst: float = 0.0, ordered: bool = False, listener: int = 1
+) -> Report:
+    return Report(1, loss, loss, burst, 5.0, 40.0, listener, queue_ms, ordered)
+
+
+@dataclass
+class Line:
+    """Carries so many kbps; more waits in its queue. Reports come once a second, as listeners send them."""
+
+    control: RateControl
+    kbps: float
+    queue_ms: float = 0.0
+    now_s: float = 0.0
+    queues_ms: list[float] = field(default_factory=list)
+
+    def run(self, seconds: int) -> SenderSettings:
+        """So many seconds; the settings at the end of them."""
+        overhead = self.control.settings.overhead_bytes
+        made = self.control.current()
+        for _ in range(seconds):
+            sent = made.wire_kbps(FORMAT, overhead)
+            self.queue_ms = max(0.0, self.queue_ms + 1000 * (sent / self.kbps - 1))
+            self.now_s += 1.0
+            made = self.control.on_report(report(queue_ms=self.queue_ms, ordered=True), self.now_s)
+            self.queues_ms.append(self.queue_ms)
+        return made
+
+
+@pytest.mark.parametrize("settings", [TCP, DATAGRAMS])
+def test_a_line_with_room_is_left_alone(settings: RateSettings) -> None:
+    line = Line(RateControl(FORMAT, START, settings), kbps=64.0)
+    assert line.run(120) == START
+    assert max(line.queues_ms) == 0.0
+
+
+def test_frames_per_packet_come_before_codebooks() -> None:
+    line = Line(RateControl(FORMAT, START, TCP), kbps=24.0)  # the start takes 28 kbps of it
+    made = line.run(60)
+    assert made.num_codebooks == 8
+    assert made.frames_per_packet > START.frames_per_packet
+    assert made.wire_kbps(FORMAT, 78) <= 24.0
+
+
+@pytest.mark.parametrize("kbps", [12.0, 14.0, 16.0, 20.0, 24.0])
+def test_the_queue_of_a_full_line_is_bounded_and_drains(kbps: float) -> None:
+    line = Line(RateControl(FORMAT, START, TCP), kbps)
+    line.run(300)
+    assert max(line.queues_ms) <= 1000 * (28.2 / kbps - 1) * 2 + 120  # two reports see it grow
+    late = line.queues_ms[150:]
+    assert sum(queue > 250 for queue in late) <= 0.1 * len(late)
+
+
+def test_a_line_that_gets_wider_is_used_again() -> None:
+    line = Line(RateControl(FORMAT, START, TCP), kbps=16.0)
+    assert line.run(30) != START
+    line.kbps = 64.0
+    assert line.run(200) == START
+
+
+def test_a_step_up_that_failed_is_tried_later_and_later() -> None:
+    line = Line(RateControl(FORMAT, START, TCP), kbps=24.0)
+    climbs: list[float] = []
+    frames = line.run(5).frames_per_packet
+    for _ in range(600):
+        made = line.run(1)
+        if made.frames_per_packet < frames:
+            climbs.append(line.now_s)
+        frames = made.frames_per_packet
+    waits = [later - earlier for earlier, later in pairwise(climbs)]
+    assert len(waits) >= 2
+    assert waits[-1] > 2 * waits[0]
+    assert waits == sorted(waits)
+
+
+def test_random_loss_adds_redundancy_and_keeps_all_codebooks() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    for second in range(20):
+        made = control.on_report(report(0.1, burst=2.2), float(second))
+    assert made.num_codebooks == START.num_codebooks
+    assert made.frames_per_packet == START.frames_per_packet
+    assert made.redundant_frames >= 4
+    for second in range(20, 60):
+        made = control.on_report(report(), float(second))
+    assert made == START
+
+
+def test_loss_on_a_path_that_keeps_order_changes_nothing() -> None:
+    control = RateControl(FORMAT, START, TCP)
+    for second in range(20):
+        assert control.on_report(report(0.3, burst=8.0, ordered=True), float(second)) == START
+    # The listener's own way may lose all the same: then redundancy is of use to it.
+    for second in range(20, 40):
+        made = control.on_report(report(0.3, burst=2.0, ordered=False, listener=2), float(second))
+    assert made.has_redundancy
+
+
+def test_an_outage_does_not_take_redundancy_away_nor_make_it_too_large() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    for second in range(10):
+        usual = control.on_report(report(0.1, burst=3.0), float(second))
+    made = control.on_report(report(1.0, burst=150.0), 12.0)
+    assert made.redundant_frames >= usual.redundant_frames
+    assert made.num_codebooks == START.num_codebooks
+    for burst in (14.0, 15.0):
+        made = control.on_report(report(0.4, burst=burst), 13.0)
+    assert made.redundant_frames == DATAGRAMS.most_redundant_frames
+
+
+def test_redundancy_is_the_last_to_go_while_there_is_loss() -> None:
+    tight = RateSettings(ordered=False, overhead_bytes=58, budget_kbps=12.0)
+    control = RateControl(FORMAT, START, tight)
+    for second in range(20):
+        made = control.on_report(report(0.2, burst=6.0), float(second))
+    assert made.has_redundancy
+    assert made.num_codebooks < START.num_codebooks
+    assert made.wire_kbps(FORMAT, 58) <= 12.0
+
+
+def test_redundancy_that_was_asked_for_is_the_least_there_is() -> None:
+    start = SenderSettings(8, 1, redundant_codebooks=1, redundant_frames=8)
+    control = RateControl(FORMAT, start, DATAGRAMS)
+    assert control.current() == control.on_report(report(), 0.0) == start
+    for second in range(5):
+        assert control.on_report(report(0.3, burst=9.0), 1.0 + second).redundant_frames > 8
+    for second in range(30):
+        made = control.on_report(report(), 6.0 + second)
+    assert made == start
+    # No redundancy was asked for, only what it would be made of.
+    control = RateControl(FORMAT, SenderSettings(8, 1, redundant_codebooks=2), DATAGRAMS)
+    assert not control.on_report(report(), 0.0).has_redundancy
+
+
+def test_the_worst_listener_counts_until_it_is_gone() -> None:
+    control = RateControl(FORMAT, SenderSettings(4), DATAGRAMS)
+    for second in range(5):
+        control.on_report(report(0.2, listener=1), float(second))
+        made = control.on_report(report(0.0, listener=2), float(second))
+    assert made.has_redundancy
+    for second in range(30):
+        made = control.on_report(report(0.0, listener=2), 5.0 + second)
+    assert not made.has_redundancy
+
+
+def queues_ms(delays_ms: Callable[[float], float], *, fast_ppm: float = 0.0) -> list[float]:
+    """What a receiver reports, once a second for 40 s, of packets with these delays by the time they were sent."""
+    listener, sender = receiver(), Sender(FORMAT, SenderSettings(8, 1))
+    found = []
+    for number in range(int(40 / FRAME)):
+        (data,) = sender.push(codes_of([number]))
+        sent_s = number * FRAME
+        now_s = sent_s * (1 + fast_ppm * 1e-6) + delays_ms(sent_s) / 1000
+        listener.receive(data, now_s)
+        listener.pull(now_s)
+        if number % 75 == 74:
+            found.append(listener.report(1).queue_ms)
+    return found
+
+
+def test_a_listener_reports_a_queue_and_no_jitter() -> None:
+    rng = np.random.default_rng(5)
+    assert max(queues_ms(lambda sent_s: 20.0 + 60.0 * rng.random() ** 2)) < 5.0
+    assert max(queues_ms(lambda sent_s: 20.0, fast_ppm=100.0)) < 4.0
+    grows = queues_ms(lambda sent_s: 20.0 + 10.0 * max(0.0, sent_s - 10.0))
+    assert max(grows[:10]) < 1.0
+    assert grows[20] == pytest.approx(100.0, abs=5.0)
+    assert np.all(np.diff(grows) > -1e-6)
+
+
+def test_a_longer_way_is_no_queue_for_longer_than_half_a_minute() -> None:
+    steps = queues_ms(lambda sent_s: 20.0 if sent_s < 5.0 else 80.0)
+    assert steps[10] == pytest.approx(60.0, abs=1.0)
+    assert steps[-1] < 1.0
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for bad in ({"ladder": ()}, {"ladder": (4, 2)}, {"lossy": 0.001}, {"standing_ms": 200.0}, {"standing_ms": 0.0}):
+        with pytest.raises(StreamError):
+            RateSettings(**bad)  # type: ignore[arg-type]
