@@ -68,16 +68,14 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-class Window(io.RawIOBase):
-    """A part of a file as libsndfile reads it. System errors are kept in `error`, since a C callback cannot raise."""
+class _Source(io.RawIOBase):
+    """What libsndfile reads. System errors are kept in `error`, since a C callback cannot raise."""
 
-    def __init__(self, file: BinaryIO, part: Part) -> None:
+    def __init__(self, file: BinaryIO, claimed_bytes: int) -> None:
         super().__init__()
         self.error: BaseException | None = None
         self._file = file
-        self._start = part.start
-        self._size = part.end - part.start
-        self._said = _AFAR if part.endless else self._size
+        self._said = claimed_bytes
         self._at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -86,6 +84,15 @@ class Window(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+
+class Window(_Source):
+    """A part of a file."""
+
+    def __init__(self, file: BinaryIO, part: Part) -> None:
+        self._start = part.start
+        self._size = part.end - part.start
+        super().__init__(file, _AFAR if part.endless else self._size)
 
     def readinto(self, buffer: Any) -> int:
         wanted = len(buffer)
@@ -105,23 +112,12 @@ class Window(io.RawIOBase):
         return len(data)
 
 
-class Stream(io.RawIOBase):
+class Stream(_Source):
     """The samples that arrive through a pipe, read forward only; at most `size` bytes."""
 
     def __init__(self, file: BinaryIO, size: int | None) -> None:
-        super().__init__()
-        self.error: BaseException | None = None
-        self._file = file
-        self._said = UNKNOWN_SAMPLES if size is None else size
-        self._at = 0  # libsndfile's position; it seeks back before it reads
-        self._read = 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._said)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+        super().__init__(file, UNKNOWN_SAMPLES if size is None else size)
+        self._read = 0  # libsndfile moves its position, and comes back before it reads
 
     def readinto(self, buffer: Any) -> int:
         if self._at != self._read:

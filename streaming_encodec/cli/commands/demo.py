@@ -43,7 +43,7 @@ _JITTERS_MS = (0.0, 5.0, 20.0, 50.0)
 _KEYS = "+/- bandwidth   l loss   j jitter   m mute   q quit"
 
 
-def demo_command(
+def command(
     clip: Annotated[Path | None, typer.Option("--clip", help="Send this sound file instead of the microphone.")] = None,
     loss: LossOption = 0.0,
     jitter: JitterOption = 0.0,
@@ -188,6 +188,3 @@ def _print(facts: dict[str, Any]) -> None:
         if facts.get(name):
             rows[name] = facts[name]
     print_facts(f"{facts['seconds']:.1f} s through the whole path", rows)
-
-
-command = demo_command

@@ -16,7 +16,7 @@ from streaming_encodec.cli.shared.options import JsonOption
 _RATES = (16_000, 24_000, 44_100, 48_000)
 
 
-def devices_command(as_json: JsonOption = False) -> None:
+def command(as_json: JsonOption = False) -> None:
     """List the sound devices: number and name are what --input and --output of `demo` and `talk` take."""
     from streaming_encodec.audio.devices.portaudio import PortAudio
 
@@ -51,6 +51,3 @@ def _takes(backend: Backend, device: Device, rate: int) -> bool:
     kind: Kind = "input" if device.input_channels else "output"
     counts = channel_counts(device, kind)
     return any(backend.refusal(device, kind, rate, channels) is None for channels in counts)
-
-
-command = devices_command

@@ -33,7 +33,7 @@ class Finding:
     cure: str = ""
 
 
-def doctor_command(
+def command(
     url: Annotated[str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")] = None,
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -176,6 +176,3 @@ async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     if answer_ms > 150:
         return Finding("relay", "poor", details, "talk will feel late: use a relay nearer to you")
     return Finding("relay", "ok", details)
-
-
-command = doctor_command

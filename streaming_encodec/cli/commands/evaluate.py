@@ -35,7 +35,7 @@ QUICK_KBPS = 6.0
 MOST_PLACES = 16
 
 
-def evaluate_command(
+def command(
     audio: Annotated[
         Path,
         typer.Argument(
@@ -200,9 +200,6 @@ def evaluate_command(
     console.print(signals_table(result))
     console.print(marks_table(marks(metric_set, result)))
     console.print(f"results and plots: {to}", soft_wrap=True)
-
-
-command = evaluate_command
 
 
 def _numbers(text: str | None, option: str, most: float = 1000.0) -> tuple[float, ...]:

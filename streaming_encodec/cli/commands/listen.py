@@ -28,7 +28,7 @@ from streaming_encodec.errors import CallError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 
-def listen_command(
+def command(
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
     ],
@@ -167,6 +167,3 @@ class _Tally:
             "concealed_share": sum(s.concealed_samples for s in every) / max(1, played),
             "mean_delay_ms": 1000 * delay_s / max(1, emitted),
         }
-
-
-command = listen_command

@@ -48,7 +48,7 @@ _PUMPED_BLOCKS = 5  # 0.1 s of a pipe
 _MICROPHONE_POLL_S = 0.005
 
 
-def send_command(
+def command(
     source: Annotated[
         Path | None,
         typer.Argument(metavar="IN", help=f"{SourceHelp} Without one, the microphone."),
@@ -238,6 +238,3 @@ async def microphone(card: SoundCard, channels: int, stop: asyncio.Event) -> Asy
         if block.shape[1]:
             yield block.repeat(channels, axis=0)
         await asyncio.sleep(_MICROPHONE_POLL_S)
-
-
-command = send_command

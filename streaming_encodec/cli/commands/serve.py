@@ -30,7 +30,7 @@ _OWN_DESCRIPTORS = 64
 """Descriptors of the process besides connections: libraries, the log, listening sockets."""
 
 
-def serve_command(
+def command(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
     key: Annotated[
@@ -154,6 +154,3 @@ def _log_json(verbose: bool) -> None:
     logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
     # Broken handshakes of strangers are logged only with --verbose.
     logging.getLogger("streaming_encodec.transport.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
-
-
-command = serve_command

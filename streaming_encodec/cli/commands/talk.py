@@ -41,7 +41,7 @@ _FAR_BEHIND_S = 0.8
 model delay would grow to all that the buffer holds."""
 
 
-def talk_command(
+def command(
     room: Annotated[str, typer.Argument(metavar="ROOM", help="The room: all who name it hear each other.")],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
@@ -185,6 +185,3 @@ def _print(room: str, facts: dict[str, Any]) -> None:
     if facts["output"]:
         rows["output"] = facts["output"]
     print_facts(f"{facts['seconds']:.1f} s in {room}", rows)
-
-
-command = talk_command

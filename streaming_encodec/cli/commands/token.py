@@ -15,7 +15,7 @@ from streaming_encodec.relay.tokens import TokenKey, new_key_file
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def token_command(
+def command(
     room: Annotated[str | None, typer.Argument(help="The room it opens.")] = None,
     key: Annotated[Path | None, typer.Option(help="The key file of `serve --key` (or its private half).")] = None,
     new_key: Annotated[Path | None, typer.Option(help="First make a new key file.", metavar="FILE")] = None,
@@ -54,6 +54,3 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= _UNITS["d"]:
         raise typer.BadParameter("write 90s, 15m, 8h or 1d; a day is the most", param_hint="--ttl")
     return seconds
-
-
-command = token_command
