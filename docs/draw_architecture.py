@@ -20,8 +20,8 @@ SENDING = (
     ("streaming/", "encode, in", "engines/"),
     ("voice/", "sender: packets,", "redundancy"),
     ("wire/", "serialize", ""),
-    ("client/", "link: queue of", "20 packets"),
-    ("transport/", "WebSocket", ""),
+    ("client/", "link", ""),
+    ("transport/", "queue of 0.4 s", ""),
 )
 RECEIVING = (
     ("audio/", "speaker's", "ring buffer"),
@@ -31,7 +31,7 @@ RECEIVING = (
     ("voice/", "receiver: jitter", "buffer, playout"),
     ("wire/", "parse", ""),
     ("client/", "link", ""),
-    ("transport/", "WebSocket", ""),
+    ("transport/", "", ""),
 )
 
 
