@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import typer
 
 import streaming_encodec
+from streaming_encodec.cli.app import COMMANDS, app
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "streaming_encodec"
@@ -21,6 +23,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _ENDINGS = "py md c json txt toml svg html mjs cff".replace(" ", "|")
 _FILE = re.compile(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{_ENDINGS})|(?:streaming_encodec|tests|docs)/(?:[\w-]+/)*)`")
 _MODULE = re.compile(r"\bpython -m (streaming_encodec[\w.]+)")
+_COMMAND_LINE = re.compile(r"\bstreaming-encodec ([a-z]+ ?[^`\n|#;&<>]*)")
 _FENCE = re.compile(r"^(```\w*)( [^\n]*)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -64,6 +67,32 @@ def test_the_reference_is_current_and_holds_every_exported_name() -> None:
     assert made == (ROOT / "docs/api.md").read_text(encoding="utf-8"), "run: python docs/write_api.py"
     for exported in streaming_encodec.__all__:
         assert exported.startswith("_") or f"\n### {exported}\n" in made, exported
+
+
+def test_the_architecture_names_every_room() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for room in PACKAGE.iterdir():
+        if (room / "__init__.py").exists():
+            assert f"`{room.name}/`" in text, room.name
+
+
+def test_every_command_is_listed() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert f"`{command.name}" in text, command.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_every_command_line_has_a_command_with_these_options(page: Path) -> None:
+    root = typer.main.get_command(app)
+    for line in _COMMAND_LINE.findall(page.read_text(encoding="utf-8")):
+        command, words = root, line.split()
+        while hasattr(command, "resolve_command") and words and re.fullmatch(r"[a-z]+", words[0]):
+            context = command.make_context("streaming-encodec", [], resilient_parsing=True)
+            _, command, _ = command.resolve_command(context, [words.pop(0)])
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert used <= known | {"--help"}, f"{name(page)}: {line}"
 
 
 def test_the_readmes_figures_stand_in_the_pages_that_it_names() -> None:
