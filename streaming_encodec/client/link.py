@@ -67,7 +67,7 @@ class Link:
 
     Args:
         dialer: opens connections.
-        hello: who comes; its token and resume fields are filled in here.
+        hello: this client; its token and resume fields are filled in here.
         on_packet: called with each packet. on_control: with each control message, the welcomes among them.
         give_up_s: after an outage of so long the call is over; None tries for ever.
     """
@@ -289,6 +289,6 @@ class Link:
 
     def _end(self, failure: CallError | None) -> None:
         self.connected = False
-        # The relay answers a goodbye by ending the connection: no failure of whoever said it.
+        # The relay answers `bye` by ending the connection: that is not a failure.
         self._failure = self._failure or (None if self._leaving else failure)
         self._over.set()

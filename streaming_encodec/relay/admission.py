@@ -20,7 +20,7 @@ class Admission:
 
     close: closes a connection with a code. refused: notes reason and address of one that was cut off.
     gauges: numbers of rooms and participants now. serve: talks with a client.
-    draining: set it to let nobody in any more.
+    draining: while it is set, no new client is admitted.
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, serial_
 WINDOW_PACKETS = 128
 """How far back a sequence number is remembered: more than 0.4 s of packets of one frame, at up to 200 a second."""
 _DRIFT = 0.001
-"""By how much a sender's clock may be slow; real ones are within 0.0001."""
+"""Largest relative error of a sender's clock; real ones are within 0.0001."""
 _HELD_UP_S = 0.2
-"""An outage holds a packet up by at least so much; a sender slower than real time is late little by little."""
+"""An outage delays a packet by at least this; a sender slower than real time falls behind gradually."""
 _WATCH_S = 0.02
 _DRAIN = 0.2
 """A backlog grows shorter by at least this share of the time that passes; a stream that is merely late does not."""
@@ -46,7 +46,7 @@ class VoiceAge:
     """How old a speaker's packets are when they arrive, by their timestamps, against those that came fastest.
 
     After an outage the packets that it held back arrive at once: each is less late than the one before. If packets
-    are late but arrive at the pace of real time, the speaker's timestamps stood still, or the network path became
+    are late but arrive at the pace of real time, the speaker's timestamps paused, or the network path became
     longer, or the speaker's machine is slow: then that is accepted as normal.
 
     frame_s: what a timestamp counts.

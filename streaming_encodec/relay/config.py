@@ -1,4 +1,4 @@
-"""How a relay is set up, and what it refuses to be set up as."""
+"""The settings of a relay, and their checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from streaming_encodec.transport.addresses import DEFAULT_PORT, is_loopback
 class RelayConfig:
     """Settings of one relay.
 
-    host, port: where to listen; port 0 takes a free one. token_key: without one anybody may enter any room.
+    host, port: where to listen; port 0 takes a free one. token_key: without one every client may enter any room.
     tls: a server context, see `server_tls`. origins: web pages that may connect, such as
-    `https://app.example`; programs send no origin and always may. rooms: the rooms that exist; None lets them
-    come to be by use. insecure: allow strangers from other machines without tokens and TLS.
+    `https://app.example`; programs send no origin and always may. rooms: the allowed rooms; None allows all names.
+    insecure: admit clients from other machines without tokens and TLS.
     public_metrics: answer `/metrics` to other machines too. drain_s: how long calls go on after SIGTERM.
 
-    Raises ConfigError for a bind that would be open to the world.
+    Raises ConfigError for an address that other machines can reach without tokens and TLS.
     """
 
     host: str = "127.0.0.1"
@@ -40,6 +40,6 @@ class RelayConfig:
         if missing and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"{self.host or 'every address'} can be reached from other machines: that needs "
-                f"{' and '.join(missing)}, or insecure=True if something in front of the relay sees to it",
+                f"{' and '.join(missing)}, or insecure=True if a proxy in front of the relay provides it",
                 setting="insecure",
             )

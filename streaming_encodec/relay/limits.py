@@ -1,4 +1,4 @@
-"""What strangers may take of a relay. Every limit has a reason beside it; `serve` has options for most."""
+"""What a client may use of a relay. Every limit has its reason beside it; `serve` has options for most."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RelayLimits(ServerLimits):
     max_used_tokens: int = 100_000
 
     def __post_init__(self) -> None:
-        ServerLimits.__post_init__(self)  # not `super()`: a dataclass with slots is made anew
+        ServerLimits.__post_init__(self)  # not `super()`: a dataclass with slots is a new class
         if self.max_speakers > MAX_SPEAKERS:
             raise ConfigError(
                 f"the limit max_speakers is at most {MAX_SPEAKERS}, not {self.max_speakers}", setting="max_speakers"

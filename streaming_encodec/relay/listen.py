@@ -35,12 +35,12 @@ class _Address:
 
 
 class ConnectionCaps:
-    """The caps beyond which a connection is not even answered, over all sockets that it listens on.
+    """The caps beyond which a connection is not answered, over all listening sockets.
 
-    asyncio reports a connection after its TLS handshake, so a client that begins none could hold as many as there are
-    descriptors. This counts where asyncio accepts through the socket object: everywhere but on Windows, where
-    `Admission` counts, after the handshake. It caps what is open, in all and of one address, and how often one address
-    opens: an address may replace all of its connections once a second.
+    asyncio reports a connection after its TLS handshake, so a client that never starts one could hold all descriptors.
+    This counts where asyncio accepts through the socket object: everywhere but on Windows, where `Admission` counts
+    after the handshake. It caps the open connections, in all and of one address, and how often one address opens new
+    ones: an address may replace all of its connections once a second.
     """
 
     def __init__(self, limits: RelayLimits, metrics: Metrics, clock: Callable[[], float]) -> None:
@@ -94,7 +94,7 @@ class ConnectionCaps:
         return partial(self._gone, known)
 
     def reading(self) -> Callable[[int], None]:
-        """What is to be called with the size of each piece that is read from one connection.
+        """A function to call with the size of each piece that is read from one connection.
 
         It raises ConnectionResetError, which asyncio takes for the other end's doing, where there is too much.
         """
@@ -146,7 +146,7 @@ class _Listening(socket.socket):
             self.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
 
     def accept(self) -> tuple[socket.socket, Any]:
-        # asyncio accepts until this says that nobody waits, and asks again in the next turn of its loop.
+        # asyncio accepts until this says that no connection waits, and asks again in the next turn of its loop.
         if self._turn_is_over:
             self._turn_is_over = False
             raise BlockingIOError("one connection in each turn")
@@ -155,7 +155,7 @@ class _Listening(socket.socket):
         except OSError as error:
             if error.errno == errno.EMFILE:
                 self._refuse_one()
-            # asyncio waits for a second after these, but first it goes on accepting.
+            # asyncio waits for a second after these, but first it continues to accept.
             self._turn_is_over = error.errno in _NO_ROOM
             raise
         over = self._caps.admit(address[0])

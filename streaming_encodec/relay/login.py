@@ -19,7 +19,7 @@ _ANY_VERSION = 10**9
 
 
 class Login:
-    """Decides by the configuration who may enter. `wall_clock` is Unix time, against which tokens expire."""
+    """Decides by the configuration which client may enter. `wall_clock` is Unix time, against which tokens expire."""
 
     def __init__(self, config: RelayConfig, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock

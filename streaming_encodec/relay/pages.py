@@ -1,4 +1,4 @@
-"""The relay's two plain HTTP pages, `/healthz` and `/metrics`, and who counts as a program of this machine."""
+"""The relay's two plain HTTP pages, `/healthz` and `/metrics`, and the test for a program of this machine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def is_from_this_machine(address: str, headers: RequestHeaders) -> bool:
 
     A proxy on this machine connects from a loopback address too. So a header that proxies add gives it away, and so
     does a `Host` that is not this machine's (which also keeps out web pages whose name was made to mean 127.0.0.1).
-    A proxy that adds no header and rewrites `Host` can't be told apart.
+    A proxy that adds no header and rewrites `Host` can't be distinguished.
     """
     return is_loopback(address) and not is_forwarded(headers) and _names_loopback(headers)
 

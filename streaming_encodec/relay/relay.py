@@ -40,9 +40,9 @@ class Relay:
     """A relay that listens between `start` and `stop` (or within `async with`).
 
     Args:
-        config: how it is set up.
+        config: its settings.
         clock: seconds, monotonic, for limits. wall_clock: Unix time, for tokens.
-        bus: carries the rooms to other relays; None where there are none.
+        bus: carries the rooms to other relays; None without other relays.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Relay:
     # -- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to listen. Raises CallError where the address cannot be had, or the bus not be reached."""
+        """Start to listen. Raises CallError if the address is not available, or the bus cannot be reached."""
         config = self.config
         await self._bus.open(self)
         try:
@@ -95,32 +95,32 @@ class Relay:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the relay."""
         if not self._listeners:
             raise CallError("the relay was not started", CallErrorReason.MISUSE)
         return self._listeners[0].port
 
     @property
     def url(self) -> str:
-        """Where clients on this machine find the relay."""
+        """The address for clients on this machine."""
         host = self.config.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         return f"{'ws' if self.config.tls is None else 'wss'}://{host}:{self.port}"
 
     def drain(self) -> None:
-        """From now on let nobody in, and say so on `/healthz`; calls go on until `stop`."""
+        """Admit no new client, and report that on `/healthz`; calls continue until `stop`."""
         self._admission.draining = True
         event("draining", seats=self._rooms.seats)
 
     async def drained(self) -> None:
-        """Wait until nobody is left, but not longer than `drain_s`."""
+        """Wait until all clients have left, but not longer than `drain_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.drain_s):
                 while self._rooms.seats:
                     await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """Say goodbye to all (close code 1012: they come back by themselves) and stop listening."""
+        """Close all connections (code 1012: clients reconnect by themselves) and stop listening."""
         if not self._listeners:
             return
         self._admission.draining = True
@@ -162,7 +162,7 @@ class Relay:
             seat = await self._enter(connection)
             while True:
                 self._take(connection, seat, await connection.receive())
-                # A message that waits already is received at once: let others have their turn between two of them.
+                # A waiting message is received at once: let other clients have their turn between two of them.
                 await asyncio.sleep(0)
         except Refused as refused:
             code = refused.code
@@ -226,7 +226,7 @@ class Relay:
             self._leave_bus(room)
 
     def _leave_bus(self, room: str) -> None:
-        """Hear no more of a room that nobody here is in or is about to enter."""
+        """Leave a room on the bus if no client here is in it or about to enter."""
         if not self._entering[room]:
             del self._entering[room]
             if room not in self._rooms.rooms:
@@ -361,11 +361,11 @@ class Relay:
                     self._stood_still(late_s)
                 self._sweep(loop.time())
             except Exception:
-                # The sweep must go on whatever one seat did to it.
+                # An error of one seat must not stop the sweep.
                 failure("tick")
 
     def _stood_still(self, seconds: float) -> None:
-        """The process did not run for so long: nobody's time may run out for that."""
+        """The process did not run for this long: that time counts for no timeout."""
         self.metrics.counts["stalls"] += 1
         event("stalled", logging.WARNING, seconds=round(seconds, 3))
         self._rooms.stood_still(seconds, self._clock())
@@ -374,7 +374,7 @@ class Relay:
             connection.stood_still(seconds, loop_s)
 
     def _sweep(self, loop_s: float) -> None:
-        """Close whatever has been idle, stalled, or ending, for too long."""
+        """Close connections that have been idle, stalled, or closing for too long."""
         self._caps.log_refused()
         self._apply(self._rooms.tick(self._clock()))
         for connection in list(self._admission.connections):

@@ -1,4 +1,4 @@
-"""Rooms and seats: who may speak, who hears whom, who comes back. Pure: no sockets, no clock of its own.
+"""Rooms and seats: roles, delivery, and return after a lost connection. Pure: no sockets, no clock.
 
 A driver hands in what arrives and the time, and does what it gets back: deliver a packet to these listeners,
 send these notices, close these peers. Anything a peer may not do raises `Refused` with the close code.
@@ -67,7 +67,7 @@ class Room(Generic[Peer]):
     """What this relay may give to participants."""
     seats: dict[int, Seat[Peer]] = field(default_factory=dict)
     listeners: tuple[Seat[Peer], ...] = ()
-    """Seats that hear and are connected: made anew on every change, so that a packet need not look."""
+    """Seats that listen and are connected; computed at every change, so that packets need no search."""
     last_number: int = 0
     elsewhere: dict[int, VoiceAge] = field(default_factory=dict)
     """Speakers on other relays."""
@@ -81,7 +81,7 @@ class Room(Generic[Peer]):
         return [seat for seat in self.seats.values() if seat.speaks]
 
     def free_number(self) -> int:
-        """The next number that nobody has; numbers come round again only after all were given."""
+        """The next free number; a number is used again only after all others were given."""
         number = self.last_number
         while True:
             number = number + 1 if number + 1 in self.numbers else self.numbers.start
@@ -90,7 +90,7 @@ class Room(Generic[Peer]):
                 return number
 
     def settle(self, elsewhere: Elsewhere) -> None:
-        """Note who speaks on other relays."""
+        """Note the speakers on other relays."""
         age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
         self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
 
@@ -102,7 +102,7 @@ class Effects(Generic[Peer]):
     notices: list[tuple[Seat[Peer], ControlMessage]] = field(default_factory=list)
     closes: list[tuple[Peer, Refused]] = field(default_factory=list)
     announcements: list[Room[Peer]] = field(default_factory=list)
-    """Rooms whose speakers on this relay have changed, or that nobody here is in any more."""
+    """Rooms whose speakers on this relay have changed, or that have no participant here any more."""
     reports: list[tuple[Room[Peer], Report]] = field(default_factory=list)
     """For speakers on other relays."""
 
@@ -172,7 +172,7 @@ class RoomTable(Generic[Peer]):
     def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
         """Raise Refused if there is no place for this hello; makes room by giving up lost seats.
 
-        elsewhere: who is in the room on other relays.
+        elsewhere: the room on other relays.
         """
         if self._allowed is not None and hello.room not in self._allowed:
             raise not_allowed()
@@ -225,7 +225,7 @@ class RoomTable(Generic[Peer]):
             heard_s=now_s,
         )
         if seat.speaks:
-            # Whoever may speak decides; those who only came to listen with another model would hear noise.
+            # The speaker decides; listeners with another model would hear noise.
             room.format = hello.format
             effects.closes += _others(room, hello.format)
         room.seats[seat.number] = seat
@@ -271,7 +271,7 @@ class RoomTable(Generic[Peer]):
         return effects
 
     def stood_still(self, seconds: float, now_s: float) -> None:
-        """The relay itself did not run for so long: nobody could be heard, or come back, in that time."""
+        """The relay itself did not run for this long: no client could send or return in that time."""
         for seat in self._tickets:
             seat.heard_s = min(now_s, seat.heard_s + seconds)
             seat.lost_s = min(now_s, seat.lost_s + seconds)
@@ -335,7 +335,7 @@ class RoomTable(Generic[Peer]):
     def from_elsewhere(self, room: Room[Peer], packet: bytes, now_s: float) -> tuple[int, int] | None:
         """Check a packet of a speaker on another relay; returns its number and the number of frames.
 
-        None where it is not to be passed on: nobody has told of this speaker, or its voice is too old.
+        None if it is not to be passed on: the speaker is unknown, or its voice is too old.
         """
         try:
             head = read_header(packet)
@@ -347,7 +347,7 @@ class RoomTable(Generic[Peer]):
         return head.sender, head.num_frames
 
     def settle(self, room: Room[Peer], elsewhere: Elsewhere) -> Effects[Peer]:
-        """Take note of who speaks on other relays now, and with which model."""
+        """Note the present speakers on other relays, and their model."""
         effects = Effects[Peer]()
         before = set(room.elsewhere)
         room.settle(elsewhere)
@@ -376,7 +376,7 @@ class RoomTable(Generic[Peer]):
         self._tickets.confirm(seat)
 
     def _give_up_room(self) -> Effects[Peer]:
-        """Free the room that has been without anybody for longest, or refuse."""
+        """Free the room that has been empty for longest, or refuse."""
         deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.seats.values())]
         if not deserted:
             raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
@@ -417,6 +417,6 @@ def _too_many() -> Refused:
 
 
 def _others(room: Room[Peer], stream_format: StreamFormat) -> list[tuple[Peer, Refused]]:
-    """Those who must go because a speaker's model is another one than theirs."""
+    """Peers to close because their model differs from a speaker's."""
     wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
     return [(s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != stream_format]

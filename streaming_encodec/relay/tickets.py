@@ -9,7 +9,7 @@ Holder = TypeVar("Holder", bound=Hashable)
 
 
 class Tickets(Generic[Holder]):
-    """Whose each ticket is. A holder has one, and changes it each time it is shown.
+    """The holder of each ticket. A holder has one, which changes each time it is used.
 
     The welcome that brings the new one may be lost on the way, with the connection: so the ticket that was shown
     stays good until its holder is heard from (`confirm`).
@@ -27,7 +27,7 @@ class Tickets(Generic[Holder]):
         return iter(self._held)
 
     def holder(self, ticket: str) -> Holder | None:
-        """Whose ticket this is; None where it is nobody's, or is good no more."""
+        """The holder of a ticket; None if it is unknown or no longer valid."""
         return self._holders.get(ticket)
 
     def issue(self, holder: Holder, *shown: str) -> str:
@@ -38,7 +38,7 @@ class Tickets(Generic[Holder]):
         return ticket
 
     def confirm(self, holder: Holder) -> None:
-        """The newest ticket has arrived: the one before it is good no more."""
+        """The newest ticket has arrived: the one before it is no longer valid."""
         held = self._held.get(holder, ())
         if len(held) > 1:
             self.revoke(holder)

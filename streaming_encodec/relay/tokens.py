@@ -29,7 +29,7 @@ AUDIENCE = "streaming-encodec"
 MIN_KEY_BYTES = 32
 _MAX_ID_CHARACTERS = 64
 _LEEWAY_S = 10.0
-"""So far the clock of whoever signs may be ahead of the relay's."""
+"""The signer's clock may be ahead of the relay's by this much."""
 _SSH_PUBLIC_KEY = re.compile(rb"[\w@.-]+ AAAA")
 
 

@@ -6,7 +6,7 @@ import ipaddress
 
 DEFAULT_PORT = 8765
 SUBPROTOCOL = "streaming-encodec.v1"
-"""Offered in the handshake, so that an end of another version is told so before anything else."""
+"""Offered in the handshake, so that a different version is detected first."""
 
 
 def is_loopback(host: str) -> bool:

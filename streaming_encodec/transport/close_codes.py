@@ -63,5 +63,5 @@ class Refused(Exception):
 
 
 def not_allowed() -> Refused:
-    """The one answer to everybody who may not come in, whatever the cause: it must not tell rooms apart."""
+    """The same answer to every client that is not admitted, so that rooms cannot be found by trying."""
     return Refused(CloseCode.NOT_ALLOWED, "no such room, or not allowed in it")

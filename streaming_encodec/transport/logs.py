@@ -1,4 +1,4 @@
-"""One JSON object a line: what the relay says to whoever collects logs. Tokens and sound never appear."""
+"""Logs of the relay, one JSON object a line. Tokens and sound never appear."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class OncePerMinute(logging.Filter):
             cause: str | None = record.cause
             return cause
         if record.levelno < logging.WARNING:
-            return None  # logged only where somebody asked for it
+            return None  # logged only on request
         return f"{record.name} {record.levelno} {record.msg}"
 
 

@@ -1,4 +1,4 @@
-"""Which proxy a client's connection goes through: by `https_proxy` and its kin, as other programs do it."""
+"""The proxy of a client's connection, from `https_proxy` and similar variables, as in other programs."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ def test_every_command_line_has_a_command_with_these_options(page: Path) -> None
         while hasattr(command, "resolve_command") and words and re.fullmatch(r"[a-z]+", words[0]):
             context = command.make_context("streaming-encodec", [], resilient_parsing=True)
             _, command, _ = command.resolve_command(context, [words.pop(0)])
+            assert command is not None, f"{name(page)}: {line}"
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert used <= known | {"--help"}, f"{name(page)}: {line}"

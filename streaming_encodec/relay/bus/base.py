@@ -1,4 +1,4 @@
-"""What relays that share rooms say to each other, and what a relay asks of the bus that carries it."""
+"""The bus between relays that share rooms: its interface, and the events that it delivers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS_PER_NODE = 1024
 class Elsewhere:
     """A room on all other relays: the numbers of its speakers, and the format in force if any relay has one.
 
-    Two relays may settle different formats at the same moment. The bus decides alike on all of them, by who was first.
+    Two relays may set different formats at the same moment. The bus then decides for the first, on all of them alike.
     """
 
     speakers: frozenset[int] = frozenset()
@@ -27,7 +27,7 @@ NOBODY = Elsewhere()
 
 
 class BusEvents(Protocol):
-    """What a relay hears of rooms that it has entered. Called in its event loop; does not wait."""
+    """Events of rooms that a relay has entered. Called in its event loop; must not block."""
 
     def on_packet(self, room: str, packet: bytes) -> None:
         """A speaker on another relay sent this; its number is in the packet."""
@@ -42,7 +42,7 @@ class BusEvents(Protocol):
 class Bus(Protocol):
     """One relay's place on the bus. All of it belongs to one event loop; only coroutines wait.
 
-    What is published may be lost, and nothing is kept for later: stale voice is worth nothing.
+    Packets may be lost, and none is stored: stale voice is useless.
     """
 
     @property
@@ -59,11 +59,11 @@ class Bus(Protocol):
         ...
 
     async def enter(self, room: str) -> Elsewhere:
-        """Begin to hear of a room, and find out who is in it elsewhere. At once where it was entered before."""
+        """Subscribe to a room, and return its state on other relays; at once if it was entered before."""
         ...
 
     def leave(self, room: str) -> None:
-        """Nobody here is in the room any more."""
+        """This relay has no participant in the room any more."""
         ...
 
     def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:

@@ -29,23 +29,23 @@ class LocalBus:
         self._expiries: list[tuple[float, str]] = []
 
     async def open(self, events: BusEvents) -> None:
-        """There is nobody to join."""
+        """No other relay: does nothing."""
 
     async def close(self) -> None:
-        """There is nobody to tell."""
+        """No other relay: does nothing."""
 
     async def enter(self, room: str) -> Elsewhere:
-        """Nobody is elsewhere."""
+        """The room has no participants elsewhere."""
         return NOBODY
 
     def leave(self, room: str) -> None:
-        """There is nobody to tell."""
+        """No other relay: does nothing."""
 
     def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:
-        """There is nobody to tell."""
+        """No other relay: does nothing."""
 
     def publish(self, room: str, packet: bytes) -> None:
-        """There is nobody to hear it."""
+        """No other relay: does nothing."""
 
     def report(self, room: str, report: Report) -> None:
         """All speakers are here."""
