@@ -1,4 +1,4 @@
-"""Clients that cost next to nothing, for measuring a relay: the handshake done properly, then bare frames."""
+"""Clients with little cost, for measuring a relay: a proper handshake, then bare frames."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class BareSpeaker(_Bare):
 
 
 async def churn_once(port: int, room: str, stream_format: StreamFormat, *, clean: bool) -> None:
-    """Come, say three frames, and go: with a goodbye, or just gone."""
+    """Join, send three frames, and leave: with `bye`, or by cutting the connection."""
     client = await BareSpeaker._join(port, Hello(room, "publish" if clean else "subscribe", stream_format))
     if clean:
         for sequence in range(3):

@@ -114,7 +114,7 @@ def measure_clients(
     model: EncodecModel, *, bandwidth: float, engine: str, frames_per_packet: int, seconds: float
 ) -> dict[str, Any]:
     """Figures of a call of so many seconds; times in milliseconds."""
-    # What is said does not matter to time.
+    # The sound does not influence time.
     pcm = noise(1, int(seconds * model.config.sampling_rate))[0]
     return asyncio.run(measure(model, pcm, bandwidth=bandwidth, engine=engine, frames_per_packet=frames_per_packet))
 

@@ -1,7 +1,7 @@
 """How long things take: live steps, pools, long files. One thread, warmed up, all cases of a run in turns.
 
-Figures of a machine move from minute to minute, so cases that will be compared are measured in rounds: each
-for a moment, then all again. Ratios hold; absolute figures are of that machine and that minute.
+A machine's speed varies from minute to minute, so cases that are compared are measured in rounds: each for a moment,
+then all again. Ratios are comparable; absolute figures are of that machine and that minute.
 """
 
 from __future__ import annotations

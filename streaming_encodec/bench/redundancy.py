@@ -1,4 +1,4 @@
-"""What redundancy is worth at equal bitrate: `bench playout redundancy`.
+"""The value of redundancy at equal bitrate: `bench playout redundancy`.
 
 Two senders of packets of equal size under the same bursty loss. One spends all on codebooks; the other sends half of
 them, and in each packet the first codebooks of the frames before it. A call's receiver conceals what neither brings.

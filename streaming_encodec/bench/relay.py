@@ -138,7 +138,7 @@ class RelayProcess:
         return answer
 
     def kill(self) -> None:
-        """End it without a goodbye."""
+        """Kill it."""
         self._process.kill()
         self._process.join()
 

@@ -1,4 +1,4 @@
-"""Guests who send as much as they can, for measuring what that does to the calls of others."""
+"""Clients that send as much as they can, for measuring their effect on the calls of others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FLOODS = {
 def flooded(port: int, kind: str, attackers: int, stream_format: StreamFormat) -> Iterator[Counter[str]]:
     """Flood a relay on this machine from a process of its own, which gives way to all other work (nice 19).
 
-    attackers: connections at a time; each is opened anew when it is closed. They come from 127.0.0.2.
+    attackers: connections at a time; each is opened again when it is closed. They come from 127.0.0.2.
     The counter is filled when it is over: connections `opened`, `bytes`.
     """
     counts = Counter[str]()

@@ -1,4 +1,4 @@
-"""A sound card made by JACK's dummy driver, and participants who speak into its microphone and hear its speaker.
+"""A sound card made by JACK's dummy driver, with simulated participants at its microphone and speaker.
 
 `bench call demo` and `bench call talk` measure with it. Linux, with jackd2 and JACK-Client installed.
 """
@@ -164,7 +164,7 @@ class Participant:
 
 
 def clip() -> Pcm:
-    """The bundled speech, and a pause, so that its beginning can be told."""
+    """The bundled speech, and a pause, so that its beginning can be found."""
     sound, _ = soundfile.read(bundled_clip(), dtype="float32")
     return np.concatenate([sound, np.zeros(RATE, np.float32)])
 

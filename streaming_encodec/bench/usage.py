@@ -1,4 +1,4 @@
-"""What a running program takes of the machine, from /proc: memory over time, and its share of a core."""
+"""Resources of a running program, from /proc: memory over time, and its share of a core."""
 
 from __future__ import annotations
 

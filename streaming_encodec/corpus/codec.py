@@ -33,7 +33,7 @@ class Encoder(Protocol):
         ...
 
     def flush(self) -> list[EcdcBlock]:
-        """End the stream: the pieces still owed."""
+        """End the stream: the remaining pieces."""
         ...
 
 
@@ -48,7 +48,7 @@ class Decoder(Protocol):
         ...
 
     def flush(self) -> Pcm:
-        """End the stream: the samples [C, n] still owed."""
+        """End the stream: the remaining samples [C, n]."""
         ...
 
 

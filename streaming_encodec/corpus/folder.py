@@ -53,7 +53,7 @@ def encode_folder(
         model: a name that `open_model` takes; models of every kind.
         bandwidth: kbps, one of the model's; None is the one nearest to 6.
         engine: what computes; of no effect on a model of segments.
-        again: also do what is there already, whole. Without it, an interrupted run goes on where it was.
+        again: also encode files that are encoded already. Without it, an interrupted run is resumed.
         output: how the codes are written; None is `.ecdc` files.
         execute: where the work is done.
         progress: called with the files done and all that are to do: once at the beginning, then after each.
@@ -115,4 +115,4 @@ def _is_apple_double(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(4) == b"\x00\x05\x16\x07"
     except OSError:
-        return False  # told when it is read
+        return False  # reported when it is read

@@ -26,7 +26,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a job: a file, or an error in words."""
+    """The result of a job: a file, or an error message."""
 
     job: Job
     seconds: float = 0.0
@@ -51,7 +51,7 @@ class Worker:
         self._codec = Codec(model, short_name(settings.model), settings.bandwidth, engine)
 
     def do(self, job: Job) -> Done:
-        """Do a job. What is wrong with its files is told in the result, and never raised."""
+        """Do a job. An error of its files is in the result, and never raised."""
         try:
             seconds, size_bytes = self._format.write(job, self._codec)
         except (StreamingEncodecError, OSError) as error:

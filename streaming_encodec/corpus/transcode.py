@@ -373,7 +373,7 @@ def _watched(
 
 
 def _nobody(samples: int, total_samples: int | None) -> None:
-    """Progress that nobody has asked for."""
+    """Ignores the progress."""
 
 
 def _write_codes(writer: EcdcWriter, pieces: list[EcdcBlock], layout: EcdcLayout) -> None:

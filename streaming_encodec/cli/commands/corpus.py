@@ -28,9 +28,9 @@ def command(
 ) -> None:
     """Encode all sound files of a folder to .ecdc, exactly as `encode` does one.
 
-    What is there already is left out, so that an interrupted run goes on where it was; an .ecdc that is empty or
-    cut off is made again. A file that cannot be read is told at the end; the others are encoded all the same, and
-    the exit code is 1.
+    Files that are encoded already are skipped, so that the same command resumes an interrupted run; an .ecdc that is
+    empty or cut off is encoded again. Files that cannot be read are listed at the end, with exit code 1; the others
+    are encoded.
     """
     from streaming_encodec.corpus.folder import encode_folder
     from streaming_encodec.corpus.local import run_in_processes

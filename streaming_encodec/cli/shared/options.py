@@ -88,5 +88,5 @@ def use_threads(threads: int) -> None:
 
 
 def file_engine(engine: str, threads: int) -> str:
-    """The engine for a file: of its own accord one of those that have one thread, only where one is enough."""
+    """The engine for a file: `auto` is an engine of one thread only if one thread is asked for."""
     return "fused" if engine == "auto" and threads > 1 else engine
