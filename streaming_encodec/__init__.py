@@ -21,6 +21,7 @@ from streaming_encodec.errors import (
     StreamError,
     StreamingEncodecError,
 )
+from streaming_encodec.extras import needs_torch
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
@@ -34,16 +35,14 @@ if TYPE_CHECKING:
     from streaming_encodec.corpus.transcode import decode_file, encode_file, stream_file
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.folder import ModelFolder
     from streaming_encodec.relay.config import RelayConfig
     from streaming_encodec.relay.relay import Relay
-    from streaming_encodec.streaming import (
-        SegmentDecoder,
-        SegmentEncoder,
-        StreamingDecoder,
-        StreamingEncoder,
-        StreamPool,
-        StreamState,
-    )
+    from streaming_encodec.stepping.state import StreamState
+    from streaming_encodec.streaming.decoder import StreamingDecoder
+    from streaming_encodec.streaming.encoder import StreamingEncoder
+    from streaming_encodec.streaming.pool import StreamPool
+    from streaming_encodec.streaming.segments import SegmentDecoder, SegmentEncoder
     from streaming_encodec.voice.receiver import ReceiverSettings
     from streaming_encodec.voice.sender import SenderSettings
     from streaming_encodec.wire.packet import Packet, parse_packet
@@ -55,18 +54,19 @@ _MODULE_OF = {
     "ConnectionSettings": "streaming_encodec.client.settings",
     "EncodecConfig": "streaming_encodec.model.config",
     "EncodecModel": "streaming_encodec.model.encodec",
+    "ModelFolder": "streaming_encodec.model.folder",
     "Packet": "streaming_encodec.wire.packet",
     "ReceiverSettings": "streaming_encodec.voice.receiver",
     "Relay": "streaming_encodec.relay.relay",
     "RelayConfig": "streaming_encodec.relay.config",
-    "SegmentDecoder": "streaming_encodec.streaming",
-    "SegmentEncoder": "streaming_encodec.streaming",
+    "SegmentDecoder": "streaming_encodec.streaming.segments",
+    "SegmentEncoder": "streaming_encodec.streaming.segments",
     "SenderSettings": "streaming_encodec.voice.sender",
     "SoundCard": "streaming_encodec.audio.devices.card",
-    "StreamPool": "streaming_encodec.streaming",
-    "StreamState": "streaming_encodec.streaming",
-    "StreamingDecoder": "streaming_encodec.streaming",
-    "StreamingEncoder": "streaming_encodec.streaming",
+    "StreamPool": "streaming_encodec.streaming.pool",
+    "StreamState": "streaming_encodec.stepping.state",
+    "StreamingDecoder": "streaming_encodec.streaming.decoder",
+    "StreamingEncoder": "streaming_encodec.streaming.encoder",
     "ThreadedVoiceClient": "streaming_encodec.client.threaded",
     "VoiceClient": "streaming_encodec.client.client",
     "VoiceDecoder": "streaming_encodec.call.voice_decoder",
@@ -93,6 +93,7 @@ __all__ = [
     "EncodecModel",
     "FileFormatError",
     "MissingExtraError",
+    "ModelFolder",
     "Packet",
     "PacketError",
     "ReceiverSettings",
@@ -126,7 +127,8 @@ def __getattr__(name: str) -> object:
         module = _MODULE_OF[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value: object = getattr(import_module(module), name)
+    with needs_torch(name):
+        value: object = getattr(import_module(module), name)
     globals()[name] = value  # the next access finds it without coming here
     return value
 

@@ -1,4 +1,4 @@
-"""What counts as samples everywhere: how loud they may be, and which of a caller's arrays hold them. Without torch."""
+"""What counts as samples and codes everywhere, and which of a caller's arrays hold them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ the bundled model's do not), and in float32 by far.
 
 _SURE_ENERGY = (MAX_AMPLITUDE / 2) ** 2
 """A block with less energy than this has no louder sample, however the sum was rounded."""
+
+_FEW = 64
+"""Numbers for which numpy's calls cost more than the interpreter's work."""
 
 MAX_SAMPLE_RATE = 768_000
 """Hz: twice what the fastest sound cards do."""
@@ -69,6 +72,23 @@ def repair_amplitude(samples: Pcm) -> Pcm:
 def _peak(samples: NDArray[Any]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.abs(samples).max())
+
+
+# -- codes ---------------------------------------------------------------------------------------------------
+
+
+def check_codes(codes: NDArray[Any], most_codebooks: int, codebook_size: int) -> None:
+    """Raise ``StreamError`` unless ``codes`` [..., B, K, F] have 1 ≤ K ≤ most_codebooks and are in range."""
+    if codes.ndim < 3:
+        raise StreamError(f"codes must be [B, K, F], got {list(codes.shape)}")
+    if not 1 <= codes.shape[-2] <= most_codebooks:
+        raise StreamError(f"codes hold {codes.shape[-2]} codebooks, this model takes 1 to {most_codebooks}")
+    if codes.size:
+        values: Any = codes.ravel().tolist() if codes.size <= _FEW else None
+        lowest, highest = (codes.min(), codes.max()) if values is None else (min(values), max(values))
+        if lowest < 0 or highest >= codebook_size:
+            worst = lowest if lowest < 0 else highest
+            raise StreamError(f"code {worst} is out of range: codes go from 0 to {codebook_size - 1}")
 
 
 # -- arrays --------------------------------------------------------------------------------------------------

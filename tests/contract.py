@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder, silence_codes
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.streaming.stream import silence_codes
 
 TOLERANCE = 1e-9  # float64, relative to the signal
 
@@ -66,7 +68,7 @@ def offline_codes(model: EncodecModel, x: Tensor, bandwidth: float, start: str) 
     """The codes that laws 2 and 3 ask for."""
     if start == "exact":
         return model.encode(x, bandwidth=bandwidth).audio_codes[0]
-    frames = StreamingEncoder(model, bandwidth).silence_frames
+    frames = StreamingEncoder(model, bandwidth, engine="eager").silence_frames
     silence = x.new_zeros(*x.shape[:2], frames * model.config.hop_length)
     return model.encode(torch.cat((silence, x), dim=-1), bandwidth=bandwidth).audio_codes[0][..., frames:]
 
@@ -76,7 +78,7 @@ def offline_sound(model: EncodecModel, codes: Tensor, start: str) -> Tensor:
     """The sound that laws 2 and 3 ask for."""
     if start == "exact":
         return model.decode(codes).audio_values
-    silence = silence_codes(model, codes.shape[1]).expand(codes.shape[0], -1, -1)
+    silence = silence_codes(model, codes.shape[1], "eager").expand(codes.shape[0], -1, -1)
     return model.decode(torch.cat((silence, codes), dim=-1)).audio_values[
         ..., silence.shape[-1] * model.config.hop_length :
     ]
@@ -99,13 +101,13 @@ def verify_codec(
 ) -> Tensor:
     """Laws 2 and 3 for encoder and decoder, float64; returns the codes."""
     batch = x.shape[0]
-    encoder = StreamingEncoder(model, bandwidth, start, batch, frames_per_step)
+    encoder = StreamingEncoder(model, bandwidth, start, batch, frames_per_step, "eager")
     codes = run(encoder, x, sizes)
     wanted = offline_codes(model, x, bandwidth, start)
     assert codes.shape == wanted.shape, f"codes {list(codes.shape)}, offline {list(wanted.shape)}"
     assert torch.equal(codes, wanted), "codes differ from the offline model's"
 
-    decoder = StreamingDecoder(model, start, batch, frames_per_step)
+    decoder = StreamingDecoder(model, start, batch, frames_per_step, "eager")
     sound = run(decoder, codes, code_sizes or [1] * codes.shape[-1])
     assert_close(sound, offline_sound(model, codes, start), "sound")
     return codes

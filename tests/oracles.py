@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ import transformers
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from streaming_encodec.model.checkpoints.folder import build_model
+from streaming_encodec.model.checkpoints.folder import weights_in_memory
 from streaming_encodec.model.config import PAD_MODES, EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 
@@ -102,6 +103,11 @@ def hf_model(config: EncodecConfig, seed: int = 0, dtype: torch.dtype = torch.fl
     model = transformers.EncodecModel(transformers.EncodecConfig(**config.to_dict()))
     randomise(model, seed)
     return model.to(dtype).eval()
+
+
+def build_model(config: EncodecConfig, tensors: Mapping[str, Tensor], source: str) -> EncodecModel:
+    """Our model with these weights, under Hugging Face's names."""
+    return EncodecModel.from_weights(weights_in_memory(config, tensors, source))
 
 
 def ours_from(model: transformers.EncodecModel, config: EncodecConfig) -> EncodecModel:

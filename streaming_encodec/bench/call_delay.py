@@ -20,11 +20,11 @@ from streaming_encodec.call.decoders import SpeakerDecoders, make_decoders
 from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.client.settings import CodecSettings
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.engines.registry import find_engine
+from streaming_encodec.model.find import CodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
-from streaming_encodec.stepping.engine import find_engine
-from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.voice.sender import SenderSettings
 
@@ -47,7 +47,7 @@ class _Noted:
 
 
 async def measure(
-    model: EncodecModel, pcm: FloatArray, *, bandwidth: float, engine: str, frames_per_packet: int
+    model: CodecModel, pcm: FloatArray, *, bandwidth: float, engine: str, frames_per_packet: int
 ) -> dict[str, Any]:
     """Times of one call in milliseconds; pcm: [n] at the model's rate."""
     shared = find_engine(engine, model)
@@ -111,7 +111,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def measure_clients(
-    model: EncodecModel, *, bandwidth: float, engine: str, frames_per_packet: int, seconds: float
+    model: CodecModel, *, bandwidth: float, engine: str, frames_per_packet: int, seconds: float
 ) -> dict[str, Any]:
     """Figures of a call of so many seconds; times in milliseconds."""
     # The sound does not influence time.

@@ -22,8 +22,10 @@ from streaming_encodec.engines.registry import ENGINES, make_engine
 from streaming_encodec.errors import MissingExtraError
 from streaming_encodec.model.checkpoints.named import weights_of
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import torch_model
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def bench_model(name: str, plan: Plan, clock: Callable[[], float]) -> dict[str, 
 
 def _load(name: str) -> tuple[EncodecModel, str]:
     if name != ARCHITECTURE:
-        return open_model(name), weights_of(name)
+        return torch_model(open_model(name)), weights_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return EncodecModel(), "random"

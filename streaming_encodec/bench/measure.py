@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder, StreamPool
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.streaming.pool import StreamPool
 
 Clock = Callable[[], float]  # seconds
 Floats = NDArray[np.float32]

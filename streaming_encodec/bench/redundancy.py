@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.bench.tables import Table
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metrics import make_metrics
 from streaming_encodec.evaluation.packet_loss import Lost, bursty_loss
 from streaming_encodec.evaluation.received import receive_clip
 from streaming_encodec.evaluation.streamed import encode_clips
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.engine import find_engine
 from streaming_encodec.wire.packet import packet_size
 
 FRAMES_PER_PACKET = 3

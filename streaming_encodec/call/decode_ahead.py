@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from streaming_encodec.stepping.half import HalfState
-from streaming_encodec.streaming import StreamingDecoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.wire.bits import IntArray
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,7 +25,7 @@ class AheadDecoder:
 
     def __init__(self, stream: StreamingDecoder) -> None:
         self._stream = stream
-        self._frame = stream.model.config.hop_length
+        self._frame = stream.config.hop_length
         self._ahead: deque[tuple[IntArray, FloatArray]] = deque()  # decoded and not yet asked for
         self._given: list[IntArray] = []  # of the same step, asked for since
         self._before: HalfState | None = None  # where that step began
@@ -51,10 +49,10 @@ class AheadDecoder:
             self._ahead.append((later, whole[:, begin:end]))
         return whole[:, : ends[0]]
 
-    def decode_latent(self, latent: Tensor, num_codebooks: int) -> FloatArray:
+    def decode_latent(self, latent: FloatArray, num_codebooks: int) -> FloatArray:
         """The sound of a latent frame [1, D, 1] in place of codes."""
         self._return()
-        return self._sound(self._stream.push_latent(latent, num_codebooks)[0].cpu().numpy())
+        return self._sound(self._stream.push_latent(latent, num_codebooks)[0])
 
     def reset(self) -> None:
         """Reset the stream."""
@@ -71,5 +69,5 @@ class AheadDecoder:
         self._before = None  # an engine may write over a state that nobody holds
 
     @staticmethod
-    def _sound(pcm: npt.NDArray[np.float32] | Tensor) -> FloatArray:
-        return cast(FloatArray, pcm).astype(np.float32, copy=False)
+    def _sound(pcm: npt.NDArray[np.floating]) -> FloatArray:
+        return pcm.astype(np.float32, copy=False)

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from streaming_encodec.call.decode_ahead import AheadDecoder
 from streaming_encodec.call.mixer import FloatArray, SpeakerDecoder
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import CallError, CallErrorReason
-from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.direct import array_parts
-from streaming_encodec.stepping.engine import Engine, EngineOrName, find_engine
-from streaming_encodec.streaming import StreamingDecoder, StreamPool
+from streaming_encodec.model.find import AnyModel
+from streaming_encodec.stepping.arrays import as_numpy
+from streaming_encodec.stepping.engine import Engine, EngineOrName
 from streaming_encodec.streaming.conceal import decayed
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.pool import StreamPool
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import MAX_SPEAKERS
@@ -30,14 +30,14 @@ class SpeakerDecoders(SpeakerDecoder, Protocol):
         ...
 
 
-def make_decoders(model: EncodecModel, engine: EngineOrName = "auto", together_frames: int = 1) -> SpeakerDecoders:
+def make_decoders(model: AnyModel, engine: EngineOrName = "auto", together_frames: int = 1) -> SpeakerDecoders:
     """What suits the engine: one that computes in numpy does single streams with less around the step than a batch has.
 
     together_frames: that of the receivers' settings, to be warmed up for.
     With `onnx-int8` two speakers in a batch took 3 to 4 ms a frame, and by themselves 0.8 (voice model) or 1.5 ms each.
     """
     engine = find_engine(engine, model)
-    if array_parts(engine.decoder, engine.quantizer, 1) is not None:
+    if engine.is_numpy:
         return SeparateDecoders(model, engine, together_frames=together_frames)
     return PooledDecoder(model, engine)
 
@@ -57,15 +57,12 @@ class _Fading:
         """The speaker has left."""
         self._last.pop(speaker, None)
 
-    @torch.no_grad()
-    def lost(self, speaker: int) -> tuple[Tensor, int]:
+    def lost(self, speaker: int) -> tuple[FloatArray, int]:
         """The latent frame [1, D, 1] in place of a lost one, and the number of codebooks of the last that arrived."""
         codes, lost = self._last.get(speaker, (np.zeros((1, 1), np.int64), 1000))
         lost += 1
         self._last[speaker] = (codes, lost)
-        device = next(self._engine.model.parameters()).device
-        latent = self._engine.quantizer.decode(torch.from_numpy(codes)[None].to(device))
-        return decayed(latent, lost), codes.shape[0]
+        return decayed(self._engine.latent(codes[None]), lost), codes.shape[0]
 
 
 class SeparateDecoders:
@@ -73,7 +70,7 @@ class SeparateDecoders:
 
     def __init__(
         self,
-        model: EncodecModel,
+        model: AnyModel,
         engine: EngineOrName = "auto",
         most: int = MAX_SPEAKERS,
         together_frames: int = 1,
@@ -125,7 +122,7 @@ class PooledDecoder:
     When it grows, the streams move over with their states.
     """
 
-    def __init__(self, model: EncodecModel, engine: EngineOrName = "auto", most: int = MAX_SPEAKERS) -> None:
+    def __init__(self, model: AnyModel, engine: EngineOrName = "auto", most: int = MAX_SPEAKERS) -> None:
         self._model, self._engine, self._most = model, find_engine(engine, model), most
         self._pool = self._make(1)
         self._slots: dict[int, int] = {}
@@ -157,12 +154,12 @@ class PooledDecoder:
             else:
                 self._pool.push_latent(slot, *self._fading.lost(speaker))
         outputs = self._pool.tick()
-        nothing = np.zeros((self._model.config.audio_channels, 0), np.float32)
+        nothing = np.zeros((self._engine.config.audio_channels, 0), np.float32)
         sounds = {}
         for speaker in requests:
             sound = outputs.get(self._slots[speaker], nothing)
-            if isinstance(sound, Tensor):
-                sound = sound[0].float().cpu().numpy()
+            sound = as_numpy(sound)
+            sound = sound[0] if sound.ndim == 3 else sound
             sounds[speaker] = sound.astype(np.float32, copy=False)
         return sounds
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import AnyModel
 from streaming_encodec.stepping.engine import EngineOrName
-from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.pace import StallMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
@@ -42,7 +42,7 @@ class OutgoingVoice:
 
     def __init__(
         self,
-        model: EncodecModel,
+        model: AnyModel,
         stream_format: StreamFormat,
         bandwidth: float | None,
         engine: EngineOrName,
@@ -60,7 +60,8 @@ class OutgoingVoice:
         self._encoder = StreamingEncoder(model, bandwidth, frames_per_step=frames, engine=engine)
         self._sender = Sender(stream_format, settings, first_sequence=first_sequence, first_timestamp=first_timestamp)
         self._adapt = adapt
-        self._ladder = tuple(sorted({model.config.num_codebooks_for(b) for b in model.config.target_bandwidths}))
+        config = self._encoder.config
+        self._ladder = tuple(sorted({config.num_codebooks_for(b) for b in config.target_bandwidths}))
         self._vad = VoiceActivityDetector(stream_format.frame_seconds) if dtx else None
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)

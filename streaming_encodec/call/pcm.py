@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.samples import as_array, check_amplitude
+from streaming_encodec.stepping.arrays import as_numpy, is_tensor
 from streaming_encodec.streaming.io import plain_tensor
 
 Pcm = NDArray[np.float32]
@@ -37,9 +37,8 @@ def take_pcm(samples: Samples) -> Pcm:
         if len(data) % 2:
             raise StreamError(f"bytes of sound are int16, two a sample; {len(data)} is an odd number")
         return _from_array(np.frombuffer(data, "<i2").astype(np.int16))
-    if isinstance(samples, torch.Tensor):
-        tensor = plain_tensor(samples, "samples").cpu()
-        samples = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor.resolve_conj()).numpy()
+    if is_tensor(samples):
+        samples = as_numpy(plain_tensor(samples, "samples").resolve_conj())
     try:
         return _from_array(as_array(samples, "samples"))
     except TypeError as error:  # a tensor of a type that numpy has not
@@ -50,7 +49,7 @@ def _bytes(samples: Samples) -> bytes | None:
     """The bytes of a buffer of bytes; None for anything that has a type."""
     if isinstance(samples, bytes | bytearray):
         return bytes(samples)
-    if isinstance(samples, np.ndarray | np.generic | torch.Tensor):
+    if isinstance(samples, np.ndarray | np.generic) or is_tensor(samples):
         return None
     try:
         view = memoryview(samples)

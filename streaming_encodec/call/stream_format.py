@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from streaming_encodec.errors import ConfigError, StreamError
-from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.model.plain import plain_model
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.model.find import AnyModel, CodecModel, find_model, fingerprint
 from streaming_encodec.wire.hello import StreamFormat
-
-DEFAULT_MODEL = "voice-24khz"
 
 _LONGEST_FRAME_MS = 10_000.0
 
 
-def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
+def find_voice_model(model: AnyModel | None) -> CodecModel:
     """The model itself, or the one with that name (see ``EncodecModel.from_pretrained``); None: the voice model.
 
     Raises:
         CheckpointError: there is no such model.
         StreamError: the argument is no model.
         ConfigError: the model cannot stream by samples.
+        MissingExtraError: it needs torch, which is not installed.
     """
-    name = model or DEFAULT_MODEL if isinstance(model, str | Path | None) else None
-    found = plain_model(model) if name is None else EncodecModel.from_pretrained(name)
+    found = find_model(DEFAULT_MODEL if model is None else model)
     if not found.config.streams_by_sample:
         raise ConfigError(
             "this model works on whole segments of a second and cannot carry a conversation: "
@@ -35,12 +30,12 @@ def find_model(model: EncodecModel | str | Path | None) -> EncodecModel:
     return found
 
 
-def stream_format(model: EncodecModel) -> StreamFormat:
+def stream_format(model: AnyModel) -> StreamFormat:
     """The format of a model's stream, its fingerprint included (0.1 s for the 24 kHz model: keep it)."""
-    model = plain_model(model)
-    config = model.config
+    found = find_model(model)
+    config = found.config
     return StreamFormat(
-        model=fingerprint(model),
+        model=fingerprint(found),
         sample_rate=config.sampling_rate,
         channels=config.audio_channels,
         frame_samples=config.hop_length,

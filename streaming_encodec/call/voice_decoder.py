@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -17,9 +16,9 @@ from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.in_order import InOrderReceiver
 from streaming_encodec.call.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
-from streaming_encodec.call.stream_format import check_frame_ms, find_model, stream_format
+from streaming_encodec.call.stream_format import check_frame_ms, find_voice_model, stream_format
 from streaming_encodec.errors import PacketError, StreamError
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import AnyModel
 from streaming_encodec.samples import as_count, as_sample_rate
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
@@ -59,7 +58,7 @@ class VoiceDecoder:
         sample_rate: int = 16_000,
         frame_ms: float = 20.0,
         *,
-        model: EncodecModel | str | Path | None = None,
+        model: AnyModel | None = None,
         output: OutputForm = "int16",
         jitter_buffer: bool = False,
         engine: EngineOrName = "auto",
@@ -68,7 +67,7 @@ class VoiceDecoder:
         if output not in OUTPUT_FORMS:
             raise StreamError(f"output is one of {', '.join(OUTPUT_FORMS)}, not {output!r}")
         sample_rate, frame_ms = as_sample_rate(sample_rate), check_frame_ms(frame_ms)
-        self.model = find_model(model)
+        self.model = find_voice_model(model)
         self.sample_rate, self.frame_ms, self.output = sample_rate, frame_ms, output
         self.stream_format: StreamFormat = stream_format(self.model)
         self._clock = clock

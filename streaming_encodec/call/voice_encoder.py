@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 import numpy as np
 
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.call.pcm import Samples, take_pcm
-from streaming_encodec.call.stream_format import check_frame_ms, find_model, stream_format
+from streaming_encodec.call.stream_format import check_frame_ms, find_voice_model, stream_format
 from streaming_encodec.errors import StreamError
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import AnyModel
 from streaming_encodec.samples import as_count, as_sample_rate, clip_amplitude
 from streaming_encodec.stepping.engine import EngineOrName
-from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
 from streaming_encodec.wire.hello import StreamFormat
@@ -53,8 +52,8 @@ class VoiceEncoder:
         sample_rate: int = 16_000,
         frame_ms: float = 20.0,
         *,
-        model: EncodecModel | str | Path | None = None,
-        bandwidth: float | None = 6.0,
+        model: AnyModel | None = None,
+        bandwidth: float | None = None,
         frames_per_packet: int | None = None,
         redundant_frames: int = 0,
         redundant_codebooks: int = 2,
@@ -76,7 +75,7 @@ class VoiceEncoder:
                 f"redundancy has up to {MAX_REDUNDANT_FRAMES} frames of 1 to {MAX_REDUNDANT_CODEBOOKS} "
                 f"codebooks, not {redundant_frames} of {redundant_codebooks}"
             )
-        self.model = find_model(model)
+        self.model = find_voice_model(model)
         self.sample_rate, self.frame_ms = sample_rate, frame_ms
         self.stream_format: StreamFormat = stream_format(self.model)
         self._resampler = LowDelayResampler(sample_rate, self.stream_format.sample_rate)

@@ -22,6 +22,7 @@ from streaming_encodec.cli.shared.console import complain
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.printable import PrintableFormatter, printable
 from streaming_encodec.errors import BandwidthError, StreamingEncodecError
+from streaming_encodec.extras import TORCH_PACKAGES, missing_torch
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -68,6 +69,10 @@ def build_app(entries: tuple[Entry, ...], help_text: str, prefix: str = "") -> t
                 _silence_stdout()  # as in `| head`: no message
             except UnicodeEncodeError as error:
                 complain(f"{error.object!r} is no text, and cannot be the name of such a file: rename it")
+            except ModuleNotFoundError as error:
+                if error.name not in TORCH_PACKAGES:
+                    raise
+                complain(str(missing_torch("this command", error.name)))
             except (StreamingEncodecError, OSError) as error:
                 _silence_stdout()
                 complain(error_text(error))

@@ -17,9 +17,9 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.client.link import Link, LinkCounts
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 from streaming_encodec.client.token_source import TokenSource, clean_token, role_of, token_claims
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
-from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.engine import find_engine
+from streaming_encodec.model.find import AnyModel, find_model
 from streaming_encodec.transport.websocket.dial import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
@@ -67,7 +67,7 @@ class Participant:
         self,
         url: str,
         token: TokenSource | None,
-        model: EncodecModel,
+        model: AnyModel,
         *,
         room: str | None = None,
         role: str | None = None,
@@ -83,13 +83,13 @@ class Participant:
         role = role or role_of(claims)
         if role not in ROLES:
             raise ConfigError(f"a role is one of {', '.join(ROLES)}, not {role!r}", setting="role")
-        self.model, self.role = model, role
+        self.model, self.role = find_model(model), role
         self._connection = connection
-        self.format: StreamFormat = stream_format(model)
+        self.format: StreamFormat = stream_format(self.model)
         self.room = check_room_name(room or claims.get("room") or DEFAULT_ROOM)
-        engine = find_engine(codec.engine, model)
+        engine = find_engine(codec.engine, self.model)
         self._voice = OutgoingVoice(
-            model,
+            self.model,
             self.format,
             codec.bandwidth,
             engine,
@@ -100,7 +100,7 @@ class Participant:
             first_timestamp=secrets.randbelow(1 << 32),
         )
         together_frames = (playout or ReceiverSettings()).together_frames
-        self._decoders = codec.decoders or make_decoders(model, engine, together_frames)
+        self._decoders = codec.decoders or make_decoders(self.model, engine, together_frames)
         self._voices = IncomingVoices(
             self.format,
             self._decoders,

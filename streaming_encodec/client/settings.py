@@ -27,7 +27,7 @@ class CodecSettings:
     decoders: used in place of the engine's own, for example to measure them.
     """
 
-    bandwidth: float | None = 6.0
+    bandwidth: float | None = None
     engine: EngineOrName = "auto"
     packets: SenderSettings = field(default_factory=lambda: SenderSettings(frames_per_packet=1))
     dtx: bool = False

@@ -13,9 +13,9 @@ from streaming_encodec.wire.ecdc import EcdcBlock
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.files.sound import Pcm
-    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.find import CodecModel
     from streaming_encodec.stepping.engine import Engine
-    from streaming_encodec.streaming import Segment
+    from streaming_encodec.streaming.segments import Segment
 
 FRAMES_PER_STEP = 75
 """Frames of a file that go through the network at once: one second at 75 Hz. More gain nothing."""
@@ -53,7 +53,7 @@ class Decoder(Protocol):
 
 
 def make_encoder(
-    model: EncodecModel, bandwidth: float, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
+    model: CodecModel, bandwidth: float, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
 ) -> Encoder:
     """`start`, `frames_per_step` and `engine` matter to a model that streams by samples only; others have no engine.
 
@@ -66,7 +66,7 @@ def make_encoder(
 
 
 def make_decoder(
-    model: EncodecModel, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
+    model: CodecModel, start: str, engine: Engine | None, frames_per_step: int = FRAMES_PER_STEP
 ) -> Decoder:
     """Arguments and errors are those of `make_encoder`."""
     if engine is None:
@@ -75,8 +75,8 @@ def make_decoder(
 
 
 class _SampleEncoder:
-    def __init__(self, model: EncodecModel, bandwidth: float, start: str, engine: Engine, frames: int) -> None:
-        from streaming_encodec.streaming import StreamingEncoder
+    def __init__(self, model: CodecModel, bandwidth: float, start: str, engine: Engine, frames: int) -> None:
+        from streaming_encodec.streaming.encoder import StreamingEncoder
 
         self._encoder = StreamingEncoder(model, bandwidth, start, frames_per_step=frames, engine=engine)
         if frames == 1:  # live: the first frame shall not be the slow one
@@ -96,8 +96,8 @@ class _SampleEncoder:
 
 
 class _SampleDecoder:
-    def __init__(self, model: EncodecModel, start: str, engine: Engine, frames: int) -> None:
-        from streaming_encodec.streaming import StreamingDecoder
+    def __init__(self, model: CodecModel, start: str, engine: Engine, frames: int) -> None:
+        from streaming_encodec.streaming.decoder import StreamingDecoder
 
         self._decoder = StreamingDecoder(model, start, frames_per_step=frames, engine=engine)
         if frames == 1:
@@ -115,8 +115,8 @@ class _SampleDecoder:
 
 
 class _SegmentEncoder:
-    def __init__(self, model: EncodecModel, bandwidth: float) -> None:
-        from streaming_encodec.streaming import SegmentEncoder
+    def __init__(self, model: CodecModel, bandwidth: float) -> None:
+        from streaming_encodec.streaming.segments import SegmentEncoder
 
         self._encoder = SegmentEncoder(model, bandwidth)
         self.num_codebooks = model.config.num_codebooks_for(bandwidth)
@@ -132,14 +132,14 @@ class _SegmentEncoder:
 class _SegmentDecoder:
     delay_samples = 0  # the encoder's is the segment, and the overlap lies within it
 
-    def __init__(self, model: EncodecModel) -> None:
-        from streaming_encodec.streaming import SegmentDecoder
+    def __init__(self, model: CodecModel) -> None:
+        from streaming_encodec.streaming.segments import SegmentDecoder
 
         self._decoder = SegmentDecoder(model)
         self._nothing = _no_sound(model)
 
     def push(self, piece: EcdcBlock) -> Pcm:
-        from streaming_encodec.streaming import Segment
+        from streaming_encodec.streaming.segments import Segment
 
         scale = None if piece.scale is None else np.array([piece.scale], np.float32)
         pcm: Pcm = self._decoder.push(Segment(piece.codes, scale))
@@ -154,5 +154,5 @@ def _pieces(segments: list[Segment]) -> list[EcdcBlock]:
     return [EcdcBlock(s.codes, None if s.scale is None else float(s.scale[0])) for s in segments]
 
 
-def _no_sound(model: EncodecModel) -> Pcm:
+def _no_sound(model: CodecModel) -> Pcm:
     return np.zeros((model.config.audio_channels, 0), np.float32)

@@ -17,7 +17,7 @@ from streaming_encodec.errors import ConfigError
 
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
-    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.find import CodecModel
     from streaming_encodec.stepping.engine import Engine
 
 
@@ -33,7 +33,7 @@ class Job:
 class Codec:
     """What encodes."""
 
-    model: EncodecModel
+    model: CodecModel
     name: str
     """Of the model, as files have it."""
     bandwidth: float

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from streaming_encodec.audio.files.ecdc import EcdcReader, EcdcWriter
@@ -29,11 +28,9 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.audio.files.writer import SoundWriter
     from streaming_encodec.model.config import EncodecConfig
-    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.find import AnyModel, CodecModel
     from streaming_encodec.stepping.engine import Engine
 
-AnyModel: TypeAlias = "EncodecModel | str | Path"
-"""A model, or a name that `EncodecModel.from_pretrained` takes, or the short name of a published one."""
 
 FileName: TypeAlias = str | os.PathLike[str]
 
@@ -43,8 +40,6 @@ the work begins, then after each block."""
 
 Stop: TypeAlias = Callable[[], bool]
 """Asked after each block. True ends the work there; the file holds what was done, and is valid."""
-
-_USUAL_KBPS = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,17 +289,15 @@ def stream_file(
     )
 
 
-def open_model(model: AnyModel) -> EncodecModel:
+def open_model(model: AnyModel) -> CodecModel:
     """The model of this name; a model is returned as it is.
 
     Raises:
         CheckpointError: there is no such model, or its files are damaged, or there is no network to fetch it.
     """
-    if not isinstance(model, str | os.PathLike):
-        return model
-    from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.find import find_model
 
-    return EncodecModel.from_pretrained(PUBLISHED.get(os.fspath(model), model))
+    return find_model(PUBLISHED.get(model, model) if isinstance(model, str) else model)
 
 
 def choose_bandwidth(config: EncodecConfig, kbps: float | None) -> float:
@@ -315,15 +308,15 @@ def choose_bandwidth(config: EncodecConfig, kbps: float | None) -> float:
     """
     known = config.target_bandwidths
     if kbps is None:
-        return min(known, key=lambda value: abs(value - _USUAL_KBPS))
+        return config.usual_bandwidth
     if kbps not in known:
         raise BandwidthError(f"the model has {', '.join(f'{value:g}' for value in known)} kbps, not {kbps:g}")
     return kbps
 
 
-def engine_of(model: EncodecModel, engine: str | Engine) -> Engine | None:
+def engine_of(model: CodecModel, engine: str | Engine) -> Engine | None:
     """What computes this model; None for one of segments, which the offline layers compute."""
-    from streaming_encodec.stepping.engine import find_engine
+    from streaming_encodec.engines.registry import find_engine
 
     return find_engine(engine, model) if model.config.streams_by_sample else None
 

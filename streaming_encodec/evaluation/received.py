@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from streaming_encodec.call.voice_decoder import VoiceDecoder
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.evaluation.clips import Samples
 from streaming_encodec.evaluation.packet_loss import Lost
 from streaming_encodec.evaluation.streamed import CodedSet
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.engine import Engine, find_engine
+from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.packet import Packet, serialize_packet
 

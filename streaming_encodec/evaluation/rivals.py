@@ -62,6 +62,6 @@ def against_model(
 
 
 def _check(model: EncodecModel, rates: Sequence[float]) -> None:
-    check_streams(model)
+    check_streams(model.config)
     for kbps in rates:
         model.config.num_codebooks_for(kbps)

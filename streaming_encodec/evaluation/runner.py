@@ -188,7 +188,7 @@ def _opus_rates(plan: Plan) -> list[float]:
 
 def _check(model: EncodecModel, plan: Plan) -> Opus | None:
     """Raise for a plan that can't be run before any work is done; returns the baseline, if one is wanted."""
-    check_streams(model)
+    check_streams(model.config)
     for kbps in (*plan.bandwidths, *plan.loss_bandwidths):
         model.config.num_codebooks_for(kbps)
     packets_ms = [model.config.frame_ms, *([packet_ms(kbps) for kbps in plan.loss_bandwidths] if plan.opus else [])]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 T = TypeVar("T")
 

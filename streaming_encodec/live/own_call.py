@@ -16,7 +16,7 @@ from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.live.figures import CallMeter
 from streaming_encodec.live.loop import LIVE_PLAYOUT
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import CodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.voice.network import NetworkImpairment
@@ -48,7 +48,7 @@ class OwnCall:
 
     def __init__(
         self,
-        model: EncodecModel,
+        model: CodecModel,
         codec: CodecSettings | None = None,
         impairment: NetworkImpairment | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from streaming_encodec.live.meters import percentile
-from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.find import CodecModel
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 _TRIAL_FRAMES = 40
 _WARM_UP_FRAMES = 5
@@ -27,7 +28,7 @@ class Speed:
     deadline_ms: float
 
 
-def measure_speed(model: EncodecModel, engine: Engine, bandwidth: float) -> Speed:
+def measure_speed(model: CodecModel, engine: Engine, bandwidth: float) -> Speed:
     """Encode and decode at the pace of a call, for half a second.
 
     Between two frames the caches fill with other things, and a step after a pause takes two or three times what it

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from streaming_encodec.samples import MAX_SAMPLE_RATE
 NORM_TYPES = ("weight_norm", "time_group_norm")
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
+USUAL_KBPS = 6.0
+"""Where the published models sound good to most, and the bundled one is made for."""
+
 _MOST = 1 << 31
 """Bound of all integers of a configuration; products of a few of them are still finite."""
-_STORED = "_stored_codebooks"
 _MOST_ITEMS = 64
 _LONGEST_SEGMENT_S = 3600.0
 _MOST_SPAN = 1 << 16
@@ -88,12 +91,9 @@ class EncodecConfig:
         """Bits of one code."""
         return self.codebook_size.bit_length() - 1
 
-    @property
+    @cached_property
     def num_quantizers(self) -> int:
         """Codebooks of the checkpoint; if unknown, as many as the highest bandwidth needs."""
-        stored: int | None = self.__dict__.get(_STORED)
-        if stored is not None:
-            return stored
         return int(1000 * self.target_bandwidths[-1] // (self.frame_rate * self.bits_per_codebook))
 
     @property
@@ -115,6 +115,11 @@ class EncodecConfig:
         Segments, a scale per segment and a norm over time all need a whole segment.
         """
         return self.chunk_length_s is None and not self.normalize and self.norm_type == "weight_norm"
+
+    @property
+    def usual_bandwidth(self) -> float:
+        """Kbps of a stream that asks for none: 6 where the model has it, else the nearest."""
+        return min(self.target_bandwidths, key=lambda kbps: abs(kbps - USUAL_KBPS))
 
     def num_codebooks_for(self, bandwidth_kbps: float | None) -> int:
         """Active codebooks at a bandwidth in kbps; ``None`` means the lowest one, as in ``transformers``.
@@ -142,8 +147,7 @@ class EncodecConfig:
         ``config.json`` does not, so it is not a field.
         """
         config = replace(self)
-        if count != config.num_quantizers:
-            object.__setattr__(config, _STORED, count)
+        object.__setattr__(config, "num_quantizers", count)
         return config
 
     # -- in and out ------------------------------------------------------------------------------------------

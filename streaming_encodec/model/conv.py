@@ -12,26 +12,13 @@ State is an explicit value: no layer keeps a tensor between calls.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.geometry import ConvGeometry, trim_right
-
-
-class ConvState(NamedTuple):
-    """State of a convolution."""
-
-    history: Tensor  # [B, C_in, history_length], the last inputs, oldest first
-
-
-class ConvTransposeState(NamedTuple):
-    """State of a transposed convolution."""
-
-    overlap: Tensor  # [B, C_out, kernel - stride], sums that later inputs add to; without bias
+from streaming_encodec.model.states import ConvState, ConvTransposeState
 
 
 def pad1d(x: Tensor, left: int, right: int, mode: str) -> Tensor:

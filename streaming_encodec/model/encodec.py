@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.model.checkpoints.pretrained import is_original
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.folder import ModelFolder
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 from streaming_encodec.model.seanet import SeanetDecoder, SeanetEncoder
 from streaming_encodec.model.segments import overlap_add, segment_scale
 from streaming_encodec.model.size import check_size
 from streaming_encodec.model.values import check_tensor_amplitude, checked_codes
+from streaming_encodec.model.weights import PlainWeights
 
 
 class Encoded(NamedTuple):
@@ -239,12 +242,36 @@ class EncodecModel(nn.Module):
     def from_pretrained(cls, name: str | Path) -> EncodecModel:
         """Load weights: a folder in Hugging Face layout, an original ``.th`` file, a bundled name, or a hub id.
 
+        In float32; float64 where the file is.
+
         Raises:
             CheckpointError: not found, no network, or a file that does not fit; the message says what to do.
         """
-        from streaming_encodec.model.checkpoints.pretrained import load_pretrained
+        if is_original(name):
+            return cls.from_original(name)
+        with ModelFolder.from_pretrained(name).weights() as weights:
+            return cls.from_weights(weights)
 
-        return load_pretrained(name)
+    @classmethod
+    def from_original(cls, path: str | Path, config: EncodecConfig | None = None) -> EncodecModel:
+        """Load an original ``.th`` file; ``config`` where it is no relative of a published model.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, holds more than tensors, or does not fit.
+        """
+        from streaming_encodec.model.checkpoints.original import read_original
+
+        return cls.from_weights(read_original(path, config))
+
+    @classmethod
+    def from_weights(cls, weights: PlainWeights) -> EncodecModel:
+        """A model that holds copies of these weights. Raises ``CheckpointError`` for one that is not finite."""
+        with torch.device("meta"):  # neither memory nor random numbers for weights that are about to be replaced
+            model = cls(weights.config)
+        dtype = torch.float64 if weights.is_double else torch.float32
+        tensors = {name: torch.from_numpy(weights[name]).to(dtype, copy=True).contiguous() for name in weights}
+        model.load_state_dict(tensors, assign=True)
+        return model.eval()
 
     def save_pretrained(
         self, folder: str | Path, dtype: torch.dtype | None = None, training_buffers: bool = True
@@ -259,7 +286,7 @@ class EncodecModel(nn.Module):
         """
         from streaming_encodec.model.checkpoints.folder import save_folder
 
-        save_folder(self, folder, dtype, training_buffers)
+        save_folder(self.config, self.state_dict(), folder, dtype, training_buffers)
 
     # -- random weights -------------------------------------------------------------------------------------
 

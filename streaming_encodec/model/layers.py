@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.conv import StreamableConv1d
-
-# The state of a layer: a NamedTuple of tensors, or a tuple of such. Only the root (stepping/tree.py) walks it.
-State = tuple[Any, ...]
+from streaming_encodec.model.states import LstmState, ResnetState, State
 
 
 class Streamable(Protocol):
@@ -42,13 +40,6 @@ class Elu(nn.ELU):
 
     def flush(self, x: Tensor, state: State) -> Tensor:
         return cast(Tensor, self(x))
-
-
-class LstmState(NamedTuple):
-    """Hidden and cell values of every LSTM layer."""
-
-    hidden: Tensor  # [B, layers, D]
-    cell: Tensor  # [B, layers, D]
 
 
 class ResidualLstm(nn.Module):
@@ -103,13 +94,6 @@ class ResidualLstm(nn.Module):
         names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
         w_in, w_rec, b_in, b_rec = (cast(Tensor, getattr(self.lstm, f"{name}{layer}")) for name in names)
         return w_in, w_rec, b_in, b_rec
-
-
-class ResnetState(NamedTuple):
-    """State of a residual block."""
-
-    block: State  # of the two convolutions and their ELUs
-    delay: Tensor  # [B, C, lookahead], inputs that wait for the convolutions' lookahead
 
 
 class ResnetBlock(nn.Module):

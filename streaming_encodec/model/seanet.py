@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from streaming_encodec.model import layers as stack
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d
-from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock, State, Streamable
+from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock, Streamable
+from streaming_encodec.model.states import State
 
 
 class StreamableStack(nn.Module):

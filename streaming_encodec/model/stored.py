@@ -1,34 +1,29 @@
 """Tensors in a file: names, types and shapes are read and checked first, values only if these fit.
 
 A header of a few bytes can claim gigabytes. So names, types and shapes are compared with the architecture before a
-value is touched.
+value is touched. Imports no torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from numpy.typing import NDArray
 
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.json_text import read_json
+from streaming_encodec.model.safetensors_file import FLOAT_CODES, SafetensorsFile
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+WEIGHTS_NAMES = (WEIGHTS_NAME, INDEX_NAME)
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_FLOAT_CODES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-_OTHER_CODES = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool}
-
-_MOST_HEADER_BYTES = 1 << 22
-"""Of a safetensors file: two hundred tensors take 30,000."""
 _MOST_SHARDS = 256
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.safetensors")
 
@@ -38,40 +33,13 @@ class StoredTensor:
     """A floating-point tensor that is known by its description."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
-    load: Callable[[], Tensor]
-
-
-def in_memory(name: str, tensor: Tensor, source: str) -> StoredTensor:
-    """A tensor that is there. Raises ``CheckpointError`` unless it is dense, of floats, and as large as it says."""
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in FLOATS:
-        raise CheckpointError(
-            f"{source}: tensor {name} is {tensor.dtype}, {tensor.layout}, on {tensor.device}: no plain float tensor"
-        )
-    held = tensor.untyped_storage().nbytes() if tensor.numel() else 0
-    if tensor.numel() * tensor.element_size() > held:
-        raise CheckpointError(
-            f"{source}: tensor {name} says that it is {list(tensor.shape)}, but holds only {held} bytes: save its"
-            " contiguous() copy"
-        )
-    return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
-
-
-def open_safetensors(path: str | Path) -> Any:
-    """``safe_open`` for torch, for a file whose header is not too large to be one.
-
-    Raises:
-        OSError, SafetensorError, ValueError: the file cannot be read as one.
-    """
-    with open(path, "rb") as raw:
-        header_bytes = int.from_bytes(raw.read(8), "little")
-    if header_bytes > _MOST_HEADER_BYTES:
-        raise ValueError(f"a header of {header_bytes} bytes")
-    return safe_open(path, framework="pt")
+    is_double: bool
+    load: Callable[[], NDArray[Any]]
+    """Its values, bfloat16 as float32."""
 
 
 @contextmanager
-def open_weights(folder: Path) -> Iterator[dict[str, StoredTensor]]:
+def open_tensors(folder: Path) -> Iterator[dict[str, StoredTensor]]:
     """The tensors of a folder's ``model.safetensors``, or of the shards that ``model.safetensors.index.json`` names.
 
     They can be loaded until the end of the block.
@@ -127,31 +95,20 @@ def _open(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
             " (pickled weights such as pytorch_model.bin are never read: save them again as safetensors)"
         )
     try:
-        file = stack.enter_context(open_safetensors(path))
-        return {name: _described(file, name, path) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        file = stack.enter_context(SafetensorsFile(path))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
-
-
-def _described(file: Any, name: str, path: Path) -> StoredTensor:
-    part = file.get_slice(name)
-    code = part.get_dtype()
-    if code not in _FLOAT_CODES:
-        raise CheckpointError(f"{path}: tensor {name} is {_OTHER_CODES.get(code, code)}: no plain float tensor")
-
-    def load() -> Tensor:
-        try:
-            tensor: Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: tensor {name} cannot be read ({error}): fetch it again") from error
-        return tensor
-
-    return StoredTensor(tuple(part.get_shape()), _FLOAT_CODES[code], load)
-
-
-def described(tensors: Mapping[str, Tensor | StoredTensor], source: str) -> dict[str, StoredTensor]:
-    """All of them by their description; ``CheckpointError`` for one that is no plain float tensor."""
+    for name, code in file.dtypes.items():
+        if code not in FLOAT_CODES:
+            raise CheckpointError(f"{path}: tensor {name} is {code}: no plain float tensor")
     return {
-        name: tensor if isinstance(tensor, StoredTensor) else in_memory(name, tensor, source)
-        for name, tensor in tensors.items()
+        name: StoredTensor(shape, file.dtypes[name] == "F64", partial(_read, file, name, path))
+        for name, shape in file.shapes.items()
     }
+
+
+def _read(file: SafetensorsFile, name: str, path: Path) -> NDArray[Any]:
+    try:
+        return file.read(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: tensor {name} cannot be read ({error}): fetch it again") from error

@@ -1,58 +1,29 @@
-"""What an engine is to a stream: a stepper for each direction, and a quantiser.
-
-The façades take an engine by name. ``eager`` is the layers themselves; the others live in ``engines/`` and
-are imported when one is asked for.
-"""
+"""What an engine is to a stream: a stepper for each direction, a quantiser, and the arrays they take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-from torch import Tensor
-
-from streaming_encodec.errors import StreamError
-from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
-from streaming_encodec.model.plain import plain_model
-from streaming_encodec.model.seanet import StreamableStack
-from streaming_encodec.stepping.half import ReferenceStepper, Stepper
+from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.model.find import CodecModel, fingerprint
+from streaming_encodec.stepping.arrays import Arrays, NumpyArrays, as_numpy
+from streaming_encodec.stepping.stepper import Quantizer, Stepper
+from streaming_encodec.types import Codes, Floats
 
 _MADE = ("quantizer", "encoder", "decoder")
-
-
-class Quantizer(Protocol):
-    """Latents to codes and back, as ``ResidualVectorQuantizer`` does it."""
-
-    def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
-        """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
-        ...
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes [B, K, F] → latent [B, D, F]."""
-        ...
 
 
 class Engine:
     """A way to run one model. It holds no stream: any number of them, and of threads, may share it.
 
     Its weights are copies, made when a direction is first used: make a new engine after changing the model.
+    Engines differ in the methods that begin with ``_make``.
     """
 
-    has_phases = False
-    """Its steppers are ``PhasedStepper``s: a stream's start, the silence before it and its end are theirs too."""
-
-    def __init__(
-        self,
-        name: str,
-        model: EncodecModel,
-        make_quantizer: Callable[[EncodecModel], Quantizer],
-        make_stepper: Callable[[StreamableStack], Stepper],
-    ) -> None:
-        self.name = name
-        self.model = model
-        self._make_quantizer, self._make_stepper = make_quantizer, make_stepper
+    def __init__(self, name: str, model: CodecModel, arrays: Arrays) -> None:
+        self.name, self.model, self.arrays = name, model, arrays
+        self.config: EncodecConfig = model.config
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickled and copied as its name and its model: what it computes with is made anew where it is used.
@@ -61,7 +32,22 @@ class Engine:
     @property
     def arithmetic(self) -> str | None:
         """Which arithmetic makes its codes, for files to say; None for the layers' own."""
-        return None if self.name == "eager" else self.name
+        return self.name
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether it computes in numpy: then one stream alone takes less around its steps than a batch does."""
+        return isinstance(self.arrays, NumpyArrays)
+
+    @property
+    def reference(self) -> Engine:
+        """The engine that computes the silence before streams: itself, where its bits are its own."""
+        return self
+
+    @property
+    def weights_now(self) -> tuple[object, tuple[object, ...]]:
+        """Whose weights the silence is of, and a value that changes with them."""
+        return self, ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -71,41 +57,31 @@ class Engine:
     @cached_property
     def quantizer(self) -> Quantizer:
         """Between latents and codes."""
-        return self._make_quantizer(self.model)
+        return self._make_quantizer()
 
     @cached_property
     def encoder(self) -> Stepper:
         """From samples to latents."""
-        return self._make_stepper(self.model.encoder)
+        return self._make_encoder()
 
     @cached_property
     def decoder(self) -> Stepper:
         """From latents to samples."""
-        return self._make_stepper(self.model.decoder)
+        return self._make_decoder()
 
+    def latent(self, codes: Codes) -> Floats:
+        """The latent frames [B, D, F], in numpy, that codes [B, K, F] in range stand for."""
+        latent: Floats = as_numpy(self.quantizer.decode(self.arrays.codes(codes)))
+        return latent
 
-def _own_quantizer(model: EncodecModel) -> Quantizer:
-    return model.quantizer
+    def _make_quantizer(self) -> Quantizer:
+        raise NotImplementedError
+
+    def _make_encoder(self) -> Stepper:
+        raise NotImplementedError
+
+    def _make_decoder(self) -> Stepper:
+        raise NotImplementedError
 
 
 EngineOrName: TypeAlias = str | Engine
-
-
-def find_engine(engine: EngineOrName, model: EncodecModel) -> Engine:
-    """The engine of this name for this model; an ``Engine`` is returned as it is.
-
-    Raises:
-        StreamError: no such engine, an engine of another model, or one that cannot run this model.
-        MissingExtraError: the engine needs a package that is not installed.
-    """
-    model = plain_model(model)
-    if isinstance(engine, Engine):
-        if engine.model is not model:
-            raise StreamError("the engine was made for another model: make one with make_engine(name, model)")
-        return engine
-    if engine == "eager":
-        return Engine("eager", model, _own_quantizer, ReferenceStepper)
-    # The one look upwards, and only when asked for by name.
-    from streaming_encodec.engines.registry import make_engine
-
-    return make_engine(engine, model)

@@ -8,22 +8,21 @@ who else is there: law 5 holds to the last bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import StreamError
-from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.plain import plain_model
+from streaming_encodec.model.find import AnyModel, find_model
+from streaming_encodec.model.folder import ModelFolder
 from streaming_encodec.stepping.checks import check_count, check_start
-from streaming_encodec.stepping.engine import EngineOrName, find_engine
+from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.stepping.half import Half, HalfState, decoder_half, encoder_half
 from streaming_encodec.stepping.silence import decoder_after_silence, encoder_after_silence
-from streaming_encodec.stepping.tree import StreamState, map_tensors, zip_tensors
-from streaming_encodec.streaming.io import Array, Form, take_codes, take_latent, take_samples
+from streaming_encodec.stepping.state import StreamState
+from streaming_encodec.stepping.tree import map_arrays, zip_arrays
+from streaming_encodec.streaming.io import Form, take_codes, take_latent, take_samples
 from streaming_encodec.streaming.snapshot import restore, snapshot
+from streaming_encodec.types import AnyArray
 
 KINDS = ("encoder", "decoder")
 
@@ -32,7 +31,7 @@ KINDS = ("encoder", "decoder")
 class _Slot:
     """What differs from slot to slot; the layers' states lie in the pool's batch."""
 
-    pending: Tensor  # [1, C, n]
+    pending: AnyArray  # [1, C, n]
     started: bool
     skip: int
     num_codebooks: int
@@ -45,14 +44,14 @@ class StreamPool:
     ``open`` a slot, ``push`` into it, ``tick`` all; ``close`` it when the stream is over.
 
     Args:
-        model: a model that streams by samples.
+        model: a model that streams by samples, or its name.
         slots: streams at most.
         kind: ``"encoder"`` (samples in, codes out) or ``"decoder"`` (codes in, samples out).
-        bandwidth: of slots that are opened without one; encoder only.
+        bandwidth: kbps of slots that are opened without one, None is the nearest to 6; encoder only.
         start: ``"silence"`` or ``"exact"``, for all slots.
         frames_per_step: frames of every slot that go through the network at once.
         max_pending_frames: a slot that has so many frames waiting takes no more.
-        engine: a name out of ``engines``, such as ``"fused"``, or an engine of this model that streams share.
+        engine: a name out of ``engines``, or an engine of this model that streams share.
 
     Raises:
         StreamError: the model cannot stream by samples, or a setting is out of range.
@@ -61,26 +60,30 @@ class StreamPool:
 
     def __init__(
         self,
-        model: EncodecModel,
+        model: AnyModel,
         slots: int = 16,
         kind: str = "encoder",
-        bandwidth: float | None = 6.0,
+        bandwidth: float | None = None,
         start: str = "silence",
         frames_per_step: int = 1,
         max_pending_frames: int = 750,
-        engine: EngineOrName = "eager",
+        engine: EngineOrName = "auto",
     ) -> None:
         if kind not in KINDS:
             raise StreamError(f'kind must be "encoder" or "decoder", got {kind!r}')
-        self.model = model = plain_model(model)
+        self.model = find_model(model)
         self.kind = kind
         self.start = check_start(start)
         self.slots = check_count("slots", slots)
         self.max_pending_frames = max_pending_frames
-        self.engine = find_engine(engine, model)
+        self.engine = find_engine(engine, self.model)
+        self._arrays = self.engine.arrays
         self._half = self._make_half(frames_per_step)
-        self._num_codebooks = model.config.num_codebooks_for(bandwidth) if kind == "encoder" else 0
-        self._layers = self._half.stepper.enter(self._half.stack.init_state(self.slots))
+        config = self.engine.config
+        if bandwidth is None:
+            bandwidth = config.usual_bandwidth
+        self._num_codebooks = config.num_codebooks_for(bandwidth) if kind == "encoder" else 0
+        self._layers = self._half.stepper.enter(self._half.stepper.zero_state(self.slots))
         self._open: dict[int, _Slot] = {}
 
     # -- slots ----------------------------------------------------------------------------------------------
@@ -116,8 +119,7 @@ class StreamPool:
 
     # -- streams --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def push(self, slot: int, x: Array) -> None:
+    def push(self, slot: int, x: AnyArray) -> None:
         """Hand a slot samples [1, C, n] (numpy [C, n] or [n]), or codes [1, K, f] (numpy [K, f]).
 
         Raises:
@@ -125,23 +127,21 @@ class StreamPool:
         """
         held = self._slot(slot)
         if self.kind == "encoder":
-            inputs, form = take_samples(x, 1, self.model.config, self._like)
+            inputs, form = take_samples(x, 1, self.model.config, self._arrays)
             self._take(slot, inputs, held.num_codebooks)
         else:
-            codes, form = take_codes(x, 1, self.model.config, self._like)
+            codes, form = take_codes(x, 1, self.model.config, self._arrays)
             self._take(slot, self.engine.quantizer.decode(codes), codes.shape[1])
         held.form = form
 
-    @torch.no_grad()
-    def push_latent(self, slot: int, latent: Tensor, num_codebooks: int | None = None) -> None:
+    def push_latent(self, slot: int, latent: AnyArray, num_codebooks: int | None = None) -> None:
         """Hand a decoder slot latent frames [1, D, f] in place of codes: see ``StreamingDecoder.push_latent``."""
         if self.kind != "decoder":
             raise StreamError("only a decoder's slots take latent frames")
-        taken = take_latent(latent, 1, self.model.config, self._like)
+        taken, _ = take_latent(latent, 1, self.model.config, self._arrays)
         self._take(slot, taken, num_codebooks or self.model.config.num_quantizers)
 
-    @torch.no_grad()
-    def tick(self) -> dict[int, Array]:
+    def tick(self) -> dict[int, AnyArray]:
         """One step for every slot that has enough input; the outputs of those slots, each in its last push's form.
 
         A slot with more input waiting goes on at the next tick: ``while pool.ready: pool.tick()`` catches up.
@@ -151,11 +151,11 @@ class StreamPool:
         outputs = {slot: self._outputs(self._start(slot)) for slot in ready if slot not in steady}
         if steady:
             n = self._half.step_inputs
-            batch = self._like.new_zeros(self.slots, self._half.channels, n)
+            batch = self._arrays.zeros(self.slots, self._half.channels, n)
             for slot in steady:
                 held = self._open[slot]
                 batch[slot] = held.pending[0, :, :n]
-                held.pending = held.pending[..., n:].clone()
+                held.pending = self._arrays.copy(held.pending[..., n:])
             y, after = self._half.stepper.step(batch, self._layers)
             self._keep(steady, after)
             y = self._outputs(y)
@@ -172,8 +172,7 @@ class StreamPool:
             if held.pending.shape[-1] >= (half.step_inputs if held.started else half.start_inputs)
         )
 
-    @torch.no_grad()
-    def flush(self, slot: int) -> Array:
+    def flush(self, slot: int) -> AnyArray:
         """End a slot's stream: everything still owed, also what waited for ticks. The slot starts anew after it."""
         held = self._slot(slot)
         num_codebooks, form = held.num_codebooks, held.form
@@ -182,7 +181,7 @@ class StreamPool:
         pieces += [] if last is None else [last]
         given = [self._cut(self._outputs(piece), num_codebooks) for piece in pieces]
         self._begin(slot, num_codebooks)
-        return form.give(torch.cat([self._nothing(num_codebooks), *given], dim=-1))
+        return form.give(self._arrays.join([self._nothing(num_codebooks), *given]))
 
     # -- states as values -----------------------------------------------------------------------------------
 
@@ -190,14 +189,13 @@ class StreamPool:
         """The slot's stream as a value: it goes on in any slot, or in a ``StreamingEncoder`` or ``Decoder``."""
         held = self._slot(slot)
         state = self._state_of(slot)
-        return snapshot(self._half, state, self.kind, self.engine.fingerprint, self.start, held.num_codebooks)
+        return snapshot(self.engine, self._half, state, self.kind, self.start, held.num_codebooks)
 
-    @torch.no_grad()
     def restore(self, slot: int, state: StreamState) -> None:
         """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
         held = self._slot(slot)
         most = self.model.config.num_quantizers if self.kind == "encoder" else 0
-        working = restore(self._half, state, self.kind, self.engine.fingerprint, 1, most)
+        working = restore(self.engine, self._half, state, self.kind, 1, most)
         if state.start != self.start:
             raise StreamError(f"the state's stream starts {state.start!r}, this pool's streams {self.start!r}")
         held.num_codebooks = state.num_codebooks
@@ -207,8 +205,8 @@ class StreamPool:
 
     def __getstate__(self) -> dict[str, Any]:
         """Model, settings and all streams as they are: in another process they go on with the same output."""
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_half", "_like")}
-        layers = map_tensors(torch.clone, self._half.stepper.leave(self._layers))
+        kept = {name: value for name, value in self.__dict__.items() if name != "_half"}
+        layers = map_arrays(self._arrays.copy, self._half.stepper.leave(self._layers))
         return kept | {"_layers": layers, "_frames_per_step": self._half.frames_per_step}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -220,9 +218,7 @@ class StreamPool:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _make_half(self, frames_per_step: int) -> Half:
-        if self.kind == "encoder":
-            return encoder_half(self.model, frames_per_step, self.engine.encoder)
-        return decoder_half(self.model, frames_per_step, self.engine.decoder)
+        return (encoder_half if self.kind == "encoder" else decoder_half)(self.engine, frames_per_step)
 
     def _slot(self, slot: int) -> _Slot:
         if slot not in self._open:
@@ -234,7 +230,7 @@ class StreamPool:
             raise StreamError("a decoder slot takes codes of any bandwidth: only encoder slots have one")
         return self.model.config.num_codebooks_for(bandwidth)
 
-    def _take(self, slot: int, inputs: Tensor, num_codebooks: int) -> None:
+    def _take(self, slot: int, inputs: AnyArray, num_codebooks: int) -> None:
         held = self._slot(slot)
         room = self.max_pending_frames * self._half.inputs_per_frame + self._half.start_inputs
         if held.pending.shape[-1] + inputs.shape[-1] > room:
@@ -243,20 +239,19 @@ class StreamPool:
             )
         if self.kind == "decoder" and self.start == "silence" and not held.started and inputs.shape[-1]:
             self._enter(slot, decoder_after_silence(self.engine, self._half, 1, num_codebooks))
-        held.pending = torch.cat((held.pending, inputs), dim=-1)
+        held.pending = self._arrays.join((held.pending, inputs))
 
-    @torch.no_grad()
     def _begin(self, slot: int, num_codebooks: int) -> None:
         fresh = self._half.begin(1)
-        self._open[slot] = _Slot(fresh.pending, False, 0, num_codebooks, Form())
+        self._open[slot] = _Slot(fresh.pending, False, 0, num_codebooks, Form(isinstance(self.model, ModelFolder)))
         if self.kind == "encoder" and self.start == "silence":
             self._enter(slot, encoder_after_silence(self.engine, self._half, 1))
 
-    def _start(self, slot: int) -> Tensor:
+    def _start(self, slot: int) -> AnyArray:
         held = self._open[slot]
         n = self._half.start_inputs
-        y, layers = self._half.start(held.pending[..., :n])
-        held.pending = held.pending[..., n:].clone()
+        y, layers = self._half.stepper.start(held.pending[..., :n])
+        held.pending = self._arrays.copy(held.pending[..., n:])
         held.started = True
         self._write(slot, self._half.stepper.leave(layers))
         return y
@@ -269,57 +264,44 @@ class StreamPool:
 
     def _write(self, slot: int, layers: object) -> None:
         # Never in place: a snapshot or a running step may hold the old tensors.
-        def put(row: Tensor, batch: Tensor) -> Tensor:
-            batch = batch.clone()
+        def put(row: AnyArray, batch: AnyArray) -> AnyArray:
+            batch = self._arrays.copy(batch)
             batch[slot] = row[0]
             return batch
 
         now = self._half.stepper.leave(self._layers)
-        self._layers = self._half.stepper.enter(zip_tensors(put, layers, now))
+        self._layers = self._half.stepper.enter(zip_arrays(put, layers, now))
 
     def _keep(self, steady: list[int], after: object) -> None:
-        if len(steady) == self.slots:
-            self._layers = after
-            return
-        mask = torch.zeros(self.slots, dtype=torch.bool, device=self._like.device)
-        mask[steady] = True
-
-        def choose(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
-
-        self._layers = zip_tensors(choose, after, self._layers)
+        rows = [slot in steady for slot in range(self.slots)]
+        self._layers = after if all(rows) else self._half.stepper.choose(rows, after, self._layers)
 
     def _state_of(self, slot: int) -> HalfState:
         held = self._open[slot]
         if not held.started:
             return HalfState(held.pending, None, held.skip)
-        rows = map_tensors(lambda t: t[slot : slot + 1].clone(), self._half.stepper.leave(self._layers))
+        rows = map_arrays(lambda x: self._arrays.copy(x[slot : slot + 1]), self._half.stepper.leave(self._layers))
         return HalfState(held.pending, self._half.stepper.enter(rows), held.skip)
 
-    def _give(self, slot: int, y: Tensor) -> Array:
+    def _give(self, slot: int, y: AnyArray) -> AnyArray:
         held = self._open[slot]
         cut = min(held.skip, y.shape[-1])
         held.skip -= cut
         return held.form.give(self._cut(y[..., cut:], held.num_codebooks))
 
-    def _outputs(self, y: Tensor) -> Tensor:
+    def _outputs(self, y: AnyArray) -> AnyArray:
         # All rows at once with all codebooks that anyone needs: fewer are a prefix of more.
         if self.kind == "decoder" or y.shape[-1] == 0:
             return y
         most = max(held.num_codebooks for held in self._open.values())
         return self.engine.quantizer.encode(y, most)
 
-    def _cut(self, y: Tensor, num_codebooks: int) -> Tensor:
+    def _cut(self, y: AnyArray, num_codebooks: int) -> AnyArray:
         if self.kind == "decoder":
             return y
         return y[:, :num_codebooks] if y.shape[-1] else self._nothing(num_codebooks)
 
-    def _nothing(self, num_codebooks: int) -> Tensor:
+    def _nothing(self, num_codebooks: int) -> AnyArray:
         if self.kind == "decoder":
-            return self._like.new_empty(1, self.model.config.audio_channels, 0)
-        return torch.empty(1, num_codebooks, 0, dtype=torch.int64, device=self._like.device)
-
-    @cached_property
-    def _like(self) -> Tensor:
-        # Kept: to walk the modules at every push would cost more than a small model's quantiser.
-        return next(self.model.parameters())
+            return self._arrays.zeros(1, self.model.config.audio_channels, 0)
+        return self._arrays.no_codes(1, num_codebooks)

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from streaming_encodec.errors import StreamError
+from streaming_encodec.model.folder import ModelFolder
+from streaming_encodec.stepping.arrays import as_numpy, as_tensor
 from streaming_encodec.stepping.checks import check_start
+from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.stepping.half import Half, HalfState
-from streaming_encodec.stepping.tree import StreamState, map_tensors, named_tensors, unflatten
+from streaming_encodec.stepping.state import StreamState
+from streaming_encodec.stepping.tree import map_arrays, named_arrays, unflatten
 
 
-def snapshot(half: Half, state: HalfState, kind: str, model: str, start: str, num_codebooks: int) -> StreamState:
-    """The value of a working state, sharing no memory with it."""
-    tensors = {"pending": state.pending.clone()}
+def snapshot(engine: Engine, half: Half, state: HalfState, kind: str, start: str, num_codebooks: int) -> StreamState:
+    """The value of a working state, sharing no memory with it; in tensors for a model of torch, else in numpy."""
+    arrays = {"pending": state.pending}
     if state.layers is not None:
-        tree = half.stepper.leave(state.layers)
-        tensors |= {name: tensor.clone() for name, tensor in named_tensors(tree, "layers")}
+        arrays |= dict(named_arrays(half.stepper.leave(state.layers), "layers"))
+    given = as_numpy if isinstance(engine.model, ModelFolder) else as_tensor
     return StreamState(
         kind=kind,
-        model=model,
+        model=engine.fingerprint,
         start=start,
         frames_per_step=half.frames_per_step,
         num_codebooks=num_codebooks,
         skip=state.skip,
         started=state.layers is not None,
-        tensors=tensors,
+        tensors={name: given(half.arrays.copy(array)) for name, array in arrays.items()},
     )
 
 
 def portable(half: Half, state: HalfState) -> HalfState:
     """A working state as the layers have it, for a pickle or a copy: engines keep theirs in memory of their own."""
-    layers = None if state.layers is None else map_tensors(torch.clone, half.stepper.leave(state.layers))
-    return replace(state, pending=state.pending.clone(), layers=layers)
+    layers = None if state.layers is None else map_arrays(half.arrays.copy, half.stepper.leave(state.layers))
+    return replace(state, pending=half.arrays.copy(state.pending), layers=layers)
 
 
 def working(half: Half, state: HalfState) -> HalfState:
@@ -41,7 +43,9 @@ def working(half: Half, state: HalfState) -> HalfState:
     return state if state.layers is None else replace(state, layers=half.stepper.enter(state.layers))
 
 
-def restore(half: Half, state: StreamState, kind: str, model: str, batch: int, most_codebooks: int = 0) -> HalfState:
+def restore(
+    engine: Engine, half: Half, state: StreamState, kind: str, batch: int, most_codebooks: int = 0
+) -> HalfState:
     """The working state of a snapshot. Raises ``StreamError`` where no such stream can go on from it.
 
     ``most_codebooks``: that an encoder may have active; a decoder has none of its own.
@@ -51,8 +55,8 @@ def restore(half: Half, state: StreamState, kind: str, model: str, batch: int, m
     if state.kind != kind:
         raise StreamError(f"this is the state of a streaming {state.kind}, not of a streaming {kind}")
     check_start(state.start)
-    if state.model != model:
-        raise StreamError(f"the state belongs to another model ({state.model}, this one is {model})")
+    if state.model != engine.fingerprint:
+        raise StreamError(f"the state belongs to another model ({state.model}, this one is {engine.fingerprint})")
     if state.frames_per_step != half.frames_per_step:
         raise StreamError(
             f"the state was taken at {state.frames_per_step} frames per step, this stream runs at"
@@ -65,15 +69,14 @@ def restore(half: Half, state: StreamState, kind: str, model: str, batch: int, m
         raise StreamError(f"the state drops {state.skip} outputs, no stream drops more than {half.most_skip}")
     if state.batch_size != batch:
         raise StreamError(f"the state holds {state.batch_size} streams, this object {batch}")
-    weight = next(half.stack.parameters())
     pending = state.tensors["pending"]
-    if pending.dim() != 3 or pending.shape[1] != half.channels:
+    if pending.ndim != 3 or pending.shape[1] != half.channels:
         raise StreamError(f"the state's pending inputs are {list(pending.shape)}, not [{batch}, {half.channels}, n]")
     layers = None
     if state.started:
-        like = half.stack.init_state(batch)
-        known = {name for name, _ in named_tensors(like, "layers")} | {"pending"}
+        like = half.stepper.zero_state(batch)
+        known = {name for name, _ in named_arrays(like, "layers")} | {"pending"}
         if odd := sorted(state.tensors.keys() - known):
             raise StreamError(f"the state's {odd[0]} is none of this stream's")
-        layers = half.stepper.enter(unflatten(state.tensors, like, "layers"))
-    return HalfState(pending.to(weight.device, weight.dtype, copy=True), layers, state.skip)
+        layers = half.stepper.enter(map_arrays(half.arrays.copy, unflatten(state.tensors, like, "layers")))
+    return HalfState(half.arrays.copy(pending), layers, state.skip)

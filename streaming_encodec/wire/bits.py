@@ -8,14 +8,15 @@ packet without decoding it.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streaming_encodec.errors import PacketError, StreamError
 
-IntArray = npt.NDArray[np.int64]
+if TYPE_CHECKING:  # imported where codes are looked at: a relay, which only cuts packets, needs no numpy
+    import numpy as np
+    import numpy.typing as npt
+
+IntArray: TypeAlias = "npt.NDArray[np.int64]"
 
 MAX_BITS = 16
 """Widest code that is packed: a codebook of 65,536 entries, far above any published one."""
@@ -36,6 +37,8 @@ def pack_bits(values: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
     values: any shape, each in ``0 .. 2**bits - 1``. Returns ``packed_size(values.size, bits)`` bytes.
     Raises StreamError for a width outside 1..16, a value out of range, or values that are not whole numbers.
     """
+    import numpy as np
+
     _check_width(bits)
     flat = np.asarray(values).reshape(-1)
     if flat.size == 0:
@@ -51,7 +54,7 @@ def pack_bits(values: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
         for value in reversed(few):
             number = number << bits | value
         return number.to_bytes(packed_size(len(few), bits), "little")
-    planes = (flat.astype(np.uint32)[:, None] >> _shifts(bits)) & np.uint32(1)  # [count, bits]
+    planes = (flat.astype(np.uint32)[:, None] >> np.arange(bits, dtype=np.uint32)) & np.uint32(1)  # [count, bits]
     return np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
 
 
@@ -62,6 +65,8 @@ def unpack_bits(data: bytes | bytearray | memoryview, count: int, bits: int, *, 
     list of numbers has exactly one spelling. Raises PacketError for data too short (or, if strict, not
     canonical).
     """
+    import numpy as np
+
     _check_width(bits)
     size = packed_size(count, bits)
     if count <= _FEW and not strict and len(data) >= size:
@@ -76,7 +81,7 @@ def unpack_bits(data: bytes | bytearray | memoryview, count: int, bits: int, *, 
     if strict and spare and raw[size - 1] >> (8 - spare):
         raise PacketError("the spare bits after the last code must be zero")
     planes = np.unpackbits(raw[:size], count=count * bits, bitorder="little").reshape(count, bits)
-    return planes.astype(np.int64) @ (np.int64(1) << _shifts(bits).astype(np.int64))  # [count, bits] -> [count]
+    return planes.astype(np.int64) @ (np.int64(1) << np.arange(bits))  # [count, bits] -> [count]
 
 
 def cut_bits(data: bytes | bytearray | memoryview, count: int, bits: int) -> bytes:
@@ -92,10 +97,6 @@ def cut_bits(data: bytes | bytearray | memoryview, count: int, bits: int) -> byt
     if not spare:
         return bytes(data[:size])
     return bytes(data[: size - 1]) + bytes((data[size - 1] & (0xFF >> spare),))
-
-
-def _shifts(bits: int) -> npt.NDArray[np.uint32]:
-    return np.arange(bits, dtype=np.uint32)
 
 
 def _check_width(bits: int) -> None:

@@ -11,8 +11,6 @@ import math
 import struct
 from dataclasses import dataclass
 
-import numpy as np
-
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.bits import MAX_BITS, IntArray, pack_bits, packed_size, unpack_bits
 from streaming_encodec.wire.header import (
@@ -194,6 +192,8 @@ def _check_codes(name: str, codes: IntArray, codebooks: int, frames: int, bits: 
 
 def _round_scale(scale: float) -> float:
     """The nearest float32, which is what the wire carries."""
+    import numpy as np
+
     with np.errstate(over="ignore"):
         rounded = float(np.float32(scale))
     if not (math.isfinite(rounded) and rounded > 0):

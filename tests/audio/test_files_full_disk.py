@@ -12,7 +12,7 @@ from disk_kit import PAGE_BYTES, SmallDisk, small_disk
 from streaming_encodec.audio.files.ecdc import EcdcWriter, is_whole_ecdc
 from streaming_encodec.audio.files.writer import SOUND_ENDINGS, AudioWriter
 from streaming_encodec.errors import FileFormatError
-from streaming_encodec.stepping.tree import StreamState
+from streaming_encodec.stepping.state import StreamState
 from streaming_encodec.training.curves import CsvLog, plot_curves
 from streaming_encodec.training.state import load_state, save_state
 from streaming_encodec.wire.ecdc import EcdcLayout

@@ -8,10 +8,11 @@ import torch
 from call_kit import HOP, sound, tiny_model
 
 from streaming_encodec.call.decoders import PooledDecoder, SeparateDecoders, make_decoders
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import CallError
-from streaming_encodec.stepping.engine import find_engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.streaming.conceal import LATENT_DECAY
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.playout import DecodeRequest
 
 FRAMES = 40

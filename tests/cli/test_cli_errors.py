@@ -14,7 +14,9 @@ import soundfile
 from cli_kit import Run, noise
 
 from streaming_encodec.model.checkpoints import hub
-from streaming_encodec.streaming import SegmentEncoder, StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.streaming.segments import SegmentEncoder
 
 
 @pytest.fixture

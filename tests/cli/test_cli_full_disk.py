@@ -14,7 +14,6 @@ from sound_kit import encoded, sound
 
 from streaming_encodec.audio.files.ecdc import read_ecdc_header
 from streaming_encodec.engines.onnx.codec import OrtEncoder
-from streaming_encodec.model.checkpoints.folder import save_folder
 from streaming_encodec.model.encodec import EncodecModel
 
 SIZES = 20
@@ -125,7 +124,7 @@ def test_a_saved_model_is_all_or_nothing(disk: SmallDisk, model: Path) -> None:
 
     def attempt() -> str | None:
         try:
-            save_folder(loaded, path)
+            loaded.save_pretrained(path)
         except Exception as error:
             return str(error)
         return None

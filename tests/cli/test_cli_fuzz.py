@@ -18,8 +18,8 @@ from sound_kit import encoded, mp3_of, sound
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.tree import StreamState
-from streaming_encodec.streaming import StreamingEncoder
+from streaming_encodec.stepping.state import StreamState
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 FEW, MANY = 110, 5000
 MOST_MIB = 700

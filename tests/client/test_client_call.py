@@ -16,7 +16,8 @@ from relay_kit import KEY, FakeClock, running, until
 from streaming_encodec.client.settings import ConnectionSettings
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings

@@ -26,9 +26,10 @@ from wire.vectors import DATA, FINGERPRINT, SCHEMA
 
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 from streaming_encodec.relay.limits import RelayLimits
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 FOLDER = Path(__file__).parent / "js_client"
 NODE_VERSION = 18

@@ -23,8 +23,8 @@ from ci_kit import cannot
 import streaming_encodec
 from streaming_encodec.engines.kernel.codec import KernelCodec
 from streaming_encodec.engines.kernel.shared_library import LIBRARIES, SOURCE, Library
+from streaming_encodec.model.architecture import decoder_timing, encoder_timing
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.stepping.half import decoder_half, encoder_half
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -51,8 +51,8 @@ class Speech:
         clip, _ = soundfile.read(ASSETS / "speech.flac", dtype="float32")
         count = int(seconds * 24_000) + 123  # no whole number of frames
         self.pcm = np.resize(clip, count).astype(np.float32)
-        self.first_samples = encoder_half(self.model).start_inputs
-        self.first_frames = decoder_half(self.model).start_inputs
+        self.first_samples = encoder_timing(self.model.config).start_inputs
+        self.first_frames = decoder_timing(self.model.config).start_inputs
 
     def codec(self, library: Library) -> KernelCodec:
         """The model on this library."""

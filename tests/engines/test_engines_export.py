@@ -17,7 +17,7 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.engines.onnx.codec import OrtDecoder, OrtEncoder
 from streaming_encodec.engines.onnx.export import export
 from streaming_encodec.errors import CheckpointError, ConfigError, FileFormatError, StreamError
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 _ALONE = """
 import sys

@@ -17,11 +17,10 @@ from strategies import lengths, partitions, random_model, random_samples, small_
 import streaming_encodec as se
 from streaming_encodec.engines import make_engine, make_live_engine
 from streaming_encodec.engines.kernel.engine import KernelEngine
-from streaming_encodec.engines.kernel.image import make_parts
-from streaming_encodec.engines.layout import turn
 from streaming_encodec.errors import StreamError
+from streaming_encodec.model.architecture import make_parts, zero_state
 from streaming_encodec.stepping.half import decoder_half, encoder_half
-from streaming_encodec.stepping.tree import named_tensors
+from streaming_encodec.stepping.tree import named_arrays
 
 SEEDS = st.integers(0, 2**16)
 
@@ -39,8 +38,8 @@ def test_the_step_is_the_layers_step(
     x = random_samples(config, batch, 4 * frames * config.hop_length, seed).float()
     latents = torch.randn(batch, config.hidden_size, 4 * frames, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        verify_step(model.encoder, engine.encoder, list(x.chunk(4, dim=-1)), ROUNDING)
-        verify_step(model.decoder, engine.decoder, list(latents.chunk(4, dim=-1)), ROUNDING)
+        verify_step(model.encoder, engine, engine.encoder, list(x.chunk(4, dim=-1)), ROUNDING)
+        verify_step(model.decoder, engine, engine.decoder, list(latents.chunk(4, dim=-1)), ROUNDING)
     ledger.count("law 6, kernel equals the layers (float32)")
 
 
@@ -51,21 +50,23 @@ def test_start_and_flush_are_the_layers(
 ) -> None:
     model = random_model(config, seed, torch.float32)
     engine = make_engine("kernel", model)
-    for half, stepper in ((encoder_half(model), engine.encoder), (decoder_half(model), engine.decoder)):
+    halves = (encoder_half(engine), model.encoder), (decoder_half(engine), model.decoder)
+    for half, stack in halves:
+        stepper = half.stepper
         generator = torch.Generator().manual_seed(seed)
         owed = data.draw(st.integers(0, half.inputs_per_frame - 1))
         x = torch.randn(batch, half.channels, half.start_inputs + half.step_inputs + owed, generator=generator)
         first, then, last = x.split([half.start_inputs, half.step_inputs, owed], dim=-1)
         with torch.no_grad():
-            wanted, layers = half.stack.start(first)
-            got, state = stepper.start(first)
+            wanted, layers = stack.start(first)
+            got, state = stepper.start(first.numpy())
             assert error(got, wanted) <= ROUNDING
-            left = dict(named_tensors(stepper.leave(state), "layers"))
-            for name, tensor in named_tensors(layers, "layers"):
+            left = dict(named_arrays(stepper.leave(state), "layers"))
+            for name, tensor in named_arrays(layers, "layers"):
                 assert error(left[name], tensor) <= ROUNDING, name
-            _, layers = half.stack.step(then, layers)
-            _, state = stepper.step(then, state)
-            assert error(stepper.flush(last, state), half.stack.flush(last, layers)) <= ROUNDING
+            _, layers = stack.step(then, layers)
+            _, state = stepper.step(then.numpy(), state)
+            assert error(stepper.flush(last.numpy(), state), stack.flush(last, layers)) <= ROUNDING
     ledger.count("law 6, kernel's start and flush equal the layers' (float32)")
 
 
@@ -148,7 +149,7 @@ def test_a_row_of_a_pool_is_a_stream_alone_to_the_last_bit(config: se.EncodecCon
     for slot, voice in zip(slots, voices, strict=True):
         pool.push(slot, voice)
     # Law 5. A pool refuses such samples; this is for what a state may hold all the same.
-    pool._open[shouting].pending = torch.full((1, config.audio_channels, 9 * config.hop_length), 3e38)
+    pool._open[shouting].pending = np.full((1, config.audio_channels, 9 * config.hop_length), 3e38, np.float32)
     while pool.ready:
         for slot, codes in pool.tick().items():
             pieces[slot].append(codes)
@@ -190,8 +191,10 @@ def test_arrays_go_round_torch_to_the_same_bits(data: st.DataObject, config: se.
 def test_the_flat_state_is_the_layers_tree_in_order(config: se.EncodecConfig) -> None:
     model = se.EncodecModel(config)
     for part, stack in zip(make_parts(config), (model.encoder, model.decoder), strict=True):
-        leaves = [tensor for _, tensor in named_tensors(turn(stack.init_state(1)), "layers")]
-        assert part.state_floats == sum(leaf.numel() for leaf in leaves)
+        named = dict(named_arrays(stack.init_state(2), "layers"))
+        assert part.state_floats == sum(tensor[0].numel() for tensor in named.values())
+        ours = dict(named_arrays(zero_state(part, 2), "layers"))
+        assert [(name, array.shape) for name, array in ours.items()] == [(n, tuple(t.shape)) for n, t in named.items()]
 
 
 def test_a_state_that_is_still_held_is_not_written_to() -> None:
@@ -235,10 +238,13 @@ def test_the_search_gives_the_layers_codes_and_the_first_of_equals(ledger: Ledge
     latent = 0.3 * torch.randn(2, 32, 20)
     latent[0, :, 0] = model.quantizer.codebooks[0].embed[3]
     for num_codebooks in (32, 1, 3, 8):
-        codes, wanted = quantizer.encode(latent, num_codebooks), model.quantizer.encode(latent, num_codebooks)
+        codes, wanted = (
+            torch.from_numpy(quantizer.encode(latent.numpy(), num_codebooks)),
+            model.quantizer.encode(latent, num_codebooks),
+        )
         ledger.agreement("codes, kernel's search against the layers", *same(codes, wanted))
         assert float((codes == wanted).float().mean()) > 0.99
-        assert torch.equal(quantizer.decode(wanted), model.quantizer.decode(wanted))
+        assert np.array_equal(quantizer.decode(wanted.numpy()), model.quantizer.decode(wanted))
     assert codes[0, 0, 0] == 3
 
 

@@ -19,13 +19,14 @@ from streaming_encodec.engines.kernel.codec import KernelCodec
 from streaming_encodec.engines.kernel.engine import KernelEngine
 from streaming_encodec.engines.kernel.shared_library import load_library
 from streaming_encodec.errors import CheckpointError, StreamError
+from streaming_encodec.model.folder import ModelFolder
 
 ASSETS = Path(se.__file__).parent / "assets" / "voice-24khz"
 
 
 def same(folder: Path, half: bool = False) -> None:
     """Without torch the same memory comes about as with it."""
-    alone = KernelCodec.from_folder(folder, half)
+    alone = KernelCodec.from_folder(ModelFolder(folder), half)
     engine = KernelEngine("kernel", se.EncodecModel.from_pretrained(folder), half)
     assert alone.arithmetic == engine.arithmetic
     assert alone.image.tobytes() == engine.codec.image.tobytes()
@@ -33,7 +34,8 @@ def same(folder: Path, half: bool = False) -> None:
 
 def test_the_bundled_model_is_read_as_torch_reads_it() -> None:
     same(ASSETS)
-    assert KernelCodec.from_folder(ASSETS).image.tobytes() == Speech(0).codec(load_library()).image.tobytes()
+    alone = KernelCodec.from_folder(ModelFolder(ASSETS))
+    assert alone.image.tobytes() == Speech(0).codec(load_library()).image.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -97,15 +99,15 @@ def damaged(name: str, tmp_path: Path) -> Path:
 )
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        KernelCodec.from_folder(damaged(name, tmp_path))
+        KernelCodec.from_folder(ModelFolder(damaged(name, tmp_path)))
 
 
 def test_a_model_of_segments_is_refused(tmp_path: Path) -> None:
     shutil.copytree(ASSETS, tmp_path / "m")
     config = json.loads((ASSETS / "config.json").read_text()) | {"chunk_length_s": 1.0, "overlap": 0.01}
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(StreamError, match="does not stream"):
-        KernelCodec.from_folder(tmp_path / "m")
+    with pytest.raises(StreamError, match="cannot stream"):
+        KernelCodec.from_folder(ModelFolder(tmp_path / "m"))
 
 
 def test_no_torch_is_imported() -> None:
@@ -114,7 +116,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from streaming_encodec.engines.kernel.codec import KernelCodec
-codec = KernelCodec.from_folder(Path(sys.argv[1]))
+from streaming_encodec.model.folder import ModelFolder
+codec = KernelCodec.from_folder(ModelFolder(Path(sys.argv[1])))
 y, _ = codec.encoder.step(np.zeros((1, 320, 1), np.float32), np.zeros((1, codec.encoder.state_floats), np.float32))
 print(codec.search(y[0], 8).shape, *sorted(sys.modules))
 """

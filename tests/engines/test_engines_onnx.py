@@ -40,8 +40,8 @@ def test_onnx_step_is_the_layers_step(
     x = random_samples(config, batch, 4 * frames * config.hop_length, seed).float()
     latents = torch.randn(batch, config.hidden_size, 4 * frames, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        verify_step(model.encoder, engine.encoder, list(x.chunk(4, dim=-1)), 1e-4)
-        verify_step(model.decoder, engine.decoder, list(latents.chunk(4, dim=-1)), 1e-4)
+        verify_step(model.encoder, engine, engine.encoder, list(x.chunk(4, dim=-1)), 1e-4)
+        verify_step(model.decoder, engine, engine.decoder, list(latents.chunk(4, dim=-1)), 1e-4)
     ledger.count("law 6, onnx equals the layers (float32, 1e-4)")
 
 
@@ -94,11 +94,11 @@ def test_int8_step_is_near_the_layers_step(frames: int) -> None:
     x = random_samples(config, 2, 4 * frames * config.hop_length, 5).float()
     with torch.no_grad():
         inputs = list(x.chunk(4, dim=-1))
-        verify_step(model.encoder, int8.encoder, inputs, INT8_ERROR)
+        verify_step(model.encoder, int8, int8.encoder, inputs, INT8_ERROR)
         state = model.encoder.init_state(2)
-        y, _ = int8.encoder.step(inputs[0], int8.encoder.enter(state))
-        z, _ = exact.encoder.step(inputs[0], exact.encoder.enter(state))
-        assert frames > 6 or not torch.equal(y, z)  # nothing was quantised, and the test tested nothing
+        y, _ = int8.encoder.step(inputs[0].numpy(), int8.encoder.enter(state))
+        z, _ = exact.encoder.step(inputs[0].numpy(), exact.encoder.enter(state))
+        assert frames > 6 or not np.array_equal(y, z)  # nothing was quantised, and the test tested nothing
 
 
 def test_int8_rows_are_strangers() -> None:
@@ -110,10 +110,10 @@ def test_int8_rows_are_strangers() -> None:
     loud[1] *= 1000
     state = model.encoder.init_state(3)
     with torch.no_grad():
-        y, _ = encoder.step(x, encoder.enter(state))
-        z, _ = encoder.step(loud, encoder.enter(state))
-    assert torch.equal(y[[0, 2]], z[[0, 2]])
-    assert not torch.equal(y[1], z[1])
+        y, _ = encoder.step(x.numpy(), encoder.enter(state))
+        z, _ = encoder.step(loud.numpy(), encoder.enter(state))
+    assert np.array_equal(y[[0, 2]], z[[0, 2]])
+    assert not np.array_equal(y[1], z[1])
 
 
 @pytest.mark.parametrize("hidden", [24, 64, 128])
@@ -123,15 +123,15 @@ def test_int8_search_leaves_hardly_more_over_than_the_exact_one(hidden: int) -> 
     model = se.EncodecModel(config)
     for depth, codebook in enumerate(model.quantizer.codebooks):  # each finer than the one before, as trained ones are
         codebook.embed.copy_(torch.randn_like(codebook.embed) * 0.8**depth)
-    latents = torch.randn(2, hidden, 50)
+    latents = torch.randn(2, hidden, 50).numpy()
     exact, int8 = make_engine("onnx", model).quantizer, make_engine("onnx-int8", model).quantizer
     codes, near = exact.encode(latents, 8), int8.encode(latents, 8)
-    left, left_near = ((latents - exact.decode(c)).square().sum() for c in (codes, near))
+    left, left_near = (np.square(latents - exact.decode(c)).sum() for c in (codes, near))
     assert left_near < 1.02 * left
-    assert 0.8 < float((codes == near)[:, 0].float().mean()) <= 1.0
-    assert not torch.equal(codes, near)  # nothing was quantised, and the test tested nothing
+    assert 0.8 < float((codes == near)[:, 0].mean()) <= 1.0
+    assert not np.array_equal(codes, near)  # nothing was quantised, and the test tested nothing
     alone = int8.encode(latents[:1, :, 7:8], 8)
-    assert torch.equal(alone, near[:1, :, 7:8])  # rows are strangers, in a batch or not
+    assert np.array_equal(alone, near[:1, :, 7:8])  # rows are strangers, in a batch or not
 
 
 def test_onnx_quantizer_gives_the_layers_codes(ledger: Ledger) -> None:
@@ -141,12 +141,13 @@ def test_onnx_quantizer_gives_the_layers_codes(ledger: Ledger) -> None:
     quantizer = make_engine("onnx", model).quantizer
     latent = 0.3 * torch.randn(2, 32, 20)
     for num_codebooks in (32, 1, 3, 8, 12):  # also within a group, and fewer after more
-        codes = quantizer.encode(latent, num_codebooks)
+        codes = torch.from_numpy(quantizer.encode(latent.numpy(), num_codebooks))
         wanted = model.quantizer.encode(latent, num_codebooks)
         assert codes.shape == wanted.shape
         ledger.agreement("codes, quantiser graphs against the layers", *same(codes, wanted))
         assert float((codes == wanted).float().mean()) > 0.99
-        torch.testing.assert_close(quantizer.decode(wanted), model.quantizer.decode(wanted))
+        decoded = torch.from_numpy(quantizer.decode(wanted.numpy()))
+        torch.testing.assert_close(decoded, model.quantizer.decode(wanted))
 
 
 def test_onnx_takes_numpy_and_odd_memory() -> None:
@@ -184,7 +185,8 @@ for attempt in (lambda: se.StreamingEncoder(model, engine="onnx"), export):
     try:
         attempt()
     except se.MissingExtraError as error:
-        assert {"pip install " + package + ","!r} in str(error), error
+        assert {"needs " + package + ","!r} in str(error), error
+        assert 'pip install "streaming-encodec[torch]"' in str(error), error
     else:
         raise AssertionError("nothing was missed")
 """
@@ -200,16 +202,16 @@ def test_a_state_that_is_still_held_is_not_written_to() -> None:
     states, outputs = [state], []
     with torch.no_grad():
         for block in blocks:  # all states held: every one needs memory of its own
-            y, state = stepper.step(block, state)
+            y, state = stepper.step(block.numpy(), state)
             states.append(state)
             outputs.append(y)
-        kept = [[tensor.clone() for tensor in state] for state in states]
+        kept = [[array.copy() for array in state] for state in states]
         for i in (3, 1, 7, 0, 3):  # back to any of them, also more than once
-            y, after = stepper.step(blocks[i], states[i])
-            assert torch.equal(y, outputs[i])
-            assert all(torch.equal(a, b) for a, b in zip(after, kept[i + 1], strict=True))
-        for state, tensors in zip(states, kept, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(state, tensors, strict=True))
+            y, after = stepper.step(blocks[i].numpy(), states[i])
+            assert np.array_equal(y, outputs[i])
+            assert all(np.array_equal(a, b) for a, b in zip(after, kept[i + 1], strict=True))
+        for state, arrays in zip(states, kept, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(state, arrays, strict=True))
 
 
 def test_many_streams_share_an_engine_across_threads() -> None:

@@ -22,7 +22,8 @@ from streaming_encodec.evaluation.robustness import (
     hostile_signals,
 )
 from streaming_encodec.evaluation.streamed import decode_clips, encode_clips, encode_set, like_lengths
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 
 
 def runs(lost: np.ndarray) -> np.ndarray:

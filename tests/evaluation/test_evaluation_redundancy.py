@@ -12,9 +12,9 @@ from streaming_encodec.bench.redundancy import (
     REDUNDANT,
     codebooks_that_arrive,
 )
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.evaluation.received import receive_clip
-from streaming_encodec.stepping.engine import find_engine
-from streaming_encodec.streaming import StreamingDecoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
 
 HOP = 320
 

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.model.checkpoints import folder as checkpoint
-from streaming_encodec.model.checkpoints.folder import build_model, load_folder, save_folder
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 CONFIGS = {"weight_norm": oracles.tiny_config(), "time_group_norm": oracles.tiny_segment_config()}
 by_norm = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -57,7 +56,7 @@ def same_codec(model: EncodecModel, oracle: transformers.EncodecModel, tolerance
 def folder(tmp_path: Path) -> Path:
     """A sound folder to spoil."""
     model = oracles.ours_from(oracles.hf_model(CONFIGS["weight_norm"], 5, torch.float32), CONFIGS["weight_norm"])
-    save_folder(model, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -106,7 +105,7 @@ def test_weight_norm_of_a_transposed_convolution_goes_by_input_channels() -> Non
 def test_plain_weights_load_too() -> None:
     config = CONFIGS["weight_norm"]
     model = oracles.ours_from(oracles.hf_model(config), config)
-    again = build_model(config, model.state_dict(), "memory")
+    again = oracles.build_model(config, model.state_dict(), "memory")
     assert fingerprint(again) == fingerprint(model)
 
 
@@ -114,8 +113,8 @@ def test_plain_weights_load_too() -> None:
 def test_half_precision_files_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     config = CONFIGS["weight_norm"]
     model = oracles.ours_from(oracles.hf_model(config, 7, torch.float32), config)
-    halves = {name: value.to(dtype) for name, value in checkpoint.export_tensors(model).items()}
-    loaded = build_model(config, halves, "memory")
+    halves = {name: value.to(dtype) for name, value in checkpoint.export_tensors(config, model.state_dict()).items()}
+    loaded = oracles.build_model(config, halves, "memory")
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, model.state_dict()[name], rtol=2e-2, atol=1e-2)
@@ -125,12 +124,12 @@ def test_loading_leaves_the_random_generator_alone(folder: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    load_folder(folder)
+    EncodecModel.from_pretrained(folder)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_loaded_model_outlives_its_file(folder: Path) -> None:
-    model = load_folder(folder)
+    model = EncodecModel.from_pretrained(folder)
     before = fingerprint(model)
     (folder / "model.safetensors").write_bytes(b"\0" * os.path.getsize(folder / "model.safetensors"))
     assert fingerprint(model) == before
@@ -165,7 +164,7 @@ G, V, B = (f"encoder.layers.0.conv.{n}" for n in ("weight_g", "weight_v", "bias"
 def test_a_wrong_tensor_is_named(folder: Path, changes: dict[str, Any], message: str) -> None:
     spoil(folder, **changes)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
     assert str(folder / "model.safetensors") in str(caught.value)
 
 
@@ -174,7 +173,7 @@ def test_a_truncated_file_is_called_damaged(folder: Path, size: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
 
 
 def test_a_corrupt_header_is_called_damaged(folder: Path) -> None:
@@ -183,23 +182,23 @@ def test_a_corrupt_header_is_called_damaged(folder: Path) -> None:
     content[20:60] = b"\xff" * 40
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
 
 
 def test_missing_files_are_named(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist.*never read"):
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"model_type": "dac"}', '{"num_filters": "many"}', "\udcff"])
 def test_a_wrong_config_is_one_clear_error(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match="holds no EnCodec model"):
-        load_folder(folder)
+        EncodecModel.from_pretrained(folder)
 
 
 # -- out -----------------------------------------------------------------------------------------------------
@@ -211,11 +210,11 @@ def test_what_is_saved_loads_in_transformers_and_matches(
     tmp_path: Path, config: EncodecConfig, dtype: torch.dtype | None
 ) -> None:
     model = oracles.ours_from(oracles.hf_model(config, 9, torch.float32), config)
-    save_folder(model, tmp_path / "deep" / "model", dtype=dtype)
+    model.save_pretrained(tmp_path / "deep" / "model", dtype=dtype)
     oracle, info = transformers.EncodecModel.from_pretrained(tmp_path / "deep" / "model", output_loading_info=True)
     assert not any(info.values()), info
     assert oracle.dtype == torch.float32  # computed in float32 whatever the file stores
-    loaded = load_folder(tmp_path / "deep" / "model").float()
+    loaded = EncodecModel.from_pretrained(tmp_path / "deep" / "model").float()
     same_codec(loaded, oracle.eval(), 1e-5)
     assert EncodecConfig.from_dict(oracle.config.to_dict()) == config
 
@@ -223,14 +222,14 @@ def test_what_is_saved_loads_in_transformers_and_matches(
 def test_a_file_without_what_training_keeps_is_smaller_and_loads_in_transformers_too(tmp_path: Path) -> None:
     config = CONFIGS["weight_norm"]
     model = oracles.ours_from(oracles.hf_model(config, 9, torch.float32), config)
-    save_folder(model, tmp_path / "whole")
-    save_folder(model, tmp_path / "lean", training_buffers=False)
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "lean", training_buffers=False)
     whole, lean = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "lean"))
     assert whole - lean > 4 * sum(book.embed.numel() for book in model.quantizer.codebooks)
-    assert fingerprint(load_folder(tmp_path / "lean")) == fingerprint(model)
+    assert fingerprint(EncodecModel.from_pretrained(tmp_path / "lean")) == fingerprint(model)
     oracle, info = transformers.EncodecModel.from_pretrained(tmp_path / "lean", output_loading_info=True)
     assert {name.rpartition(".")[2] for name in info["missing_keys"]} == {"inited", "cluster_size", "embed_avg"}
-    same_codec(load_folder(tmp_path / "lean"), oracle.eval(), 1e-5)
+    same_codec(EncodecModel.from_pretrained(tmp_path / "lean"), oracle.eval(), 1e-5)
 
 
 @by_norm
@@ -245,10 +244,10 @@ def test_saving_and_loading_changes_no_bit(tmp_path: Path, config: EncodecConfig
 
 def test_saving_as_float16_twice_changes_no_bit(tmp_path: Path) -> None:
     model = EncodecModel(CONFIGS["weight_norm"])
-    save_folder(model, tmp_path / "a", dtype=torch.float16)
-    once = load_folder(tmp_path / "a")
-    save_folder(once, tmp_path / "b", dtype=torch.float16)
-    assert fingerprint(load_folder(tmp_path / "b")) == fingerprint(once) != fingerprint(model)
+    model.save_pretrained(tmp_path / "a", dtype=torch.float16)
+    once = EncodecModel.from_pretrained(tmp_path / "a")
+    once.save_pretrained(tmp_path / "b", dtype=torch.float16)
+    assert fingerprint(EncodecModel.from_pretrained(tmp_path / "b")) == fingerprint(once) != fingerprint(model)
     assert os.path.getsize(tmp_path / "a" / "model.safetensors") == os.path.getsize(
         tmp_path / "b" / "model.safetensors"
     )
@@ -259,7 +258,7 @@ def test_rows_of_zeros_survive(tmp_path: Path) -> None:
     weight = model.state_dict()["decoder.layers.3.conv.weight"]
     weight[1] = 0
     model.save_pretrained(tmp_path / "a")
-    loaded = load_folder(tmp_path / "a").state_dict()["decoder.layers.3.conv.weight"]
+    loaded = EncodecModel.from_pretrained(tmp_path / "a").state_dict()["decoder.layers.3.conv.weight"]
     assert torch.equal(loaded, weight)
     oracle = transformers.EncodecModel.from_pretrained(tmp_path / "a")
     torch.testing.assert_close(oracle.decoder.layers[3].conv.weight.detach(), weight)
@@ -269,7 +268,7 @@ def test_saving_over_a_model_keeps_other_files(folder: Path) -> None:
     (folder / "README.md").write_text("a card")
     model = EncodecModel(CONFIGS["weight_norm"])
     model.save_pretrained(folder)
-    assert fingerprint(load_folder(folder)) == fingerprint(model)
+    assert fingerprint(EncodecModel.from_pretrained(folder)) == fingerprint(model)
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json"
     ]  # fmt: skip
@@ -295,7 +294,7 @@ def test_a_failing_save_leaves_nothing_behind(
     else:
         monkeypatch.setattr(checkpoint, failing, no_space)
     with pytest.raises(CheckpointError, match=r"cannot be written.*No space left"):
-        save_folder(EncodecModel(CONFIGS["weight_norm"]), target)
+        EncodecModel(CONFIGS["weight_norm"]).save_pretrained(target)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
@@ -303,7 +302,7 @@ def test_a_failing_save_leaves_nothing_behind(
 def test_saving_onto_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("mine")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        save_folder(EncodecModel(CONFIGS["weight_norm"]), tmp_path / "a")
+        EncodecModel(CONFIGS["weight_norm"]).save_pretrained(tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
@@ -322,7 +321,7 @@ def test_what_cannot_be_stored_is_refused(
     model = EncodecModel(CONFIGS["weight_norm"])
     model.state_dict()["encoder.layers.0.conv.weight"][0, 0, 0] = value
     with pytest.raises(CheckpointError, match=message):
-        save_folder(model, tmp_path / "a", dtype=dtype)
+        model.save_pretrained(tmp_path / "a", dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,11 +21,10 @@ from safetensors.torch import load_file, save_file
 from strategies import streaming_configs
 
 from streaming_encodec.errors import CheckpointError, ConfigError
-from streaming_encodec.model.checkpoints.original import load_original
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.size import MAX_PARAMETERS, check_size, model_size
-from streaming_encodec.stepping.tree import named_tensors
+from streaming_encodec.stepping.tree import named_arrays
 
 TINY = EncodecConfig(
     num_filters=2, hidden_size=4, codebook_size=16, upsampling_ratios=(2, 2), target_bandwidths=(24.0, 48.0),
@@ -162,7 +161,7 @@ def test_the_arithmetic_is_never_below_the_model(config: EncodecConfig) -> None:
     with torch.device("meta"):
         model = EncodecModel(config)
     parameters = sum(t.numel() for t in model.state_dict().values())
-    state = sum(t.numel() for part in (model.encoder, model.decoder) for _, t in named_tensors(part.init_state(1), ""))
+    state = sum(t.numel() for part in (model.encoder, model.decoder) for _, t in named_arrays(part.init_state(1), ""))
     assert parameters <= size.parameters <= 3 * parameters
     assert state <= size.state_values
 
@@ -380,6 +379,6 @@ def test_mutated_original_files(tmp_path: Path) -> None:
             near = (pickle_at, pickle_at + 8000) if i % 2 else (0, len(data))
             data[rng.randrange(*near)] = rng.randrange(256)
         path.write_bytes(data)
-        refused += refusal(lambda: load_original(path), CheckpointError) is not None
+        refused += refusal(lambda: EncodecModel.from_original(path), CheckpointError) is not None
     print(f"\n{refused} of {count} mutated .th files refused, the others loaded")
     assert refused > count / 4

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from streaming_encodec.errors import ConfigError, StreamError
-from streaming_encodec.model.checkpoints.folder import build_model
 from streaming_encodec.model.checkpoints.original import published_name
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
@@ -125,7 +124,7 @@ def test_any_configuration_equals_the_original_package(
     for k in range(config.num_quantizers):
         codebook = oracles.samples((config.codebook_size, config.hidden_size), seed + k)
         tensors[f"quantizer.layers.{k}.codebook.embed"] = codebook
-    model = build_model(config, tensors, "oracle")
+    model = oracles.build_model(config, tensors, "oracle")
     x = oracles.samples((2, config.audio_channels, oracles.shortest_input(config) + extra), seed)
     latent = oracle["encoder"](x)
     assert_close(model.encoder(x), latent, 1e-9)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from streaming_encodec.errors import CheckpointError
-from streaming_encodec.model.checkpoints.original import load_original, published_name, require_safe_torch
+from streaming_encodec.model.checkpoints.original import published_name, require_safe_torch
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def test_the_published_configurations_are_found(tmp_path: Path) -> None:
     }.items():
         model = getattr(package.EncodecModel, f"encodec_model_{name}")(pretrained=False)
         torch.save(model.state_dict(), tmp_path / "model.th")
-        assert load_original(tmp_path / "model.th").config == EncodecConfig(**fields)
+        assert EncodecModel.from_original(tmp_path / "model.th").config == EncodecConfig(**fields)
 
 
 def test_a_folder_of_the_same_weights_is_the_same_model(th: Path, tmp_path: Path) -> None:
-    model = load_original(th)
+    model = EncodecModel.from_original(th)
     model.save_pretrained(tmp_path / "folder")
     assert fingerprint(EncodecModel.from_pretrained(tmp_path / "folder")) == fingerprint(model)
 
@@ -114,13 +114,13 @@ FIRST = "encoder.model.0.conv.conv"
 def test_a_file_that_does_not_fit_is_one_clear_error(th: Path, changes: dict[str, Any], message: str) -> None:
     change(th, **changes)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_original(th)
+        EncodecModel.from_original(th)
     assert str(th) in str(caught.value)
 
 
 def test_fewer_codebooks_end_the_bandwidths_earlier(th: Path) -> None:
     change(th, **{f"quantizer.vq.layers.{k}._codebook.embed": None for k in range(8, 32)})
-    assert load_original(th).config.target_bandwidths == (1.5, 3.0, 6.0)
+    assert EncodecModel.from_original(th).config.target_bandwidths == (1.5, 3.0, 6.0)
 
 
 def test_a_configuration_can_be_given(tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_a_configuration_can_be_given(tmp_path: Path) -> None:
     for k in range(config.num_quantizers):
         content[f"quantizer.vq.layers.{k}._codebook.embed"] = torch.ones(16, 8)
     torch.save(content, tmp_path / "mine.th")
-    with pytest.raises(CheckpointError, match=r"Pass it yourself.*load_original\(path, config\)"):
-        load_original(tmp_path / "mine.th")
+    with pytest.raises(CheckpointError, match=r"Pass it yourself.*from_original\(path, config\)"):
+        EncodecModel.from_original(tmp_path / "mine.th")
     x = oracles.samples((1, 1, 100), 2)
     with torch.no_grad():
         expected = oracle["encoder"](x)
-        torch.testing.assert_close(load_original(tmp_path / "mine.th", config).encoder(x), expected)
+        torch.testing.assert_close(EncodecModel.from_original(tmp_path / "mine.th", config).encoder(x), expected)
 
 
 class Malice:
@@ -166,19 +166,19 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, zipped: 
 def test_a_truncated_file_is_called_damaged(th: Path, size: int) -> None:
     th.write_bytes(th.read_bytes()[:size])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_original(th)
+        EncodecModel.from_original(th)
 
 
 @pytest.mark.parametrize("content", [torch.ones(3), {}, [torch.ones(1)], {1: torch.ones(1)}])
 def test_what_is_no_state_dict_is_said(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a.th")
     with pytest.raises(CheckpointError, match="state dict"):
-        load_original(tmp_path / "a.th")
+        EncodecModel.from_original(tmp_path / "a.th")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.th does not exist"):
-        load_original(tmp_path / "none.th")
+        EncodecModel.from_original(tmp_path / "none.th")
 
 
 @pytest.mark.parametrize("version", ["2.9.1", "1.13.0", "2.9.0+cu128", "unknown"])

@@ -18,9 +18,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.model.checkpoints import hub, pretrained
-from streaming_encodec.model.checkpoints.pretrained import bundled_models, load_pretrained
+from streaming_encodec.model.checkpoints.pretrained import bundled_models
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 REPO = "someone/encodec_tiny"
 
@@ -65,25 +65,25 @@ def fill(cache: Path, model: EncodecModel) -> Path:
 def test_a_folder_by_path_and_by_string(tmp_path: Path, model: EncodecModel) -> None:
     model.save_pretrained(tmp_path / "m")
     for name in (tmp_path / "m", str(tmp_path / "m")):
-        assert fingerprint(load_pretrained(name)) == fingerprint(model)
+        assert fingerprint(EncodecModel.from_pretrained(name)) == fingerprint(model)
 
 
 def test_an_empty_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
-        load_pretrained(tmp_path)
+        EncodecModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_one_file_of_a_folder_points_at_the_folder(tmp_path: Path, model: EncodecModel, name: str) -> None:
     model.save_pretrained(tmp_path / "m")
     with pytest.raises(CheckpointError, match="give its folder"):
-        load_pretrained(tmp_path / "m" / name)
+        EncodecModel.from_pretrained(tmp_path / "m" / name)
 
 
 def test_a_pickle_by_another_name_is_not_opened(tmp_path: Path, model: EncodecModel) -> None:
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="is no model"):
-        load_pretrained(tmp_path / "pytorch_model.bin")
+        EncodecModel.from_pretrained(tmp_path / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/no/such/folder", "a/b/c", "../up", "", "a/model.th", "-a/b", "a/../b"])
@@ -91,26 +91,26 @@ def test_a_name_that_is_nothing_lists_what_it_may_be(name: str, cache: Path) -> 
     if name == "":
         pytest.importorskip("pathlib")
         with pytest.raises(CheckpointError):
-            load_pretrained(name)
+            EncodecModel.from_pretrained(name)
         return
     with pytest.raises(CheckpointError, match=r"config\.json.*\.th.*bundled.*facebook/encodec_24khz"):
-        load_pretrained(name)
+        EncodecModel.from_pretrained(name)
     assert not cache.exists()
 
 
 def test_bundled_models_load_by_name(tmp_path: Path, model: EncodecModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.save_pretrained(tmp_path / "assets" / "voice-test")
     (tmp_path / "assets" / "notes").mkdir()
-    monkeypatch.setattr(pretrained, "_assets", lambda: tmp_path / "assets")
+    monkeypatch.setattr(pretrained, "_ASSETS", tmp_path / "assets")
     assert bundled_models() == ("voice-test",)
-    assert fingerprint(load_pretrained("voice-test")) == fingerprint(model)
-    monkeypatch.setattr(pretrained, "_assets", lambda: tmp_path / "none")
+    assert fingerprint(EncodecModel.from_pretrained("voice-test")) == fingerprint(model)
+    monkeypatch.setattr(pretrained, "_ASSETS", tmp_path / "none")
     assert bundled_models() == ()
 
 
 def test_what_is_bundled_loads() -> None:
     for name in bundled_models():
-        assert len(fingerprint(load_pretrained(name))) == 32
+        assert len(fingerprint(EncodecModel.from_pretrained(name))) == 32
 
 
 def test_a_cached_hub_model_needs_no_network(cache: Path, model: EncodecModel) -> None:
@@ -120,13 +120,13 @@ def test_a_cached_hub_model_needs_no_network(cache: Path, model: EncodecModel) -
 
 def test_no_network_and_not_cached_is_one_error(cache: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"{REPO} is not in the cache and the hub cannot be reached"):
-        load_pretrained(REPO)
+        EncodecModel.from_pretrained(REPO)
 
 
 def test_a_half_cached_model_without_network_is_one_error(cache: Path, model: EncodecModel) -> None:
     (fill(cache, model) / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=rf"{REPO}"):
-        load_pretrained(REPO)
+        EncodecModel.from_pretrained(REPO)
 
 
 def test_the_hub_is_asked_once_and_for_two_files(
@@ -142,7 +142,7 @@ def test_the_hub_is_asked_once_and_for_two_files(
         return str(tmp_path / "m")
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    assert fingerprint(load_pretrained(REPO)) == fingerprint(model)
+    assert fingerprint(EncodecModel.from_pretrained(REPO)) == fingerprint(model)
     wanted = ["config.json", "model.safetensors"]
     assert asked == [(REPO, wanted, True), (REPO, wanted, False)]
 
@@ -151,7 +151,7 @@ def test_a_hub_model_without_safetensors_is_said(tmp_path: Path, monkeypatch: py
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(hub, "snapshot_download", lambda repo, **kwargs: str(tmp_path))
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        load_pretrained(REPO)
+        EncodecModel.from_pretrained(REPO)
 
 
 def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(CheckpointError, match="read timed out; run the command again"):
-        load_pretrained(REPO)
+        EncodecModel.from_pretrained(REPO)
 
 
 # -- fingerprints --------------------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ def test_a_broken_download_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fingerprint_is_the_same_in_another_process_and_precision(tmp_path: Path, model: EncodecModel) -> None:
     model.save_pretrained(tmp_path / "m")
-    code = "import sys; from streaming_encodec.model.checkpoints.pretrained import load_pretrained as l;"
-    code += "from streaming_encodec.model.fingerprint import fingerprint as f; print(f(l(sys.argv[1])))"
+    code = "import sys; from streaming_encodec import EncodecModel; l = EncodecModel.from_pretrained;"
+    code += "from streaming_encodec.model.find import fingerprint as f; print(f(l(sys.argv[1])))"
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "m")],
         capture_output=True,

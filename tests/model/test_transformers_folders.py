@@ -17,7 +17,7 @@ from transformers.models.encodec.configuration_encodec import EncodecConfig as T
 from streaming_encodec import EncodecModel, StreamingDecoder, StreamingEncoder
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 
 def _as_until_4_51(config: Any) -> int:

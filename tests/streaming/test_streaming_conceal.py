@@ -8,11 +8,12 @@ import torch
 from call_kit import sound, tiny_model
 
 from streaming_encodec.call.voice_decoder import VoiceDecoder
+from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.evaluation.packet_loss import bursty_loss
 from streaming_encodec.evaluation.received import receive_clip
-from streaming_encodec.stepping.engine import find_engine
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
 from streaming_encodec.streaming.conceal import LATENT_DECAY, conceal_latent
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.training.config import LostFramesConfig
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.packet import Packet, serialize_packet

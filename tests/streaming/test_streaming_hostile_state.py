@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from strategies import random_model, random_samples, small_config
 
 import streaming_encodec as se
-from streaming_encodec.streaming import StreamState
+from streaming_encodec.stepping.state import StreamState
 
 CONFIG = small_config()
 MODEL = random_model(CONFIG, 0, torch.float32)

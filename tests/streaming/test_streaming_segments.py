@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import partitions, random_model, random_samples, small_config
 
 import streaming_encodec as se
-from streaming_encodec.streaming import Segment
+from streaming_encodec.streaming.segments import Segment
 
 
 @st.composite

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strategies import lengths, partitions, random_model, random_samples, small_config, streaming_configs
 
 import streaming_encodec as se
-from streaming_encodec.streaming import StreamState
+from streaming_encodec.stepping.state import StreamState
 
 
 @settings(max_examples=300)
@@ -107,7 +107,7 @@ def test_restore_in_a_new_process(tmp_path: Path) -> None:
     np.save(tmp_path / "rest.npy", x[0, :, 433:].numpy())
     script = """
 import sys, numpy as np, streaming_encodec as se, torch
-from streaming_encodec.streaming import StreamState
+from streaming_encodec.stepping.state import StreamState
 torch.set_num_threads(1)
 folder, bandwidth = sys.argv[1], float(sys.argv[2])
 model = se.EncodecModel.from_pretrained(folder + "/model")

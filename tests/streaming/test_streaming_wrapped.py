@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 import streaming_encodec as se
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.engines import make_engine
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 CONFIG = small_config()
 SEGMENTS = small_config(chunk_length_s=0.01, overlap=0.1, normalize=True, norm_type="time_group_norm")

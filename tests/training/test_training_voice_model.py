@@ -12,7 +12,8 @@ import torch
 from transformers import EncodecModel as Reference
 
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import StreamingDecoder, StreamingEncoder
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.training.losses import MelLoss
 
 ASSETS = Path(str(files("streaming_encodec"))) / "assets"

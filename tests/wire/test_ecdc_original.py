@@ -11,13 +11,9 @@ import torch
 from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
 from streaming_encodec.corpus.transcode import layout_of
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.streaming import (
-    Segment,
-    SegmentDecoder,
-    SegmentEncoder,
-    StreamingDecoder,
-    StreamingEncoder,
-)
+from streaming_encodec.streaming.decoder import StreamingDecoder
+from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.streaming.segments import Segment, SegmentDecoder, SegmentEncoder
 from streaming_encodec.wire.ecdc import EcdcHeader
 
 # Ours folds the weight norm once; the original computes it anew at each call.

@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 import numpy as np
+import oracles
 import torch
 from wire.vectors import FINGERPRINT
 
-from streaming_encodec.model.checkpoints.folder import build_model
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.fingerprint import fingerprint
+from streaming_encodec.model.find import fingerprint
 
 CONFIG: dict[str, Any] = FINGERPRINT["config"]
 TENSORS = {
@@ -65,7 +65,7 @@ def test_each_step_of_the_example_is_as_the_specification_says() -> None:
 
 def test_the_model_has_the_fingerprint_of_the_example() -> None:
     tensors = {name: torch.from_numpy(tensor) for name, tensor in TENSORS.items()}
-    model = build_model(EncodecConfig.from_dict(CONFIG), tensors, "the example")
+    model = oracles.build_model(EncodecConfig.from_dict(CONFIG), tensors, "the example")
     assert fingerprint(model) == FINGERPRINT["fingerprint"]
     assert fingerprint(model.double()) == FINGERPRINT["fingerprint"]
 

@@ -70,8 +70,9 @@ def command(
             from streaming_encodec.bench.redundancy import measure, redundancy_table
             from streaming_encodec.corpus.transcode import open_model
             from streaming_encodec.evaluation.clips import load_clips
+            from streaming_encodec.model.find import torch_model
 
-            codec = open_model(model)
+            codec = torch_model(open_model(model))
             heard = load_clips(folder or Path(), codec.config.sampling_rate, clips)
             figures[one.value] = rows = measure(codec, heard, metrics.split(","), seed)
             tables.append(redundancy_table(rows))

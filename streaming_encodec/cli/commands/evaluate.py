@@ -183,7 +183,7 @@ def command(
         if jobs > 1:
             judge = stack.enter_context(PoolJudge(chosen, metric_set, jobs))
         listener = stack.enter_context(_Progress(chosen, to if save_audio else None))
-        result = evaluate(loaded.model, chosen, metric_set, plan, listener, judge)
+        result = evaluate(loaded.in_torch(), chosen, metric_set, plan, listener, judge)
         report = report_json(loaded.name, chosen, metric_set, plan, result)
         write_text(to / "results.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_text(to / "results.md", as_markdown(loaded.name, chosen, metric_set, result))

@@ -32,7 +32,7 @@ def command(
     """
     from streaming_encodec.audio.files.targets import check_folder
     from streaming_encodec.engines.onnx.export import export
-    from streaming_encodec.model.fingerprint import fingerprint
+    from streaming_encodec.model.find import fingerprint
 
     check_folder(folder, [model])
     loaded = load_model(model)

@@ -90,10 +90,11 @@ def _sound(source: ByteSource) -> dict[str, Any]:
 
 
 def _model(name: str | Path) -> dict[str, Any]:
-    from streaming_encodec.model.encodec import EncodecModel
-    from streaming_encodec.model.fingerprint import fingerprint
+    from streaming_encodec.model.checkpoints.pretrained import is_original
+    from streaming_encodec.model.find import find_model, fingerprint
+    from streaming_encodec.model.folder import ModelFolder
 
-    model = EncodecModel.from_pretrained(name)
+    model = find_model(name) if is_original(name) else ModelFolder.from_pretrained(name)
     config = model.config
     return {
         "kind": "model",

@@ -35,7 +35,7 @@ def write_gallery(
     from streaming_encodec.evaluation.gallery import make_gallery
 
     page = make_gallery(
-        loaded.model, loaded.name, clips, folder, gallery, seed=seed, burst_ms=burst_ms,
+        loaded.in_torch(), loaded.name, clips, folder, gallery, seed=seed, burst_ms=burst_ms,
         on_take=lambda title: note(f"made {title}"),
     )  # fmt: skip
     out().print(f"gallery: {page} and {gallery / 'index.html'}", soft_wrap=True)
@@ -52,11 +52,11 @@ def write_pairs(
     for file in (page, key):
         check_writable(file)
     if against is None:
-        comparisons = against_opus(loaded.model, loaded.name, clips, rates)
+        comparisons = against_opus(loaded.in_torch(), loaded.name, clips, rates)
     else:
         other = load_model(against)
         name = f"{other.name} ({against})" if other.name == loaded.name else other.name
-        comparisons = against_model(loaded.model, loaded.name, other.model, name, clips, rates)
+        comparisons = against_model(loaded.in_torch(), loaded.name, other.in_torch(), name, clips, rates)
     test = make_pairs(clips, comparisons, seed)
     write_text(page, test.page)
     write_text(key, json.dumps(test.key, indent=1, ensure_ascii=False) + "\n")

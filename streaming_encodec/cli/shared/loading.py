@@ -13,6 +13,7 @@ from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, short_name,
 if TYPE_CHECKING:
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.encodec import EncodecModel
+    from streaming_encodec.model.find import CodecModel
 
 ModelOption = Annotated[
     str,
@@ -37,13 +38,19 @@ _CAVEATS = {
 class LoadedModel:
     """A model and what the commands say of it."""
 
-    model: EncodecModel
+    model: CodecModel
     name: str  # short, as written into `.ecdc` files
     weights: str  # "trained", "preview" or "random"
 
     @property
     def config(self) -> EncodecConfig:
         return self.model.config
+
+    def in_torch(self) -> EncodecModel:
+        """For what torch alone can do, such as a loss. Raises ``MissingExtraError`` where it is not installed."""
+        from streaming_encodec.model.find import torch_model
+
+        return torch_model(self.model)
 
 
 def caveat(weights: str) -> str:
@@ -65,6 +72,7 @@ def load_model(name: str) -> LoadedModel:
 
     Raises:
         CheckpointError: there is no such model, or its files are damaged, or there is no network to fetch it.
+        MissingExtraError: it needs torch, which is not installed.
     """
     from streaming_encodec.corpus.transcode import open_model
 

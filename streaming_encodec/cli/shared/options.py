@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,10 +83,11 @@ def bandwidth_of(loaded: LoadedModel, kbps: float | None) -> float:
 
 
 def use_threads(threads: int) -> None:
-    """Let torch compute with so many threads."""
-    import torch
-
-    torch.set_num_threads(threads)
+    """Let torch compute with so many threads, also where it is only imported later, or never."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # what torch begins with
 
 
 def file_engine(engine: str, threads: int) -> str:

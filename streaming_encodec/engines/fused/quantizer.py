@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.model.quantizer import ResidualVectorQuantizer
 
 
@@ -27,11 +26,7 @@ class FusedQuantizer:
         self._half_squares = tables.pow(2).sum(-1) / 2  # [K, size]
         self._offsets = torch.arange(len(tables), device=tables.device)[:, None] * tables.shape[1]  # [K, 1]
 
-    @classmethod
-    def of(cls, model: EncodecModel) -> FusedQuantizer:
-        """A model's."""
-        return cls(model.quantizer)
-
+    @torch.no_grad()
     def encode(self, latent: Tensor, num_codebooks: int) -> Tensor:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
@@ -45,6 +40,7 @@ class FusedQuantizer:
             codes.append(indices)
         return torch.stack(codes, dim=1).view(batch, frames, num_codebooks).transpose(1, 2)
 
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
         rows = codes + self._offsets[: codes.shape[1]]

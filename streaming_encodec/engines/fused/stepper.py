@@ -16,33 +16,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streaming_encodec.engines.fused.quantizer import FusedQuantizer
 from streaming_encodec.engines.layout import turn
+from streaming_encodec.engines.torch_engine import LayersStepper, TorchEngine
 from streaming_encodec.errors import StreamError
-from streaming_encodec.model.conv import (
-    ConvState,
-    ConvTransposeState,
-    StreamableConv1d,
-    StreamableConvTranspose1d,
-)
-from streaming_encodec.model.layers import Elu, LstmState, ResidualLstm, ResnetBlock, ResnetState, State
+from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d
+from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
 from streaming_encodec.model.seanet import StreamableStack
+from streaming_encodec.model.states import ConvState, ConvTransposeState, LstmState, ResnetState, State
+from streaming_encodec.stepping.stepper import Quantizer, Stepper
+from streaming_encodec.stepping.torch_arrays import TorchArrays
 
 
-class FusedStepper:
-    """A ``Stepper`` (see ``stepping/half.py``) for a stack, with copies of its weights."""
+class FusedEngine(TorchEngine):
+    """``fused``."""
+
+    def _make_quantizer(self) -> Quantizer:
+        return FusedQuantizer(self.network.quantizer)
+
+    def _make_stepper(self, stack: StreamableStack) -> Stepper:
+        return FusedStepper(stack)
+
+
+class FusedStepper(LayersStepper):
+    """The steady step in another way, with copies of a stack's weights; start and end are the layers' own."""
 
     def __init__(self, stack: StreamableStack) -> None:
+        super().__init__(stack)
+        self._arrays = TorchArrays(next(stack.parameters()))
         with torch.no_grad():
             self._layers = [_fuse(layer) for layer in stack.layers]
 
     def enter(self, layers: State) -> State:
         """The layers' state, channels last."""
-        return cast(State, turn(layers))
+        return cast(State, turn(layers, self._arrays))
 
     def leave(self, state: State) -> State:
         """The layers' state for the channels-last one."""
-        return cast(State, turn(state))
+        return cast(State, turn(state, self._arrays))
 
+    @torch.no_grad()
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x`` [B, C, n] → [B, C', n']. Tensors of ``state`` stay as they are."""
         y = x.transpose(1, 2)

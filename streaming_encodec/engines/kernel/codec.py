@@ -6,34 +6,25 @@ its head says. Bits depend neither on the batch, nor on how many inputs go in at
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming_encodec.engines.kernel.image import (
-    TRANSPOSED,
-    Floats,
-    Image,
-    Layer,
-    Part,
-    Weights,
-    make_image,
-)
+from streaming_encodec.engines.kernel.image import Image, Weights, make_image
 from streaming_encodec.engines.kernel.shared_library import Library, load_library
-from streaming_encodec.engines.kernel.weights import FolderWeights
-from streaming_encodec.errors import CheckpointError, ConfigError, StreamError
+from streaming_encodec.model.architecture import TRANSPOSED, Layer, Part
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.size import check_size
+from streaming_encodec.model.folder import ModelFolder
+from streaming_encodec.stepping.half import check_streams
+from streaming_encodec.types import Floats
 
 Codes: TypeAlias = NDArray[np.int32]
 
 ARITHMETIC = "kernel-1"
 """Names the bits: files that say so were made by the same sums, on whatever machine. Changes with them."""
 
-START, STEP, FLUSH = range(3)
+START, STEP, FLUSH, WHOLE = range(4)
 
 _MOST_PLANS, _MOST_SPARE = 16, 4
 
@@ -74,21 +65,15 @@ class KernelCodec:
         return cls(config, make_image(config, weights, half), library)
 
     @classmethod
-    def from_folder(cls, folder: Path, half: bool = False, library: Library | None = None) -> KernelCodec:
-        """Of a folder in Hugging Face layout; ``half`` as above.
+    def from_folder(cls, folder: ModelFolder, half: bool = False, library: Library | None = None) -> KernelCodec:
+        """Of a folder; ``half`` as above.
 
         Raises:
             MissingExtraError, CheckpointError: as above. StreamError: the model does not stream by samples.
         """
-        try:
-            config = EncodecConfig.from_json(folder / "config.json")
-            check_size(config)
-        except ConfigError as error:
-            raise CheckpointError(f"{folder} holds no EnCodec model: {error}") from error
-        if not config.streams_by_sample or config.pad_mode == "circular":
-            raise StreamError(f"the model in {folder} does not stream by samples")
-        with closing(FolderWeights(folder / "model.safetensors")) as weights:
-            return cls.from_weights(config, weights, half, library)
+        check_streams(folder.config)
+        with folder.weights() as weights:
+            return cls.from_weights(weights.config, weights, half, library)
 
     def search(self, latent: Floats, num_codebooks: int) -> Codes:
         """``latent`` [rows, D] → codes [rows, num_codebooks]."""
@@ -131,6 +116,10 @@ class KernelPart:
     def flush(self, x: Floats, state: Floats) -> Floats:
         """The last inputs [B, n, in], any n: all outputs that are still owed."""
         return self._run(FLUSH, x, state)[0]
+
+    def whole(self, x: Floats) -> Floats:
+        """A stream that is all there [B, n, in], n ≥ 1, as the offline model takes it: its outputs."""
+        return self._run(WHOLE, x, np.empty((len(x), 0), np.float32))[0]
 
     def plan(self, batch: int, n: int) -> _Plan:
         """Memory for steps of this shape, for many of them."""
@@ -210,9 +199,9 @@ class _Workspace:
 
 def _outputs(layer: Layer, phase: int, n: int) -> int:
     if layer.kind == TRANSPOSED:
-        return n * layer.stride + {START: -layer.trim, STEP: 0, FLUSH: layer.trim}[phase]
+        return n * layer.stride + {START: -layer.trim, FLUSH: layer.trim}.get(phase, 0)
     if phase == START:
         return (n - layer.lookahead) // layer.stride
     if phase == STEP:
         return n // layer.stride
-    return -(-(n + layer.lookahead) // layer.stride)
+    return -(-(n + (layer.lookahead if phase == FLUSH else 0)) // layer.stride)

@@ -8,80 +8,35 @@ half the bytes, and other codes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import CheckpointError
+from streaming_encodec.model.architecture import (
+    CONV,
+    LSTM,
+    TRANSPOSED,
+    Layer,
+    Part,
+    codebook_names,
+    make_parts,
+    named_layers,
+)
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.geometry import ConvGeometry, trim_right
+from streaming_encodec.types import Floats
 
-Floats: TypeAlias = NDArray[np.float32]
 Weights: TypeAlias = Mapping[str, NDArray[Any]]
 
-CONV, TRANSPOSED, LSTM, RESIDUAL = range(4)
 PANELS, HALF_PANELS, ROWS = range(3)
-_PADS = {"constant": 0, "reflect": 1, "replicate": 2}
 
 _MAGIC, _VERSION = 0x4B534543, 1
 _HEADER_WORDS, _MATRIX_WORDS = 18, 5
 _LANES = 16
 _MOST_ROW_OUTPUTS = 2
 """A product with so few outputs would leave a panel's lanes empty: its vectors run along the inputs."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """As ``Layer`` in ``kernel.c``, field by field."""
-
-    kind: int
-    elu: int
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    history: int = 0
-    lookahead: int = 0
-    trim: int = 0
-    pad: int = 0
-    matrix: int = 0
-    count: int = 0
-    state: int = 0
-
-    @property
-    def state_floats(self) -> int:
-        """What it remembers of a stream."""
-        if self.kind == TRANSPOSED:
-            return self.stride * self.outputs
-        if self.kind == LSTM:
-            return 2 * self.count * self.inputs
-        delay = self.lookahead if self.kind == RESIDUAL else 0
-        return (self.history + delay) * self.inputs
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Inputs and outputs of its matrices."""
-        if self.kind == TRANSPOSED:
-            return [(self.inputs, 2 * self.stride * self.outputs)]
-        if self.kind == LSTM:
-            return [(self.inputs, 4 * self.inputs)] * (2 * self.count)
-        first = (self.kernel * self.inputs, self.outputs)
-        if self.kind == CONV:
-            return [first]
-        return [first, (self.outputs, self.inputs), *[(self.inputs, self.inputs)] * self.count]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Encoder or decoder: its layers, channels at both ends, and the floats of a stream's state."""
-
-    layers: tuple[Layer, ...]
-    inputs: int
-    outputs: int
-    state_floats: int
 
 
 @dataclass(frozen=True)
@@ -103,8 +58,8 @@ def make_image(config: EncodecConfig, weights: Weights, half: bool = False) -> I
     Raises:
         CheckpointError: a tensor is missing, or of another shape than the configuration wants.
     """
-    names = (f"quantizer.layers.{k}.codebook.embed" for k in range(config.num_quantizers))
-    return pack(config, _matrices_of(config, weights), (_tensor(weights, name) for name in names), half)
+    matrices = (pair for name, layer in named_layers(config) for pair in _matrices(layer, weights, name))
+    return pack(config, matrices, (_tensor(weights, name) for name in codebook_names(config)), half)
 
 
 def pack(
@@ -145,77 +100,7 @@ def pack(
     return Image(writer.memory[: writer.end], encoder, decoder, writer.is_rounded)
 
 
-# -- which layers there are: as model/seanet.py has them, an ELU going along with the layer after it --------------
-
-
-def make_parts(config: EncodecConfig) -> tuple[Part, Part]:
-    """Encoder and decoder of a configuration."""
-    encoder = _part(_encoder_layers(config), 0)
-    return encoder, _part(_decoder_layers(config), sum(len(layer.shapes) for layer in encoder.layers))
-
-
-def _part(layers: Iterator[Layer], matrix: int) -> Part:
-    placed, state = [], 0
-    for layer in layers:
-        placed.append(replace(layer, matrix=matrix, state=state))
-        matrix += len(layer.shapes)
-        state += layer.state_floats
-    return Part(tuple(placed), placed[0].inputs, placed[-1].outputs, state)
-
-
-def _encoder_layers(config: EncodecConfig) -> Iterator[Layer]:
-    dim = config.num_filters
-    yield _conv(config, 0, config.audio_channels, dim, config.kernel_size)
-    for ratio in reversed(config.upsampling_ratios):
-        yield from _residuals(config, dim)
-        yield _conv(config, 1, dim, 2 * dim, 2 * ratio, ratio)
-        dim *= 2
-    yield from _lstm(config, dim)
-    yield _conv(config, 1, dim, config.hidden_size, config.last_kernel_size)
-
-
-def _decoder_layers(config: EncodecConfig) -> Iterator[Layer]:
-    dim = config.num_filters * 2 ** len(config.upsampling_ratios)
-    yield _conv(config, 0, config.hidden_size, dim, config.kernel_size)
-    yield from _lstm(config, dim)
-    for ratio in config.upsampling_ratios:
-        trim = ratio - trim_right(config, ratio)
-        yield Layer(TRANSPOSED, 1, dim, dim // 2, kernel=2 * ratio, stride=ratio, trim=trim)
-        dim //= 2
-        yield from _residuals(config, dim)
-    yield _conv(config, 1, dim, config.audio_channels, config.last_kernel_size)
-
-
-def _conv(config: EncodecConfig, elu: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> Layer:
-    geometry = ConvGeometry(kernel, stride, 1, config.use_causal_conv, config.pad_mode)
-    seen = (kernel, stride, 1, geometry.history_length, geometry.lookahead)
-    return Layer(CONV, elu, inputs, outputs, *seen, pad=_PADS[config.pad_mode])
-
-
-def _residuals(config: EncodecConfig, dim: int) -> Iterator[Layer]:
-    for j in range(config.num_residual_layers):
-        kernel, dilation = config.residual_kernel_size, config.dilation_growth_rate**j
-        geometry = ConvGeometry(kernel, 1, dilation, config.use_causal_conv, config.pad_mode)
-        seen = (kernel, 1, dilation, geometry.history_length, geometry.lookahead)
-        shortcuts = int(config.use_conv_shortcut)
-        yield Layer(RESIDUAL, 1, dim, dim // config.compress, *seen, pad=_PADS[config.pad_mode], count=shortcuts)
-
-
-def _lstm(config: EncodecConfig, dim: int) -> Iterator[Layer]:
-    if config.num_lstm_layers:
-        yield Layer(LSTM, 0, dim, dim, count=config.num_lstm_layers)
-
-
 # -- their matrices [in, out] and biases [out] -------------------------------------------------------------------------
-
-
-def _matrices_of(config: EncodecConfig, weights: Weights) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    for name, part in zip(("encoder", "decoder"), make_parts(config), strict=True):
-        index = 0
-        for layer in part.layers:
-            index += layer.elu if layer.kind in (CONV, TRANSPOSED) else 0  # in the model a layer of its own
-            yield from _matrices(layer, weights, f"{name}.layers.{index}")
-            index += 1
 
 
 def _matrices(layer: Layer, weights: Weights, name: str) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

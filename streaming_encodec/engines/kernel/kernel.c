@@ -24,7 +24,7 @@
 #define CALLED static __attribute__((noinline)) /* small frames: Windows' stack is not probed */
 
 enum { CONV, TRANSPOSED, LSTM, RESIDUAL };   /* Layer.kind */
-enum { START, STEP, FLUSH };                 /* phase: a stream's first inputs, those in between, the last */
+enum { START, STEP, FLUSH, WHOLE };          /* phase: a stream's first inputs, those in between, the last; or all at once */
 enum { CONSTANT, REFLECT, REPLICATE };       /* Layer.pad, at start and flush */
 enum { PANELS, HALF_PANELS, ROWS };          /* Matrix.form: float32 or float16 [out/16][in][16], float32 [out][in] */
 
@@ -261,26 +261,37 @@ typedef struct {
   float *after, *a, *b;       /* a, b: memory for what a layer needs in between */
 } Run;
 
-/* x [batch][n][in] → y [batch][m][out]; a: windows [batch][length][in], the history before and padding around. */
+/* Whether the phase is a stream's first, so that there is no state before it; and its last. */
+INLINE int begins(const Run *run) { return run->phase == START || run->phase == WHOLE; }
+INLINE int ends(const Run *run) { return run->phase == FLUSH || run->phase == WHOLE; }
+
+/* x [batch][n][in] → y [batch][m][out]; a: windows [batch][length][in], the history before and padding around.
+ * An input too short to be reflected is extended by zeros first, whose length is cut off again: as published. */
 CALLED long convolve(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
   const long c = l->inputs, span = (l->kernel - 1) * l->dilation + 1, padding = span - l->stride;
-  const long left = run->phase == START ? padding - l->lookahead : 0;
-  const long extra = run->phase == FLUSH ? (l->stride - (l->lookahead + n) % l->stride) % l->stride : 0;
-  const long right = run->phase == FLUSH ? l->lookahead + extra : 0;
+  const long left = begins(run) ? padding - l->lookahead : 0;
+  const long before = run->phase == FLUSH ? l->lookahead : 0; /* inputs that wait in the history */
+  const long extra = ends(run) ? (l->stride - (before + n) % l->stride) % l->stride : 0;
+  const long right = ends(run) ? l->lookahead + extra : 0;
   const long front = l->history + left, length = front + n + right;
-  const long begin = run->phase == START ? l->history : l->history - padding;
-  const long outputs = (run->phase == START ? n - l->lookahead : n + right) / l->stride;
+  const long begin = begins(run) ? l->history : l->history - padding;
+  const long outputs = (run->phase == START ? n - l->lookahead : before + n + extra) / l->stride;
+  const long most = left > right ? left : right, seen = run->phase == WHOLE && most >= n ? most + 1 : n;
   for (long s = 0; s < run->batch; s++) {
     float *w = run->a + s * length * c, *end = w + (front + n) * c;
-    if (run->phase == START) fill(w, 0, front * c);
+    if (begins(run)) fill(w, 0, front * c);
     else copy(run->before + s * run->state + l->state, w, l->history * c);
     enter(x + s * n * c, w + front * c, n * c, l->elu);
     for (long d = 1; l->pad != CONSTANT && d <= left; d++)
-      copy(w + (l->pad == REFLECT ? front + d : front) * c, w + (front - d) * c, c);
-    for (long d = 1; d <= right; d++)
-      if (l->pad == CONSTANT) fill(end + (d - 1) * c, 0, c);
-      else copy(l->pad == REFLECT ? end - (d + 1) * c : end - c, end + (d - 1) * c, c);
+      if (l->pad != REFLECT) copy(w + front * c, w + (front - d) * c, c);
+      else if (d < n) copy(w + (front + d) * c, w + (front - d) * c, c);
+    for (long d = 1; d <= right; d++) {
+      /* Mirrored about the last of `seen` inputs: the d-th after the n that are there. */
+      const long from = l->pad == REFLECT ? n + d - 1 < seen ? n : 2 * (seen - 1) - (n + d - 1) : n - 1;
+      if (l->pad == CONSTANT || (l->pad == REFLECT && from >= n)) fill(end + (d - 1) * c, 0, c);
+      else copy(w + (front + from) * c, end + (d - 1) * c, c);
+    }
     copy(end - l->history * c, run->after + s * run->state + l->state, l->history * c);
   }
   Inputs in = {run->a + begin * c, outputs ? outputs : 1, length * c, l->stride * c, l->kernel, c, l->dilation * c};
@@ -292,8 +303,8 @@ CALLED long convolve(const Run *run, const Layer *l, const float *x, long n, flo
 /* kernel = 2 * stride: one product makes [batch][n][2][stride][out]; second halves belong to the input after. */
 CALLED long transpose(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
-  const long half = l->stride * l->outputs, cut = run->phase == START ? l->trim : 0;
-  const long owed = run->phase == FLUSH ? l->trim * l->outputs : 0;
+  const long half = l->stride * l->outputs, cut = begins(run) ? l->trim : 0;
+  const long owed = ends(run) ? l->trim * l->outputs : 0;
   const long outputs = n * l->stride - cut + owed / l->outputs;
   const float *bias = (const float *)run->image + m->bias;
   enter(x, run->a, run->batch * n * l->inputs, l->elu);
@@ -301,7 +312,7 @@ CALLED long transpose(const Run *run, const Layer *l, const float *x, long n, fl
   product(run->image, m, &in, run->batch * n, run->b, 2 * half, 0);
   for (long s = 0; s < run->batch; s++) {
     float *out = y + s * outputs * l->outputs, *kept = run->after + s * run->state + l->state;
-    if (run->phase == START) fill(kept, 0, half);
+    if (begins(run)) fill(kept, 0, half);
     else copy(run->before + s * run->state + l->state, kept, half);
     for (long t = 0; t < n; t++) {
       const float *made = run->b + (s * n + t) * 2 * half;
@@ -310,7 +321,7 @@ CALLED long transpose(const Run *run, const Layer *l, const float *x, long n, fl
                    half - i);
       copy(made + half, kept, half);
     }
-    for (long i = 0; i < owed; i++) out[n * half + i] = kept[i] + bias[i];
+    for (long i = 0; i < owed; i++) out[n * half - cut * l->outputs + i] = kept[i] + bias[i];
   }
   return outputs;
 }
@@ -320,7 +331,7 @@ CALLED long remember(const Run *run, const Layer *l, const float *x, long n, flo
   const long size = l->inputs, cells = l->count * size;
   enter(x, y, run->batch * n * size, l->elu);
   for (long s = 0; s < run->batch; s++)
-    if (run->phase == START) fill(run->after + s * run->state + l->state, 0, 2 * cells);
+    if (begins(run)) fill(run->after + s * run->state + l->state, 0, 2 * cells);
     else copy(run->before + s * run->state + l->state, run->after + s * run->state + l->state, 2 * cells);
   for (long layer = 0; layer < l->count; layer++) {
     const Matrix *m = run->matrices + l->matrix + 2 * layer;
@@ -355,7 +366,7 @@ CALLED long remember(const Run *run, const Layer *l, const float *x, long n, flo
  * lookahead makes what goes past them wait. */
 CALLED long residual(const Run *run, const Layer *l, const float *x, long n, float *y) {
   const Matrix *m = run->matrices + l->matrix;
-  const long c = l->inputs, wait = l->lookahead, held = run->phase == START ? 0 : wait;
+  const long c = l->inputs, held = begins(run) ? 0 : l->lookahead, wait = run->phase == WHOLE ? 0 : l->lookahead;
   const long outputs = convolve(run, l, x, n, run->b);
   enter(run->b, run->b, run->batch * outputs * l->outputs, 1);
   const float *past = x;
@@ -425,7 +436,7 @@ EXPORT int32_t kernel_scratch(const Image *image, int32_t part, int32_t batch, i
 }
 
 /* A part's layers over n inputs of each stream: x [batch][n][in] → y [batch][returned][out]. States [batch][state]:
- * `before` is only read, not at all in START; `after` is written, and means nothing after FLUSH. */
+ * `before` is only read, not at all in START and WHOLE; `after` is written, and means nothing after FLUSH and WHOLE. */
 EXPORT int32_t kernel_run(const Image *image, int32_t part, int32_t phase, int32_t batch, int32_t n, const float *x,
                           float *y, const float *before, float *after, float *scratch) {
   const Part *p = &image->parts[part];

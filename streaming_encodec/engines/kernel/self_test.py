@@ -6,9 +6,11 @@ import hashlib
 
 import numpy as np
 
-from streaming_encodec.engines.kernel.image import Floats, make_parts, pack
+from streaming_encodec.engines.kernel.image import pack
 from streaming_encodec.engines.kernel.shared_library import Library
+from streaming_encodec.model.architecture import make_parts
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.types import Floats
 
 EXPECTED = "fd937ab8d724314c181910d6a5f263591b516acb718377e67cfb3a728fd50f61"
 """SHA-256 of what ``result`` gives with every library of ``ARITHMETIC``."""

@@ -33,7 +33,8 @@ from streaming_encodec.engines.onnx.nodes import Array, IntArray, Nodes, TensorP
 from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d
 from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
 from streaming_encodec.model.seanet import StreamableStack
-from streaming_encodec.stepping.tree import named_tensors
+from streaming_encodec.stepping.arrays import NumpyArrays
+from streaming_encodec.stepping.tree import named_arrays
 
 INPUT, OUTPUT, NEXT, STATE = "input", "output", "next.", "layers"
 
@@ -59,8 +60,8 @@ def step_graph(stack: StreamableStack, inputs: int, int8: bool = False, single: 
 
 def state_shapes(stack: StreamableStack) -> dict[str, tuple[int, ...]]:
     """Name and shape (without batch) of the state's tensors that hold anything, in the graph's order."""
-    named = named_tensors(turn(stack.init_state(1)), STATE)
-    return {name: tuple(tensor.shape[1:]) for name, tensor in named if tensor.numel()}
+    named = named_arrays(turn(stack.init_state(1), NumpyArrays()), STATE)
+    return {name: tuple(array.shape[1:]) for name, array in named if array.size}
 
 
 class _StepGraph(Nodes):

@@ -9,16 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec._version import __version__
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.extras import needs_torch
 
 # The one place that imports it: the other modules of this folder take it from here.
-try:
+with needs_torch("an ONNX graph"):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-except ImportError as error:
-    raise MissingExtraError(
-        "this engine, and the export, need onnx: pip install onnx, or use engine='fused'"
-    ) from error
 
 __all__ = ["Array", "IntArray", "Nodes", "TensorProto", "helper", "onnx"]
 

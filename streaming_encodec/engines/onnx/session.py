@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from streaming_encodec.errors import CheckpointError, MissingExtraError
+from streaming_encodec.errors import CheckpointError
+from streaming_encodec.extras import needs_torch
 
 Session: TypeAlias = Any  # onnxruntime.InferenceSession: the package has no types
 
 
 def runtime() -> Any:
     """The module ``onnxruntime``. Raises ``MissingExtraError`` where it is not installed."""
-    try:
+    with needs_torch("an ONNX engine"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("this needs ONNX Runtime: pip install onnxruntime, or use engine='fused'") from error
     return onnxruntime
 
 

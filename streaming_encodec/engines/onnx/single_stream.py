@@ -14,20 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from streaming_encodec.engines.onnx.session import Session
-
-Floats = NDArray[np.float32]
+from streaming_encodec.types import Floats
 
 # Tracks kept for streams to come, for each number of inputs; those beyond go with their stream.
 _MOST_KEPT = 4
 
 
 class SingleState:
-    """A state that lies in a track; as a sequence, copies of its tensors, [1, ...] as the layers' are."""
+    """A state that lies in a track; as a sequence, copies of its arrays, [1, ...] as the layers' are."""
 
     __slots__ = ("__weakref__", "side", "track")
 
@@ -37,12 +33,12 @@ class SingleState:
     def __len__(self) -> int:
         return len(self.track.states[self.side])
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Floats]:
         for array, shape in zip(self.track.states[self.side], self.track.shapes, strict=True):
-            yield torch.from_numpy(array.reshape(1, *shape).copy())
+            yield array.reshape(1, *shape).copy()
 
 
-States: TypeAlias = tuple[Tensor, ...] | SingleState
+States: TypeAlias = tuple[Floats, ...] | SingleState
 
 
 class _Track:
@@ -119,8 +115,8 @@ class SingleRunner:
             before, after = track.begin()
             if len(self._kept) < _MOST_KEPT:
                 self._kept.append(track)
-        for array, tensor in zip(track.states[0], state, strict=True):
-            array[...] = tensor.numpy().reshape(array.shape)
+        for array, given in zip(track.states[0], state, strict=True):
+            array[...] = given.reshape(array.shape)
         return before, after
 
 

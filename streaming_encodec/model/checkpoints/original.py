@@ -10,18 +10,15 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from streaming_encodec.errors import CheckpointError, ConfigError
-from streaming_encodec.model.checkpoints.folder import build_model
+from streaming_encodec.model.checkpoints.folder import weights_in_memory
 from streaming_encodec.model.checkpoints.original_config import infer_config
 from streaming_encodec.model.config import EncodecConfig
-
-if TYPE_CHECKING:
-    from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.model.weights import PlainWeights
 
 _LEAST_TORCH = (2, 10)
 _MOST_PICKLE_BYTES = 1 << 22
@@ -36,8 +33,8 @@ _RENAMES = (
 )
 
 
-def load_original(path: str | Path, config: EncodecConfig | None = None) -> EncodecModel:
-    """Load an original ``.th`` file.
+def read_original(path: str | Path, config: EncodecConfig | None = None) -> PlainWeights:
+    """The weights of an original ``.th`` file.
 
     Args:
         path: the file.
@@ -62,9 +59,9 @@ def load_original(path: str | Path, config: EncodecConfig | None = None) -> Enco
         except (ConfigError, CheckpointError) as error:
             raise CheckpointError(
                 f"{path}: its tensors do not tell the architecture: {error}."
-                " Pass it yourself: streaming_encodec.model.checkpoints.original.load_original(path, config)"
+                " Pass it yourself: EncodecModel.from_original(path, config)"
             ) from error
-    return build_model(config, renamed, str(path))
+    return weights_in_memory(config, renamed, str(path))
 
 
 def published_name(name: str) -> str:
@@ -78,7 +75,7 @@ def read_th(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.th`` file by name; what a pickle asks to run is refused.
 
     Raises:
-        CheckpointError: as in ``load_original``.
+        CheckpointError: as in ``read_original``.
     """
     require_safe_torch(torch.__version__)
     if not path.is_file():

@@ -1,0 +1,17 @@
+"""Arrays by name: numpy's of one type, and those that may be torch's too. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+"""Samples, latent frames, weights."""
+
+Codes: TypeAlias = NDArray[np.int64]
+"""Codes of frames, 0 to ``codebook_size`` - 1."""
+
+AnyArray: TypeAlias = Any
+"""A numpy array or a torch tensor. Code that takes either must run without torch, so it cannot name ``Tensor``."""
