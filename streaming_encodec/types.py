@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float32]
 """Samples, latent frames, weights."""
 
-Codes: TypeAlias = NDArray[np.int64]
-"""Codes of frames, 0 to ``codebook_size`` - 1."""
+IntArray: TypeAlias = NDArray[np.int64]
+"""Codes, and other whole numbers."""
 
 AnyArray: TypeAlias = Any
 """A numpy array or a torch tensor. Code that takes either must run without torch, so it cannot name ``Tensor``."""

@@ -15,9 +15,9 @@ from streaming_encodec.client.settings import CodecSettings
 from streaming_encodec.client.threaded import ThreadedVoiceClient as _ThreadedVoiceClient
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
-from streaming_encodec.wire.bits import IntArray
 
 RATE = 24_000
 HOP = 320

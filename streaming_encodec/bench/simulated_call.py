@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
 from streaming_encodec.voice.network import Network, NetworkModel
 from streaming_encodec.voice.playout import PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from streaming_encodec.stepping.half import HalfState
 from streaming_encodec.streaming.decoder import StreamingDecoder
-from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.types import IntArray
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from streaming_encodec.stepping.engine import Engine, EngineOrName
 from streaming_encodec.streaming.conceal import decayed
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.pool import StreamPool
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.playout import DecodeRequest
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import PacketError, StreamError
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.hello import MAX_SPEAKERS, StreamFormat
 

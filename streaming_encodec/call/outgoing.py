@@ -15,12 +15,12 @@ import numpy.typing as npt
 from streaming_encodec.model.find import AnyModel
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.pace import StallMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.voice.vad import VoiceActivityDetector
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE
 from streaming_encodec.wire.hello import StreamFormat

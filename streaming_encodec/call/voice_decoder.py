@@ -21,10 +21,10 @@ from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.model.find import AnyModel
 from streaming_encodec.samples import as_count, as_sample_rate
 from streaming_encodec.stepping.engine import EngineOrName
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
 
 _VOICE = 1  # this decoder's only speaker

@@ -14,7 +14,7 @@ from streaming_encodec.evaluation.packet_loss import Lost
 from streaming_encodec.evaluation.streamed import CodedSet
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.types import IntArray
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 

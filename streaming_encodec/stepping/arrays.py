@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streaming_encodec.types import AnyArray, Codes, Floats
+from streaming_encodec.types import AnyArray, Floats, IntArray
 
 
 class Arrays(Protocol):
@@ -23,7 +23,7 @@ class Arrays(Protocol):
         ...
 
     def no_codes(self, batch: int, num_codebooks: int) -> AnyArray:
-        """Codes [batch, num_codebooks, 0]."""
+        """IntArray [batch, num_codebooks, 0]."""
         ...
 
     def join(self, pieces: Sequence[AnyArray]) -> AnyArray:
@@ -61,7 +61,7 @@ class NumpyArrays:
     def zeros(self, *shape: int) -> Floats:
         return np.zeros(shape, np.float32)
 
-    def no_codes(self, batch: int, num_codebooks: int) -> Codes:
+    def no_codes(self, batch: int, num_codebooks: int) -> IntArray:
         return np.zeros((batch, num_codebooks, 0), np.int64)
 
     def join(self, pieces: Sequence[AnyArray]) -> AnyArray:
@@ -77,8 +77,8 @@ class NumpyArrays:
         floats: Floats = as_numpy(x).astype(np.float32, copy=False)
         return floats
 
-    def codes(self, x: AnyArray) -> Codes:
-        codes: Codes = as_numpy(x).astype(np.int64, copy=False)
+    def codes(self, x: AnyArray) -> IntArray:
+        codes: IntArray = as_numpy(x).astype(np.int64, copy=False)
         return codes
 
     def repeat(self, x: AnyArray, batch: int) -> AnyArray:

@@ -9,7 +9,7 @@ from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.find import CodecModel, fingerprint
 from streaming_encodec.stepping.arrays import Arrays, NumpyArrays, as_numpy
 from streaming_encodec.stepping.stepper import Quantizer, Stepper
-from streaming_encodec.types import Codes, Floats
+from streaming_encodec.types import Floats, IntArray
 
 _MADE = ("quantizer", "encoder", "decoder")
 
@@ -69,7 +69,7 @@ class Engine:
         """From latents to samples."""
         return self._make_decoder()
 
-    def latent(self, codes: Codes) -> Floats:
+    def latent(self, codes: IntArray) -> Floats:
         """The latent frames [B, D, F], in numpy, that codes [B, K, F] in range stand for."""
         latent: Floats = as_numpy(self.quantizer.decode(self.arrays.codes(codes)))
         return latent

@@ -15,7 +15,7 @@ from streaming_encodec.stepping.silence import encoder_after_silence
 from streaming_encodec.stepping.state import StreamState
 from streaming_encodec.streaming.io import take_samples
 from streaming_encodec.streaming.stream import Stream
-from streaming_encodec.types import AnyArray, Codes
+from streaming_encodec.types import AnyArray, IntArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class StreamingEncoder(Stream):
     @overload
     def push(self, pcm: Tensor) -> Tensor: ...
     @overload
-    def push(self, pcm: NDArray[Any]) -> Codes: ...
+    def push(self, pcm: NDArray[Any]) -> IntArray: ...
     def push(self, pcm: AnyArray) -> AnyArray:
         """Take samples, give the codes of the frames they complete.
 
@@ -70,7 +70,7 @@ class StreamingEncoder(Stream):
                 with a buffer that says its type counts as numpy.
 
         Returns:
-            Codes int64 [B, K, f], f ≥ 0 (numpy [K, f] for unbatched numpy), K the active codebooks.
+            IntArray int64 [B, K, f], f ≥ 0 (numpy [K, f] for unbatched numpy), K the active codebooks.
 
         Raises:
             StreamError: wrong shape or dtype, NaN, infinity, or a sample beyond ±100 (40 dB above full scale): it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.types import IntArray
 from streaming_encodec.wire.packet import Packet
 from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, Unwrapper
 

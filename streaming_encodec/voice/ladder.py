@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.buffer import BufferedFrame
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
 
 

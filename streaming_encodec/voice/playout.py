@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.ladder import Kind, Pace, PlayoutInstruction
 from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voice.stretch import Stretcher
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.hello import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.buffer import BufferedFrame, FrameBuffer
 from streaming_encodec.voice.delay import DelayEstimator, DelaySettings, QueueMeter
 from streaming_encodec.voice.ladder import ConcealmentLadder, Pace, PlayoutInstruction
 from streaming_encodec.voice.statistics import ReceiverStatistics, ReportInterval
-from streaming_encodec.wire.bits import IntArray
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import parse_packet

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streaming_encodec.errors import StreamError
-from streaming_encodec.wire.bits import IntArray
+from streaming_encodec.types import IntArray
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES, NO_NOISE
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.packet import Packet, packet_size, serialize_packet

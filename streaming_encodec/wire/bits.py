@@ -8,7 +8,7 @@ packet without decoding it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from streaming_encodec.errors import PacketError, StreamError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imported where codes are looked at: a relay, which only cut
     import numpy as np
     import numpy.typing as npt
 
-IntArray: TypeAlias = "npt.NDArray[np.int64]"
+    from streaming_encodec.types import IntArray
 
 MAX_BITS = 16
 """Widest code that is packed: a codebook of 65,536 entries, far above any published one."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from streaming_encodec.errors import PacketError, StreamError
-from streaming_encodec.wire.bits import MAX_BITS, IntArray, pack_bits, packed_size, unpack_bits
+from streaming_encodec.wire.bits import MAX_BITS, pack_bits, packed_size, unpack_bits
 from streaming_encodec.wire.header import (
     FLAG_END,
     FLAG_NOISE,
@@ -30,6 +31,9 @@ from streaming_encodec.wire.header import (
     write_header,
 )
 from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS
+
+if TYPE_CHECKING:
+    from streaming_encodec.types import IntArray
 
 _SCALE = struct.Struct("<f")
 

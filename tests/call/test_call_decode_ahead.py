@@ -43,7 +43,7 @@ def test_what_is_played_in_the_end_decides(engine: str) -> None:
     frames, others = _frames(1), _frames(2)
     model = tiny_model()
     plain, decoder = StreamingDecoder(model, engine=engine), AheadDecoder(StreamingDecoder(model, engine=engine))
-    latent = torch.randn(1, model.config.hidden_size, 1, generator=torch.Generator().manual_seed(0))
+    latent = np.random.default_rng(0).standard_normal((1, model.config.hidden_size, 1)).astype(np.float32)
     at, surprises = 0, 0
     for _ in range(300):
         chance = rng.random()
@@ -52,7 +52,7 @@ def test_what_is_played_in_the_end_decides(engine: str) -> None:
         if chance > 0.9:
             surprises += 1
             got = decoder.decode_latent(latent, 8)
-            wanted = plain.push_latent(latent, 8)[0].numpy()
+            wanted = plain.push_latent(latent, 8)[0]
         elif chance > 0.87:
             got, wanted = decoder.decode(others[at], following), plain.push(others[at])
         elif chance > 0.85:
@@ -76,8 +76,7 @@ def test_the_frames_of_a_step_go_through_the_network_once() -> None:
     for i, frame in enumerate(frames):
         decoder.decode(frame, tuple(frames[i + 1 : i + 2]))
     assert together == [2, 2, 2, 2]
-    # `push_together` is a push itself.
-    assert pushed == [2, 2, 2, 2]
+    assert not pushed
 
 
 def test_a_late_stream_keeps_its_borders() -> None:

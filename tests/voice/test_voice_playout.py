@@ -8,9 +8,9 @@ from voice.voice_cases import FORMAT, FRAME, noise_packet, packet, receiver
 
 from streaming_encodec.bench.simulated_call import made_up_voice
 from streaming_encodec.errors import StreamError
+from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise, NoiseMeter
 from streaming_encodec.voice.playout import PcmPlayout
-from streaming_encodec.wire.bits import IntArray
 
 N = FORMAT.frame_samples
 VOICE = made_up_voice(FORMAT).reshape(-1, 1, N)

@@ -23,7 +23,7 @@ from streaming_encodec.stepping.arrays import NumpyArrays
 from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.stepping.stepper import Quantizer, Stepper
 from streaming_encodec.stepping.tree import leaves, map_arrays
-from streaming_encodec.types import Codes, Floats
+from streaming_encodec.types import Floats, IntArray
 
 
 class KernelEngine(Engine):
@@ -122,13 +122,13 @@ class KernelQuantizer:
     def __init__(self, codec: KernelCodec) -> None:
         self._codec = codec
 
-    def encode(self, latent: Floats, num_codebooks: int) -> Codes:
+    def encode(self, latent: Floats, num_codebooks: int) -> IntArray:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, size, frames = latent.shape
         codes = self._codec.search(latent.transpose(0, 2, 1).reshape(batch * frames, size), num_codebooks)
         return codes.astype(np.int64).reshape(batch, frames, num_codebooks).transpose(0, 2, 1)
 
-    def decode(self, codes: Codes) -> Floats:
+    def decode(self, codes: IntArray) -> Floats:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
         batch, num_codebooks, frames = codes.shape
         rows = codes.transpose(0, 2, 1).reshape(batch * frames, num_codebooks)

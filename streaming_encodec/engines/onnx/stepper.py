@@ -20,7 +20,7 @@ from streaming_encodec.model.states import State
 from streaming_encodec.stepping.arrays import Arrays, NumpyArrays, as_numpy, as_tensor
 from streaming_encodec.stepping.stepper import Quantizer, Stepper
 from streaming_encodec.stepping.tree import leaves, map_arrays
-from streaming_encodec.types import Codes, Floats
+from streaming_encodec.types import Floats, IntArray
 
 
 class OrtEngine(TorchEngine):
@@ -128,20 +128,20 @@ class OrtQuantizer:
         self._flat = self._tables.reshape(-1, self._tables.shape[-1])
         self._offsets = np.arange(len(self._tables))[:, None] * self._tables.shape[1]  # [K, 1]
 
-    def encode(self, latent: Floats, num_codebooks: int) -> Codes:
+    def encode(self, latent: Floats, num_codebooks: int) -> IntArray:
         """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
         batch, dim, frames = latent.shape
         codes = self._search(latent.transpose(0, 2, 1).reshape(-1, dim), num_codebooks)
         return codes.reshape(batch, frames, num_codebooks).transpose(0, 2, 1)
 
-    def decode(self, codes: Codes) -> Floats:
+    def decode(self, codes: IntArray) -> Floats:
         """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
         vectors: Floats = self._flat[codes + self._offsets[: codes.shape[1]]].sum(axis=1)  # [B, F, D]
         return vectors.transpose(0, 2, 1)
 
-    def _search(self, rows: Floats, num_codebooks: int) -> Codes:
+    def _search(self, rows: Floats, num_codebooks: int) -> IntArray:
         session = self._sessions.get(num_codebooks) or self._open(num_codebooks)
-        codes: Codes = session.run([CODES], {RESIDUAL: rows})[0]  # [rows, K]
+        codes: IntArray = session.run([CODES], {RESIDUAL: rows})[0]  # [rows, K]
         return codes
 
     def _open(self, num_codebooks: int) -> Session:
