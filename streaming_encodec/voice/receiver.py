@@ -173,7 +173,7 @@ class Receiver:
             return self._wait(clock_frames)
         pace, count = self._choose_pace(clock_frames)
         spare = self._spare_samples(clock_frames) if pace is Pace.SHORTEN else 0
-        return [self._decode(clock_frames, pace, spare) for _ in range(count)]
+        return [self._decode(clock_frames + place, pace, spare) for place in range(count)]  # played one after the other
 
     def _leap(self, clock_frames: float) -> bool:
         """The frame at the position is missing: move to a later one, if that costs nothing."""
@@ -209,6 +209,8 @@ class Receiver:
         self._position += 1
         self._owed = 0
         self._count_played(entry, max(0.0, self._delay_of(frame, clock_frames)))
+        self.statistics.last_played_frame = frame
+        self.statistics.last_played_timestamp = clock_frames * self.format.frame_seconds
         if entry.end:
             self._playing = False
         following = () if entry.end else self._following(entry.codes.shape[0])

@@ -59,6 +59,10 @@ class ReceiverStatistics:
     """Noise played while the sender was silent (DTX); not in the standard."""
     restarts: int = 0
     """Times the sender restarted the stream; not in the standard."""
+    last_played_frame: int = 0
+    """On the sender's line of timestamps, made-up frames left out; not in the standard."""
+    last_played_timestamp: float = 0.0
+    """When it is heard: seconds, on the clock that was handed in; not in the standard."""
 
     @property
     def concealed_share(self) -> float:

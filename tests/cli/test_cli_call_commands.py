@@ -63,6 +63,18 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def read_trace(path: Path) -> list[dict[str, Any]]:
+    """The blocks of a time line, which begins with word that the relay let the program in."""
+    first, *blocks = [json.loads(line) for line in path.read_text().splitlines()]
+    assert first["event"] == "joined"
+    assert {block["event"] for block in blocks} == {"block"}
+    ends = [block["first_sample"] + block["samples"] for block in blocks]
+    assert [block["first_sample"] for block in blocks] == [0, *ends[:-1]]
+    times = [first["at_s"], *(block["at_s"] for block in blocks)]
+    assert times == sorted(times)
+    return blocks
+
+
 def wait_for_packets(url: str, wanted: int) -> None:
     """Until the relay has handed out so many voice packets, however long this machine takes for that."""
     name = "streaming_encodec_relay_packets_out_total"
@@ -94,9 +106,12 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     with started("serve", "--port", port, "--key", key) as relay:
         event = first_event(relay)
         assert (event["event"], event["url"], event["tokens"]) == ("listening", url, True)
-        with started("listen", tmp_path / "out.wav", "--token", f"@{tmp_path / 'token'}", *call) as ear:
+        heard_at, said_at = tmp_path / "heard.jsonl", tmp_path / "said.jsonl"
+        listening = (tmp_path / "out.wav", "--token", f"@{tmp_path / 'token'}", "--trace", heard_at)
+        with started("listen", *listening, *call) as ear:
             assert first_event(relay)["role"] == "subscribe"
-            with started("send", tmp_path / "in.wav", "--token", speak, "--no-adapt", *call) as mouth:
+            speaking = (tmp_path / "in.wav", "--token", speak, "--no-adapt", "--trace", said_at)
+            with started("send", *speaking, *call) as mouth:
                 assert first_event(relay)["role"] == "publish"
                 wait_for_packets(url, 60)
                 relay.send_signal(signal.SIGKILL)
@@ -122,6 +137,15 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     assert rate == RATE
     assert 1.5 < len(pcm) / RATE == heard["seconds"]
     assert float(np.abs(pcm).max()) > 0.01
+    told = read_trace(heard_at)
+    assert [sum(block["samples"] for block in read_trace(path)) for path in (heard_at, said_at)] == [
+        len(pcm),
+        round(sent["seconds"] * RATE),
+    ]
+    assert [len(block["speakers"]) for block in (told[0], told[-1])] == [1, 2]
+    for speaker in told[-1]["speakers"]:
+        assert speaker["played_samples"] >= speaker["concealed_samples"] >= 0
+        assert told[0]["at_s"] < speaker["heard_s"] < told[-1]["at_s"] + 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
@@ -230,6 +254,8 @@ def test_a_token_says_what_was_asked_for(tmp_path: Path) -> None:
         (("serve", "--max-speakers", "65"), 2, "--max-speakers"),
         (("send", "/nowhere/in.wav"), 1, "in.wav"),
         (("listen", "out.nonsense"), 1, "out.nonsense"),
+        (("listen", "out.wav", "--trace", "t.wav"), 1, "use .jsonl"),
+        (("send", "in.wav", "--trace", "nowhere/t.jsonl"), 1, "nowhere"),
     ],
 )
 def test_what_goes_wrong_is_told(

@@ -301,7 +301,19 @@ def test_statistics_have_the_standards_names() -> None:
     words = [field.name.split("_") for field in dataclasses.fields(target.statistics)]
     names = {head + "".join(word.capitalize() for word in rest) for head, *rest in words}
     own = {"duplicatePackets", "redundantFramesUsed", "reducedFrames", "skippedFrames", "comfortNoiseSamples"}
-    assert names == {*standard, *own, "restarts"}
+    assert names == {*standard, *own, "restarts", "lastPlayedFrame", "lastPlayedTimestamp"}
+
+
+def test_which_frame_was_played_last_and_when_is_known_and_made_up_ones_do_not_count() -> None:
+    target = receiver()
+    stats = target.statistics
+    drive(target, on_time(30, lost=tuple(range(20, 30))), 40)
+    assert (stats.last_played_frame, stats.last_played_timestamp) == (19, pytest.approx(21 * FRAME))
+    bent = receiver()
+    made = drive(bent, on_time(30) | {50.0: [packet(number) for number in range(30, 50)]}, 51)
+    together = [m for m in made if m.pace is Pace.SHORTEN_FAST]
+    assert [m.frame for m in together] == [30, 31, 32, 33]  # in one pull, and played one after the other
+    assert (bent.statistics.last_played_frame, bent.statistics.last_played_timestamp) == (33, pytest.approx(53 * FRAME))
 
 
 class Arrival(NamedTuple):

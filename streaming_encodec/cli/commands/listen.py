@@ -24,6 +24,7 @@ from streaming_encodec.cli.shared.console import complain, minutes, note, print_
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
 from streaming_encodec.cli.shared.options import JsonOption, ThreadsOption, use_threads
+from streaming_encodec.cli.shared.trace import Trace, TraceOption, check_trace
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
@@ -46,6 +47,7 @@ def command(
         typer.Option(min=0.1, help="Stop after so much sound.", show_default="when all have left"),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Stay when all speakers have left.")] = False,
+    trace: TraceOption = None,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,6 +61,7 @@ def command(
     from streaming_encodec.client.settings import ConnectionSettings
 
     check_target(target, SOUND_ENDINGS)
+    check_trace(trace, [target])
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
@@ -69,7 +72,7 @@ def command(
         role="subscribe",
         connection=ConnectionSettings(tls_of(ca, url), max_codebooks=max_codebooks),
     )
-    facts = asyncio.run(_listen(target, call, loaded, seconds, keep))
+    facts = asyncio.run(_listen(target, call, loaded, seconds, keep, trace))
     if as_json:
         print_json(facts)
     else:
@@ -89,7 +92,9 @@ def command(
         raise typer.Exit(1)
 
 
-async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool) -> dict[str, Any]:
+async def _listen(
+    target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool, trace: Path | None = None
+) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioWriter
 
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
@@ -98,8 +103,9 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
     tally = _Tally()
     failed = False
     # Opened before anybody is called: what cannot be written is reported now, not at the first word.
-    with AudioWriter(target, rate, channels) as writer:
+    with Trace(trace) as diary, AudioWriter(target, rate, channels) as writer:
         async with call:
+            diary.joined()
             note(f"listening in {call.room}; Ctrl-C stops")
             stopped = asyncio.create_task(stop.wait())
             heard = asyncio.create_task(call.wait_for_voice())
@@ -114,6 +120,7 @@ async def _listen(target: Path, call: Any, loaded: LoadedModel, seconds: float |
                         async for block in blocks:
                             tally.update(call.statistics.speakers)
                             if tally.playing:  # the buffer's first filling is not sound yet
+                                diary.block(writer.samples, block.shape[1], speakers=tally.played())
                                 writer.write(block)
                             if (
                                 stop.is_set()
@@ -153,6 +160,18 @@ class _Tally:
         # By object, not by number: a restarted relay gives the same numbers to others.
         self._speakers |= {id(statistics): statistics for statistics in speakers.values()}
         self.playing = self.playing or any(s.total_samples_received for s in speakers.values())
+
+    def played(self) -> list[dict[str, Any]]:
+        """How far each speaker's voice was played, for a trace."""
+        return [
+            {
+                "frame": s.last_played_frame,
+                "heard_s": s.last_played_timestamp,
+                "played_samples": s.total_samples_received,
+                "concealed_samples": s.concealed_samples,
+            }
+            for s in self._speakers.values()
+        ]
 
     def facts(self) -> dict[str, Any]:
         every = self._speakers.values()

@@ -36,6 +36,7 @@ from streaming_encodec.cli.shared.options import (
     bandwidth_of,
     use_threads,
 )
+from streaming_encodec.cli.shared.trace import Trace, TraceOption, check_trace
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.voice.pace import FilePace
 
@@ -69,6 +70,7 @@ def command(
     dtx: Annotated[bool, typer.Option("--dtx", help="Send little while nobody speaks.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt/--no-adapt", help="Let listeners' reports choose the rate.")] = True,
     input_device: InputOption = None,
+    trace: TraceOption = None,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,6 +81,7 @@ def command(
     from streaming_encodec.voice.sender import SenderSettings
 
     # A wrong file is reported before a model is loaded.
+    check_trace(trace, [source])
     reader = None if source is None else AudioReader(source)
     use_threads(threads)
     loaded = load_model(model)
@@ -98,7 +101,7 @@ def command(
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
-    facts = asyncio.run(_send(speaks, call, loaded))
+    facts = asyncio.run(_send(speaks, call, loaded, trace))
     if as_json:
         print_json(facts)
     else:
@@ -123,7 +126,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
     return rows | (told_of_input(facts) if "input_samples" in facts else {})
 
 
-async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel) -> dict[str, Any]:
+async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel, trace: Path | None) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.corpus.transcode import source_file
 
@@ -132,6 +135,7 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel)
     samples = 0
     pace = FilePace(rate)
     with ExitStack() as cleanup:
+        diary = cleanup.enter_context(Trace(trace))
         if isinstance(source, AudioReader):
             source.convert(rate, channels)
             blocks = _from_file(source, stop, pace)
@@ -139,7 +143,9 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel)
             cleanup.callback(source.close)
             blocks = microphone(source, channels, stop)
         async with aclosing(blocks), call:
+            diary.joined()
             async for block in blocks:
+                diary.block(samples, block.shape[1])
                 await call.send(block)
                 samples += block.shape[1]
     seconds = samples / rate

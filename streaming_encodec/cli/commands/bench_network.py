@@ -1,0 +1,81 @@
+"""`streaming-encodec bench network`: whole calls over bad networks, measured."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.audio.files.targets import check_target
+from streaming_encodec.bench.network.conditions import CONDITIONS, Where, find_conditions
+from streaming_encodec.bench.report import machine, write_json
+from streaming_encodec.cli.shared.console import note, out, print_json
+from streaming_encodec.cli.shared.interrupt import ending_signals
+from streaming_encodec.cli.shared.options import JsonOption
+from streaming_encodec.errors import ConfigError
+
+
+def command(
+    conditions: Annotated[
+        str, typer.Option(metavar="NAME,NAME…", help=f"Networks: {', '.join(CONDITIONS)}; all is all of them.")
+    ] = "clean,loss10,burst10t,rate24,outage2,handover,train",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Calls over each network; the table has medians.")] = 3,
+    where: Annotated[
+        Where | None, typer.Option(help="Whose line is bad.", show_default="the listener's; the train has both")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=10.0, max=600.0, help="Of speech in each call.")] = 40.0,
+    clip: Annotated[
+        Path | None, typer.Option(help="Speech to say, repeated as needed.", show_default="bundled")
+    ] = None,
+    output_json: Annotated[Path | None, typer.Option(help="Write all figures of every call to a file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make calls over bad networks, and measure what is heard. Linux only, as root.
+
+    `serve`, `send` and `listen` run as they are, in network namespaces of their own; between them a program loses,
+    delays and queues packets. A call takes as long as its speech. Figures of calls in which the machine itself stood
+    still for more than 100 ms say little about the network.
+    """
+    from streaming_encodec.bench.network.laboratory import Laboratory
+    from streaming_encodec.bench.network.report import table
+    from streaming_encodec.bench.network.topology import check_possible
+
+    try:
+        networks = find_conditions(conditions, seconds)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=f"--{error.setting}") from error
+    if output_json is not None:
+        check_target(output_json, [".json"], [clip])
+    check_possible()
+    for number in ending_signals():
+        signal.signal(number, _interrupt)
+    calls: list[dict[str, Any]] = []
+    result = {"machine": machine(), "settings": {"seconds": seconds, "seeds": seeds}, "calls": calls}
+    with Laboratory(clip or bundled_clip(), seconds) as laboratory:
+        if laboratory.without_pesq:
+            note(f"no PESQ-WB: {laboratory.without_pesq}")
+        for name, condition in networks.items():
+            for seed in range(1, seeds + 1):
+                note(f"{name}, seed {seed}: {condition.says}")
+                calls.append(laboratory.call(name, condition, where, seed))
+                if "failed" in calls[-1]:
+                    note(f"{name}, seed {seed}, failed: {calls[-1]['failed']}")
+                if output_json is not None:  # after each call: many take hours, and Ctrl-C must not cost them
+                    write_json(output_json, result)
+    if as_json:
+        print_json(result)
+    else:
+        out().print(table(calls))
+    if any("failed" in call for call in calls):
+        raise typer.Exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Whatever ends the program ends it in order, so that namespaces and programs are removed."""
+    for other in ending_signals():
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
