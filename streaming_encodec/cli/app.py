@@ -42,6 +42,7 @@ COMMANDS = (
             Entry("codec", "What each engine costs here, beside other packages."),
             Entry("relay", "How much one relay carries: load, churn, floods."),
             Entry("call", "The delay of a call, from mouth to ear."),
+            Entry("network", "Whole calls over bad networks, measured (Linux, root)."),
             Entry("playout", "Simulated calls over bad networks."),
         ),
     ),

@@ -15,10 +15,11 @@ from cli_kit import CLIP
 
 from streaming_encodec.bench.network.figures import _Search
 from streaming_encodec.bench.network.forwarder import _ports
-from streaming_encodec.bench.network.report import median, table
+from streaming_encodec.bench.network.report import median, network_table
 from streaming_encodec.bench.network.speech import write_speech
 from streaming_encodec.bench.network.topology import check_possible
-from streaming_encodec.cli.shared.console import out
+from streaming_encodec.bench.tables import machine
+from streaming_encodec.cli.shared.figures import print_tables
 from streaming_encodec.errors import StreamingEncodecError
 
 
@@ -48,23 +49,26 @@ def made_up_call(condition: str, **figures: Any) -> dict[str, Any]:
     return {"condition": condition, "wire_kbps": wire, **figures}
 
 
-def test_the_table_has_medians_and_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    worst = {f"delay_{name}_ms": 12_345.6 for name in ("p50", "p95", "max")}
+def test_the_table_has_medians_and_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    figures = {"delay_p50_ms": 500.0, "delay_p95_ms": 1969.0, "delay_max_ms": 5436.0, "above_400_percent": 100.0}
+    figures |= {"longest_gap_ms": 5120.0, "recovered_s": 11.5, "pesq_wb": 1.234, "machine_stall_ms": 394.0}
     calls = [
-        *(made_up_call("clean", concealed_percent=percent, **worst) for percent in (0.0, 4.0, 100.0)),
-        made_up_call("reorder30", concealed_percent=100.0, above_400_percent=100.0, longest_gap_ms=10_000, pesq_wb=1.5),
+        *(made_up_call("burst10t", concealed_percent=percent, **figures) for percent in (0.0, 34.0, 99.0)),
         {"condition": "outage6", "failed": "nothing was heard"},
     ]
-    assert median(calls, "concealed_percent") == 52.0
+    assert median(calls, "concealed_percent") == 34.0
     assert median(calls[:3], "wire_kbps", "listener_down") == 27.4
-    assert median(calls, "recovered_s") is None
-    out().print(table(calls))
-    lines = capsys.readouterr().out.splitlines()
+    assert median(calls, "download_kbps") is None
+    print_tables({"machine": machine(), "settings": {}}, [network_table(calls)])
+    machine_text, _, *lines = capsys.readouterr().out.splitlines()
+    assert "cores" in machine_text
     assert max(map(len, lines)) <= 80
-    assert "…" not in "".join(lines)
-    (clean,) = (line.split() for line in lines if line.startswith("clean"))
-    assert clean[:5] == ["clean", "4.0", "12346", "12346", "12346"]
-    assert any("1 failed" in line for line in lines)
+    (row,) = ([cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "burst10t" in line)
+    assert row == ["burst10t", "34.0", "500/1969/5436", "100", "5120", "11.5", "27+27", "1.23", "394"]
+    assert network_table(calls).rows[1] == ["outage6 (1 failed)", "-", "-/-/-", "-", "-", "-", "-+-", "-", "-"]
 
 
 def test_ports_are_those_of_the_packet() -> None:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.audio.files.targets import check_target
 from streaming_encodec.bench.network.conditions import CONDITIONS, Where, find_conditions
-from streaming_encodec.bench.report import machine, write_json
-from streaming_encodec.cli.shared.console import note, out, print_json
+from streaming_encodec.bench.tables import machine
+from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.figures import OutputJsonOption, ReportOption, check_outputs, show_figures
 from streaming_encodec.cli.shared.interrupt import ending_signals
 from streaming_encodec.cli.shared.options import JsonOption
 from streaming_encodec.errors import ConfigError
@@ -21,55 +21,54 @@ from streaming_encodec.errors import ConfigError
 
 def command(
     conditions: Annotated[
-        str, typer.Option(metavar="NAME,NAME…", help=f"Networks: {', '.join(CONDITIONS)}; all is all of them.")
+        str, typer.Option(metavar="NAME,NAME…", help=f"Networks: {', '.join(CONDITIONS)}; or all.")
     ] = "clean,loss10,burst10t,rate24,outage2,handover,train",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Calls over each network; the table has medians.")] = 3,
     where: Annotated[
-        Where | None, typer.Option(help="Whose line is bad.", show_default="the listener's; the train has both")
+        Where | None, typer.Option(help="Whose line is bad.", show_default="listener; both for train")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=10.0, max=600.0, help="Of speech in each call.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=10.0, max=600.0, metavar="S", help="Speech in each call.")] = 40.0,
     clip: Annotated[
-        Path | None, typer.Option(help="Speech to say, repeated as needed.", show_default="bundled")
+        Path | None, typer.Option(metavar="FILE", help="What is said, repeated as needed.", show_default="bundled clip")
     ] = None,
-    output_json: Annotated[Path | None, typer.Option(help="Write all figures of every call to a file.")] = None,
+    output_json: OutputJsonOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make calls over bad networks, and measure what is heard. Linux only, as root.
 
     `serve`, `send` and `listen` run as they are, in network namespaces of their own; between them a program loses,
-    delays and queues packets. A call takes as long as its speech. Figures of calls in which the machine itself stood
-    still for more than 100 ms say little about the network.
+    delays and queues packets. A call takes as long as its speech, and half a minute more. Where the machine itself
+    stood still for more than 100 ms (stall), figures say little about the network. Ctrl-C ends it, and shows what was
+    measured so far.
     """
     from streaming_encodec.bench.network.laboratory import Laboratory
-    from streaming_encodec.bench.network.report import table
+    from streaming_encodec.bench.network.report import network_table
     from streaming_encodec.bench.network.topology import check_possible
 
     try:
         networks = find_conditions(conditions, seconds)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint=f"--{error.setting}") from error
-    if output_json is not None:
-        check_target(output_json, [".json"], [clip])
+    check_outputs(output_json, report, clip)
     check_possible()
     for number in ending_signals():
         signal.signal(number, _interrupt)
     calls: list[dict[str, Any]] = []
-    result = {"machine": machine(), "settings": {"seconds": seconds, "seeds": seeds}, "calls": calls}
-    with Laboratory(clip or bundled_clip(), seconds) as laboratory:
-        if laboratory.without_pesq:
-            note(f"no PESQ-WB: {laboratory.without_pesq}")
-        for name, condition in networks.items():
-            for seed in range(1, seeds + 1):
-                note(f"{name}, seed {seed}: {condition.says}")
-                calls.append(laboratory.call(name, condition, where, seed))
-                if "failed" in calls[-1]:
-                    note(f"{name}, seed {seed}, failed: {calls[-1]['failed']}")
-                if output_json is not None:  # after each call: many take hours, and Ctrl-C must not cost them
-                    write_json(output_json, result)
-    if as_json:
-        print_json(result)
-    else:
-        out().print(table(calls))
+    try:
+        with Laboratory(clip or bundled_clip(), seconds) as laboratory:
+            if laboratory.without_pesq:
+                note(f"no PESQ-WB: {laboratory.without_pesq}")
+            for name, condition in networks.items():
+                for seed in range(1, seeds + 1):
+                    note(f"{name}, seed {seed}: {condition.says}")
+                    calls.append(laboratory.call(name, condition, where, seed))
+                    if "failed" in calls[-1]:
+                        note(f"{name}, seed {seed}, failed: {calls[-1]['failed']}")
+    finally:
+        if calls:
+            result = {"machine": machine(), "settings": {"seconds": seconds, "seeds": seeds}, "calls": calls}
+            show_figures(result, [network_table(calls)], as_json, output_json, report)
     if any("failed" in call for call in calls):
         raise typer.Exit(1)
 
