@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table as RichTable
@@ -68,13 +68,23 @@ def print_tables(result: Result, tables: Iterable[Table]) -> None:
     out().print(f"{machine_line(result)}\n", soft_wrap=True)
     for table in tables:
         shown = RichTable(title=table.title, title_justify="left")
-        for i, column in enumerate(table.columns):
-            # The names keep room where a table is too wide for the terminal.
+        for i, (column, width) in enumerate(zip(table.columns, _widths(table, out().width), strict=True)):
+            # The names keep room where a table is too wide for the terminal all the same.
             least = 0 if i else min(_NAME_WIDTH, max((len(row[0]) for row in table.rows), default=0))
-            shown.add_column(column, justify="right" if i else "left", overflow="fold", min_width=least)
+            justify: Literal["left", "right"] = "right" if i else "left"
+            shown.add_column(column, justify=justify, overflow="fold", width=width, min_width=width or least)
         for row in table.rows:
             shown.add_row(*row)
         out().print(shown)
+
+
+def _widths(table: Table, width: int) -> list[int] | list[None]:
+    """Columns as narrow as their longest words, where that makes a table fit that would not otherwise; else any."""
+    columns = [[heading, *(row[i] for row in table.rows)] for i, heading in enumerate(table.columns)]
+    borders = 3 * len(columns) + 1
+    natural = [max(len(text) for text in column) for column in columns]
+    narrow = [max(len(word) for text in column for word in text.split()) for column in columns]
+    return narrow if sum(narrow) + borders <= width < sum(natural) + borders else [None] * len(columns)
 
 
 def take_real_time() -> None:
