@@ -327,3 +327,13 @@ def test_the_descriptor_limit_is_raised_as_far_as_the_system_allows() -> None:
 def test_systems_without_such_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)
     assert raise_descriptor_limit(5000) is None
+
+
+def test_a_relay_needs_no_numpy() -> None:
+    """Nor the codec: a relay forwards packets, and its process stays small."""
+    code = (
+        "import sys, streaming_encodec.relay.relay; "
+        "print(*{'numpy', 'torch', 'onnxruntime', 'soxr', 'streaming_encodec.model'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
