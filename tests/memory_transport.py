@@ -114,7 +114,7 @@ class MemoryWire:
         near.peer, far.peer = far, near
         self.connections.append(far)
         self.relay._admission.opened(far)
-        self._tasks.append(asyncio.create_task(self.relay.serve(far)))
+        self._tasks.append(asyncio.create_task(self.relay._calls.serve(far)))
         return near
 
     async def diagnose(self, error: CallError) -> CallError:

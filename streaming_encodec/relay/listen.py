@@ -1,4 +1,4 @@
-"""Sockets to listen on that count connections as the kernel hands them over, before TLS and all else."""
+"""Listening sockets that count connections when the kernel hands them over, before TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MANY_ADDRESSES = 1024
-_RAW = 2.0  # bytes below TLS for each byte that a seat may send: records of small packets have that much overhead
+_RAW = 2.0  # bytes below TLS for each byte that a participant may send: the overhead of records of small packets
 # This process, or the system as a whole, can open no more.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -77,7 +77,7 @@ class ConnectionCaps:
         return sockets
 
     def admit(self, address: str) -> Callable[[], None] | None:
-        """Count a connection; returns what is to be called when it is over, None if there are too many."""
+        """Count a connection; returns a function to call when it has ended, None if there are too many."""
         group = address_group(address)
         now_s = self._clock()
         known = self._addresses.get(group)
@@ -113,7 +113,7 @@ class ConnectionCaps:
         self._refused[reason] = (count + 1, address)
 
     def log_refused(self) -> None:
-        """Log what was refused since the last call. Not each at once: that takes longer than refusing it."""
+        """Log what was refused since the last call: logging each one would cost more than refusing it."""
         for reason, (count, address) in self._refused.items():
             event("cut_off", logging.WARNING, cause=reason, reason=reason, connections=count, last_address=address)
         self._refused.clear()
@@ -131,7 +131,7 @@ class ConnectionCaps:
 
 
 class _Listening(socket.socket):
-    """A socket to listen on that asks the caps, and gives way to other work after each connection."""
+    """A listening socket that asks the caps, and lets other work run after each connection."""
 
     def __init__(self, caps: ConnectionCaps, family: int) -> None:
         # With its protocol: asyncio switches Nagle's waiting off only for what says that it is TCP.

@@ -36,7 +36,7 @@ class Login:
         return read_hello(message), bearer_token(connection)
 
     def check(self, hello: Hello, bearer: str | None) -> Grant:
-        """What this client may do, if that covers what it asks for. Raises Refused, alike for every cause."""
+        """What this client may do, if that includes what it asks for. Raises Refused, the same for every cause."""
         if self._checker is None:
             return Grant(hello.room, publish=True, subscribe=True)
         token = bearer or hello.token
@@ -49,7 +49,7 @@ class Login:
 
 
 def read_hello(message: str) -> Hello:
-    """Read a first message. Raises Refused, telling another version from nonsense."""
+    """Read a first message. Raises Refused, with a code of its own for another version of the protocol."""
     try:
         hello = parse_control(message)
     except PacketError as error:

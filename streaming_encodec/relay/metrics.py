@@ -17,8 +17,8 @@ _BOUNDS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 _COUNTERS = {
     "connections": "TCP connections accepted.",
     "cut_off": "Connections cut off without an answer: too many, or too many bytes before the handshake.",
-    "joins": "Seats taken.",
-    "resumes": "Seats taken again after a lost connection.",
+    "joins": "Clients that joined.",
+    "resumes": "Participants that returned after a lost connection.",
     "packets_in": "Voice packets received.",
     "packets_late": "Packets in that were dropped because their voice was too old, as after an outage.",
     "packets_replayed": "Packets in that were dropped because they had come before, or were far out of order.",
@@ -28,13 +28,13 @@ _COUNTERS = {
     "packets_out": "Voice packets for listeners, those that were dropped later among them.",
     "bytes_out": "Bytes of voice packets for listeners.",
     "packets_dropped": "Packets out that were dropped because a listener was slow.",
-    "evictions": "Listeners put out because they did not read.",
+    "evictions": "Listeners disconnected because they did not read.",
     "stalls": "Times that the relay itself did not run for a second or more.",
 }
 _GAUGES = {
     "connections_open": "TCP connections open now.",
     "rooms": "Rooms that exist now.",
-    "seats": "Seats taken now, those kept for lost clients included.",
+    "seats": "Participants now, those kept after a lost connection included.",
     "draining": "1 while the relay is being stopped.",
 }
 

@@ -36,7 +36,7 @@ _FORWARDING = frozenset(
         "cf-ray",
     }
 )
-"""Header names by which a proxy says that it passes on what another machine asked. So does every `X-Forwarded-…`."""
+"""Headers that a proxy adds to a request which it passes on. So are all that begin with `X-Forwarded-`."""
 
 
 def answer_plain(

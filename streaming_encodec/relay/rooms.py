@@ -1,135 +1,41 @@
-"""Rooms and seats: roles, delivery, and return after a lost connection. Pure: no sockets, no clock.
+"""The rules of rooms: who may join, speak, hear and return. Pure: no sockets, no clock.
 
-A driver hands in what arrives and the time, and does what it gets back: deliver a packet to these listeners,
-send these notices, close these peers. Anything a peer may not do raises `Refused` with the close code.
+The caller passes what arrives and the time, and does what is returned: deliver a packet to these listeners, send these
+notices, close these peers. What a peer may not do raises `Refused` with the close code.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, TypeVar
+from dataclasses import replace
+from typing import Generic, Literal
 
 from streaming_encodec.errors import ConfigError, PacketError
-from streaming_encodec.relay.arrivals import SequenceWindow, VoiceAge
 from streaming_encodec.relay.bus.base import NOBODY, Elsewhere
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
-from streaming_encodec.relay.tickets import Tickets
+from streaming_encodec.relay.participants import Effects, Participant, Peer, Room
+from streaming_encodec.relay.resumption import ResumptionTokens
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
-from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
-
-Peer = TypeVar("Peer")
-
-
-@dataclass(slots=True, eq=False)
-class Seat(Generic[Peer]):
-    """One participant of one room. `peer` is the driver's connection, None while that is lost."""
-
-    room: Room[Peer]
-    number: int
-    role: str
-    format: StreamFormat
-    max_codebooks: int | None
-    peer: Peer | None
-    frames: Bucket
-    controls: Bucket
-    heard_s: float
-    ticket: str = ""
-    lost_s: float = 0.0
-    sequences: SequenceWindow = field(default_factory=SequenceWindow)
-    age: VoiceAge = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.age = VoiceAge(self.format.frame_seconds)
-
-    @property
-    def speaks(self) -> bool:
-        """Whether this seat may send voice."""
-        return self.role != "subscribe"
-
-    @property
-    def hears(self) -> bool:
-        """Whether this seat is sent voice."""
-        return self.role != "publish"
-
-
-@dataclass(slots=True, eq=False)
-class Room(Generic[Peer]):
-    """A room: all speakers in it use the same format."""
-
-    name: str
-    format: StreamFormat
-    numbers: range
-    """What this relay may give to participants."""
-    seats: dict[int, Seat[Peer]] = field(default_factory=dict)
-    listeners: tuple[Seat[Peer], ...] = ()
-    """Seats that listen and are connected; computed at every change, so that packets need no search."""
-    last_number: int = 0
-    elsewhere: dict[int, VoiceAge] = field(default_factory=dict)
-    """Speakers on other relays."""
-
-    def changed(self) -> None:
-        """Note that a seat came, went, or lost its connection."""
-        self.listeners = tuple(s for s in self.seats.values() if s.hears and s.peer is not None)
-
-    def speakers(self) -> list[Seat[Peer]]:
-        """Seats that may speak."""
-        return [seat for seat in self.seats.values() if seat.speaks]
-
-    def free_number(self) -> int:
-        """The next free number; a number is used again only after all others were given."""
-        number = self.last_number
-        while True:
-            number = number + 1 if number + 1 in self.numbers else self.numbers.start
-            if number not in self.seats:
-                self.last_number = number
-                return number
-
-    def settle(self, elsewhere: Elsewhere) -> None:
-        """Note the speakers on other relays."""
-        age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
-        self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
-
-
-@dataclass(slots=True)
-class Effects(Generic[Peer]):
-    """What a driver has to do: control messages to seats, peers to close, and what other relays must know."""
-
-    notices: list[tuple[Seat[Peer], ControlMessage]] = field(default_factory=list)
-    closes: list[tuple[Peer, Refused]] = field(default_factory=list)
-    announcements: list[Room[Peer]] = field(default_factory=list)
-    """Rooms whose speakers on this relay have changed, or that have no participant here any more."""
-    reports: list[tuple[Room[Peer], Report]] = field(default_factory=list)
-    """For speakers on other relays."""
-
-    def tell(self, room: Room[Peer], about: Seat[Peer] | None, message: ControlMessage) -> None:
-        """A notice to every listener of a room but the seat that it is about."""
-        self.notices += [(seat, message) for seat in room.listeners if seat is not about]
-
-    def add(self, others: Effects[Peer]) -> None:
-        """What follows from another change."""
-        self.notices += others.notices
-        self.closes += others.closes
-        self.announcements += others.announcements
+from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
 
 
 class RoomTable(Generic[Peer]):
     """All rooms of one relay.
 
-    allowed_rooms: names that exist; None lets a room come to be with its first guest.
-    new_ticket: makes the secrets by which a lost client takes its seat again.
-    numbers: what participants of a room get. Raises ConfigError where there may be more participants.
+    allowed_rooms: names that exist; None creates a room with its first participant.
+    new_resumption_token: makes a secret.
+    numbers: for the participants of a room. Raises ConfigError if the limits allow more participants than numbers.
     """
 
     def __init__(
         self,
         limits: RelayLimits,
         allowed_rooms: frozenset[str] | None = None,
-        new_ticket: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+        new_resumption_token: Callable[[], str] = lambda: secrets.token_urlsafe(18),
         numbers: range = range(1, 0x1_0000),
     ) -> None:
         if limits.max_peers > len(numbers):
@@ -140,37 +46,38 @@ class RoomTable(Generic[Peer]):
         self._numbers = numbers
         self._limits = limits
         self._allowed = allowed_rooms
-        self._tickets: Tickets[Seat[Peer]] = Tickets(new_ticket)
+        self._resumption_tokens: ResumptionTokens[Participant[Peer]] = ResumptionTokens(new_resumption_token)
         self.rooms: dict[str, Room[Peer]] = {}
 
     @property
-    def seats(self) -> int:
-        """Seats taken, the lost ones that are kept included."""
-        return len(self._tickets)
+    def participants(self) -> int:
+        """Their number, those kept after a lost connection included."""
+        return len(self._resumption_tokens)
 
     # -- coming and going -----------------------------------------------------------------------------------
 
-    def resume(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Seat[Peer], Welcome, Effects[Peer]] | None:
-        """Give a client its seat back for its ticket; None where the ticket is unknown or another's.
+    def resume(self, hello: Hello, peer: Peer, now_s: float) -> tuple[Participant[Peer], Welcome, Effects[Peer]] | None:
+        """Restore the participant that the hello's resumption token belongs to; None if there is none like it.
 
-        Raises Refused if a speaker with another model has come meanwhile.
+        Raises Refused if a speaker with another model has joined in the meantime.
         """
-        ticket = hello.resume or ""
-        seat = self._tickets.holder(ticket)
-        if seat is None or (seat.room.name, seat.role, seat.format) != (hello.room, hello.role, hello.format):
+        used = hello.resume or ""
+        participant = self._resumption_tokens.holder(used)
+        wanted = (hello.room, hello.role, hello.format)
+        if participant is None or (participant.room.name, participant.role, participant.format) != wanted:
             return None
-        _check_model(seat.room, hello)
+        _check_model(participant.room, hello)
         effects = Effects[Peer]()
-        if seat.peer is not None:
-            gone = Refused(CloseCode.REPLACED, "this seat was taken again by its owner")
-            effects.closes.append((seat.peer, gone))
-        seat.peer, seat.heard_s, seat.max_codebooks = peer, now_s, hello.max_codebooks
-        seat.room.changed()
-        seat.ticket = self._tickets.issue(seat, ticket)
-        return seat, self._welcome(seat, resumed=True), effects
+        if participant.peer is not None:
+            gone = Refused(CloseCode.REPLACED, "the participant returned over another connection")
+            effects.closes.append((participant.peer, gone))
+        participant.peer, participant.heard_s, participant.max_codebooks = peer, now_s, hello.max_codebooks
+        participant.room.changed()
+        participant.resumption_token = self._resumption_tokens.issue(participant, used)
+        return participant, self._welcome(participant, resumed=True), effects
 
     def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
-        """Raise Refused if there is no place for this hello; makes room by giving up lost seats.
+        """Raise Refused if there is no place for this hello. Removes participants without a connection to make place.
 
         elsewhere: the room on other relays.
         """
@@ -193,14 +100,14 @@ class RoomTable(Generic[Peer]):
         _check_model(room, hello)
         if speaks and speakers >= self._limits.max_speakers:
             self._give_up(room, effects, speaking=True)
-        if hello.room in self.rooms and len(room.seats) >= self._limits.max_peers:
+        if hello.room in self.rooms and len(room.participants) >= self._limits.max_peers:
             self._give_up(room, effects, speaking=False)
         return effects
 
     def join(
         self, hello: Hello, peer: Peer, now_s: float, elsewhere: Elsewhere = NOBODY
-    ) -> tuple[Seat[Peer], Welcome, Effects[Peer]]:
-        """Seat a client that `admit` let in."""
+    ) -> tuple[Participant[Peer], Welcome, Effects[Peer]]:
+        """Add a participant that `admit` let in."""
         effects = Effects[Peer]()
         room = self.rooms.get(hello.room)
         if room is None:
@@ -208,7 +115,7 @@ class RoomTable(Generic[Peer]):
             room.settle(elsewhere)
         rate = 1 / hello.format.frame_seconds
         limits = self._limits
-        seat = Seat(
+        participant = Participant(
             room=room,
             number=room.free_number(),
             role=hello.role,
@@ -224,106 +131,107 @@ class RoomTable(Generic[Peer]):
             ),
             heard_s=now_s,
         )
-        if seat.speaks:
-            # The speaker decides; listeners with another model would hear noise.
+        if participant.speaks:
+            # A speaker decides; listeners with another model would hear noise.
             room.format = hello.format
             effects.closes += _others(room, hello.format)
-        room.seats[seat.number] = seat
-        seat.ticket = self._tickets.issue(seat)
+        room.participants[participant.number] = participant
+        participant.resumption_token = self._resumption_tokens.issue(participant)
         room.changed()
-        if seat.speaks:
-            effects.tell(room, seat, Joined(seat.number))
+        if participant.speaks:
+            effects.tell(room, participant, Joined(participant.number))
             effects.announcements.append(room)
-        return seat, self._welcome(seat, resumed=False), effects
+        return participant, self._welcome(participant, resumed=False), effects
 
-    def leave(self, seat: Seat[Peer]) -> Effects[Peer]:
-        """Free a seat for good."""
+    def leave(self, participant: Participant[Peer]) -> Effects[Peer]:
+        """Remove a participant."""
         effects = Effects[Peer]()
-        room = seat.room
-        if not self._tickets.revoke(seat):
+        room = participant.room
+        if not self._resumption_tokens.revoke(participant):
             return effects
-        del room.seats[seat.number]
-        seat.peer = None
+        del room.participants[participant.number]
+        participant.peer = None
         room.changed()
-        if seat.speaks:
-            effects.tell(room, seat, Left(seat.number))
+        if participant.speaks:
+            effects.tell(room, participant, Left(participant.number))
             effects.announcements.append(room)
-        if not room.seats:
+        if not room.participants:
             del self.rooms[room.name]
             effects.announcements.append(room)
         return effects
 
-    def lose(self, seat: Seat[Peer], now_s: float) -> None:
-        """The connection broke: keep the seat for a while. `tick` frees it."""
-        seat.peer, seat.lost_s = None, now_s
-        seat.room.changed()
+    def lose(self, participant: Participant[Peer], now_s: float) -> None:
+        """The connection broke: keep the participant for some time. `tick` removes it."""
+        participant.peer, participant.lost_s = None, now_s
+        participant.room.changed()
 
     def tick(self, now_s: float) -> Effects[Peer]:
-        """Free lost seats whose time is over, and close speakers that have gone idle."""
+        """Remove participants that did not return in time, and close speakers that are idle."""
         effects = Effects[Peer]()
-        for seat in list(self._tickets):
-            if seat.peer is None:
-                if now_s - seat.lost_s >= self._limits.resume_s:
-                    effects.add(self.leave(seat))
-            elif seat.speaks and now_s - seat.heard_s >= self._limits.idle_s:
+        for participant in list(self._resumption_tokens):
+            if participant.peer is None:
+                if now_s - participant.lost_s >= self._limits.resume_s:
+                    effects.add(self.leave(participant))
+            elif participant.speaks and now_s - participant.heard_s >= self._limits.idle_s:
                 idle = Refused(CloseCode.TIMEOUT, f"nothing heard for {self._limits.idle_s:g} s")
-                effects.closes.append((seat.peer, idle))
+                effects.closes.append((participant.peer, idle))
         return effects
 
     def stood_still(self, seconds: float, now_s: float) -> None:
-        """The relay itself did not run for this long: no client could send or return in that time."""
-        for seat in self._tickets:
-            seat.heard_s = min(now_s, seat.heard_s + seconds)
-            seat.lost_s = min(now_s, seat.lost_s + seconds)
+        """The relay itself did not run for so long: that time counts for nobody as idle or lost."""
+        for participant in self._resumption_tokens:
+            participant.heard_s = min(now_s, participant.heard_s + seconds)
+            participant.lost_s = min(now_s, participant.lost_s + seconds)
 
-    # -- what seats send ------------------------------------------------------------------------------------
+    # -- what participants send ------------------------------------------------------------------------------------
 
     def packet(
-        self, seat: Seat[Peer], data: bytes, now_s: float, *, ordered: bool = True
+        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True
     ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
         """Check a packet; returns its number of frames, and the packet with the sender's number in it.
 
-        It goes to `seat.room.listeners` except the seat itself. A packet that is not passed on gives the name of its
-        counter. ordered: whether it came over a transport that keeps order; there an old number is no accident.
+        It goes to `participant.room.listeners` except the participant itself. For a packet that is not forwarded the
+        name of its counter is returned. ordered: it came over a transport that keeps order; there an old sequence
+        number is a fault of the client.
         """
-        if not seat.speaks:
-            raise Refused(CloseCode.NOT_ALLOWED, "this seat may only listen")
+        if not participant.speaks:
+            raise Refused(CloseCode.NOT_ALLOWED, "this participant may only listen")
         try:
             head = read_header(data)
-            seat.format.check_header(head)
+            participant.format.check_header(head)
         except PacketError as error:
             if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
                 raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
             raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
-        is_new = seat.sequences.take(head.sequence, ordered=ordered)
+        is_new = participant.sequences.take(head.sequence, ordered=ordered)
         if ordered and not is_new:
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
-        if not seat.frames.take(head.num_frames, now_s):
+        if not participant.frames.take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
         if not is_new:
             return "packets_replayed"
-        self._heard(seat, now_s)
-        if seat.age.is_late(head.timestamp, now_s):
+        self._heard(participant, now_s)
+        if participant.age.is_late(head.timestamp, now_s):
             return "packets_late"
-        return head.num_frames, with_sender(data, seat.number)
+        return head.num_frames, with_sender(data, participant.number)
 
-    def control(self, seat: Seat[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:
-        """Take a control message of a seated client."""
-        if not seat.controls.take(1, now_s):
+    def control(self, participant: Participant[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:
+        """Take a control message of a participant."""
+        if not participant.controls.take(1, now_s):
             raise Refused(CloseCode.TOO_FAST, "too many control messages")
-        self._heard(seat, now_s)
+        self._heard(participant, now_s)
         effects = Effects[Peer]()
         match message:
             case Layers(max_codebooks):
-                seat.max_codebooks = max_codebooks
+                participant.max_codebooks = max_codebooks
             case Report():
-                if seat.hears and message.sender in seat.room.elsewhere:
-                    effects.reports.append((seat.room, replace(message, listener=seat.number)))
-                elif seat.hears:
-                    effects.add(self.report(seat.room, replace(message, listener=seat.number)))
+                if participant.hears and message.sender in participant.room.elsewhere:
+                    effects.reports.append((participant.room, replace(message, listener=participant.number)))
+                elif participant.hears:
+                    effects.add(self.report(participant.room, replace(message, listener=participant.number)))
             case Bye():
-                peer = seat.peer
-                effects = self.leave(seat)
+                peer = participant.peer
+                effects = self.leave(participant)
                 if peer is not None:
                     effects.closes.append((peer, Refused(CloseCode.NORMAL, "goodbye")))
             case _:
@@ -363,43 +271,44 @@ class RoomTable(Generic[Peer]):
     def report(self, room: Room[Peer], report: Report) -> Effects[Peer]:
         """A listener's report, here or elsewhere, on a speaker of this relay."""
         effects = Effects[Peer]()
-        speaker = room.seats.get(report.sender)
+        speaker = room.participants.get(report.sender)
         if speaker is not None and speaker.speaks and speaker.peer is not None:
             effects.notices.append((speaker, report))
         return effects
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _heard(self, seat: Seat[Peer], now_s: float) -> None:
-        """A sign of life, which says too that the welcome with the ticket has arrived."""
-        seat.heard_s = now_s
-        self._tickets.confirm(seat)
+    def _heard(self, participant: Participant[Peer], now_s: float) -> None:
+        """The participant is alive, and has received the welcome with the resumption token."""
+        participant.heard_s = now_s
+        self._resumption_tokens.confirm(participant)
 
     def _give_up_room(self) -> Effects[Peer]:
-        """Free the room that has been empty for longest, or refuse."""
-        deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.seats.values())]
+        """Remove the room that has been without a connection for longest, or refuse."""
+        deserted = [room for room in self.rooms.values() if all(s.peer is None for s in room.participants.values())]
         if not deserted:
             raise Refused(CloseCode.TRY_LATER, "too many rooms; try later")
-        room = min(deserted, key=lambda room: max(s.lost_s for s in room.seats.values()))
+        room = min(deserted, key=lambda room: max(s.lost_s for s in room.participants.values()))
         effects = Effects[Peer]()
-        for seat in list(room.seats.values()):
-            effects.add(self.leave(seat))
+        for participant in list(room.participants.values()):
+            effects.add(self.leave(participant))
         return effects
 
     def _give_up(self, room: Room[Peer], effects: Effects[Peer], *, speaking: bool) -> None:
-        """Free the seat that was lost first, or refuse."""
-        lost = [s for s in room.seats.values() if s.peer is None and (s.speaks or not speaking)]
+        """Remove the participant whose connection was lost first, or refuse."""
+        lost = [s for s in room.participants.values() if s.peer is None and (s.speaks or not speaking)]
         if not lost:
             raise _too_many()
         effects.add(self.leave(min(lost, key=lambda s: s.lost_s)))
 
-    def _welcome(self, seat: Seat[Peer], *, resumed: bool) -> Welcome:
+    def _welcome(self, participant: Participant[Peer], *, resumed: bool) -> Welcome:
+        others = (s.number for s in participant.room.speakers() if s is not participant)
         return Welcome(
-            sender=seat.number if seat.speaks else 0,
-            resume=seat.ticket,
+            sender=participant.number if participant.speaks else 0,
+            resume=participant.resumption_token,
             resumed=resumed,
             heartbeat_s=self._limits.heartbeat_s,
-            speakers=(*(s.number for s in seat.room.speakers() if s is not seat), *seat.room.elsewhere),
+            speakers=(*others, *participant.room.elsewhere)[:MAX_SPEAKERS],
         )
 
 
@@ -419,4 +328,4 @@ def _too_many() -> Refused:
 def _others(room: Room[Peer], stream_format: StreamFormat) -> list[tuple[Peer, Refused]]:
     """Peers to close because their model differs from a speaker's."""
     wrong = Refused(CloseCode.WRONG_MODEL, "the speaker in this room uses another model")
-    return [(s.peer, wrong) for s in room.seats.values() if s.peer is not None and s.format != stream_format]
+    return [(s.peer, wrong) for s in room.participants.values() if s.peer is not None and s.format != stream_format]

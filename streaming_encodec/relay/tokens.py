@@ -44,7 +44,7 @@ class Grant:
     expires_s: float = 0.0
 
     def allows(self, role: str) -> bool:
-        """Whether a seat of this role ("publish", "subscribe" or "both") may be taken."""
+        """Whether this role ("publish", "subscribe" or "both") is allowed."""
         return (self.publish or role == "subscribe") and (self.subscribe or role == "publish")
 
 
@@ -148,14 +148,14 @@ def _without_mark(data: bytes) -> bytes:
 
 
 class TokenChecker:
-    """Checks tokens. That each is good once is the bus's to see to: it may be known to several relays."""
+    """Checks tokens. `Bus.use_token` sees to it that each is good once, on all relays."""
 
     def __init__(self, key: TokenKey, *, max_ttl_s: float = 86_400.0) -> None:
         self._key = key
         self._max_ttl_s = max_ttl_s
 
     def check(self, token: str, now_s: float) -> Grant:
-        """Read a token without using it up; `now_s` is Unix time. Raises Refused, alike for every flaw."""
+        """Read a token without using it up; `now_s` is Unix time. Raises Refused, the same for every fault."""
         try:
             claims = jwt.decode(
                 token,

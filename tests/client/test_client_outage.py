@@ -137,7 +137,7 @@ async def test_where_the_ticket_is_no_good_either_a_fresh_token_is_awaited() -> 
         link = link_to(relay.url, fetch)
         await link.open()
         fetch.down = True
-        relay._rooms.leave(next(iter(relay._rooms.rooms["r"].seats.values())))
+        relay._rooms.leave(next(iter(relay._rooms.rooms["r"].participants.values())))
         next(iter(relay._admission.connections)).transport.abort()
         await until(lambda: relay.metrics.closed[4403] >= 2, "it was refused twice")
         assert not link.over
@@ -172,5 +172,5 @@ async def test_a_welcome_that_is_lost_on_the_way_does_not_end_the_call() -> None
         next(iter(relay._admission.connections)).transport.abort()
         await until(lambda: link.counts.resumes == 1, "it came back")
         assert relay.metrics.counts["resumes"] == 2  # of the first one the client never heard
-        assert relay._rooms.seats == 1
+        assert relay._rooms.participants == 1
         await link.close()

@@ -92,10 +92,10 @@ def test_every_command_that_takes_an_address_calls_over_tls(
         call = ("--url", relay.url, *options, "--model", folder / "model", "--json")
         commands.start("doctor", "--engine", "fused", *call)
         commands.start("listen", tmp_path / "heard.wav", "--room", "r", *call)
-        wait_until(lambda: relay._rooms.seats == 1, "listen joined")
+        wait_until(lambda: relay._rooms.participants == 1, "listen joined")
         clip = ("--clip", folder / "in.wav", "--record", tmp_path / "talk.wav", "--engine", "fused")
         commands.start("talk", "r", *clip, *call)
-        wait_until(lambda: relay._rooms.seats >= 2, "talk joined")
+        wait_until(lambda: relay._rooms.participants >= 2, "talk joined")
         commands.start("send", folder / "in.wav", "--room", "r", *call)
         results = {name: commands.result(name) for name in ("send", "talk", "listen", "doctor")}
     for name in ("send", "talk", "listen"):

@@ -122,7 +122,7 @@ async def test_a_stalled_listener_costs_no_memory_and_nobody_elses_packets(secur
         seated(relay, "publish", connection=secured) as (mouth, _),
     ):
         stuck.transport.pause_reading()
-        connection = next(iter(relay._rooms.rooms["r"].seats.values())).peer
+        connection = next(iter(relay._rooms.rooms["r"].participants.values())).peer
         assert connection is not None
         most = 0
         for sequence in range(60_000):
@@ -172,7 +172,7 @@ async def test_reports_that_a_speaker_does_not_read_do_not_put_him_out() -> None
         seated(relay, "both", connection=narrow(relay)) as (mouth, welcome),
         seated(relay, "subscribe") as (ear, _),
     ):
-        connection = relay._rooms.rooms["r"].seats[welcome.sender].peer
+        connection = relay._rooms.rooms["r"].participants[welcome.sender].peer
         assert connection is not None
         mouth.transport.pause_reading()
         report = serialize_control(Report(welcome.sender, 0.1, 0.1, 1.0, 5.0, 40.0))
@@ -247,7 +247,7 @@ async def test_a_seat_taken_again_closes_the_connection_that_still_stood() -> No
     ):
         assert again.sender == welcome.sender
         assert await closed_with(old) == CloseCode.REPLACED
-        assert relay._rooms.seats == 1
+        assert relay._rooms.participants == 1
 
 
 async def test_draining_lets_calls_end_and_nobody_in() -> None:
@@ -297,7 +297,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
                 await asyncio.gather(
                     *(churn_once(relay.port, room, _format(), clean=i % 2 == 0) for i, room in enumerate(rooms))
                 )
-            await until(lambda: not relay._admission.connections and not relay._rooms.seats, "all gone")
+            await until(lambda: not relay._admission.connections and not relay._rooms.participants, "all gone")
             await asyncio.sleep(0.1)
             gc.collect()
             descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0

@@ -475,7 +475,7 @@ async def test_a_packet_before_the_hello(relay: Relay) -> None:
         assert await closed_with(socket) == CloseCode.BAD_MESSAGE
 
 
-async def test_strangers_tickets_are_nothing_worth(relay: Relay) -> None:
+async def test_strangers_resumption_tokens_are_nothing_worth(relay: Relay) -> None:
     async with seated(relay, room="a") as (mine, welcome):
         async with seated(relay, room="b", resume=welcome.resume) as (_, other):
             assert not other.resumed

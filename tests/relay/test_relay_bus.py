@@ -151,7 +151,7 @@ async def test_the_model_of_a_room_is_one_on_all_relays() -> None:
         await other.send(serialize_control(Hello("r", "both", OTHER)))
         assert await closed_with(other) == CloseCode.WRONG_MODEL
         # Both settled one at the same moment, and the other relay's came first.
-        two.on_elsewhere("r", Elsewhere(frozenset({1}), OTHER))
+        two._calls.on_elsewhere("r", Elsewhere(frozenset({1}), OTHER))
         assert await closed_with(ear) == CloseCode.WRONG_MODEL
 
 
@@ -203,13 +203,13 @@ async def test_what_the_bus_brings_is_checked() -> None:
     ):
         await told(ear)
         for packet in (b"", bytes(12), voice(0, sender=1), voice(0, sender=welcome.sender + 1)):
-            one.on_packet("r", packet)
-        one.on_packet("nowhere", voice(0, sender=welcome.sender))
+            one._calls.on_packet("r", packet)
+        one._calls.on_packet("nowhere", voice(0, sender=welcome.sender))
         assert counted(one, "packets_unheard") == 5
         await mouth.send(voice(0))
         await heard(ear)
         clock.now_s += 3.0
-        one.on_packet("r", voice(75, sender=welcome.sender))  # a bus that was away gives what it kept
+        one._calls.on_packet("r", voice(75, sender=welcome.sender))  # a bus that was away gives what it kept
         assert counted(one, "packets_unheard") == 6
         await mouth.send(voice(225))
         assert read_header(await heard(ear)).sequence == 225

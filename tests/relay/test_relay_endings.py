@@ -34,7 +34,7 @@ async def test_a_goodbye_is_answered_with_1000(role: str) -> None:
         await socket.send(BYE)
         assert await closed_with(socket) == CloseCode.NORMAL
         await all_ended(relay)
-        assert relay._rooms.seats == 0
+        assert relay._rooms.participants == 0
         assert relay.metrics.closed == {CloseCode.NORMAL: 1}
 
 

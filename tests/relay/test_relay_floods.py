@@ -183,13 +183,13 @@ async def test_others_have_their_turn_within_a_burst() -> None:
         for speaker, room in ((many, "many"), (other, "other")):
             await speaker.upgrade()
             await speaker.take_seat("publish", room)
-        fan_out = relay._fan_out
+        fan_out = relay._calls._fan_out
 
         def noting(seat: object, data: bytes, *, ordered: bool) -> None:
             order.append(seat.room.name)  # type: ignore[attr-defined]
             fan_out(seat, data, ordered=ordered)  # type: ignore[arg-type]
 
-        relay._fan_out = noting  # type: ignore[method-assign,assignment]
+        relay._calls._fan_out = noting  # type: ignore[method-assign,assignment]
         many.write(b"".join(binary(voice(n)) for n in range(150)))
         other.write(binary(voice(1)))
         await until(lambda: len(order) == 151, "all came through")

@@ -22,7 +22,8 @@ from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.bus.local import LocalBus
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import read_hello
-from streaming_encodec.relay.rooms import RoomTable, Seat
+from streaming_encodec.relay.participants import Participant
+from streaming_encodec.relay.rooms import RoomTable
 from streaming_encodec.relay.tokens import TokenChecker, TokenKey, new_key_file
 from streaming_encodec.transport.addresses import address_group
 from streaming_encodec.transport.close_codes import CloseCode, Refused
@@ -36,10 +37,10 @@ LIMITS = RelayLimits(max_rooms=3, max_peers=4, max_speakers=2, resume_s=10.0)
 
 def table(limits: RelayLimits = LIMITS) -> RoomTable[str]:
     numbers = itertools.count()
-    return RoomTable(limits, new_ticket=lambda: f"ticket {next(numbers)}")
+    return RoomTable(limits, new_resumption_token=lambda: f"ticket {next(numbers)}")
 
 
-def sit(rooms: RoomTable[str], peer: str, room: str = "r", role: str = "both", now_s: float = 0.0) -> Seat[str]:
+def sit(rooms: RoomTable[str], peer: str, room: str = "r", role: str = "both", now_s: float = 0.0) -> Participant[str]:
     hello = Hello(room, role, FORMAT)
     rooms.admit(hello)
     return rooms.join(hello, peer, now_s)[0]
@@ -68,8 +69,8 @@ class RoomsMachine(RuleBasedStateMachine):
         self.now_s = 0.0
         self.names = (f"peer {i}" for i in itertools.count())
         self.sequence = itertools.count()
-        self.seats: dict[str, Seat[str]] = {}  # by connected peer
-        self.lost: list[tuple[str, Hello, Seat[str]]] = []  # ticket, and how to come back with it
+        self.participants: dict[str, Participant[str]] = {}  # by connected peer
+        self.lost: list[tuple[str, Hello, Participant[str]]] = []  # ticket, and how to come back with it
 
     @rule(
         room=st.sampled_from("abcd"),
@@ -85,21 +86,21 @@ class RoomsMachine(RuleBasedStateMachine):
         assert (welcome.sender == 0) == (role == "subscribe")
         for closed, refused in effects.closes:
             assert refused.code == CloseCode.WRONG_MODEL
-            self.rooms.leave(self.seats.pop(closed))
-        self.seats[peer] = seat
+            self.rooms.leave(self.participants.pop(closed))
+        self.participants[peer] = seat
 
-    @precondition(lambda self: self.seats)
+    @precondition(lambda self: self.participants)
     @rule(data=st.data(), known=st.booleans())
     def go(self, data: st.DataObject, known: bool) -> None:
-        peer = data.draw(st.sampled_from(sorted(self.seats)))
-        seat = self.seats.pop(peer)
+        peer = data.draw(st.sampled_from(sorted(self.participants)))
+        seat = self.participants.pop(peer)
         if known:
             effects = self.rooms.leave(seat)
             assert all(message == Left(seat.number) for _, message in effects.notices)
             assert bool(effects.notices) == bool(seat.speaks and seat.room.listeners)
         else:
             self.rooms.lose(seat, self.now_s)
-            self.lost.append((seat.ticket, Hello(seat.room.name, seat.role, seat.format), seat))
+            self.lost.append((seat.resumption_token, Hello(seat.room.name, seat.role, seat.format), seat))
 
     @precondition(lambda self: self.lost)
     @rule(data=st.data())
@@ -111,13 +112,13 @@ class RoomsMachine(RuleBasedStateMachine):
             assert found[1].resumed
             assert found[1].resume != ticket
             assert seat.peer is not None
-            self.seats[seat.peer] = seat
+            self.participants[seat.peer] = seat
 
-    @precondition(lambda self: self.seats)
+    @precondition(lambda self: self.participants)
     @rule(data=st.data())
     def speak(self, data: st.DataObject) -> None:
-        peer = data.draw(st.sampled_from(sorted(self.seats)))
-        seat = self.seats[peer]
+        peer = data.draw(st.sampled_from(sorted(self.participants)))
+        seat = self.participants[peer]
         number = next(self.sequence)
         if not seat.speaks:
             assert refusal(self.rooms.packet, seat, voice(number), self.now_s) == CloseCode.NOT_ALLOWED
@@ -138,18 +139,20 @@ class RoomsMachine(RuleBasedStateMachine):
         self.now_s += seconds
         for peer, refused in self.rooms.tick(self.now_s).closes:
             assert refused.code == CloseCode.TIMEOUT
-            self.rooms.lose(self.seats[peer], self.now_s)
-            self.lost.append((self.seats[peer].ticket, Hello("x", "both", FORMAT), self.seats.pop(peer)))
+            self.rooms.lose(self.participants[peer], self.now_s)
+            self.lost.append(
+                (self.participants[peer].resumption_token, Hello("x", "both", FORMAT), self.participants.pop(peer))
+            )
 
     @invariant()
     def caps_hold_and_rooms_are_apart(self) -> None:
         rooms = self.rooms.rooms
         assert len(rooms) <= LIMITS.max_rooms
-        assert self.rooms.seats == sum(len(room.seats) for room in rooms.values())
+        assert self.rooms.participants == sum(len(room.participants) for room in rooms.values())
         seen = defaultdict(set)
         for name, room in rooms.items():
-            assert room.seats, "an empty room stays"
-            assert len(room.seats) <= LIMITS.max_peers
+            assert room.participants, "an empty room stays"
+            assert len(room.participants) <= LIMITS.max_peers
             assert len(room.speakers()) <= LIMITS.max_speakers
             assert len({s.format for s in room.speakers()}) <= 1
             for listener in room.listeners:
@@ -170,13 +173,13 @@ def test_a_lost_seat_gives_way_when_the_room_is_full() -> None:
     rooms.lose(lost, 1.0)
     effects = rooms.admit(Hello("r", "publish", FORMAT))
     assert effects.notices == [(stays, Left(lost.number))]
-    assert rooms.resume(Hello("r", "both", FORMAT, resume=lost.ticket), "again", 2.0) is None
+    assert rooms.resume(Hello("r", "both", FORMAT, resume=lost.resumption_token), "again", 2.0) is None
 
 
 def test_a_seat_resumed_over_a_connection_that_still_stands_replaces_it() -> None:
     rooms = table()
     seat = sit(rooms, "old")
-    found = rooms.resume(Hello("r", "both", FORMAT, resume=seat.ticket), "new", 1.0)
+    found = rooms.resume(Hello("r", "both", FORMAT, resume=seat.resumption_token), "new", 1.0)
     assert found is not None
     assert [(peer, refused.code) for peer, refused in found[2].closes] == [("old", CloseCode.REPLACED)]
     assert seat.peer == "new"
@@ -192,7 +195,7 @@ def test_a_ticket_whose_successor_was_lost_on_the_way_opens_the_seat_again() -> 
         found = rooms.resume(Hello("r", "publish", FORMAT, resume=ticket), f"at {now_s}", now_s)
         return "" if found is None else found[1].resume or ""
 
-    first = seat.ticket
+    first = seat.resumption_token
     second, third = resume(first, 1.0), resume(first, 2.0)
     assert len({first, second, third, ""}) == 4
     assert not resume(second, 3.0)  # given up for the third
@@ -204,13 +207,13 @@ def test_a_ticket_whose_successor_was_lost_on_the_way_opens_the_seat_again() -> 
     assert resume(fourth, 9.0)
     rooms.leave(seat)
     assert not resume(fourth, 10.0)
-    assert rooms.seats == len(rooms._tickets._holders) == 0
+    assert rooms.participants == len(rooms._resumption_tokens._holders) == 0
 
 
 def test_a_lost_listener_with_another_model_is_told_so_when_it_comes_back() -> None:
     rooms = table()
     ear = sit(rooms, "ear", role="subscribe")
-    hello = Hello("r", "subscribe", FORMAT, resume=ear.ticket)
+    hello = Hello("r", "subscribe", FORMAT, resume=ear.resumption_token)
     rooms.lose(ear, 1.0)
     other = Hello("r", "publish", OTHER)
     rooms.admit(other)
@@ -227,9 +230,9 @@ def test_a_room_in_which_nobody_is_left_gives_way_when_there_are_too_many() -> N
     rooms.lose(first, 2.0)
     sit(rooms, "d", "d")
     assert sorted(rooms.rooms) == ["b", "d"]
-    assert kept.room.seats.keys() == {second.number, kept.number}
+    assert kept.room.participants.keys() == {second.number, kept.number}
     assert refusal(rooms.admit, Hello("e", "both", FORMAT)) == CloseCode.TRY_LATER
-    assert rooms.seats == 3
+    assert rooms.participants == 3
 
 
 def test_a_seat_is_kept_for_so_long() -> None:
@@ -238,7 +241,7 @@ def test_a_seat_is_kept_for_so_long() -> None:
     rooms.lose(seat, 5.0)
     assert rooms.tick(14.9).notices == []
     assert rooms.tick(15.0).notices == [(ear, Left(seat.number))]
-    assert rooms.seats == 1
+    assert rooms.participants == 1
 
 
 def test_notices_and_reports_go_where_they_should() -> None:
@@ -257,7 +260,7 @@ def test_notices_and_reports_go_where_they_should() -> None:
     rooms.control(ear, Layers(2), 0.0)
     assert ear.max_codebooks == 2
     assert rooms.control(both, Bye("bye"), 0.0).notices == [(ear, Left(both.number))]
-    assert both.number not in rooms.rooms["r"].seats
+    assert both.number not in rooms.rooms["r"].participants
 
 
 def test_numbers_do_not_come_again_soon() -> None:
