@@ -24,10 +24,10 @@ class CloseCode(IntEnum):
     TRY_LATER = 1013
     """A room, the rooms or the speakers are full."""
     REPLACED = 4001
-    """The same seat was resumed over another connection."""
+    """The participant returned over another connection."""
     BAD_MESSAGE = 4400
     NOT_ALLOWED = 4403
-    """One answer for a bad token, a forbidden seat and a room that does not exist."""
+    """One answer for a bad token, a role that is not allowed and a room that does not exist."""
     TIMEOUT = 4408
     """No hello in time, or a speaker that went idle."""
     WRONG_MODEL = 4409

@@ -26,7 +26,7 @@ READ_BYTES = 256
 """Read from a connection at a time: what one turn of the event loop may spend on it. 42 pings fit, or two packets."""
 
 FIRST_BYTES = 20_480
-"""All that a connection may send before it has a seat: an HTTP request with its headers, and a hello."""
+"""All that a connection may send before it is admitted: an HTTP request with its headers, and a hello."""
 
 RECEIVE_BYTES = 65_536
 """The kernel's buffer for what a client sent and the relay has not read. Left alone it grows to megabytes."""

@@ -308,7 +308,7 @@ async def test_connections_that_come_and_go_leave_nothing_behind() -> None:
             assert await round_() == first
         assert not relay._rooms.rooms
         assert not relay._admission._addresses
-        assert not relay._tasks
+        assert not relay._calls._tasks
 
 
 async def test_tls(tmp_path: Path) -> None:
