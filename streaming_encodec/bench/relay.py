@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -61,27 +61,6 @@ class RelayPlan:
     connections: int = 500
     attackers: int = 8
     rounds: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """Figures of one run; latencies in milliseconds."""
-
-    speakers: int
-    listeners: int
-    stalled: int
-    frames_per_packet: int
-    seconds: float
-    packets_out: int
-    packets_out_per_s: float
-    missing: int
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-    relay_cpu_share: float
-    relay_rss_before_kb: int
-    relay_rss_after_kb: int
 
 
 # -- the relay's process ------------------------------------------------------------------------------------
@@ -165,8 +144,12 @@ async def fan_out(
     stalled: int,
     seconds: float,
     frames_per_packet: int,
-) -> LoadResult:
-    """Speakers, evenly spread over time, and listeners; `stalled` more listeners read nothing at all."""
+) -> dict[str, Any]:
+    """Speakers, evenly spread over time, and listeners; `stalled` more listeners read nothing at all.
+
+    Returns:
+        Figures of the run; latencies in milliseconds.
+    """
     rooms = ["load"] * speakers if one_room else [f"load {i}" for i in range(speakers)]
     ears: list[BareListener] = []
     for room in sorted(set(rooms)):
@@ -191,26 +174,26 @@ async def fan_out(
     after = relay.resources()
     await asyncio.sleep(0.3)
     latencies = np.sort(np.concatenate([np.asarray(ear.latencies) for ear in ears])) * 1000
-    expected = count * speakers * listeners_each
     for one in (*mouths, *ears, *stuck):
         one.close()
-    return LoadResult(
-        speakers=speakers,
-        listeners=len(ears),
-        stalled=stalled,
-        frames_per_packet=frames_per_packet,
-        seconds=took_s,
-        packets_out=len(latencies),
-        packets_out_per_s=len(latencies) / took_s,
-        missing=expected - len(latencies),
-        p50_ms=float(np.percentile(latencies, 50)),
-        p99_ms=float(np.percentile(latencies, 99)),
-        p999_ms=float(np.percentile(latencies, 99.9)),
-        max_ms=float(latencies[-1]),
-        relay_cpu_share=(after["cpu_s"] - before["cpu_s"]) / took_s,
-        relay_rss_before_kb=int(before["rss_kb"]),
-        relay_rss_after_kb=int(after["rss_kb"]),
-    )
+    p50_ms, p99_ms, p999_ms = np.percentile(latencies, (50, 99, 99.9))
+    return {
+        "speakers": speakers,
+        "listeners": len(ears),
+        "stalled": stalled,
+        "frames_per_packet": frames_per_packet,
+        "seconds": took_s,
+        "packets_out": len(latencies),
+        "packets_out_per_s": len(latencies) / took_s,
+        "missing": count * speakers * listeners_each - len(latencies),
+        "p50_ms": float(p50_ms),
+        "p99_ms": float(p99_ms),
+        "p999_ms": float(p999_ms),
+        "max_ms": float(latencies[-1]),
+        "relay_cpu_share": (after["cpu_s"] - before["cpu_s"]) / took_s,
+        "relay_rss_before_kb": int(before["rss_kb"]),
+        "relay_rss_after_kb": int(after["rss_kb"]),
+    }
 
 
 async def _talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int, frames: int) -> None:
@@ -224,7 +207,7 @@ async def _talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int,
 async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[dict[str, Any]]:
     """Two speakers and 30 listeners: their figures by themselves, under each flood, and by themselves again."""
 
-    async def calls() -> LoadResult:
+    async def calls() -> dict[str, Any]:
         return await fan_out(
             relay, speakers=2, listeners_each=15, one_room=False, stalled=0, seconds=seconds, frames_per_packet=1
         )
@@ -236,7 +219,7 @@ async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[
         else:
             with flooded(relay.port, kind, attackers, FORMAT) as attack:
                 result = await calls()
-        results.append({"flood": kind, **asdict(result), **attack})
+        results.append({"flood": kind, **result, **attack})
         await asyncio.sleep(2.0)  # what is left of the connections ends
     return results
 
@@ -290,24 +273,6 @@ async def resume(rounds: int) -> list[dict[str, Any]]:
     return [{"back_s": wait_s} for wait_s in back_s]
 
 
-async def measure_fan_out(relay: RelayProcess, run: str, plan: RelayPlan) -> list[dict[str, Any]]:
-    """The runs in which speakers speak at their pace: a row for each."""
-    many = run in ("many-rooms", "one-room")
-    rows = []
-    for stalled in (0, 1) if run == "stalled" else (0,):
-        result = await fan_out(
-            relay,
-            speakers=plan.speakers or (10 if many else 1),
-            listeners_each=plan.listeners or (20 if many else 200),
-            one_room=run != "many-rooms",
-            stalled=stalled,
-            seconds=plan.seconds,
-            frames_per_packet=plan.frames_per_packet,
-        )
-        rows.append(asdict(result))
-    return rows
-
-
 def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
     """Start a relay and measure it.
 
@@ -323,7 +288,21 @@ def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
             return asyncio.run(flood(relay, attackers=plan.attackers, seconds=plan.seconds))
         if run == "churn":
             return asyncio.run(churn(relay, connections=plan.connections, seconds=plan.seconds))
-        return asyncio.run(measure_fan_out(relay, run, plan))
+        many = run in ("many-rooms", "one-room")
+        return [
+            asyncio.run(
+                fan_out(
+                    relay,
+                    speakers=plan.speakers or (10 if many else 1),
+                    listeners_each=plan.listeners or (20 if many else 200),
+                    one_room=run != "many-rooms",
+                    stalled=stalled,
+                    seconds=plan.seconds,
+                    frames_per_packet=plan.frames_per_packet,
+                )
+            )
+            for stalled in ((0, 1) if run == "stalled" else (0,))
+        ]
 
 
 def relay_table(run: str, rows: list[dict[str, Any]]) -> Table:

@@ -30,6 +30,8 @@ RATE, BLOCK = 24_000, 256
 _PATIENCE_S = 60.0
 _SERVER_VARIABLE = "JACK_DEFAULT_SERVER"
 _WINDOW_S = 3
+LEAST_SECONDS = 8.0
+"""A comparison takes windows of three seconds, after the first second."""
 _CARD_PRIORITY, _PROGRAM_PRIORITY = 20, 10
 """Real-time, for `--real-time`: what else runs on a busy machine then does not count."""
 
@@ -199,13 +201,6 @@ def end(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
     return facts
 
 
-def delays_over_time(said: Pcm, heard: Pcm, window_s: float = 20.0) -> list[float]:
-    """Delay in ms at the start, in the middle and at the end, each over so many seconds."""
-    size = min(round(window_s * RATE), len(heard) // 3)
-    begins = (RATE, (len(heard) - size) // 2, len(heard) - size)
-    return [likeness(said[at : at + size], heard[at : at + size])[0] for at in begins]
-
-
 def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float, float]:
     """Speak into a demo for so long: its JSON, the delay in ms between mouth and ear, and the likeness."""
     sound = clip()
@@ -218,8 +213,7 @@ def hear_demo(seconds: float, *arguments: object) -> tuple[dict[str, Any], float
         person.speak()
         facts = end(demo, seconds)
         said = np.tile(sound, 1 + len(person.heard) // len(sound))[: len(person.heard)]
-        facts |= usage.facts() | {"measured_delay_ms_over_time": delays_over_time(said, person.heard)}
-        return facts, *_compare(said, person.heard)
+        return facts | usage.facts(), *_compare(said, person.heard)
     finally:
         demo.kill()
         person.close()
@@ -253,8 +247,7 @@ def hear_talk(seconds: float, *arguments: object) -> list[tuple[dict[str, Any], 
             # The two did not begin at the same sample.
             begin, count = (person.began - other.began) % len(sound), len(person.heard)
             said = np.tile(other.sound, 2 + count // len(sound))[begin : begin + count]
-            over_time = {"measured_delay_ms_over_time": delays_over_time(said, person.heard)}
-            heard.append((facts | taken | over_time, *_compare(said, person.heard)))
+            heard.append((facts | taken, *_compare(said, person.heard)))
         return heard
     finally:
         for process in (*talks, relay):
@@ -324,6 +317,9 @@ def measure_programs(
 ) -> list[dict[str, Any]]:
     """Run a demo, or with `talk` a call of two programs, on the dummy card: what each program reports, and what its
     user heard.
+
+    Args:
+        seconds: at least `LEAST_SECONDS`.
 
     Raises:
         DeviceError: JACK is not installed, or a program failed.

@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streaming_encodec.audio.files.ecdc import EcdcReader, EcdcWriter
 from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.audio.files.targets import check_target
 from streaming_encodec.audio.files.writer import SOUND_ENDINGS, open_writer
 from streaming_encodec.corpus.codec import FRAMES_PER_STEP, make_decoder, make_encoder
+from streaming_encodec.corpus.results import DecodedFile, EncodedFile, SourceFile, StreamedFile
 from streaming_encodec.corpus.times import TimeHistogram
 from streaming_encodec.errors import BandwidthError, ConfigError, FileFormatError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED, short_name
@@ -40,69 +40,6 @@ the work begins, then after each block."""
 
 Stop: TypeAlias = Callable[[], bool]
 """Asked after each block. True ends the work there; the file holds what was done, and is valid."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscodedFile:
-    """What a file holds that was encoded, decoded or streamed."""
-
-    model: str
-    """Its short name, as `.ecdc` files have it; empty for a model that was streamed without a name."""
-    sample_rate: int
-    channels: int
-    samples: int
-    num_codebooks: int
-    bandwidth_kbps: float
-
-    @property
-    def seconds(self) -> float:
-        """Length of the sound."""
-        return self.samples / self.sample_rate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """What was read of a sound file, in samples at its own rate."""
-
-    samples: int
-    samples_promised: int | None
-    """What its header says; None where it does not."""
-    notes: list[str]
-    """What its user should know, such as bytes that are no sound."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedFile(TranscodedFile):
-    """Result of `encode_file`."""
-
-    source: SourceFile
-    arithmetic: str | None
-    """What computed the codes (see docs/export.md); None for the layers themselves."""
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedFile(TranscodedFile):
-    """Result of `decode_file`."""
-
-    named_model: str
-    """The model that the file names, which need not be the one that decoded it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamedFile(TranscodedFile):
-    """Result of `stream_file`."""
-
-    source: SourceFile
-    start: str
-    """`silence`, `exact`, or `segments` for a model that needs whole segments."""
-    engine: str
-    frames: int
-    frame_ms: float
-    delay_samples: int
-    """From a sample's arrival to its sound, at most, when computing takes no time."""
-    times: TimeHistogram
-    """Milliseconds of computing for each frame, both ways."""
 
 
 def encode_file(
@@ -154,12 +91,7 @@ def encode_file(
         _write_codes(writer, encoder.flush(), layout)
         size_bytes = writer.close(samples)
     return EncodedFile(
-        model=name,
-        sample_rate=config.sampling_rate,
-        channels=config.audio_channels,
-        samples=samples,
-        num_codebooks=encoder.num_codebooks,
-        bandwidth_kbps=config.bandwidth_for(encoder.num_codebooks),
+        **_common(name, config, samples, encoder.num_codebooks),
         source=source_file(reader),
         arithmetic=arithmetic,
         size_bytes=size_bytes,
@@ -207,13 +139,9 @@ def decode_file(
                 break
         _write_sound(writer, decoder.flush(), header.samples)
         progress(writer.samples, header.samples)
+    name = _short_name(chosen) or header.model
     return DecodedFile(
-        model=_short_name(chosen) or header.model,
-        sample_rate=rate,
-        channels=channels,
-        samples=writer.samples,
-        num_codebooks=header.num_codebooks,
-        bandwidth_kbps=config.bandwidth_for(header.num_codebooks),
+        **_common(name, config, writer.samples, header.num_codebooks),
         named_model=header.model,
     )
 
@@ -273,12 +201,7 @@ def stream_file(
             _write_sound(writer, decoder.push(piece), samples)
         _write_sound(writer, decoder.flush(), samples)
     return StreamedFile(
-        model=_short_name(model),
-        sample_rate=rate,
-        channels=channels,
-        samples=samples,
-        num_codebooks=encoder.num_codebooks,
-        bandwidth_kbps=config.bandwidth_for(encoder.num_codebooks),
+        **_common(_short_name(model), config, samples, encoder.num_codebooks),
         source=source_file(reader),
         start=start if shared else "segments",
         engine=shared.name if shared else "offline",
@@ -341,6 +264,18 @@ def source_file(reader: AudioReader) -> SourceFile:
 def _short_name(model: AnyModel) -> str:
     """Empty for a model that was given itself."""
     return short_name(os.fspath(model)) if isinstance(model, str | os.PathLike) else ""
+
+
+def _common(name: str, config: EncodecConfig, samples: int, num_codebooks: int) -> dict[str, Any]:
+    """The fields of `TranscodedFile`."""
+    return {
+        "model": name,
+        "sample_rate": config.sampling_rate,
+        "channels": config.audio_channels,
+        "samples": samples,
+        "num_codebooks": num_codebooks,
+        "bandwidth_kbps": config.bandwidth_for(num_codebooks),
+    }
 
 
 def _named_model(source: FileName, name: str) -> str:

@@ -101,8 +101,10 @@ def _clients(
 
 
 def _programs(settings: dict[str, Any], real_time: bool) -> tuple[list[dict[str, Any]], Table]:
-    from streaming_encodec.bench.sound_card import measure_programs, programs_table
+    from streaming_encodec.bench.sound_card import LEAST_SECONDS, measure_programs, programs_table
 
+    if settings["seconds"] < LEAST_SECONDS:
+        raise typer.BadParameter(f"what is heard is compared for at least {LEAST_SECONDS:g} s", param_hint="--seconds")
     options = {name: settings[name] for name in ("model", "bandwidth", "engine", "frames_per_packet")}
     options |= {name: settings[name] for name in ("loss", "jitter") if settings[name]}
     arguments: list[object] = []

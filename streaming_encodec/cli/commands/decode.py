@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from streaming_encodec.cli.shared.console import minutes, note, print_facts, print_json
-from streaming_encodec.cli.shared.inputs import FileWork, SoundArgument
-from streaming_encodec.cli.shared.loading import caveat, note_preview
+from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.inputs import FileWork, SoundArgument, file_facts, print_file
+from streaming_encodec.cli.shared.loading import note_preview
 from streaming_encodec.cli.shared.options import EngineOption, JsonOption, ThreadsOption, file_engine, use_threads
 from streaming_encodec.model.checkpoints.named import weights_of
 
@@ -32,7 +32,6 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a sound file of an .ecdc file, also of one that the original `encodec` wrote without --lm."""
-    from streaming_encodec.audio.files.standard import is_standard
     from streaming_encodec.corpus.transcode import decode_file
 
     use_threads(threads)
@@ -44,32 +43,6 @@ def command(
         note(f"{source} says it was made with {done.named_model}; it was decoded with {done.model}")
     used = model or done.named_model
     note_preview(used)
-    bitrate = f"{done.bandwidth_kbps:g} kbps ({done.num_codebooks} codebooks)"
-    if as_json:
-        print_json(
-            {
-                "input": str(source),
-                "output": str(target),
-                "model": done.model,
-                "weights": weights_of(used),
-                "sample_rate": done.sample_rate,
-                "channels": done.channels,
-                "samples": done.samples,
-                "seconds": done.seconds,
-                "num_codebooks": done.num_codebooks,
-                "bandwidth_kbps": done.bandwidth_kbps,
-                "interrupted": work.stop(),
-            },
-            aside=is_standard(target),
-        )
-    else:
-        print_facts(
-            f"{source} → {target}",
-            {
-                "model": done.model + caveat(weights_of(used)),
-                "sound": f"{minutes(done.seconds)} at {done.sample_rate} Hz, {done.channels} channel(s)",
-                "bitrate": bitrate,
-            },
-            aside=is_standard(target),
-        )
+    facts = {**file_facts(source, target, done, weights_of(used)), "interrupted": work.stop()}
+    print_file(facts, {}, as_json)
     work.end(target, done)

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from streaming_encodec.cli.shared.console import minutes, print_facts, print_json
-from streaming_encodec.cli.shared.inputs import FileWork, SourceArgument, input_facts, told_of_input
-from streaming_encodec.cli.shared.loading import ModelOption, caveat, note_preview
+from streaming_encodec.cli.shared.inputs import (
+    FileWork,
+    SourceArgument,
+    file_facts,
+    input_facts,
+    print_file,
+    told_of_input,
+)
+from streaming_encodec.cli.shared.loading import ModelOption, note_preview
 from streaming_encodec.cli.shared.options import (
     BandwidthOption,
     EngineOption,
@@ -35,7 +41,6 @@ def command(
     With the published 24 and 48 kHz models the file is the one that the original `encodec` package reads and
     writes.
     """
-    from streaming_encodec.audio.files.standard import is_standard
     from streaming_encodec.corpus.transcode import encode_file
 
     use_threads(threads)
@@ -51,32 +56,11 @@ def command(
         )
     note_preview(model)
     facts = {
-        "input": str(source),
-        "output": str(target),
-        "model": done.model,
-        "weights": weights_of(model),
-        "sample_rate": done.sample_rate,
-        "samples": done.samples,
-        "seconds": done.seconds,
-        "num_codebooks": done.num_codebooks,
-        "bandwidth_kbps": done.bandwidth_kbps,
+        **file_facts(source, target, done, weights_of(model)),
         "arithmetic": done.arithmetic or "layers",
         "bytes": done.size_bytes,
         **input_facts(source, done.source),
         "interrupted": work.stop(),
     }
-    if as_json:
-        print_json(facts, aside=is_standard(target))
-    else:
-        print_facts(
-            f"{source} → {target}",
-            {
-                "model": done.model + caveat(weights_of(model)),
-                "sound": f"{minutes(done.seconds)} at {done.sample_rate} Hz",
-                "bitrate": f"{done.bandwidth_kbps:g} kbps ({done.num_codebooks} codebooks)",
-                "size": f"{done.size_bytes} bytes",
-                **told_of_input(facts),
-            },
-            aside=is_standard(target),
-        )
+    print_file(facts, {"size": f"{done.size_bytes} bytes", **told_of_input(facts)}, as_json)
     work.end(target, done)

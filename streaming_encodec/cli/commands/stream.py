@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.shared.console import minutes, print_facts, print_json
-from streaming_encodec.cli.shared.inputs import FileWork, SoundArgument, SourceArgument, input_facts, told_of_input
-from streaming_encodec.cli.shared.loading import ModelOption, caveat, note_preview
-from streaming_encodec.cli.shared.options import (
-    BandwidthOption,
-    EngineOption,
-    JsonOption,
-    ThreadsOption,
-    use_threads,
+from streaming_encodec.cli.shared.inputs import (
+    FileWork,
+    SoundArgument,
+    SourceArgument,
+    file_facts,
+    input_facts,
+    print_file,
+    told_of_input,
 )
+from streaming_encodec.cli.shared.loading import ModelOption, note_preview
+from streaming_encodec.cli.shared.options import BandwidthOption, EngineOption, JsonOption, ThreadsOption, use_threads
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, weights_of
-
-if TYPE_CHECKING:
-    from streaming_encodec.corpus.transcode import StreamedFile
 
 
 class Start(StrEnum):
@@ -54,7 +52,6 @@ def command(
     The output has the length of the input. Models that work on whole segments, such as
     facebook/encodec_48khz, go through segment by segment.
     """
-    from streaming_encodec.audio.files.standard import is_standard
     from streaming_encodec.corpus.transcode import stream_file
 
     use_threads(threads)
@@ -71,34 +68,12 @@ def command(
             stop=work.stop,
         )
     note_preview(model)
-    facts = {
-        "input": str(source),
-        "output": str(target),
-        "model": done.model,
-        "weights": weights_of(model),
-        **_facts(done),
-        **input_facts(source, done.source),
-        "block_samples": block_samples,
-        "interrupted": work.stop(),
-    }
-    if as_json:
-        print_json(facts, aside=is_standard(target))
-    else:
-        print_facts(f"{source} → {target}", _rows(facts), aside=is_standard(target))
-    work.end(target, done)
-
-
-def _facts(done: StreamedFile) -> dict[str, Any]:
     times = done.times
-    return {
-        "sample_rate": done.sample_rate,
-        "samples": done.samples,
-        "seconds": done.seconds,
+    facts = {
+        **file_facts(source, target, done, weights_of(model)),
         "start": done.start,
         "engine": done.engine,
         "frames": done.frames,
-        "num_codebooks": done.num_codebooks,
-        "bandwidth_kbps": done.bandwidth_kbps,
         "delay_samples": done.delay_samples,
         "delay_ms": 1000 * done.delay_samples / done.sample_rate,
         "frame_ms": done.frame_ms,
@@ -106,17 +81,18 @@ def _facts(done: StreamedFile) -> dict[str, Any]:
         "compute_ms_p99": times.percentile_ms(99),
         "compute_ms_max": times.max_ms,
         "real_time_factor": times.total_ms / (done.frame_ms * times.count) if times.count else None,
+        **input_facts(source, done.source),
+        "block_samples": block_samples,
+        "interrupted": work.stop(),
     }
+    print_file(facts, _rows(facts), as_json)
+    work.end(target, done)
 
 
 def _rows(facts: dict[str, Any]) -> dict[str, str]:
     factor = facts["real_time_factor"]
     return {
-        "model": facts["model"] + caveat(facts["weights"]),
-        "sound": f"{minutes(facts['seconds'])} at {facts['sample_rate']} Hz, "
-        f"in blocks of {facts['block_samples']} samples",
-        "frames": f"{facts['frames']} of {facts['frame_ms']:.2f} ms",
-        "bitrate": f"{facts['bandwidth_kbps']:g} kbps ({facts['num_codebooks']} codebooks)",
+        "frames": f"{facts['frames']} of {facts['frame_ms']:.2f} ms, from blocks of {facts['block_samples']} samples",
         "start": facts["start"],
         "engine": facts["engine"],
         "delay": f"{facts['delay_ms']:.1f} ms ({facts['delay_samples']} samples) in the codec",

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from streaming_encodec.cli.shared.console import complain, minutes, note, progress
+from streaming_encodec.audio.files.standard import is_standard
+from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.shared.interrupt import Interrupt
+from streaming_encodec.cli.shared.loading import caveat
 
 if TYPE_CHECKING:
-    from streaming_encodec.corpus.transcode import SourceFile, TranscodedFile
+    from streaming_encodec.corpus.results import SourceFile, TranscodedFile
 
 SourceHelp = "Any sound file that libsndfile reads; - for standard input."
 
@@ -63,6 +65,37 @@ class FileWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def file_facts(source: Path, target: Path, done: TranscodedFile, weights: str) -> dict[str, Any]:
+    """For `--json`, what every command says that makes one file of another."""
+    return {
+        "input": str(source),
+        "output": str(target),
+        "model": done.model,
+        "weights": weights,
+        "sample_rate": done.sample_rate,
+        "channels": done.channels,
+        "samples": done.samples,
+        "seconds": done.seconds,
+        "num_codebooks": done.num_codebooks,
+        "bandwidth_kbps": done.bandwidth_kbps,
+    }
+
+
+def print_file(facts: Mapping[str, Any], rows: Mapping[str, str], as_json: bool) -> None:
+    """Print the facts, or a table of what all such commands say and `rows`; to stderr where stdout has the file."""
+    aside = is_standard(facts["output"])
+    if as_json:
+        print_json(facts, aside=aside)
+        return
+    title = f"{facts['input']} → {facts['output']}"
+    said = {
+        "model": facts["model"] + caveat(facts["weights"]),
+        "sound": f"{minutes(facts['seconds'])} at {facts['sample_rate']} Hz, {facts['channels']} channel(s)",
+        "bitrate": f"{facts['bandwidth_kbps']:g} kbps ({facts['num_codebooks']} codebooks)",
+    }
+    print_facts(title, {**said, **rows}, aside=aside)
 
 
 def input_facts(path: str | os.PathLike[str], source: SourceFile) -> dict[str, Any]:
