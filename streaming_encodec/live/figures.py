@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from streaming_encodec.client.threaded import ThreadedVoiceClient
+from streaming_encodec.transport.wire_size import wire_bytes
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.header import HEADER_BYTES
-
-IP_BYTES = 40
-"""IPv4 and TCP headers without options, per packet."""
-WEBSOCKET_BYTES = 6
-"""A client's frame header with its mask, per packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ class CallFigures:
     @property
     def wire_bits(self) -> int:
         """With WebSocket, TCP and IP headers."""
-        return 8 * (self.bytes_sent + self.packets_sent * (IP_BYTES + WEBSOCKET_BYTES))
+        return 8 * wire_bytes(self.packets_sent, self.bytes_sent)
 
 
 class CallMeter:

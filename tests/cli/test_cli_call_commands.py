@@ -129,6 +129,10 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     assert (mouth.returncode, ear.returncode) == (1, 0)
     assert sent["interrupted"]
     assert sent["connects"] == heard["connects"] == 2
+    # On the wire each packet has 58 bytes more: IPv4, TCP with timestamps, WebSocket.
+    assert sent["packet_kbps"] == pytest.approx(8 * sent["bytes_sent"] / sent["seconds"] / 1000)
+    headers_kbps = 8 * 58 * sent["packets_sent"] / sent["seconds"] / 1000
+    assert sent["wire_kbps"] == pytest.approx(sent["packet_kbps"] + headers_kbps)
     ends = [json.loads(line)["event"] for line in errors.splitlines()]
     assert ends[-2:] == ["draining", "stopped"]
     assert heard["packets_received"] > 30

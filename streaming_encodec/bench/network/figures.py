@@ -122,15 +122,15 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
 def find_first_frame(playback: Playback, clean: Sound) -> tuple[int, float]:
     """The number of the frame that `clean` [T], the codec's output of the speech on a clean line, begins with.
 
-    Returns it and how many of the pieces of the recording that were looked for lie where it says, 0..1.
+    Returns it and the share of the pieces found that lie where it says, 0..1; far below 1 means that the time line is
+    wrong. (Pieces with gaps in them, or bent in time, are not found.)
 
     Raises:
         StreamingEncodecError: the recording is not of this speech.
     """
-    begins = _pieces(playback)
     found = []
     search = _Search(clean, round(_PIECE_S * playback.rate))
-    for block in begins:
+    for block in _pieces(playback):
         begin = int(playback.first_sample[block])
         likeness, place = search.find(playback.sound[begin : begin + search.length])
         if likeness >= _ALIKE:
@@ -139,7 +139,7 @@ def find_first_frame(playback: Playback, clean: Sound) -> tuple[int, float]:
     if not found:
         raise StreamingEncodecError("the recording holds nothing of what was said that could be recognised")
     first = round(float(np.median(found)))
-    return first, float(np.mean(np.abs(np.array(found) - first) < 2)) * len(found) / len(begins)
+    return first, float(np.mean(np.abs(np.array(found) - first) < 2))
 
 
 def figures(playback: Playback, speech: Speech, first_frame: int, down_s: tuple[float, float] | None) -> dict[str, Any]:

@@ -35,8 +35,11 @@ _WITH_PORTS = (6, 17)  # TCP and UDP begin with both ports
 class Forwarder:
     """The forwarder's process, seen from its parent."""
 
-    def __init__(self, topology: Topology, condition: Condition, where: Where, seed: int, port: int) -> None:
-        """port: the relay's; packets that are not from or to it are carried, and counted apart."""
+    def __init__(
+        self, topology: Topology, condition: Condition, where: Where, seed: int, port: int, speech_s: float
+    ) -> None:
+        """port: the relay's; packets that are not from or to it are carried, and counted apart. speech_s: for so long
+        the machine is watched."""
         spec = {
             "namespaces": {place: topology.name(place) for place in (SPEAKER, RELAY, LISTENER)},
             "lines": {
@@ -45,6 +48,7 @@ class Forwarder:
             },
             "seed": seed,
             "port": port,
+            "speech_s": speech_s,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -109,6 +113,7 @@ class _Direction:
 class _Carrier:
     def __init__(self, spec: dict[str, Any]) -> None:
         self._port: int = spec["port"]
+        self._speech_s: float = spec["speech_s"]
         self._ways: dict[int, _Direction] = {}
         names = spec["namespaces"]
         for number, (person, fields) in enumerate(spec["lines"].items()):
@@ -139,7 +144,7 @@ class _Carrier:
                     self._take(found)
                 elif line := sys.stdin.readline():
                     self._begin_s = float(line)
-                    watch.start()
+                    watch.start(self._speech_s)
                 else:
                     return
 

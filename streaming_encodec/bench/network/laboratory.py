@@ -85,7 +85,7 @@ class Laboratory:
         recording = folder / "heard.wav"
         with ExitStack() as stack:
             topology = stack.enter_context(Topology())
-            lines = stack.enter_context(Forwarder(topology, condition, where, seed, _PORT))
+            lines = stack.enter_context(Forwarder(topology, condition, where, seed, _PORT, self._seconds))
             topology.address()
             relay, listener, speaker = _programs(stack, topology, folder, recording, self._speech)
             begin_s = read_trace(speaker.trace)[0]["at_s"]
@@ -118,9 +118,9 @@ class Laboratory:
             raise StreamingEncodecError(f"nothing was recorded: {listener.last_words() or speaker.last_words()}")
         sound, rate = _read(recording)
         playback, speech = Playback.read(heard, sound, rate), Speech.read(read_trace(speaker.trace), self._rate)
-        first_frame, recognised = find_first_frame(playback, self._clean)
+        first_frame, agreement = find_first_frame(playback, self._clean)
         pesq = None if self._pesq is None else pesq_wideband(self._pesq, playback, self._clean, first_frame)
-        return figures(playback, speech, first_frame, down_s) | {"recognised": recognised, "pesq_wb": pesq}
+        return figures(playback, speech, first_frame, down_s) | {"trace_agreement": agreement, "pesq_wb": pesq}
 
 
 def _programs(

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-FORWARDER_PRIORITY, CALL_PRIORITY = 5, 3
+FORWARDER_PRIORITY, _WATCH_PRIORITY, CALL_PRIORITY = 5, 4, 3
 _TURN_S = 0.005
 
 
@@ -21,8 +21,7 @@ def prefer(priority: int, process: int = 0) -> bool:
 
 
 class StallWatch:
-    """From its start on a thread of the priority of the call's programs sleeps in short turns, and notes how late it
-    wakes.
+    """A thread that sleeps in short turns and notes how late it wakes; the call's programs do not hold it up.
 
     longest_ms: by how much the longest turn was too long so far: the machine stood still, or did something else. It
     belongs into a process whose other threads never wait for the processor, as they would hold this one up.
@@ -30,15 +29,14 @@ class StallWatch:
 
     def __init__(self) -> None:
         self.longest_ms = 0.0
-        self._thread = threading.Thread(target=self._run, name="stall watch", daemon=True)
 
-    def start(self) -> None:
-        """Watch until the process ends."""
-        self._thread.start()
+    def start(self, seconds: float) -> None:
+        """Watch for so long, or until the process ends."""
+        threading.Thread(target=self._run, args=(seconds,), name="stall watch", daemon=True).start()
 
-    def _run(self) -> None:
-        prefer(CALL_PRIORITY)
-        while True:
-            begin_s = time.monotonic()
+    def _run(self, seconds: float) -> None:
+        prefer(_WATCH_PRIORITY)
+        end_s = time.monotonic() + seconds
+        while (begin_s := time.monotonic()) < end_s:
             time.sleep(_TURN_S)
             self.longest_ms = max(self.longest_ms, 1000 * (time.monotonic() - begin_s - _TURN_S))

@@ -63,14 +63,21 @@ def command(
                 for seed in range(1, seeds + 1):
                     note(f"{name}, seed {seed}: {condition.says}")
                     calls.append(laboratory.call(name, condition, where, seed))
-                    if "failed" in calls[-1]:
-                        note(f"{name}, seed {seed}, failed: {calls[-1]['failed']}")
+                    _tell_troubles(calls[-1])
     finally:
         if calls:
             result = {"machine": machine(), "settings": {"seconds": seconds, "seeds": seeds}, "calls": calls}
             show_figures(result, [network_table(calls)], as_json, output_json, report)
     if any("failed" in call for call in calls):
         raise typer.Exit(1)
+
+
+def _tell_troubles(call: dict[str, Any]) -> None:
+    if "failed" in call:
+        note(f"failed: {call['failed']}")
+    for program in ("send", "listen"):
+        if call.get(program, {}).get("exit_code"):
+            note(f"{program} ended with exit code {call[program]['exit_code']}: {call[program]['last_words']}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

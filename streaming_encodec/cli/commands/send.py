@@ -38,6 +38,7 @@ from streaming_encodec.cli.shared.options import (
 )
 from streaming_encodec.cli.shared.trace import Trace, TraceOption, check_trace
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.transport.wire_size import wire_bytes
 from streaming_encodec.voice.pace import FilePace
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def command(
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
-    facts = asyncio.run(_send(speaks, call, loaded, trace))
+    facts = asyncio.run(_send(speaks, call, loaded, trace, tls=url.lower().startswith("wss:")))
     if as_json:
         print_json(facts)
     else:
@@ -114,7 +115,7 @@ def command(
 def _rows(facts: dict[str, Any]) -> dict[str, str]:
     rows = {
         "sent": minutes(facts["seconds"]),
-        "packets": f"{facts['packets_sent']} ({facts['wire_kbps']:.1f} kbps with their headers)",
+        "packets": f"{facts['packets_sent']} ({facts['packet_kbps']:.1f} kbps, {facts['wire_kbps']:.1f} on the wire)",
         "dropped": f"{facts['packets_dropped']} packets",
         "connection": f"{facts['connects'] - 1} times lost and restored",
     }
@@ -126,7 +127,9 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
     return rows | (told_of_input(facts) if "input_samples" in facts else {})
 
 
-async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel, trace: Path | None) -> dict[str, Any]:
+async def _send(
+    source: AudioReader | SoundCard, call: Any, loaded: LoadedModel, trace: Path | None, *, tls: bool
+) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.corpus.transcode import source_file
 
@@ -150,6 +153,8 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel,
                 samples += block.shape[1]
     seconds = samples / rate
     facts = link_facts(call.statistics)
+    packet_bytes = facts["bytes_sent"]
+    kbps_per_byte = 8 / seconds / 1000 if seconds else 0.0
     return {
         "input": str(source.info.path) if isinstance(source, AudioReader) else "microphone",
         "room": call.room,
@@ -158,7 +163,9 @@ async def _send(source: AudioReader | SoundCard, call: Any, loaded: LoadedModel,
         "stalls": pace.stalls,
         **(input_facts(source.info.path, source_file(source)) if isinstance(source, AudioReader) else {}),
         **facts,
-        "wire_kbps": 8 * facts["bytes_sent"] / seconds / 1000 if seconds else 0.0,
+        "packet_kbps": packet_bytes * kbps_per_byte,
+        # With all headers; the acknowledgements that come back are not in it.
+        "wire_kbps": wire_bytes(facts["packets_sent"], packet_bytes, tls=tls) * kbps_per_byte,
         "interrupted": stop.is_set(),
     }
 

@@ -1,0 +1,21 @@
+"""What packets are on the wire: with the headers of everything below them."""
+
+from __future__ import annotations
+
+IPV4_BYTES = 20
+TCP_BYTES = 32
+"""With the timestamps option, which all common systems send; 20 without."""
+WEBSOCKET_BYTES = 6
+"""A client's frame header for up to 125 bytes, its mask included."""
+TLS_BYTES = 22
+"""A TLS 1.3 record's header, content type and tag."""
+
+
+def wire_bytes(packets: int, packet_bytes: int, *, tls: bool = False) -> int:
+    """Bytes at IPv4 level of so many packets of `packet_bytes` in all, sent one by one over a client's WebSocket.
+
+    What comes back is not in it: an acknowledgement is 52 bytes, for each packet or each second one. Nor is what is
+    sent again.
+    """
+    below = IPV4_BYTES + TCP_BYTES + WEBSOCKET_BYTES + (TLS_BYTES if tls else 0)
+    return packet_bytes + packets * below
