@@ -27,7 +27,7 @@ def find_model(model: AnyModel) -> CodecModel:
     By name a ``ModelFolder``, which needs no torch, unless the model is another kind: a ``.th`` file, or segments.
 
     Raises:
-        StreamError: what was given is no model.
+        StreamError: the argument is not a model.
         CheckpointError: there is no such model.
         MissingExtraError: it needs torch, which is not installed.
     """

@@ -1,4 +1,4 @@
-"""``ModelFolder``: a model as its files have it, for streams that compute without torch."""
+"""``ModelFolder``: a model in its files, for streams that compute without torch."""
 
 from __future__ import annotations
 

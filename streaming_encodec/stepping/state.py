@@ -33,7 +33,7 @@ MAX_STATE = 1e6
 
 @dataclass(frozen=True)
 class StreamState:
-    """A snapshot of a stream. Its tensors belong to it alone: a stream that goes on never changes them."""
+    """A snapshot of a stream. It owns its tensors: the stream never changes them."""
 
     kind: str  # "encoder" or "decoder"
     model: str  # the model's fingerprint
@@ -51,9 +51,9 @@ class StreamState:
         return batch
 
     def save(self, path: str | Path) -> None:
-        """Write a ``.safetensors`` file; whatever was at ``path`` stays until the new one is whole and on the disk.
+        """Write a ``.safetensors`` file; an old file at ``path`` stays until the new one is complete and on disk.
 
-        Raises ``FileFormatError`` where it cannot be written.
+        Raises ``FileFormatError`` if it cannot be written.
         """
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tensors"}
         metadata = {"format": _FORMAT, "settings": json.dumps(settings)}
@@ -62,7 +62,7 @@ class StreamState:
 
     @classmethod
     def load(cls, path: str | Path) -> StreamState:
-        """Read what ``save`` wrote. Raises ``StreamError`` where the file is missing or something else."""
+        """Read what ``save`` wrote. Raises ``StreamError`` if the file is missing or of another kind."""
         try:
             with SafetensorsFile(path) as file:
                 metadata = file.metadata

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StreamingDecoder(Stream):
-    """Decodes a stream of codes (or ``batch_size`` streams in step) as the offline model would decode the whole.
+    """Decodes a stream of codes (or a batch of ``batch_size`` streams) as the offline model would decode all of them.
 
     Args:
         model: a model that streams by samples (others take ``SegmentDecoder``), or its name.
@@ -56,7 +56,7 @@ class StreamingDecoder(Stream):
     @overload
     def push(self, codes: NDArray[Any]) -> Floats: ...
     def push(self, codes: AnyArray) -> AnyArray:
-        """Take codes, give the samples that they complete.
+        """Decode codes; returns the samples that they complete.
 
         Args:
             codes: whole numbers, torch or numpy [B, K, f], or numpy [K, f] for one stream; any f ≥ 0, and any K from
@@ -97,14 +97,14 @@ class StreamingDecoder(Stream):
         return form.give(self._advance(taken, num_codebooks or self.config.num_quantizers))
 
     def flush(self) -> AnyArray:
-        """End the stream: the samples still owed, in the form of the last push. The stream starts anew after it."""
+        """End the stream: returns the remaining samples, in the form of the last push. A new stream begins after it."""
         samples = self._half.finish(self._state)
         form = self._form
         self.reset()
         return form.give(self._joined([] if samples is None else [samples]))
 
     def reset(self) -> None:
-        """Forget everything decoded; settings stay."""
+        """Start a new stream; settings stay."""
         self._form: Form = self._first_form()
         # Which silence went before shows with the first codes.
         self._state = self._half.begin(self.batch_size)
@@ -122,7 +122,7 @@ class StreamingDecoder(Stream):
         return self._half.start_inputs if self.start == "exact" else self._half.step_inputs
 
     def warm_up(self, num_codebooks: int | None = None) -> None:
-        """Run a step and forget it, so that the first real one is not the slow one."""
+        """Run one step and discard it, so that the first real step is not slow."""
         before, form = self._state, self._form
         shape = (self.batch_size, num_codebooks or self.config.num_quantizers)
         for frames in (self._half.start_inputs, self._half.step_inputs):

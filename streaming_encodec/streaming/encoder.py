@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StreamingEncoder(Stream):
-    """Encodes a stream (or ``batch_size`` streams in step) as the offline model would encode the whole of it.
+    """Encodes a stream (or a batch of ``batch_size`` streams) as the offline model would encode the whole sound.
 
     Pushes of any size give the same codes, to the last bit: they depend on the samples alone.
 
@@ -63,7 +63,7 @@ class StreamingEncoder(Stream):
     @overload
     def push(self, pcm: NDArray[Any]) -> IntArray: ...
     def push(self, pcm: AnyArray) -> AnyArray:
-        """Take samples, give the codes of the frames they complete.
+        """Encode samples; returns the codes of the frames that they complete.
 
         Args:
             pcm: torch or numpy [B, C, n], or for one stream numpy [C, n] or [n]; any n ≥ 0, floating point. Any object
@@ -82,7 +82,7 @@ class StreamingEncoder(Stream):
         return form.give(self._quantise(latents))
 
     def flush(self) -> AnyArray:
-        """End the stream: the codes still owed, in the form of the last push. The stream starts anew after it."""
+        """End the stream: returns the remaining codes, in the form of the last push. A new stream begins after it."""
         latent = self._half.finish(self._state)
         codes = self._quantise([] if latent is None else [latent])
         form = self._form
@@ -90,12 +90,12 @@ class StreamingEncoder(Stream):
         return form.give(codes)
 
     def reset(self) -> None:
-        """Forget everything heard; settings stay."""
+        """Start a new stream; settings stay."""
         self._form = self._first_form()
         self._state = self._fresh()
 
     def load_state(self, state: StreamState) -> None:
-        """Go on from a snapshot, with its bandwidth. Raises ``StreamError`` where it is not of such a stream."""
+        """Continue from a snapshot, with its bandwidth. Raises ``StreamError`` if it is not of such a stream."""
         super().load_state(state)
         self._active_codebooks = state.num_codebooks
 
@@ -130,7 +130,7 @@ class StreamingEncoder(Stream):
         return self._half.step_inputs + self._half.timing.lookahead_inputs
 
     def warm_up(self) -> None:
-        """Run a step and forget it, so that the first real one is not the slow one."""
+        """Run one step and discard it, so that the first real step is not slow."""
         before, form = self._state, self._form
         for inputs in (self._half.start_inputs, self._half.step_inputs):
             self.push(np.zeros((self.batch_size, self._half.channels, inputs), np.float32))

@@ -2,7 +2,7 @@
 
 Every slot has its own samples, phase and settings; ``tick`` runs one steady step over all slots and keeps its result
 only for those that had a full step of input. The batch always has the same shape, so a row's numbers do not depend on
-who else is there: law 5 holds to the last bit.
+the other rows: law 5 holds to the last bit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StreamPool:
         bandwidth: kbps of slots that are opened without one, None is the nearest to 6; encoder only.
         start: ``"silence"`` or ``"exact"``, for all slots.
         frames_per_step: frames of every slot that go through the network at once.
-        max_pending_frames: a slot that has so many frames waiting takes no more.
+        max_pending_frames: a slot with this many waiting frames accepts no more.
         engine: a name out of ``engines``, or an engine of this model that streams share.
 
     Raises:
@@ -100,12 +100,12 @@ class StreamPool:
         return free
 
     def close(self, slot: int) -> None:
-        """Give a slot back; what was pending is dropped (``flush`` it first to have it)."""
+        """Free a slot; pending input is dropped (``flush`` it first to get its output)."""
         self._slot(slot)
         del self._open[slot]
 
     def reset(self, slot: int) -> None:
-        """Start a slot's stream anew."""
+        """Start a new stream in a slot."""
         self._begin(slot, self._slot(slot).num_codebooks)
 
     def set_bandwidth(self, slot: int, bandwidth: float) -> None:
@@ -120,7 +120,7 @@ class StreamPool:
     # -- streams --------------------------------------------------------------------------------------------
 
     def push(self, slot: int, x: AnyArray) -> None:
-        """Hand a slot samples [1, C, n] (numpy [C, n] or [n]), or codes [1, K, f] (numpy [K, f]).
+        """Push samples [1, C, n] (numpy [C, n] or [n]), or codes [1, K, f] (numpy [K, f]), into a slot.
 
         Raises:
             StreamError: no such open slot, bad input, or too much of it waiting: then nothing was taken.
@@ -135,7 +135,7 @@ class StreamPool:
         held.form = form
 
     def push_latent(self, slot: int, latent: AnyArray, num_codebooks: int | None = None) -> None:
-        """Hand a decoder slot latent frames [1, D, f] in place of codes: see ``StreamingDecoder.push_latent``."""
+        """Push latent frames [1, D, f] in place of codes into a decoder slot: see ``StreamingDecoder.push_latent``."""
         if self.kind != "decoder":
             raise StreamError("only a decoder's slots take latent frames")
         taken, _ = take_latent(latent, 1, self.model.config, self._arrays)
@@ -144,7 +144,7 @@ class StreamPool:
     def tick(self) -> dict[int, AnyArray]:
         """One step for every slot that has enough input; the outputs of those slots, each in its last push's form.
 
-        A slot with more input waiting goes on at the next tick: ``while pool.ready: pool.tick()`` catches up.
+        A slot with more input continues at the next tick: ``while pool.ready: pool.tick()`` catches up.
         """
         ready = self.ready
         steady = [slot for slot in ready if self._open[slot].started]
@@ -173,7 +173,7 @@ class StreamPool:
         )
 
     def flush(self, slot: int) -> AnyArray:
-        """End a slot's stream: everything still owed, also what waited for ticks. The slot starts anew after it."""
+        """End a slot's stream: returns all remaining output, also for pending input. A new stream begins after it."""
         held = self._slot(slot)
         num_codebooks, form = held.num_codebooks, held.form
         pieces, state = self._half.advance(self._state_of(slot), held.pending[..., :0])
@@ -186,13 +186,13 @@ class StreamPool:
     # -- states as values -----------------------------------------------------------------------------------
 
     def snapshot(self, slot: int) -> StreamState:
-        """The slot's stream as a value: it goes on in any slot, or in a ``StreamingEncoder`` or ``Decoder``."""
+        """The slot's stream as a value, for any slot, or for a ``StreamingEncoder`` or ``StreamingDecoder``."""
         held = self._slot(slot)
         state = self._state_of(slot)
         return snapshot(self.engine, self._half, state, self.kind, self.start, held.num_codebooks)
 
     def restore(self, slot: int, state: StreamState) -> None:
-        """Let an open slot go on from a snapshot. Raises ``StreamError`` where it is not of such a stream."""
+        """Continue from a snapshot in an open slot. Raises ``StreamError`` if it is not of such a stream."""
         held = self._slot(slot)
         most = self.model.config.num_quantizers if self.kind == "encoder" else 0
         working = restore(self.engine, self._half, state, self.kind, 1, most)
@@ -204,7 +204,7 @@ class StreamPool:
     # -- pickles and copies ---------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Model, settings and all streams as they are: in another process they go on with the same output."""
+        """Model, settings and all streams' states: in another process they continue with the same output."""
         kept = {name: value for name, value in self.__dict__.items() if name != "_half"}
         layers = map_arrays(self._arrays.copy, self._half.stepper.leave(self._layers))
         return kept | {"_layers": layers, "_frames_per_step": self._half.frames_per_step}

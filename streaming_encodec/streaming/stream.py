@@ -41,16 +41,16 @@ class Stream:
         return snapshot(self.engine, self._half, self._state, self._kind, self.start, self._active_codebooks)
 
     def load_state(self, state: StreamState) -> None:
-        """Go on from a snapshot, with its settings. Raises ``StreamError`` where it is not of such a stream."""
+        """Continue from a snapshot, with its settings. Raises ``StreamError`` if it is not of such a stream."""
         self._state = restore(self.engine, self._half, state, self._kind, self.batch_size, self._most_codebooks)
         self.start = state.start
 
     def mark(self) -> HalfState:
-        """Where the stream is, for `rewind` on this object: costs nothing, unlike `state`."""
+        """The stream's position, for `rewind` on this object: costs nothing, unlike `state`."""
         return self._state
 
     def rewind(self, mark: HalfState) -> None:
-        """Go on from where `mark` was taken, as if nothing had come since. Any mark, any number of times."""
+        """Continue from a mark, as if nothing had been pushed since. Any mark, any number of times."""
         self._state = mark
 
     # -- figures --------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Stream:
     # -- pickles and copies ---------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Model, settings and the stream as it is: in another process it goes on with the same output."""
+        """Model, settings and the stream's state: in another process it continues with the same output."""
         kept = {name: value for name, value in self.__dict__.items() if name != "_half"}
         return kept | {"_state": portable(self._half, self._state), "_frames_per_step": self.frames_per_step}
 
