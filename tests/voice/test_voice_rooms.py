@@ -15,7 +15,7 @@ ROOT = Path(streaming_encodec.__file__).parent
 FILES = [f for room in ("wire", "voice") for f in sorted((ROOT / room).glob("*.py"))]
 REFUSED = "asyncio datetime io os pathlib pickle random socket sys threading time".split()  # noqa: SIM905
 ALLOWED = {"numpy", "streaming_encodec", *sys.stdlib_module_names} - set(REFUSED)
-ROOMS = {"wire": {"wire", "errors", "checks"}, "voice": {"wire", "voice", "errors", "checks"}}
+ROOMS = {"wire": {"wire", "errors", "types"}, "voice": {"wire", "voice", "errors", "types"}}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.name}")
