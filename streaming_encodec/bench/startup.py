@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming_encodec.engines.kernel.shared_library import why_missing
+from streaming_encodec.engines.kernel.self_test import why_missing
 from streaming_encodec.errors import StreamError
 
 _LIMIT_S = 120
@@ -40,9 +40,8 @@ decoder.push(encoder.push(np.zeros((encoder.config["channels"], encoder.config["
 
 _KERNEL_ALONE = """
 import numpy as np
-from pathlib import Path
-from streaming_encodec.engines.kernel.codec import KernelCodec
-codec = KernelCodec.from_folder(Path(sys.argv[1]))
+from streaming_encodec.engines import make_engine
+codec = make_engine("kernel", sys.argv[1]).codec
 frame = np.zeros((1, codec.config.hop_length, codec.config.audio_channels), np.float32)
 latent, _ = codec.encoder.step(frame, np.zeros((1, codec.encoder.state_floats), np.float32))
 codes = codec.search(latent[0], codec.config.num_quantizers)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from weakref import WeakKeyDictionary, ref
 
-from streaming_encodec.engines.kernel.shared_library import why_missing
+from streaming_encodec.engines.kernel.self_test import why_missing
 from streaming_encodec.errors import StreamError
 from streaming_encodec.extras import needs_torch
 from streaming_encodec.model.find import AnyModel, CodecModel, find_model

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import packaged_file
-from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
+from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
 
 _WINDOW, _HOP = 320, 160  # 20 and 10 ms
 _STEPS = 384  # of 20 ms, within the attention

@@ -9,7 +9,7 @@ import onnxruntime
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import packaged_file
-from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
+from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
 
 _PART_S = 9.01
 """Length of the network's input; shorter sounds are repeated."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from streaming_encodec.evaluation.metrics import Metric
+from streaming_encodec.evaluation.metric import Metric
 from streaming_encodec.evaluation.runner import MODEL, OPUS, Evaluation
 from streaming_encodec.evaluation.spectra import Modulation
 

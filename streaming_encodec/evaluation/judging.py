@@ -10,7 +10,8 @@ from typing import Protocol, Self
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.metrics import Metric, MetricOptions, MetricSet, Score, make_metrics
+from streaming_encodec.evaluation.metric import Metric, Score
+from streaming_encodec.evaluation.metrics import MetricOptions, MetricSet, make_metrics
 
 Scores = dict[str, Score | None]
 

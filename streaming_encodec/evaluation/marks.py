@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streaming_encodec.evaluation.metrics import Metric, MetricSet
+from streaming_encodec.evaluation.metric import Metric
+from streaming_encodec.evaluation.metrics import MetricSet
 from streaming_encodec.evaluation.robustness import CLICK_RATIO
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Row
 from streaming_encodec.evaluation.spectra import Modulation

@@ -11,7 +11,7 @@ import numpy as np
 from streaming_encodec.audio.files.atomic import write_by
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import need
-from streaming_encodec.evaluation.metrics import Metric, power_spectrum
+from streaming_encodec.evaluation.metric import Metric, power_spectrum
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Row
 
 _COLOURS = {MODEL: "#1f6fb4", OPUS: "#d9822b", ORIGINAL: "#777777"}

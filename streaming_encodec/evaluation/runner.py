@@ -11,7 +11,8 @@ import numpy as np
 from streaming_encodec.errors import StreamError
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.judging import Judge, SerialJudge
-from streaming_encodec.evaluation.metrics import MetricSet, Score
+from streaming_encodec.evaluation.metric import Score
+from streaming_encodec.evaluation.metrics import MetricSet
 from streaming_encodec.evaluation.opus import OPUS_RATES, Opus, packet_ms
 from streaming_encodec.evaluation.packet_loss import BURST_MS, Lost, bursty_loss
 from streaming_encodec.evaluation.received import receive_set

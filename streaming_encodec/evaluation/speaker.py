@@ -14,14 +14,7 @@ from torch import nn
 
 from streaming_encodec.evaluation.clips import Clip, Samples
 from streaming_encodec.evaluation.extras import packaged_file
-from streaming_encodec.evaluation.metrics import (
-    WIDEBAND,
-    Better,
-    Score,
-    mel_filters,
-    power_spectrum,
-    resample,
-)
+from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, mel_filters, power_spectrum, resample
 
 _WINDOW, _HOP, _BANDS = 400, 160, 40  # 25 ms, 10 ms
 _PART, _STEP = (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.evaluation.clips import Clip, Samples
-from streaming_encodec.evaluation.metrics import Better, Score, power_spectrum
+from streaming_encodec.evaluation.metric import Better, Score, power_spectrum
 
 Floats = npt.NDArray[np.float64]
 

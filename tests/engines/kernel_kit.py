@@ -57,7 +57,7 @@ class Speech:
     def codec(self, library: Library) -> KernelCodec:
         """The model on this library."""
         weights = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
-        return KernelCodec.from_weights(self.model.config, weights, library=library)
+        return KernelCodec.from_weights(self.model.config, weights, library)
 
     def here(self, library: Library) -> bytes:
         """What this library makes of it, in this process."""

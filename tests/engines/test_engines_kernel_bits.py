@@ -9,8 +9,7 @@ import pytest
 from engines.kernel_kit import ASSETS, Speech, digest, emulated_arm, node
 
 from streaming_encodec.engines.kernel.codec import ARITHMETIC
-from streaming_encodec.engines.kernel.self_test import EXPECTED, result
-from streaming_encodec.engines.kernel.shared_library import load_library
+from streaming_encodec.engines.kernel.self_test import EXPECTED, load_library, result
 
 WEIGHTS = "ee8212bb55e7e8d918c2e62672963a25205fe8fd08c1c29188efe9bddb3086e7"
 MINUTE = "ed2a1415636d3e12f29cb592946e0c13a07fd8d4c531a250ccc746873c05c7bb"

@@ -9,14 +9,14 @@ from pathlib import Path
 from mutations import TEXTS, mutations, refusal
 from strategies import random_model, small_config
 
-from streaming_encodec.engines.kernel.codec import KernelCodec
+from streaming_encodec.engines import make_engine
 from streaming_encodec.errors import CheckpointError, StreamError
 from streaming_encodec.model.folder import ModelFolder
 
 
 def _load(folder: Path) -> None:
     try:
-        KernelCodec.from_folder(ModelFolder(folder))
+        _ = make_engine("kernel", ModelFolder(folder)).codec
     except StreamError as error:  # a sound model that does not stream by samples
         assert "cannot stream" in str(error)  # noqa: PT017
 

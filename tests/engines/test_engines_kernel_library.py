@@ -24,14 +24,14 @@ from streaming_encodec.errors import MissingExtraError
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the built libraries, which the loader takes for them."""
-    shared_library.load_library()  # where it is missing to begin with, these tests have nothing to damage
+    self_test.load_library()  # where it is missing to begin with, these tests have nothing to damage
     folder = tmp_path / "lib"
     shutil.copytree(shared_library.LIBRARIES, folder)
     monkeypatch.setattr(shared_library, "LIBRARIES", folder)
     monkeypatch.setattr(shared_library, "MANIFEST", folder / "manifest.json")
-    shared_library.load_library.cache_clear()
+    self_test.load_library.cache_clear()
     yield folder
-    shared_library.load_library.cache_clear()
+    self_test.load_library.cache_clear()
 
 
 def model() -> se.EncodecModel:
@@ -40,7 +40,7 @@ def model() -> se.EncodecModel:
 
 def says(reason: str) -> None:
     """The engine is missing for this reason, everyone hears of it, and `auto` takes the next best."""
-    assert reason in (shared_library.why_missing() or "")
+    assert reason in (self_test.why_missing() or "")
     with pytest.raises(MissingExtraError, match=reason):
         make_engine("kernel", model())
     assert look_at_kernel().verdict == "poor"
@@ -50,7 +50,7 @@ def says(reason: str) -> None:
 
 
 def test_doctor_says_which_library_runs(installed: Path) -> None:
-    assert look_at_kernel().details == shared_library.load_library().name
+    assert look_at_kernel().details == self_test.load_library().name
 
 
 def test_a_package_that_was_built_without_it(installed: Path) -> None:

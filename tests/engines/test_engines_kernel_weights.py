@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from strategies import random_model, small_config
 
 import streaming_encodec as se
-from streaming_encodec.engines.kernel.codec import KernelCodec
+from streaming_encodec.engines import make_engine
 from streaming_encodec.engines.kernel.engine import KernelEngine
-from streaming_encodec.engines.kernel.shared_library import load_library
+from streaming_encodec.engines.kernel.self_test import load_library
 from streaming_encodec.errors import CheckpointError, StreamError
 from streaming_encodec.model.folder import ModelFolder
 
@@ -26,7 +26,7 @@ ASSETS = Path(se.__file__).parent / "assets" / "voice-24khz"
 
 def same(folder: Path, half: bool = False) -> None:
     """Without torch the same memory comes about as with it."""
-    alone = KernelCodec.from_folder(ModelFolder(folder), half)
+    alone = KernelEngine("kernel", ModelFolder(folder), half).codec
     engine = KernelEngine("kernel", se.EncodecModel.from_pretrained(folder), half)
     assert alone.arithmetic == engine.arithmetic
     assert alone.image.tobytes() == engine.codec.image.tobytes()
@@ -34,7 +34,7 @@ def same(folder: Path, half: bool = False) -> None:
 
 def test_the_bundled_model_is_read_as_torch_reads_it() -> None:
     same(ASSETS)
-    alone = KernelCodec.from_folder(ModelFolder(ASSETS))
+    alone = KernelEngine("kernel", ModelFolder(ASSETS)).codec
     assert alone.image.tobytes() == Speech(0).codec(load_library()).image.tobytes()
 
 
@@ -99,7 +99,7 @@ def damaged(name: str, tmp_path: Path) -> Path:
 )
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        KernelCodec.from_folder(ModelFolder(damaged(name, tmp_path)))
+        _ = KernelEngine("kernel", ModelFolder(damaged(name, tmp_path))).codec
 
 
 def test_a_model_of_segments_is_refused(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_model_of_segments_is_refused(tmp_path: Path) -> None:
     config = json.loads((ASSETS / "config.json").read_text()) | {"chunk_length_s": 1.0, "overlap": 0.01}
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     with pytest.raises(StreamError, match="cannot stream"):
-        KernelCodec.from_folder(ModelFolder(tmp_path / "m"))
+        make_engine("kernel", tmp_path / "m")
 
 
 def test_no_torch_is_imported() -> None:
@@ -115,9 +115,8 @@ def test_no_torch_is_imported() -> None:
 import sys
 from pathlib import Path
 import numpy as np
-from streaming_encodec.engines.kernel.codec import KernelCodec
-from streaming_encodec.model.folder import ModelFolder
-codec = KernelCodec.from_folder(ModelFolder(Path(sys.argv[1])))
+from streaming_encodec.engines import make_engine
+codec = make_engine("kernel", Path(sys.argv[1])).codec
 y, _ = codec.encoder.step(np.zeros((1, 320, 1), np.float32), np.zeros((1, codec.encoder.state_floats), np.float32))
 print(codec.search(y[0], 8).shape, *sorted(sys.modules))
 """

@@ -22,7 +22,8 @@ from streaming_encodec.evaluation.equal_quality import equal_qualities, equal_ra
 from streaming_encodec.evaluation.judging import PoolJudge, SerialJudge
 from streaming_encodec.evaluation.listening_set import ITEMS, Item, build_listening_set
 from streaming_encodec.evaluation.marks import marks
-from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, Score, make_metrics
+from streaming_encodec.evaluation.metric import Score
+from streaming_encodec.evaluation.metrics import LogMel, MetricSet, PesqWideband, make_metrics
 from streaming_encodec.evaluation.report import as_markdown, rows_tables
 from streaming_encodec.evaluation.robustness import SignalResult
 from streaming_encodec.evaluation.runner import (

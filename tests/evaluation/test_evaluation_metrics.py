@@ -16,17 +16,8 @@ from streaming_encodec.evaluation import recognition
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.distill_mos import DistillMos
 from streaming_encodec.evaluation.dnsmos import dnsmos_metrics
-from streaming_encodec.evaluation.metrics import (
-    LogMel,
-    Metric,
-    MetricOptions,
-    PesqWideband,
-    Stoi,
-    Visqol,
-    make_metrics,
-    mel_filters,
-    power_spectrum,
-)
+from streaming_encodec.evaluation.metric import Metric, mel_filters, power_spectrum
+from streaming_encodec.evaluation.metrics import LogMel, MetricOptions, PesqWideband, Stoi, Visqol, make_metrics
 from streaming_encodec.evaluation.recognition import WordErrorRate, edit_distance, normalise
 from streaming_encodec.evaluation.speaker import SpeakerSimilarity
 from streaming_encodec.evaluation.spectra import LSD_BANDS, MODULATION_BANDS, Band, LogSpectralDistance, modulation_db

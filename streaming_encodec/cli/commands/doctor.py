@@ -97,7 +97,7 @@ def look_at_sound() -> list[Finding]:
 
 def look_at_kernel() -> Finding:
     """Whether the codec's own library runs here; without it, a slower engine does."""
-    from streaming_encodec.engines.kernel.shared_library import load_library, why_missing
+    from streaming_encodec.engines.kernel.self_test import load_library, why_missing
 
     reason = why_missing()
     if reason is not None:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.engines.kernel.image import Image, Weights, make_image
-from streaming_encodec.engines.kernel.shared_library import Library, load_library
+from streaming_encodec.engines.kernel.shared_library import Library
 from streaming_encodec.model.architecture import TRANSPOSED, Layer, Part
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.model.folder import ModelFolder
-from streaming_encodec.stepping.half import check_streams
 from streaming_encodec.types import Floats
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -35,15 +33,12 @@ class KernelCodec:
     Args:
         config: an architecture that streams by samples.
         image: its weights, packed.
-        library: another than this machine's best.
-
-    Raises:
-        MissingExtraError: there is no library for this machine; the message says why.
+        library: what computes, see ``self_test.load_library``.
     """
 
-    def __init__(self, config: EncodecConfig, image: Image, library: Library | None = None) -> None:
+    def __init__(self, config: EncodecConfig, image: Image, library: Library) -> None:
         self.config = config
-        self._library = library or load_library()
+        self._library = library
         self.image = image.memory
         self._address = self.image.ctypes.data
         self.arithmetic = ARITHMETIC + ("-fp16" if image.is_rounded else "")
@@ -51,29 +46,15 @@ class KernelCodec:
         self.decoder = KernelPart(self._library, self.image, 1, image.decoder)
 
     @classmethod
-    def from_weights(
-        cls, config: EncodecConfig, weights: Weights, half: bool = False, library: Library | None = None
-    ) -> KernelCodec:
+    def from_weights(cls, config: EncodecConfig, weights: Weights, library: Library, half: bool = False) -> KernelCodec:
         """Of plain weights (no weight norm) under Hugging Face's names.
 
         ``half``: all of them in float16, also where that rounds them.
 
         Raises:
-            MissingExtraError: as above. CheckpointError: weights that do not fit the configuration.
+            CheckpointError: weights that do not fit the configuration.
         """
-        library = library or load_library()  # before the work
         return cls(config, make_image(config, weights, half), library)
-
-    @classmethod
-    def from_folder(cls, folder: ModelFolder, half: bool = False, library: Library | None = None) -> KernelCodec:
-        """Of a folder; ``half`` as above.
-
-        Raises:
-            MissingExtraError, CheckpointError: as above. StreamError: the model does not stream by samples.
-        """
-        check_streams(folder.config)
-        with folder.weights() as weights:
-            return cls.from_weights(weights.config, weights, half, library)
 
     def search(self, latent: Floats, num_codebooks: int) -> Codes:
         """``latent`` [rows, D] → codes [rows, num_codebooks]."""

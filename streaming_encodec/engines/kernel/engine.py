@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from streaming_encodec.engines.kernel.codec import KernelCodec, KernelPart, KernelState
-from streaming_encodec.engines.kernel.shared_library import load_library
+from streaming_encodec.engines.kernel.self_test import load_library
 from streaming_encodec.engines.layout import turn
 from streaming_encodec.model.architecture import Part, make_parts, zero_state
 from streaming_encodec.model.find import CodecModel
@@ -50,10 +50,11 @@ class KernelEngine(Engine):
     def codec(self) -> KernelCodec:
         """The model in the kernel's layout: a copy of its weights."""
         if isinstance(self.model, ModelFolder):
-            return KernelCodec.from_folder(self.model, self._half)
+            with self.model.weights() as weights:
+                return KernelCodec.from_weights(weights.config, weights, load_library(), self._half)
         from streaming_encodec.model.plain import numpy_weights
 
-        return KernelCodec.from_weights(self.model.config, numpy_weights(self.model), self._half)
+        return KernelCodec.from_weights(self.model.config, numpy_weights(self.model), load_library(), self._half)
 
     @property
     def arithmetic(self) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 import numpy as np
 
+from streaming_encodec.engines.kernel.codec import KernelCodec
 from streaming_encodec.engines.kernel.image import pack
-from streaming_encodec.engines.kernel.shared_library import Library
+from streaming_encodec.engines.kernel.shared_library import Library, open_library
+from streaming_encodec.errors import MissingExtraError
 from streaming_encodec.model.architecture import make_parts
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.types import Floats
@@ -26,6 +29,33 @@ _CONFIG = EncodecConfig(
 )
 
 
+@cache
+def load_library(plain: bool = False) -> Library:
+    """The library for this machine, checked and tried out.
+
+    Args:
+        plain: without AVX2 also where the processor has it.
+
+    Raises:
+        MissingExtraError: there is none for this machine, or it is damaged or wrong; the message says why.
+    """
+    library = open_library(plain)
+    if not is_right(library):
+        raise MissingExtraError(
+            f"the kernel ({library.name}) computes wrong numbers on this machine: report it, please"
+        )
+    return library
+
+
+def why_missing() -> str | None:
+    """Why this machine has no library; None where it has one."""
+    try:
+        load_library()
+    except MissingExtraError as error:
+        return str(error)
+    return None
+
+
 def is_right(library: Library) -> bool:
     """Whether the library computes as it must on this machine."""
     return result(library) == EXPECTED
@@ -33,8 +63,6 @@ def is_right(library: Library) -> bool:
 
 def result(library: Library) -> str:
     """SHA-256 of codes and samples of a short noise."""
-    from streaming_encodec.engines.kernel.codec import KernelCodec
-
     shapes = [shape for part in make_parts(_CONFIG) for layer in part.layers for shape in layer.shapes]
     # Every other matrix fits float16.
     matrices = [(_noise(i, shape, 8 + i % 2 * 8), _noise(99 + i, shape[1:], 16)) for i, shape in enumerate(shapes)]

@@ -13,7 +13,6 @@ import json
 import platform
 import sys
 from ctypes import c_int32, c_void_p
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,37 +55,15 @@ class Library:
         self.has_avx2 = declared("kernel_has_avx2", c_int32)
 
 
-@cache
-def load_library(plain: bool = False) -> Library:
-    """The library for this machine, checked and tried out.
+def open_library(plain: bool = False) -> Library:
+    """The library for this machine, checked and not yet tried out: see ``self_test.load_library``.
 
     Args:
         plain: without AVX2 also where the processor has it.
 
     Raises:
-        MissingExtraError: there is none for this machine, or it is damaged or wrong; the message says why.
+        MissingExtraError: there is none for this machine, or it is damaged; the message says why.
     """
-    library = open_library(plain)
-    from streaming_encodec.engines.kernel.self_test import is_right  # which is about a library
-
-    if not is_right(library):
-        raise MissingExtraError(
-            f"the kernel ({library.name}) computes wrong numbers on this machine: report it, please"
-        )
-    return library
-
-
-def why_missing() -> str | None:
-    """Why this machine has no library; None where it has one."""
-    try:
-        load_library()
-    except MissingExtraError as error:
-        return str(error)
-    return None
-
-
-def open_library(plain: bool = False) -> Library:
-    """As ``load_library``, not tried out."""
     system, machine = platform.system().lower(), platform.machine().lower()
     system, machine = _SYSTEMS.get(system, system), _MACHINES.get(machine, machine)
     if system not in _ENDINGS or sys.maxsize < 2**32:
