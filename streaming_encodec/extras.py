@@ -1,4 +1,4 @@
-"""What is not in the base install: torch and what computes with it. One message says how to get it."""
+"""The extra with torch, which is not in the base install: one message says how to get it."""
 
 from __future__ import annotations
 

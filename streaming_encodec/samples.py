@@ -1,4 +1,4 @@
-"""What counts as samples and codes everywhere, and which of a caller's arrays hold them. Imports no torch."""
+"""Checks of samples and codes, and of the arrays that hold them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def clip_amplitude(samples: Pcm) -> Pcm:
 
 
 def repair_amplitude(samples: Pcm) -> Pcm:
-    """What a device gives, without what is no sound: NaN and infinity become silence, the rest is clipped."""
+    """Samples of a device, repaired: NaN and infinity become silence, the rest is clipped."""
     if is_audible(samples):
         return samples
     return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)

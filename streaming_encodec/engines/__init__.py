@@ -9,7 +9,7 @@ By name, in the façades' ``engine=`` or through ``make_engine``:
 * ``onnx``: the same as a graph in ONNX Runtime. CPU, float32.
 * ``onnx-int8``: that, with the large matrices and their inputs in 8 bits: faster, and not quite the same.
 * ``auto``: the fastest that runs this model here with the reference's values to float32 rounding. In ``demo``,
-  ``talk`` and ``doctor`` (``make_live_engine``) ``kernel-fp16``, or ``onnx-int8`` where there is no kernel.
+  ``talk`` and ``doctor`` (``make_live_engine``) ``kernel-fp16``, or ``onnx-int8`` without the kernel.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from streaming_encodec.stepping.tree import map_arrays
 
 
 def turn(layers: Any, arrays: Arrays) -> Any:
-    """The state of the layers, channels last; or back. Shares no memory with what it was made of."""
+    """The layers' state in channels-last layout, or back. Shares no memory with its argument."""
     if isinstance(layers, LstmState):
         return map_arrays(arrays.copy, layers)
     if not isinstance(layers, tuple):

@@ -90,7 +90,7 @@ ENGINES = tuple(_MAKERS)
 
 
 def make_engine(name: str, model: AnyModel) -> Engine:
-    """An engine for ``model``, to hand to as many streams as should share its copy of the weights.
+    """An engine for ``model``, for all streams that should share its copy of the weights.
 
     Raises:
         StreamError: no engine of this name, or it cannot run this model.
@@ -108,11 +108,11 @@ def make_engine(name: str, model: AnyModel) -> Engine:
 
 
 def make_live_engine(name: str, model: AnyModel) -> Engine:
-    """As `make_engine`, but ``auto`` is ``kernel-fp16`` where that runs, else ``onnx-int8``.
+    """As `make_engine`, but ``auto`` is ``kernel-fp16`` if that runs, else ``onnx-int8``.
 
-    A call has one frame every 13 ms. Between two the caches are filled with other things, so a step takes what
-    its weights take from memory, and in float16 they are half. `docs/performance.md` has what that costs in quality:
-    nothing where a checkpoint's weights are float16 themselves, as the bundled model's are.
+    A call has one frame every 13 ms. Between two frames other data fills the caches, so the time of a step is that of
+    reading its weights from memory, and float16 halves them. It costs no quality if a checkpoint's weights are float16
+    themselves, as the bundled model's are; else see `docs/performance.md`.
 
     Raises:
         StreamError, MissingExtraError: as `make_engine`.

@@ -26,7 +26,7 @@ class Engine:
         self.config: EncodecConfig = model.config
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickled and copied as its name and its model: what it computes with is made anew where it is used.
+        # Pickled and copied as its name and its model; the rest is made again where it is used.
         return {name: value for name, value in self.__dict__.items() if name not in _MADE}
 
     @property
@@ -41,7 +41,7 @@ class Engine:
 
     @property
     def reference(self) -> Engine:
-        """The engine that computes the silence before streams: itself, where its bits are its own."""
+        """The engine that computes the silence before streams: itself, if its bits differ from other engines'."""
         return self
 
     @property
@@ -51,7 +51,7 @@ class Engine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of its model: what states of streams are known by. Read from all weights, so kept."""
+        """The model's fingerprint, which identifies states of streams. Cached, since it reads all weights."""
         return fingerprint(self.model)
 
     @cached_property

@@ -59,7 +59,7 @@ class Half:
 
     @property
     def most_skip(self) -> int:
-        """Outputs that the silence before a stream can owe, and so the most that a stream has to drop."""
+        """The most outputs that the silence before a stream can still produce, which the stream drops."""
         frames = -(-self.start_inputs // self.inputs_per_frame) + 1
         return frames * self.outputs_per_frame + self.timing.delay_outputs
 

@@ -14,7 +14,7 @@ class FusedQuantizer:
 
     The nearest vector is the one with the least ``|e|² / 2 - x · e``: the published expression without what
     is equal for all, halved. The halved squares are kept, which the layers compute again for each frame.
-    Where two vectors are equally near but for rounding, the two may choose differently.
+    If two vectors are equally near up to rounding, the two may choose differently.
     """
 
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:

@@ -20,7 +20,7 @@ from streaming_encodec.types import Floats
 Codes: TypeAlias = NDArray[np.int32]
 
 ARITHMETIC = "kernel-1"
-"""Names the bits: files that say so were made by the same sums, on whatever machine. Changes with them."""
+"""Name of the arithmetic: files with it have the same bits from every machine. It changes with the arithmetic."""
 
 START, STEP, FLUSH, WHOLE = range(4)
 
@@ -95,7 +95,7 @@ class KernelPart:
         return self._run(STEP, x, state)
 
     def flush(self, x: Floats, state: Floats) -> Floats:
-        """The last inputs [B, n, in], any n: all outputs that are still owed."""
+        """The last inputs [B, n, in], any n: all remaining outputs."""
         return self._run(FLUSH, x, state)[0]
 
     def whole(self, x: Floats) -> Floats:
@@ -112,7 +112,7 @@ class KernelPart:
         return plan
 
     def outputs_of(self, phase: int, n: int) -> int:
-        """Outputs for so many inputs of a stream."""
+        """Outputs for a number of inputs of a stream."""
         for layer in self._layers:
             n = _outputs(layer, phase, n)
         return n
@@ -161,7 +161,7 @@ class _Plan:
 
 
 class KernelState:
-    """A state [B, S] and where it lies. Nothing writes to it once it is made."""
+    """A state [B, S] and its address. It is never written to after it is made."""
 
     __slots__ = ("address", "array")
 

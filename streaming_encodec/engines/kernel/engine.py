@@ -43,7 +43,7 @@ class KernelEngine(Engine):
         super().__init__(name, model, NumpyArrays())
 
     def __reduce__(self) -> tuple[type[KernelEngine], tuple[str, CodecModel, bool]]:
-        # Pickled and copied as its name and its model: what it computes with is made anew where it is used.
+        # Pickled and copied as its name and its model; the rest is made again where it is used.
         return KernelEngine, (self.name, self.model, self._half)
 
     @cached_property

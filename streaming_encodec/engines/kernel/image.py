@@ -41,7 +41,7 @@ _MOST_ROW_OUTPUTS = 2
 
 @dataclass(frozen=True)
 class Image:
-    """The block of memory, and what its tables say."""
+    """The block of memory, and the meaning of its tables."""
 
     memory: Floats
     encoder: Part
@@ -152,7 +152,7 @@ class _Writer:
         self.is_rounded = False
 
     def add(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
-        """``matrix`` [in, out], ``bias`` [out]. Raises ``CheckpointError`` where they are of another shape."""
+        """``matrix`` [in, out], ``bias`` [out]. Raises ``CheckpointError`` for another shape."""
         inputs, outputs = shape = self._shapes[len(self.table)]
         if matrix.shape != shape or bias.shape != (outputs,):
             raise CheckpointError(
@@ -184,7 +184,7 @@ class _Writer:
         self.table.append((form, inputs, outputs, at, bias_at))
 
     def add_codebook(self, table: NDArray[Any]) -> None:
-        """``table`` [size, D]: minus its vectors, and half their squares. What is least is then nearest."""
+        """``table`` [size, D]: its negated vectors, and half their squares. The least sum is the nearest vector."""
         halves = self._halves(table)
         vectors = table if halves is None else halves
         squares = np.zeros(len(vectors), np.float64)
@@ -193,7 +193,7 @@ class _Writer:
         self.add(-vectors.T, squares / 2)
 
     def _halves(self, values: NDArray[Any]) -> NDArray[np.float16] | None:
-        """The values in float16, where that is to be; else None."""
+        """The values in float16 if they are stored so; else None."""
         if values.dtype == np.float16:
             return values
         with np.errstate(over="ignore"):
@@ -207,12 +207,12 @@ class _Writer:
 
 
 def _whole(words: int) -> int:
-    """So many, rounded up to 64 bytes."""
+    """The size rounded up to 64 bytes."""
     return -(-words // _LANES) * _LANES
 
 
 def _aligned(words: int) -> Floats:
-    """Memory that begins where a cache line does."""
+    """Memory aligned to a cache line."""
     raw = np.empty(words + _LANES, np.float32)
     begin = -(raw.ctypes.data // 4) % _LANES
     return raw[begin : begin + words]

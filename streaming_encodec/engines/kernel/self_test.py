@@ -16,7 +16,7 @@ from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.types import Floats
 
 EXPECTED = "fd937ab8d724314c181910d6a5f263591b516acb718377e67cfb3a728fd50f61"
-"""SHA-256 of what ``result`` gives with every library of ``ARITHMETIC``."""
+"""SHA-256 of ``result`` with every library of ``ARITHMETIC``."""
 
 _CONFIG = EncodecConfig(
     target_bandwidths=(72.0,),
@@ -48,7 +48,7 @@ def load_library(plain: bool = False) -> Library:
 
 
 def why_missing() -> str | None:
-    """Why this machine has no library; None where it has one."""
+    """Why this machine has no library; None if it has one."""
     try:
         load_library()
     except MissingExtraError as error:

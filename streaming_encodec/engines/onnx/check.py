@@ -1,4 +1,4 @@
-"""Everything that ``codec.json`` must say, checked once, so that whatever loads also runs. Imports no torch."""
+"""Checks everything in ``codec.json`` once, so that an export that loads also runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLOAT = "tensor(float)"
 
 
 def check_config(config: Mapping[str, Any], tensors_name: str) -> None:
-    """Raise ``ValueError``, which names the field, for whatever is not as ``export`` writes it."""
+    """Raise ``ValueError``, which names the field, for anything that ``export`` would not write."""
     if not isinstance(config.get("model"), str) or not _FINGERPRINT.fullmatch(config["model"]):
         raise ValueError(f"model is {config.get('model')!r}, no fingerprint")
     if config.get("weights") not in ("float32", "int8"):
@@ -97,7 +97,7 @@ def _check_quantizer(config: Mapping[str, Any]) -> None:
 def _check_checksums(config: Mapping[str, Any], tensors_name: str) -> None:
     sums = config.get("sha256")
     if sums is None:
-        return  # of an earlier version: checked by everything else
+        return  # of an earlier version, which has all other checks
     files = {config[part]["file"] for part in ("encoder", "decoder")} | {part["file"] for part in config["quantizer"]}
     if not isinstance(sums, dict) or sums.keys() != files | {tensors_name}:
         raise ValueError("sha256 does not name the graphs and the tensors")
@@ -107,7 +107,7 @@ def _check_checksums(config: Mapping[str, Any], tensors_name: str) -> None:
 
 
 def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ``ValueError`` where a tensor that a stream needs is missing, of another shape or type, or not finite."""
+    """Raise ``ValueError`` if a tensor that a stream needs is missing, of another shape or type, or not finite."""
     shape = (config["num_codebooks"], config["codebook_size"], config["latent_size"])
     wanted: dict[str, tuple[int, ...]] = {"codebooks": shape}
     widths = {"encoder": config["channels"], "decoder": config["latent_size"]}
@@ -132,7 +132,7 @@ def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 
 
 def check_graph(config: Mapping[str, Any], part: Mapping[str, Any], session: Any) -> None:
-    """Raise ``ValueError`` where a graph takes or gives other tensors than ``codec.json`` says."""
+    """Raise ``ValueError`` if a graph's inputs or outputs differ from ``codec.json``."""
     inputs = {value.name: (value.type, list(value.shape)) for value in session.get_inputs()}
     outputs = {value.name: (value.type, list(value.shape)) for value in session.get_outputs()}
     if "inputs_per_step" not in part:

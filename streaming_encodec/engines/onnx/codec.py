@@ -58,7 +58,7 @@ class OrtEncoder:
     """``StreamingEncoder`` for one stream on ONNX Runtime alone; a silence start.
 
     Args:
-        folder: what ``streaming-encodec export`` wrote.
+        folder: made by ``streaming-encodec export``.
         bandwidth: kbps, one of the model's; None is the lowest.
         model: the fingerprint that the model must have, if any.
 
@@ -97,7 +97,7 @@ class OrtEncoder:
         return np.concatenate(codes, axis=1)
 
     def reset(self) -> None:
-        """Forget everything heard; settings stay."""
+        """Start a new stream; settings stay."""
         self._half.begin("encoder", self.config["encoder"]["skip_outputs"])
 
     @property
@@ -163,7 +163,7 @@ class OrtDecoder:
         return latent.T
 
     def push_latent(self, latent: Floats, num_codebooks: int | None = None) -> Floats:
-        """Latent frames [D, f] in place of codes: what concealment makes up for lost frames.
+        """Latent frames [D, f] in place of codes, for lost frames.
 
         ``num_codebooks`` only matters to a stream that starts with them, for the silence before it.
         """
@@ -177,5 +177,5 @@ class OrtDecoder:
         return np.concatenate(samples, axis=1)
 
     def reset(self) -> None:
-        """Forget everything decoded."""
+        """Start a new stream."""
         self._started = False  # which silence went before shows with the first codes

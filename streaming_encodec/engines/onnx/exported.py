@@ -1,4 +1,4 @@
-"""An exported codec as it lies in a folder: read and checked. Imports no torch."""
+"""Reads and checks the folder of an exported codec. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ExportedFolder:
-    """What ``codec.json`` says, and the tensors beside it."""
+    """The content of ``codec.json``, and the tensors beside it."""
 
     path: Path
     config: dict[str, Any]
@@ -38,7 +38,7 @@ class ExportedFolder:
 
         Args:
             path: the folder.
-            model: the fingerprint that it must have, where the other end named one.
+            model: the fingerprint that it must have, if the other end states one.
 
         Raises:
             CheckpointError: not such a folder, of another version, damaged, or of another model.
@@ -70,7 +70,7 @@ class ExportedFolder:
         return cls(path, config, tensors)
 
     def session(self, part: dict[str, Any]) -> Session:
-        """A session for the graph of one part. Raises ``CheckpointError`` where it is not of this export."""
+        """A session for the graph of one part. Raises ``CheckpointError`` if it is not of this export."""
         path = self.path / part["file"]
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: export the model again")
@@ -89,12 +89,12 @@ class ExportedFolder:
 
 
 def checksum(data: bytes) -> str:
-    """What ``codec.json`` keeps of a file, to know it by."""
+    """The hash of a file in ``codec.json``."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _read(folder: Path, name: str, config: dict[str, Any]) -> bytes:
-    """A file's bytes. Raises ``ValueError`` where they are not those that were exported."""
+    """A file's bytes. Raises ``ValueError`` if they differ from those that were exported."""
     data = (folder / name).read_bytes()
     sums = config.get("sha256")
     if sums is not None and sums[name] != checksum(data):

@@ -1,7 +1,7 @@
 """The residual quantiser as ONNX graphs.
 
-One graph for each group of codebooks: it takes what the groups before it left over, and gives its codes and
-what it leaves over itself. A bandwidth needs the first few groups; each codebook is stored once.
+One graph for each group of codebooks: it takes the residual of the groups before it, and gives its codes and its own
+residual. A bandwidth needs the first few groups; each codebook is stored once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def codebook_groups(config: EncodecConfig) -> list[range]:
 def quantizer_graph(codebooks: Sequence[Array], with_rest: bool = True, int8: bool = False) -> onnx.ModelProto:
     """``residual`` [rows, D] → ``codes`` [rows, K] int64 and, if wanted, ``rest`` [rows, D]; K codebooks [size, D].
 
-    int8: distances are told apart by 8-bit tables, and what is left over is exact all the same. Where two entries are
-    about as near, the other one may be chosen; a later codebook then begins from that.
+    int8: the search uses 8-bit tables; the residual is exact nevertheless. If two entries are nearly equally near, the
+    other one may be chosen, and later codebooks then code its residual.
     """
     nodes = Nodes()
     dim, count = codebooks[0].shape[1], len(codebooks)

@@ -12,7 +12,7 @@ Session: TypeAlias = Any  # onnxruntime.InferenceSession: the package has no typ
 
 
 def runtime() -> Any:
-    """The module ``onnxruntime``. Raises ``MissingExtraError`` where it is not installed."""
+    """The module ``onnxruntime``. Raises ``MissingExtraError`` if it is not installed."""
     with needs_torch("an ONNX engine"):
         import onnxruntime
     return onnxruntime
@@ -41,7 +41,7 @@ def open_session(graph: bytes | Path, threads: int = 1) -> Session:
 
 
 def run(session: Session, outputs: list[str], feeds: dict[str, Any]) -> Any:
-    """``session.run`` of a graph out of a file. Raises ``CheckpointError`` where it fails in the middle."""
+    """``session.run`` of a graph from a file. Raises ``CheckpointError`` if it fails."""
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # the runtime's errors have no common base but this

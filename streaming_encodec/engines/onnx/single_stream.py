@@ -74,7 +74,7 @@ class _Track:
         return states
 
     def claim(self, side: int) -> SingleState | None:
-        """A state for this side, unless somebody has one."""
+        """A state for this side, unless one exists."""
         with self.lock:
             if self._users[side]() is not None:
                 return None
@@ -86,7 +86,7 @@ class _Track:
 
 
 class SingleRunner:
-    """Steps of single streams through one session, which has the graph for so many inputs."""
+    """Steps of single streams through one session, whose graph is for one number of inputs."""
 
     def __init__(self, session: Session, shapes: Sequence[tuple[int, ...]]) -> None:
         self._session, self._shapes = session, shapes
@@ -105,7 +105,7 @@ class SingleRunner:
         return track.output.copy(), after
 
     def _enter(self, state: States) -> tuple[SingleState, SingleState]:
-        """The state in a track that nobody has, and the state that a step will make of it."""
+        """The state in an unused track, and the state that a step will make of it."""
         for track in self._kept:
             before, after = track.claim(0), track.claim(1)
             if before is not None and after is not None:
