@@ -1,6 +1,6 @@
 """The listening set: real speech of speakers outside the training data, from Debian packages.
 
-    python -m streaming_encodec.evaluation.listening_set listening-set
+    streaming-encodec evaluate --build-set listening-set
 
 The packages' licences (GPL, CC-BY-SA) allow listening and measuring, and anyone can build the same set. They are not
 permissive, so nothing of it may be trained on or shipped.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -189,16 +188,3 @@ def _package_text(path: Path) -> str:
             if match and match[2] == path.stem:
                 return " ".join(re.sub(r"</?s>", " ", match[1]).split())
     raise FileFormatError(f"no transcription of {path.name} beside it: another version of the package?")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """``python -m streaming_encodec.evaluation.listening_set FOLDER``."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m streaming_encodec.evaluation.listening_set FOLDER", file=sys.stderr)
-        return 2
-    build_listening_set(Path(arguments[0]), on_clip=lambda name: print(name, flush=True))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """A blind listening test by pairs: one HTML page with the sounds inside, and a key file that identifies them.
 
     streaming-encodec evaluate FOLDER --listen pairs.html
-    python -m streaming_encodec.evaluation.pairs pairs.key.json answers-….json …
+    streaming-encodec answers pairs.key.json answers-….json …
 
 The second line counts the answers that listeners saved.
 """
@@ -12,7 +12,6 @@ import base64
 import io
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -145,7 +144,8 @@ def _count(counts: dict[tuple[str, str], Count], pair: dict[str, Any], choice: s
         count.second += pair[choice] == second
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_answers(path: Path) -> dict[str, Any]:
+    """A key, or a file of answers. Raises FileFormatError where it is neither."""
     try:
         found = json.loads(decode_text(path.read_bytes()))
     except OSError as error:
@@ -155,26 +155,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise FileFormatError(f"{path}: is not a key or a file of answers")
     return found
-
-
-def main(arguments: Sequence[str]) -> int:
-    """``python -m streaming_encodec.evaluation.pairs KEY ANSWERS…``."""
-    if len(arguments) < 2 or arguments[0].startswith("-"):
-        print("usage: python -m streaming_encodec.evaluation.pairs KEY ANSWERS...", file=sys.stderr)
-        return 2
-    try:
-        key, *answers = (_read(Path(argument)) for argument in arguments)
-        counts = count_answers(key, answers)
-    except FileFormatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(
-        "| first | second | first closer | second closer | no difference | chance if alike |\n|---|---|---|---|---|---|"
-    )
-    for (first, second), count in counts.items():
-        print(f"| {first} | {second} | {count.first} | {count.second} | {count.same} | {count.chance:.1%} |")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ from evaluation_kit import RATE, small_model, speech, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.commands.evaluate import evaluate_command
+from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError, StreamError
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
@@ -328,7 +328,7 @@ def model_folder(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
     app = Typer()
-    app.command()(evaluate_command)
+    app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

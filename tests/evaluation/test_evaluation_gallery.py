@@ -14,7 +14,7 @@ from evaluation_kit import RATE, small_model, speech, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.commands.evaluate import evaluate_command
+from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.errors import FileFormatError, MissingExtraError
 from streaming_encodec.evaluation.clips import load_clips
 from streaming_encodec.evaluation.gallery import make_gallery, write_ogg_opus
@@ -44,7 +44,7 @@ def test_both_pages_link_to_each_clip_at_each_rate_with_loss_and_by_opus(tmp_pat
     (folder / "manifest.jsonl").write_text(json.dumps(row) + '\n{"file": "clip-1.flac"}\n')
     small_model().save_pretrained(tmp_path / "model")
     app = Typer()
-    app.command()(evaluate_command)
+    app.command()(command)
     out = tmp_path / "pages" / "listen"
     result = CliRunner().invoke(app, [str(folder), "-m", str(tmp_path / "model"), "--gallery", str(out)])
     assert result.exit_code == 0, result.output

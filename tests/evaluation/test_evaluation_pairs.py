@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from click.testing import Result
 from evaluation_kit import RATE, small_model, write_folder
 from typer import Typer
 from typer.testing import CliRunner
 
-from streaming_encodec.cli.commands.evaluate import evaluate_command
+from streaming_encodec.cli.app import app
+from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.evaluation.clips import Clip
-from streaming_encodec.evaluation.pairs import Comparison, Count, PairTest, count_answers, main, make_pairs
+from streaming_encodec.evaluation.pairs import Comparison, Count, PairTest, count_answers, make_pairs
 
 
 def tone(hz: float, level: float) -> np.ndarray:
@@ -118,7 +120,11 @@ def test_answers_of_several_listeners_are_counted_by_what_they_heard() -> None:
     assert Count(8, 2, 0).chance == pytest.approx(2 * 56 / 1024)
 
 
-def test_answers_to_another_page_or_other_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def count(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["answers", *map(str, arguments)])
+
+
+def test_answers_to_another_page_or_other_files_are_refused(tmp_path: Path) -> None:
     test, other = make_pairs(*eight_clips(), seed=1), make_pairs(*eight_clips(), seed=2)
     with pytest.raises(FileFormatError, match="another page"):
         count_answers(test.key, [answers(other, "codec-soft")])
@@ -128,17 +134,33 @@ def test_answers_to_another_page_or_other_files_are_refused(tmp_path: Path, caps
     key.write_text(json.dumps(test.key))
     given.write_text(json.dumps(answers(test, "codec-loud")))
     broken.write_text("{")
-    assert main([str(key), str(given)]) == 0
-    assert "| codec-loud | codec-soft | 8 | 0 | 0 | 0.8% |" in capsys.readouterr().out
-    for wrong in ([str(key), str(broken)], [str(key), str(tmp_path / "gone.json")], [str(given), str(key)]):
-        assert main(wrong) == 1
-        assert capsys.readouterr().err.startswith("error: ")
-    assert main([str(key)]) == 2
+    counted = json.loads(count("--json", key, given).stdout)
+    assert counted == {
+        "comparisons": [
+            {
+                "pair": ["codec-loud", "codec-soft"],
+                "first": 8,
+                "second": 0,
+                "same": 0,
+                "chance": pytest.approx(2 / 2**8),
+            }
+        ]
+    }
+    shown = count(key, given).stdout
+    assert [cell.strip() for cell in shown.splitlines()[-2].split("│")[1:-1]] == [
+        *("codec-loud", "codec-soft"),
+        *("8", "0", "0", "0.8%"),
+    ]
+    for wrong in ((key, broken), (key, tmp_path / "gone.json"), (given, key)):
+        result = count(*wrong)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: ")
+    assert count(key).exit_code == 2
 
 
 def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
     app = Typer()
-    app.command()(evaluate_command)
+    app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
