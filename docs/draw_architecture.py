@@ -57,7 +57,7 @@ def arrow(column: int, y: float, forward: bool) -> str:
     return f'<path d="{path}" fill="none" stroke="{INK}" stroke-width="1.6"/>'
 
 
-def main() -> None:
+def picture() -> str:
     upper, lower = 106, 210
     parts = [text(LEFT + BOX_WIDTH / 2, 84, "microphone", 15), text(LEFT + BOX_WIDTH / 2, 314, "speaker", 15)]
     bands = []
@@ -74,9 +74,9 @@ def main() -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="system-ui, sans-serif" role="img" aria-label="The way of sound from microphone to speaker">'
     )
-    body = "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *bands, *parts, "</svg>"])
-    Path(__file__).with_name("architecture.svg").write_text(body + "\n", encoding="utf-8")
+    body = [head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *bands, *parts, "</svg>"]
+    return "\n".join(body) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    Path(__file__).with_name("architecture.svg").write_text(picture(), encoding="utf-8")

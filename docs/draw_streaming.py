@@ -97,20 +97,19 @@ def transposed(canvas: Canvas, x0: float, y0: float) -> None:
     canvas.text(x0 + 8 * PITCH + 10, bottom + CELL / 2 + 5, "outputs", size=14)
 
 
-def main() -> None:
+def picture() -> str:
     canvas = Canvas()
     conv(canvas, 30, 40)
     transposed(canvas, 600, 40)
     body = "\n".join(canvas.parts)
-    svg = (
+    return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1220 410" width="1220" height="410" '
         'font-family="system-ui, sans-serif" role="img" aria-label="State of a convolution and '
         'of a transposed convolution between blocks">\n<rect width="1220" height="410" fill="white"/>\n'
         + body
         + "\n</svg>\n"
     )
-    Path(__file__).with_name("streaming.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    Path(__file__).with_name("streaming.svg").write_text(picture(), encoding="utf-8")

@@ -69,6 +69,13 @@ def test_the_reference_is_current_and_holds_every_exported_name() -> None:
         assert exported.startswith("_") or f"\n### {exported}\n" in made, exported
 
 
+@pytest.mark.parametrize("drawn", ["architecture", "streaming"])
+def test_pictures_are_what_their_scripts_draw(drawn: str) -> None:
+    run = [sys.executable, "-c", f"import draw_{drawn} as script; print(script.picture(), end='')"]
+    made = subprocess.run(run, cwd=ROOT / "docs", capture_output=True, text=True, check=True, timeout=120).stdout
+    assert made == (ROOT / f"docs/{drawn}.svg").read_text(encoding="utf-8"), f"run: python docs/draw_{drawn}.py"
+
+
 def test_the_architecture_names_every_room() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     for room in PACKAGE.iterdir():
