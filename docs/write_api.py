@@ -5,9 +5,11 @@ Run: python docs/write_api.py
 
 from __future__ import annotations
 
+import ast
 import enum
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,18 @@ def members(kind: type) -> list[str]:
     return methods
 
 
+def explained(kind: type) -> dict[str, str]:
+    """The strings that follow the members of a class in its source, by name."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    out = {}
+    for member, text in pairwise(body.body):
+        target = member.targets[0] if isinstance(member, ast.Assign) else getattr(member, "target", None)
+        if isinstance(target, ast.Name) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            out[target.id] = prose(text.value.value)
+    return out
+
+
 def entry(name: str) -> list[str]:
     """The part of one exported name."""
     value = getattr(streaming_encodec, name)
@@ -159,7 +173,8 @@ def entry(name: str) -> list[str]:
         out.append(prose(settings) + "\n")
     if inspect.isclass(value):
         if issubclass(value, enum.Enum):
-            out += [f"- `{name}.{member.name}`" for member in value] + [""]
+            texts = explained(value)
+            out += [f"- `{name}.{member.name}`: {texts.get(member.name, '')}" for member in value] + [""]
         out += members(value)
     return out
 
