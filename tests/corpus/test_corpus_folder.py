@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -85,3 +86,15 @@ def test_another_format_is_planned_asked_and_written(mono_model: Path, sounds: P
 
     encode_folder(sounds, tmp_path / "out", str(mono_model), output=Sizes(), execute=run_here)
     assert (tmp_path / "out" / "a.txt").read_text() == str((tmp_path / "out" / "a.ecdc").stat().st_size)
+
+
+def test_a_worker_that_is_killed_is_one_error(mono_model: Path, sounds: Path, tmp_path: Path) -> None:
+    class Deadly(EcdcFiles):
+        """Ends the process that unpickles it, as the system does when memory is short."""
+
+        def __reduce__(self) -> tuple[object, tuple[int]]:
+            return os._exit, (1,)
+
+    with pytest.raises(FolderError, match="goes on where this stopped"):
+        encode_folder(sounds, tmp_path / "out", str(mono_model), output=Deadly())
+    assert encode_folder(sounds, tmp_path / "out", str(mono_model), execute=run_here).files == 3

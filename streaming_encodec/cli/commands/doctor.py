@@ -34,15 +34,19 @@ class Finding:
 
 
 def command(
-    url: Annotated[str | None, typer.Option("--url", "-u", help="Also see whether this relay can be reached.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", "-u", help="Also check whether this relay can be reached.")
+    ] = None,
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
     engine: EngineOption = "auto",
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at everything a call needs: PortAudio, devices, rates, speed, relay. Exit code 1 if something is
-    bad."""
+    """Check everything that a call needs: PortAudio, devices, rates, speed, relay.
+
+    The exit code is 1 if something is bad.
+    """
     if ca is not None and url is None:
         raise typer.BadParameter("which relay? give --url", param_hint="--ca")
     tls = None if url is None else tls_of(ca, url)
