@@ -48,7 +48,7 @@ class CallErrorReason(StrEnum):
     """Why a call failed. A program decides by this what to do; the error's message tells a person."""
 
     UNREACHABLE = "unreachable"
-    """Nothing answers at the address."""
+    """Nothing answers at the address, or what answers speaks no HTTP (a relay that is just ending, for example)."""
     PROXY = "proxy"
     """The proxy that the connection goes through does not answer, or does not let it through."""
     NOT_A_RELAY = "not a relay"

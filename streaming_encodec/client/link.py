@@ -34,6 +34,7 @@ _LONGEST_DELAY_S = 1.2
 """Back within two seconds after the relay is, with the time a handshake takes."""
 _FINAL_REASONS = frozenset(
     {
+        CallErrorReason.NOT_A_RELAY,
         CallErrorReason.UNTRUSTED,
         CallErrorReason.NOT_ALLOWED,
         CallErrorReason.WRONG_MODEL,

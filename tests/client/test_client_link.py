@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+from memory_transport import MemoryConnection, MemoryWire
 from relay_kit import FORMAT, FakeClock, running, until, voice
 
 from streaming_encodec.client.link import Link
+from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.websocket.client import WebSocketClient
 from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.voice.network import NetworkModel
 from streaming_encodec.wire.header import read_header
 from streaming_encodec.wire.hello import Hello
 
@@ -118,3 +122,58 @@ async def test_a_burst_stays_within_what_the_relay_takes() -> None:
         await until(lambda: relay.metrics.counts["packets_in"] == mouth.counts.packets_sent, "all came")
         await mouth.close()
         await ear.close()
+
+
+class Failing(MemoryWire):
+    """A way to a relay that fails as it is told to, after the first connection."""
+
+    def __init__(self, *reasons: CallErrorReason) -> None:
+        super().__init__(NetworkModel(base_ms=0.0, ordered=True))
+        self.reasons = [*reasons]
+
+    async def connect(self, token: str | None = None) -> MemoryConnection:
+        if self.connections and self.reasons:
+            raise CallError("why", self.reasons.pop(0))
+        return await super().connect(token)
+
+
+async def lost(wire: Failing) -> Link:
+    """A link that has just lost its connection."""
+    made = Link(wire, Hello("r", "both", FORMAT), None, on_packet=len, on_control=str, chance=lambda: 0.0)
+    await wire.during(asyncio.create_task(made.open()))
+    wire.connections[0].abort()
+    await wire.pass_time(0.1)
+    return made
+
+
+async def test_a_link_tries_again_after_what_may_pass() -> None:
+    may_pass = (CallErrorReason.UNREACHABLE, CallErrorReason.PROXY, CallErrorReason.FULL, CallErrorReason.RELAY_ENDED)
+    wire = Failing(*may_pass)
+    made = await lost(wire)
+    while not made.connected:
+        await wire.pass_time(0.1)
+        await asyncio.sleep(0.01)
+        assert not made.over
+    assert not wire.reasons
+    assert made.counts.connects == 2
+    await wire.during(asyncio.create_task(made.close()))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        CallErrorReason.NOT_A_RELAY,
+        CallErrorReason.NOT_ALLOWED,
+        CallErrorReason.PROTOCOL,
+        CallErrorReason.REPLACED,
+        CallErrorReason.UNTRUSTED,
+        CallErrorReason.WRONG_MODEL,
+    ],
+)
+async def test_a_link_gives_up_at_once_where_another_attempt_fails_too(reason: CallErrorReason) -> None:
+    made = await lost(Failing(reason))
+    await asyncio.wait_for(made.wait_over(), 10)
+    with pytest.raises(CallError) as told:
+        made.check()
+    assert told.value.reason is reason
+    await made.close()

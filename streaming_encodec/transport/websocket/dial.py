@@ -154,7 +154,7 @@ def explain(url: str, error: Exception, proxy: Proxy | None = None) -> CallError
         return _no_address(url, error)
     if isinstance(error, InvalidMessage):
         why = f"{url} is no relay: what answers there is no HTTP{through}"
-        return CallError(why, CallErrorReason.NOT_A_RELAY)
+        return CallError(why, CallErrorReason.UNREACHABLE)
     return CallError(f"no connection to {url}: {error}", CallErrorReason.UNREACHABLE)
 
 
