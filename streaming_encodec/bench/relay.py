@@ -33,7 +33,7 @@ from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
-from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.wire.hello import Hello, StreamFormat
 from streaming_encodec.wire.packet import Packet, serialize_packet
 

@@ -20,7 +20,7 @@ from streaming_encodec.client.token_source import TokenSource, clean_token, role
 from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.model.find import AnyModel, find_model
-from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report

@@ -17,7 +17,7 @@ from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.transport.base import ConnectionEnded
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.failures import REASON_OF_CODE, ended_error
-from streaming_encodec.transport.websocket.dial import explain
+from streaming_encodec.transport.websocket.client import explain
 
 URL = "ws://relay:1"
 REFUSED = f"[Errno {errno.ECONNREFUSED}] Connect call failed"

@@ -12,8 +12,7 @@ from relay_kit import FORMAT, FakeClock, running, until, voice
 from streaming_encodec.client.link import Link
 from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.relay.relay import Relay
-from streaming_encodec.transport.websocket.client import WebSocketClient
-from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.transport.websocket.client import WebSocketClient, WebSocketDialer
 from streaming_encodec.voice.network import NetworkModel
 from streaming_encodec.wire.header import read_header
 from streaming_encodec.wire.hello import Hello

@@ -15,7 +15,7 @@ from streaming_encodec.client.link import Link
 from streaming_encodec.client.token_source import fetch_token
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.wire.hello import Hello
 
 

@@ -22,8 +22,7 @@ from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.limits import FIRST_BYTES, OUTAGE_S, UNANSWERED_CONNECTIONS, Bucket
 from streaming_encodec.transport.tls import client_tls, server_tls
-from streaming_encodec.transport.websocket.intake import Intake
-from streaming_encodec.transport.websocket.server import WebSocketServerConnection
+from streaming_encodec.transport.websocket.server import Intake, WebSocketServerConnection
 
 FRAMES = 100_000
 """Of six bytes each, 600 kB: without a budget these keep a relay busy for seconds."""

@@ -17,7 +17,7 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.client.link import Link
 from streaming_encodec.relay.arrivals import WINDOW_PACKETS, SequenceWindow, VoiceAge
 from streaming_encodec.transport.base import Dialer
-from streaming_encodec.transport.websocket.dial import WebSocketDialer
+from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.network import GilbertElliott, NetworkModel
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.header import read_header

@@ -152,7 +152,7 @@ async def _visit(url: str, tls: ssl.SSLContext | None = None) -> Finding:
     from streaming_encodec.transport.addresses import SUBPROTOCOL
     from streaming_encodec.transport.base import ConnectionEnded
     from streaming_encodec.transport.failures import ended_error, system_error
-    from streaming_encodec.transport.websocket.dial import WebSocketDialer
+    from streaming_encodec.transport.websocket.client import WebSocketDialer
 
     begin = time.perf_counter()
     try:
