@@ -19,7 +19,7 @@ from streaming_encodec.relay.resumption import ResumptionTokens
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
-from streaming_encodec.wire.header import PROTOCOL_VERSION, read_header, with_sender
+from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
 
 
@@ -211,7 +211,8 @@ class RoomTable(Generic[Peer]):
         if not is_new:
             return "packets_replayed"
         self._heard(participant, now_s)
-        if participant.age.is_late(head.timestamp, now_s):
+        # The end of a talk spurt is news at any age: without it listeners wait for more.
+        if participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END:
             return "packets_late"
         return head.num_frames, with_sender(data, participant.number)
 

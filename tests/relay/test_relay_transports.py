@@ -223,3 +223,8 @@ async def test_old_voice_after_an_outage_is_counted_and_not_heard() -> None:
             assert read_header(await heard(ear)).sequence == sequence
         assert counted(relay, "packets_late") == 419
         assert counted(relay, "packets_out") == 32
+        clock.now_s += 6.0
+        await mouth.send(voice(451))
+        await mouth.send(voice(452, end=True))
+        assert read_header(await heard(ear)).sequence == 452  # that nothing follows is news at any age
+        assert counted(relay, "packets_late") == 420
