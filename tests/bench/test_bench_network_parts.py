@@ -19,6 +19,7 @@ from streaming_encodec.bench.network.report import median, network_table
 from streaming_encodec.bench.network.speech import write_speech
 from streaming_encodec.bench.network.topology import check_possible
 from streaming_encodec.bench.tables import machine
+from streaming_encodec.cli.commands.bench_network import _tell_troubles
 from streaming_encodec.cli.shared.figures import print_tables
 from streaming_encodec.errors import StreamingEncodecError
 
@@ -78,6 +79,16 @@ def test_ports_are_those_of_the_packet() -> None:
 
     assert _ports(packet(6)) == _ports(packet(17)) == _ports(packet(6, options=3)) == (40_000, 8765)
     assert _ports(packet(1)) == _ports(packet(6)[:22]) == ()
+
+
+def test_troubles_of_a_call_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    _tell_troubles({"failed": "nothing was recorded"})
+    _tell_troubles({"realtime": False, "send": {"exit_code": 1, "last_words": "error: expelled"}, "listen": {}})
+    _tell_troubles({"realtime": True, "send": {"exit_code": 0, "last_words": ""}, "listen": {"exit_code": 0}})
+    failed, slow, expelled = capsys.readouterr().err.splitlines()
+    assert "nothing was recorded" in failed
+    assert "CAP_SYS_NICE" in slow
+    assert expelled.endswith("send ended with exit code 1: error: expelled")
 
 
 def test_a_machine_that_cannot_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

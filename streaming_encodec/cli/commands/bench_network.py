@@ -75,6 +75,8 @@ def command(
 def _tell_troubles(call: dict[str, Any]) -> None:
     if "failed" in call:
         note(f"failed: {call['failed']}")
+    if call.get("realtime") is False:
+        note("the system allows no real-time priority (CAP_SYS_NICE): delays are those of a busy machine too")
     for program in ("send", "listen"):
         if call.get(program, {}).get("exit_code"):
             note(f"{program} ended with exit code {call[program]['exit_code']}: {call[program]['last_words']}")
