@@ -69,6 +69,11 @@ def test_the_reference_is_current_and_holds_every_exported_name() -> None:
         assert exported.startswith("_") or f"\n### {exported}\n" in made, exported
 
 
+def test_the_readme_links_every_page() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"({name(page)})" in readme(), name(page)
+
+
 @pytest.mark.parametrize("drawn", ["architecture", "streaming"])
 def test_pictures_are_what_their_scripts_draw(drawn: str) -> None:
     run = [sys.executable, "-c", f"import draw_{drawn} as script; print(script.picture(), end='')"]
