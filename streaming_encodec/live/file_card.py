@@ -1,4 +1,4 @@
-"""Files in the part of a sound card: the same pace, the same questions, no hardware."""
+"""Files in place of a sound card: the same pace and interface, no hardware."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from streaming_encodec.audio.low_delay import Pcm
 _BLOCK_S = 0.012
 """A good card's."""
 _MOST_S = 0.4
-"""What waits longer is past: this program stood still."""
+"""Sound that waits longer is left out: this program stood still."""
 
 
 class FileCard:
-    """Plays ``sound`` [1, n] as a microphone and keeps what the speaker is given, both at the pace of the
-    clock.
+    """Gives ``sound`` [1, n] as a microphone and keeps what it is given as a loudspeaker, at the pace of the clock.
 
     ``tail_s``: silence after the sound, for what is still on its way.
     """
@@ -47,12 +46,12 @@ class FileCard:
 
     @property
     def done(self) -> bool:
-        """Whether all was said and the tail has passed."""
+        """Whether the sound and the tail have passed."""
         return self._position() >= int(self._sound.shape[1])
 
     @property
     def heard(self) -> Pcm:
-        """What the speaker played, [1, n], from the beginning of the sound on."""
+        """What the loudspeaker played, [1, n], from the beginning of the sound on."""
         return np.concatenate([np.zeros((1, 0), np.float32), *self._heard], axis=1)
 
     def read(self) -> Pcm:
@@ -74,7 +73,7 @@ class FileCard:
 
     @property
     def queued_s(self) -> float | None:
-        """What was given and not yet played; where too little was, silence is played and counted."""
+        """Seconds given and not yet played; where too little was given, silence is played and an underrun counted."""
         missing = self._position() - self._given
         if missing > 0:
             self.counts.underruns += self._given > 0
@@ -83,39 +82,39 @@ class FileCard:
 
     @property
     def ahead_s(self) -> float | None:
-        """The same: a file takes sample by sample."""
+        """The same: a file takes samples one by one."""
         return self.queued_s
 
     @property
     def target_s(self) -> float:
-        """A block and a margin that underruns have taught."""
+        """A block, and a margin that grows with underruns."""
         return _BLOCK_S + self._margin.seconds
 
     @property
     def input_latency_ms(self) -> float:
-        """A file is heard at once."""
+        """None: a file has no converter."""
         return 0.0
 
     @property
     def output_latency_ms(self) -> float:
-        """And played at once."""
+        """None."""
         return 0.0
 
     def has(self, samples: int) -> bool:
-        """Whether so many have been said."""
+        """Whether the next `read` gives at least so many."""
         return min(self._position(), int(self._sound.shape[1])) - self._taken >= samples
 
     def wait(self, seconds: float, samples: int = 1) -> None:
-        """Sleep until so many are said, for so long, or until `wake`."""
+        """Sleep until so many can be read, until `wake`, or for so long."""
         lacking = self._taken + samples + 1 - self._position()
         self._sleep(min(seconds, max(0.0, lacking / self._rate)))
 
     def wake(self) -> None:
-        """End the sleep of who waits, or of who waits next."""
+        """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""
         self._wakeup.set()
 
     def maintain(self) -> None:
-        """Learn from underruns."""
+        """Adapt the margin to underruns."""
         self._margin.update(self._clock(), self.counts.underruns)
 
     def _position(self) -> int:

@@ -50,7 +50,7 @@ _RECENT = 256
 
 
 class Card(Protocol):
-    """What the loop needs of a `SoundCard` (or of files that play its part)."""
+    """What the loop needs of a `SoundCard` or a `FileCard`."""
 
     @property
     def counts(self) -> CardCounts:
@@ -90,11 +90,11 @@ class Card(Protocol):
         ...
 
     def wait(self, seconds: float, samples: int) -> None:
-        """Sleep until the microphone has so many, somebody calls `wake`, or for so long."""
+        """Sleep until the microphone has so many, until `wake`, or for so long."""
         ...
 
     def wake(self) -> None:
-        """End the sleep of who waits, or of who waits next. Any thread may."""
+        """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""
         ...
 
     def maintain(self) -> None:
@@ -186,7 +186,7 @@ class LiveLoop:
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._listener.on_packet(lambda packet, now_s: self.card.wake())
-        self.card.read()  # what was said before the call began would be heard late
+        self.card.read()  # sound from before the call would be heard late
         try:
             while not stop():
                 self.step()
