@@ -12,6 +12,9 @@ from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.client.participant import Participant
 
+PacketObserver = Callable[[bytes, float], object]
+"""Is given a packet, and seconds on the client's clock."""
+
 _CLOSE_S = 5.0
 
 
@@ -29,7 +32,8 @@ class ThreadedVoiceClient(Participant):
     """
 
     _statement = "with"
-    _observers: tuple[Callable[[bytes, float], object], ...] = ()
+    _sent_observers: tuple[PacketObserver, ...] = ()
+    _packet_observers: tuple[PacketObserver, ...] = ()
 
     def __enter__(self) -> Self:
         self._check_new()
@@ -62,8 +66,8 @@ class ThreadedVoiceClient(Participant):
         if self._owns_network:
             self._network.close()
 
-    def send(self, pcm: npt.NDArray[Any]) -> list[bytes]:
-        """Say [n] or [C, n] samples, any n. Returns the packets that leave; never waits for the network.
+    def send(self, pcm: npt.NDArray[Any]) -> None:
+        """Say [n] or [C, n] samples, any n. Never waits for the network.
 
         The caller sets the pace, see `VoiceClient.send`.
 
@@ -73,9 +77,13 @@ class ThreadedVoiceClient(Participant):
         """
         self._check_may_speak()
         packets = self._voice.push(pcm, self._clock())
-        if packets:
-            self._in_loop(self._link.send_packets, packets)
-        return packets
+        if not packets:
+            return
+        now_s = self._clock()
+        for observer in self._sent_observers:
+            for packet in packets:
+                observer(packet, now_s)
+        self._in_loop(self._link.send_packets, packets)
 
     def read(self, count: int, now_s: float) -> FloatArray:
         """The next `count` samples [C, count] of everybody, mixed; silence where there is no voice.
@@ -94,15 +102,19 @@ class ThreadedVoiceClient(Participant):
         self._link.check()
         return self._voices.read_whole(count, now_s, certain=certain)
 
-    def on_packet(self, observer: Callable[[bytes, float], object]) -> None:
-        """Call `observer` with each packet that arrives and its time, in the network's thread.
+    def on_sent(self, observer: PacketObserver) -> None:
+        """Call `observer` with each packet that `send` sends, in the thread that calls it."""
+        self._sent_observers = (*self._sent_observers, observer)
+
+    def on_packet(self, observer: PacketObserver) -> None:
+        """Call `observer` with each packet that arrives, in the network's thread.
 
         Use it to wake a thread that waits to call `read`.
         """
-        self._observers = (*self._observers, observer)
+        self._packet_observers = (*self._packet_observers, observer)
 
     def _on_packet(self, data: bytes) -> None:
         now_s = self._clock()
         self._voices.on_packet(data, now_s)
-        for observer in self._observers:
+        for observer in self._packet_observers:
             observer(data, now_s)

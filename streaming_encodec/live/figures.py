@@ -11,6 +11,16 @@ from streaming_encodec.transport.wire_size import wire_bytes
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.header import HEADER_BYTES
 
+_SUMMED = (
+    "total_samples_received",
+    "concealed_samples",
+    "packets_received",
+    "packets_lost",
+    "skipped_frames",
+    "jitter_buffer_delay",
+    "jitter_buffer_emitted_count",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CallFigures:
@@ -93,27 +103,31 @@ class BufferMeter:
 
 
 class SpeakerTotals:
-    """What the speakers' losses come to, including those of speakers who have left."""
+    """What the statistics of all speakers come to, including those of speakers who have left."""
 
     def __init__(self) -> None:
         self._present: dict[int, ReceiverStatistics] = {}
-        self._left = ReceiverStatistics()
+        self.left = ReceiverStatistics()
+        """Of those who have left."""
+        self.speakers = 0
+        """How many there were so far."""
 
     def look(self, statistics: Iterable[ReceiverStatistics]) -> ReceiverStatistics:
-        """Samples played and concealed, packets lost and frames skipped of all who are or were there."""
+        """The totals of samples played and concealed, of packets, of skipped frames and of the buffer's delay."""
         # By object, not by number: a restarted relay gives the same numbers to others.
         present = {id(each): each for each in statistics}
+        self.speakers += len(present.keys() - self._present.keys())
         for key in self._present.keys() - present.keys():
-            _add(self._left, self._present[key])
+            _add(self.left, self._present[key])
         self._present = present
-        totals = replace(self._left)
+        totals = replace(self.left)
         for each in present.values():
             _add(totals, each)
         return totals
 
 
 def _add(totals: ReceiverStatistics, more: ReceiverStatistics) -> None:
-    totals.total_samples_received += more.total_samples_received
-    totals.concealed_samples += more.concealed_samples
-    totals.packets_lost += more.packets_lost
-    totals.skipped_frames += more.skipped_frames
+    if more.last_played_timestamp > totals.last_played_timestamp:
+        totals.last_played_timestamp, totals.last_played_frame = more.last_played_timestamp, more.last_played_frame
+    for name in _SUMMED:
+        setattr(totals, name, getattr(totals, name) + getattr(more, name))

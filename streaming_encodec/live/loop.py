@@ -9,19 +9,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
-from streaming_encodec.audio.devices.side import CardCounts
+from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
+from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
+from streaming_encodec.live.file_card import FileCard
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
-from streaming_encodec.wire.hello import StreamFormat
 
 _TOGETHER_FRAMES = 2
 """This many frames are made at once, and go through the decoder in one step, if nothing can change them any more."""
@@ -49,89 +49,6 @@ _LATE_S = 0.25
 _RECENT = 256
 
 
-class Card(Protocol):
-    """What the loop needs of a `SoundCard` or a `FileCard`."""
-
-    @property
-    def counts(self) -> CardCounts:
-        """What went wrong so far."""
-        ...
-
-    def read(self) -> Pcm:
-        """New samples of the microphone [1, n]."""
-        ...
-
-    def write(self, pcm: Pcm, *, usual: bool = True) -> None:
-        """Samples [1, n] for the speaker; ``usual``: of a length that is to be expected again."""
-        ...
-
-    @property
-    def ahead_s(self) -> float | None:
-        """How long until the speaker takes what it is given now; None without one."""
-        ...
-
-    @property
-    def target_s(self) -> float:
-        """What `ahead_s` should not fall below."""
-        ...
-
-    @property
-    def input_latency_ms(self) -> float:
-        """From the air to `read`."""
-        ...
-
-    @property
-    def output_latency_ms(self) -> float:
-        """From the ring to the air."""
-        ...
-
-    def has(self, samples: int) -> bool:
-        """Whether the microphone has so many."""
-        ...
-
-    def wait(self, seconds: float, samples: int) -> None:
-        """Sleep until the microphone has so many, until `wake`, or for so long."""
-        ...
-
-    def wake(self) -> None:
-        """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""
-        ...
-
-    def maintain(self) -> None:
-        """Upkeep."""
-        ...
-
-
-class Speaker(Protocol):
-    """What the loop needs of a client that speaks."""
-
-    @property
-    def format(self) -> StreamFormat:
-        """Of the model."""
-        ...
-
-    @property
-    def packet_samples(self) -> int:
-        """Samples of a packet's frames, at the model's rate: so much is said at once."""
-        ...
-
-    def send(self, pcm: Pcm) -> object:
-        """Say [C, n]. Never waits for the network. Raises CallError when the call is over."""
-        ...
-
-
-class Listener(Protocol):
-    """What the loop needs of a client that listens."""
-
-    def on_packet(self, observer: Callable[[bytes, float], object]) -> None:
-        """See `ThreadedVoiceClient.on_packet`."""
-        ...
-
-    def read_whole(self, count: int, now_s: float, *, certain: bool) -> Pcm | None:
-        """See `Mixer.read_whole`. Raises CallError when the call is over."""
-        ...
-
-
 class LiveLoop:
     """Joins a card and a call.
 
@@ -146,9 +63,9 @@ class LiveLoop:
 
     def __init__(
         self,
-        card: Card,
-        speaker: Speaker,
-        listener: Listener,
+        card: SoundCard | FileCard,
+        speaker: ThreadedVoiceClient,
+        listener: ThreadedVoiceClient,
         figures: Callable[[], CallFigures],
         *,
         feedback: FeedbackSuppressor | None = None,

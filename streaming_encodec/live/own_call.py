@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 from streaming_encodec.client.threaded import ThreadedVoiceClient
@@ -36,8 +35,6 @@ _PLAYOUT = replace(
 
 class OwnCall:
     """A context manager: within it `speaker` and `listener` are in one room of a relay on the loopback interface.
-
-    Say something with `send` of this object, not of the speaker: it measures the packets' way.
 
     Args:
         model: streams by samples.
@@ -84,9 +81,8 @@ class OwnCall:
 
             self.listener, self.speaker = enter("subscribe"), enter("publish")
             self.listener.on_packet(lambda packet, now_s: self._arrived.append((_sequence_of(packet), now_s)))
-            self._meter = CallMeter(self.speaker, self.listener, self._network_ms)
-            self.figures = self._meter.look
-            self.format, self.packet_samples = self.speaker.format, self.speaker.packet_samples
+            self.speaker.on_sent(self._on_sent)
+            self.figures = CallMeter(self.speaker, self.listener, self._network_ms).look
             self._stack = stack.pop_all()
         return self
 
@@ -95,14 +91,10 @@ class OwnCall:
     ) -> None:
         self._stack.close()
 
-    def send(self, pcm: Pcm) -> None:
-        """Say [C, n]."""
-        packets = self.speaker.send(pcm)
-        now_s = self._clock()
-        for packet in packets:
-            self._departed[_sequence_of(packet)] = now_s
-            if len(self._departed) > _REMEMBERED:
-                del self._departed[next(iter(self._departed))]
+    def _on_sent(self, packet: bytes, now_s: float) -> None:
+        self._departed[_sequence_of(packet)] = now_s
+        if len(self._departed) > _REMEMBERED:
+            del self._departed[next(iter(self._departed))]
 
     def _network_ms(self) -> float:
         while self._arrived:

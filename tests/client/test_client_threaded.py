@@ -111,7 +111,9 @@ def test_clients_that_share_a_network_thread_hear_each_other(
         came: list[bytes] = []
         listener.on_packet(lambda packet, now_s: came.append(packet))
         listener.on_packet(lambda packet, now_s: arrived.release())
-        sent = speaker.send(sound(0.2))
+        sent: list[bytes] = []
+        speaker.on_sent(lambda packet, now_s: sent.append(packet))
+        speaker.send(sound(0.2))
         assert len(sent) == 15
         assert all(arrived.acquire(timeout=30) for _ in sent)
         strip = [packet[6:] for packet in sent]  # the relay writes the sender's number

@@ -131,7 +131,7 @@ def _session(
 
     return live_session(
         card,
-        call,
+        call.speaker,
         call.listener,
         call.figures,
         record=record,
@@ -145,7 +145,7 @@ def _run_clip(card: FileCard, sound: Pcm, loaded: LoadedModel, call: OwnCall, ta
     from streaming_encodec.audio.files.sound import AudioWriter
     from streaming_encodec.cli.shared.picture import draw_call
 
-    picture, rate = target.with_suffix(".png"), call.format.sample_rate
+    picture, rate = target.with_suffix(".png"), call.speaker.format.sample_rate
     with AudioWriter(target, rate) as writer, _session(card, loaded, call, None) as session:
         facts = session.run() | {"devices": {}, "output": str(target), "picture": None}
         writer.write(card.heard)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,9 @@ from streaming_encodec.cli.shared.options import JsonOption, ThreadsOption, use_
 from streaming_encodec.cli.shared.trace import Trace, TraceOption, check_trace
 from streaming_encodec.errors import CallError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from streaming_encodec.voice.statistics import ReceiverStatistics
 
 
 def command(
@@ -96,11 +100,13 @@ async def _listen(
     target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool, trace: Path | None = None
 ) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioWriter
+    from streaming_encodec.live.figures import SpeakerTotals
+    from streaming_encodec.voice.statistics import ReceiverStatistics
 
     rate, channels = loaded.config.sampling_rate, loaded.config.audio_channels
     wanted = None if seconds is None else round(seconds * rate)
     stop = on_interrupt()
-    tally = _Tally()
+    totals, now = SpeakerTotals(), ReceiverStatistics()
     failed = False
     # Opened before anybody is called: what cannot be written is reported now, not at the first word.
     with Trace(trace) as diary, AudioWriter(target, rate, channels) as writer:
@@ -118,16 +124,18 @@ async def _listen(
                 if not stop.is_set():
                     async with aclosing(call.receive()) as blocks:
                         async for block in blocks:
-                            tally.update(call.statistics.speakers)
-                            if tally.playing:  # the buffer's first filling is not sound yet
-                                diary.block(writer.samples, block.shape[1], speakers=tally.played())
+                            speakers = call.statistics.speakers.values()
+                            now = totals.look(speakers)
+                            playing = now.total_samples_received > 0
+                            if playing:  # the buffer's first filling is not sound yet
+                                diary.block(writer.samples, block.shape[1], speakers=_played([totals.left, *speakers]))
                                 writer.write(block)
                             if (
                                 stop.is_set()
                                 or (wanted is not None and writer.samples >= wanted)
                                 or (
                                     not keep
-                                    and tally.playing
+                                    and playing
                                     and not call.speakers
                                     and not call.present
                                     and not call.others_returning
@@ -142,47 +150,26 @@ async def _listen(
             "output": str(target),
             "room": call.room,
             "seconds": written / rate,
-            **tally.facts(),
+            "speakers": totals.speakers,
+            "packets_received": now.packets_received,
+            "packets_lost": now.packets_lost,
+            "skipped_frames": now.skipped_frames,
+            "concealed_share": now.concealed_share,
+            "mean_delay_ms": now.mean_delay_ms,
             **link_facts(call.statistics),
             "interrupted": stop.is_set(),
             "failed": failed,
         }
 
 
-class _Tally:
-    """Sums over speakers, those who have left included."""
-
-    def __init__(self) -> None:
-        self.playing = False
-        self._speakers: dict[int, Any] = {}
-
-    def update(self, speakers: dict[int, Any]) -> None:
-        # By object, not by number: a restarted relay gives the same numbers to others.
-        self._speakers |= {id(statistics): statistics for statistics in speakers.values()}
-        self.playing = self.playing or any(s.total_samples_received for s in speakers.values())
-
-    def played(self) -> list[dict[str, Any]]:
-        """How far each speaker's voice was played, for a trace."""
-        return [
-            {
-                "frame": s.last_played_frame,
-                "heard_s": s.last_played_timestamp,
-                "played_samples": s.total_samples_received,
-                "concealed_samples": s.concealed_samples,
-            }
-            for s in self._speakers.values()
-        ]
-
-    def facts(self) -> dict[str, Any]:
-        every = self._speakers.values()
-        played = sum(s.total_samples_received for s in every)
-        emitted = sum(s.jitter_buffer_emitted_count for s in every)
-        delay_s = sum(s.jitter_buffer_delay for s in every)
-        return {
-            "speakers": len(self._speakers),
-            "packets_received": sum(s.packets_received for s in every),
-            "packets_lost": sum(s.packets_lost for s in every),
-            "skipped_frames": sum(s.skipped_frames for s in every),
-            "concealed_share": sum(s.concealed_samples for s in every) / max(1, played),
-            "mean_delay_ms": 1000 * delay_s / max(1, emitted),
+def _played(speakers: Iterable[ReceiverStatistics]) -> list[dict[str, Any]]:
+    """How far voices were played, for a trace."""
+    return [
+        {
+            "frame": s.last_played_frame,
+            "heard_s": s.last_played_timestamp,
+            "played_samples": s.total_samples_received,
+            "concealed_samples": s.concealed_samples,
         }
+        for s in speakers
+    ]

@@ -22,11 +22,12 @@ from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
 from streaming_encodec.cli.shared.live_view import History, Look, panel
 from streaming_encodec.cli.shared.loading import LoadedModel
+from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.file_card import FileCard
-from streaming_encodec.live.loop import Listener, LiveLoop, Speaker
+from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.speed import TIGHT, measure_speed
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.stepping.engine import Engine
@@ -78,8 +79,8 @@ def read_clip(reader: AudioReader, sample_rate: int, seconds: float | None = Non
 @contextmanager
 def live_session(
     card: SoundCard | FileCard,
-    speaker: Speaker,
-    listener: Listener,
+    speaker: ThreadedVoiceClient,
+    listener: ThreadedVoiceClient,
     figures: Callable[[], CallFigures],
     *,
     record: Path | None,
