@@ -17,7 +17,7 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
-from streaming_encodec import AudioReader, AudioWriter, EncodecModel, VoiceDecoder, VoiceEncoder
+from streaming_encodec import AudioReader, AudioWriter, VoiceDecoder, VoiceEncoder
 
 RATE = 48_000  # WebRTC's
 TICK = RATE // 50
@@ -51,7 +51,7 @@ class DecodedTrack(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self, channel: RTCDataChannel, model: EncodecModel) -> None:
+    def __init__(self, channel: RTCDataChannel, model: str) -> None:
         super().__init__()
         self.decoder = VoiceDecoder(RATE, model=model, jitter_buffer=True)
         channel.on("message", self.decoder.push)
@@ -71,7 +71,7 @@ def as_frame(sound: np.ndarray, at: int) -> av.AudioFrame:
     return frame
 
 
-async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: EncodecModel) -> int:
+async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: str) -> int:
     """Encode a track into the channel until it ends. Returns the packets sent."""
     encoder, packets = VoiceEncoder(RATE, model=model), 0
     mono = av.AudioResampler(format="s16", layout="mono", rate=RATE)  # what comes from a call is stereo
@@ -85,7 +85,7 @@ async def bridge(track: MediaStreamTrack, channel: RTCDataChannel, model: Encode
         return packets
 
 
-async def call(source: str, target: str, model: EncodecModel) -> None:
+async def call(source: str, target: str, model: str) -> None:
     here, there = RTCPeerConnection(), RTCPeerConnection()
     channel = here.createDataChannel("voice", ordered=False, maxRetransmits=0)
     opened, arrived = asyncio.Event(), asyncio.get_running_loop().create_future()
@@ -112,4 +112,4 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
-    asyncio.run(call(*options.wav, EncodecModel.from_pretrained(options.model)))
+    asyncio.run(call(*options.wav, options.model))

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from streaming_encodec import AudioReader, AudioWriter, EncodecModel, SoundCard, StreamingDecoder, StreamingEncoder
+from streaming_encodec import AudioReader, AudioWriter, SoundCard, StreamingDecoder, StreamingEncoder
 
 
 def through_file(encoder: StreamingEncoder, decoder: StreamingDecoder, source: str, target: str) -> None:
@@ -46,9 +46,8 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps")
     options = parser.parse_args()
 
-    model = EncodecModel.from_pretrained(options.model)
-    encoder = StreamingEncoder(model, options.bandwidth, engine="auto")
-    decoder = StreamingDecoder(model, engine="auto")
+    encoder = StreamingEncoder(options.model, options.bandwidth)
+    decoder = StreamingDecoder(options.model)
     encoder.warm_up()
     decoder.warm_up(encoder.num_codebooks)
     if options.wav:

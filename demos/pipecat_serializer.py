@@ -17,7 +17,6 @@ from pipecat.serializers.base_serializer import FrameSerializer
 from streaming_encodec import (
     AudioReader,
     AudioWriter,
-    EncodecModel,
     PacketError,
     VoiceDecoder,
     VoiceEncoder,
@@ -31,7 +30,7 @@ class EncodecSerializer(FrameSerializer):
     A message holds whole packets, each after its length in two bytes: a long audio frame makes several.
     """
 
-    def __init__(self, model: EncodecModel, rate: int = 16_000, bandwidth: float = 6.0) -> None:
+    def __init__(self, model: str, rate: int = 16_000, bandwidth: float = 6.0) -> None:
         super().__init__()
         self._rate = rate
         self._encoder = VoiceEncoder(rate, model=model, bandwidth=bandwidth)
@@ -68,7 +67,7 @@ class EncodecSerializer(FrameSerializer):
         return InputAudioRawFrame(audio=sound, sample_rate=self._rate, num_channels=1)
 
 
-async def through(source: str, target: str, model: EncodecModel, rate: int = 16_000) -> None:
+async def through(source: str, target: str, model: str, rate: int = 16_000) -> None:
     """What two transports do: one end's output is the other end's input."""
     bot, person = EncodecSerializer(model, rate), EncodecSerializer(model, rate)
     sent = 0
@@ -91,4 +90,4 @@ if __name__ == "__main__":
     parser.add_argument("--wav", nargs=2, metavar=("IN", "OUT"), required=True)
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
-    asyncio.run(through(*options.wav, EncodecModel.from_pretrained(options.model)))
+    asyncio.run(through(*options.wav, options.model))

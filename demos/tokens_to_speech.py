@@ -14,23 +14,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streaming_encodec import (
-    AudioReader,
-    AudioWriter,
-    EncodecModel,
-    SoundCard,
-    StreamingDecoder,
-    StreamingEncoder,
-    bundled_clip,
-)
+from streaming_encodec import AudioReader, AudioWriter, SoundCard, StreamingDecoder, StreamingEncoder, bundled_clip
 
 AHEAD_S = 0.2  # a language model makes codes unevenly: sound in stock hides its pauses
 
 
-def tokens_of(model: EncodecModel, path: str, bandwidth: float) -> Iterator[np.ndarray]:
+def tokens_of(model: str, path: str, bandwidth: float) -> Iterator[np.ndarray]:
     """Frames of codes [K, 1], one after the other: put your model here."""
-    encoder = StreamingEncoder(model, bandwidth, engine="auto")
-    with AudioReader(path, model.config.sampling_rate, channels=1) as reader:
+    encoder = StreamingEncoder(model, bandwidth)
+    with AudioReader(path, encoder.model.config.sampling_rate, channels=1) as reader:
         for block in reader:
             yield from encoder.push(block).T[:, :, None]  # codes [K, F], as F times [K, 1]
     yield from encoder.flush().T[:, :, None]
@@ -58,12 +50,11 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps: Bark speaks 8 codebooks, 6 kbps")
     options = parser.parse_args()
 
-    model = EncodecModel.from_pretrained(options.model)
-    rate = model.config.sampling_rate
-    decoder = StreamingDecoder(model, engine="auto")
-    decoder.warm_up(model.config.num_codebooks_for(options.bandwidth))
+    decoder = StreamingDecoder(options.model)
+    rate = decoder.model.config.sampling_rate
+    decoder.warm_up(decoder.model.config.num_codebooks_for(options.bandwidth))
     source = options.wav[0] if options.wav else str(bundled_clip())
-    tokens = tokens_of(model, source, options.bandwidth)
+    tokens = tokens_of(options.model, source, options.bandwidth)
     if not options.wav:
         play(tokens, decoder, rate)
         return

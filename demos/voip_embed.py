@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from streaming_encodec import EncodecModel, VoiceDecoder, VoiceEncoder
+from streaming_encodec import VoiceDecoder, VoiceEncoder
 
 
 def main() -> None:
@@ -23,9 +23,8 @@ def main() -> None:
     parser.add_argument("--model", default="voice-24khz")
     options = parser.parse_args()
 
-    model = EncodecModel.from_pretrained(options.model)
-    encoder = VoiceEncoder(options.rate, frame_ms=20, model=model)
-    decoder = VoiceDecoder(options.rate, frame_ms=20, model=model, output="bytes")
+    encoder = VoiceEncoder(options.rate, frame_ms=20, model=options.model)
+    decoder = VoiceDecoder(options.rate, frame_ms=20, model=options.model, output="bytes")
 
     sound, rate = soundfile.read(options.wav[0], dtype="float32", always_2d=True)
     sound = soxr.resample(sound.mean(axis=1), rate, options.rate)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 
-from streaming_encodec import AudioWriter, EncodecModel, SoundCard, VoiceClient
+from streaming_encodec import AudioWriter, SoundCard, VoiceClient
 
 
 async def into_file(call: VoiceClient, path: str, seconds: float) -> None:
@@ -41,8 +41,7 @@ async def into_speaker(call: VoiceClient, seconds: float) -> None:
 
 
 async def hear(options: argparse.Namespace) -> None:
-    model = EncodecModel.from_pretrained(options.model)
-    client = VoiceClient(options.url, options.token, model, room=options.room, role="subscribe")
+    client = VoiceClient(options.url, options.token, options.model, room=options.room, role="subscribe")
     async with client as call:
         print(f"listening in {call.room}", flush=True)
         if options.wav:

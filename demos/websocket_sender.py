@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
-from streaming_encodec import AudioReader, EncodecModel, SoundCard, VoiceClient
+from streaming_encodec import AudioReader, SoundCard, VoiceClient
 
 
 async def from_file(path: str, rate: int) -> AsyncIterator[np.ndarray]:
@@ -40,10 +40,9 @@ async def from_microphone(rate: int) -> AsyncIterator[np.ndarray]:
 
 
 async def speak(options: argparse.Namespace) -> None:
-    model = EncodecModel.from_pretrained(options.model)
-    rate = model.config.sampling_rate
+    client = VoiceClient(options.url, options.token, options.model, room=options.room, role="publish")
+    rate = client.format.sample_rate
     sound = from_file(options.wav, rate) if options.wav else from_microphone(rate)
-    client = VoiceClient(options.url, options.token, model, room=options.room, role="publish")
     async with client as call:
         print(f"speaking in {call.room} as number {call.sender}")
         async for block in sound:
