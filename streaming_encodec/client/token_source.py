@@ -8,8 +8,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import jwt
-
 from streaming_encodec.errors import CallError, CallErrorReason
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what an HTTP header can carry as one word (RFC 6750 allows less)
@@ -54,6 +52,8 @@ def clean_token(token: object) -> str:
 
 def token_claims(token: str) -> dict[str, Any]:
     """What a token says of itself, unchecked: the relay checks it. Raises CallError if it is none."""
+    import jwt
+
     try:
         return dict(jwt.decode(token, options={"verify_signature": False}))
     except jwt.PyJWTError as error:

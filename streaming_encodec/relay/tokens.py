@@ -13,17 +13,15 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from typing import TYPE_CHECKING, Any
 
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.text_files import decode_text, encoding_of
 from streaming_encodec.transport.close_codes import not_allowed
 from streaming_encodec.wire.hello import MAX_TOKEN_CHARACTERS, check_room_name
+
+if TYPE_CHECKING:  # 10 MB, imported where there are tokens
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 AUDIENCE = "streaming-encodec"
 MIN_KEY_BYTES = 32
@@ -85,6 +83,10 @@ class TokenKey:
         data = _without_mark(data)
         if not data.lstrip().startswith(b"-----BEGIN"):
             return cls.from_secret(data.strip())
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
         try:
             if b"PRIVATE KEY-----" in data:
                 private = load_pem_private_key(data, None)
@@ -129,6 +131,8 @@ class TokenKey:
             "exp": int(now_s + ttl_s),
             "jti": token_id or secrets.token_urlsafe(12),
         }
+        import jwt
+
         token = jwt.encode(claims, self.signing, algorithm=self.algorithm)
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise ConfigError(f"the token is longer than {MAX_TOKEN_CHARACTERS} characters: use shorter names")
@@ -156,6 +160,8 @@ class TokenChecker:
 
     def check(self, token: str, now_s: float) -> Grant:
         """Read a token without using it up; `now_s` is Unix time. Raises Refused, the same for every fault."""
+        import jwt
+
         try:
             claims = jwt.decode(
                 token,

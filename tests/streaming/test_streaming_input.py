@@ -97,7 +97,18 @@ def test_bad_settings() -> None:
             se.StreamingDecoder(model, **values)
 
 
-def test_lowest_bandwidth_is_the_default_of_none_as_in_transformers() -> None:
-    model = random_model(CONFIG, 0)
-    encoder = se.StreamingEncoder(model, None)
-    assert (encoder.bandwidth, encoder.num_codebooks) == (CONFIG.target_bandwidths[0], 1)
+@pytest.mark.parametrize(
+    ("bandwidths", "usual"),
+    [((1.5, 3.0, 6.0, 12.0, 24.0), 6.0), ((2.2,), 2.2), ((3.0, 8.0), 8.0), ((12.0, 24.0), 12.0)],
+)
+def test_a_stream_that_asks_for_no_bandwidth_gets_6_kbps_or_the_nearest(
+    bandwidths: tuple[float, ...], usual: float
+) -> None:
+    config = se.EncodecConfig(num_filters=2, hidden_size=4, target_bandwidths=bandwidths)
+    model = se.EncodecModel(config)
+    assert se.StreamingEncoder(model).bandwidth == se.StreamingEncoder(model, None).bandwidth == usual
+    pool = se.StreamPool(model, 1)
+    pool.push(pool.open(), np.zeros(320, np.float32))
+    assert pool.tick()[0].shape == (config.num_codebooks_for(usual), 1)
+    # The offline model's None stays transformers'.
+    assert config.num_codebooks_for(None) == config.num_codebooks_for(bandwidths[0])

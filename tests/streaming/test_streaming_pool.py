@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import Ledger
@@ -91,7 +92,8 @@ def _act(pool: se.StreamPool, mine: int, acts: list[str], config: se.EncodecConf
                 pool.push(other, torch.full((1, config.audio_channels, 9), torch.nan))
         elif pool.kind == "encoder":
             # As it cannot be pushed: see that not even NaN in a row's state is heard in another.
-            pool._open[other].pending = torch.full((1, config.audio_channels, 2 * config.hop_length), 1e30)
+            loud = np.full((1, config.audio_channels, 2 * config.hop_length), 1e30)
+            pool._open[other].pending = pool.engine.arrays.floats(loud)
         else:
             pool.push(other, torch.full((1, 4, 2), 15))
 
