@@ -38,7 +38,7 @@ class RateSettings:
     """Bounds and thresholds of the rate control.
 
     ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default).
-    overhead_bytes: what lower layers add to a packet (WebSocket, TCP with timestamps and IPv4: 78).
+    overhead_bytes: what lower layers add to a packet (WebSocket with its mask, TCP with timestamps, IPv4: 58).
     ordered: the sender's own transport keeps order.
     budget_kbps: wire bitrate that redundancy never exceeds.
     most_frames: frames a packet may hold where the line is full.
@@ -50,7 +50,7 @@ class RateSettings:
     """
 
     ladder: tuple[int, ...] = (2, 4, 8, 16)
-    overhead_bytes: int = 78
+    overhead_bytes: int = 58
     ordered: bool = False
     budget_kbps: float = 64.0
     most_frames: int = MAX_FRAMES

@@ -16,7 +16,7 @@ from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.wire.control import Report
 
 START = SenderSettings(8, 2)
-DATAGRAMS, TCP = RateSettings(ordered=False, overhead_bytes=58), RateSettings(ordered=True)
+DATAGRAMS, TCP = RateSettings(ordered=False, overhead_bytes=54), RateSettings(ordered=True)
 
 
 def report(
@@ -56,18 +56,18 @@ def test_a_line_with_room_is_left_alone(settings: RateSettings) -> None:
 
 
 def test_frames_per_packet_come_before_codebooks() -> None:
-    line = Line(RateControl(FORMAT, START, TCP), kbps=24.0)  # the start takes 28 kbps of it
+    line = Line(RateControl(FORMAT, START, TCP), kbps=24.0)  # the start takes 27 kbps of it
     made = line.run(60)
     assert made.num_codebooks == 8
     assert made.frames_per_packet > START.frames_per_packet
-    assert made.wire_kbps(FORMAT, 78) <= 24.0
+    assert made.wire_kbps(FORMAT, 58) <= 24.0
 
 
 @pytest.mark.parametrize("kbps", [12.0, 14.0, 16.0, 20.0, 24.0])
 def test_the_queue_of_a_full_line_is_bounded_and_drains(kbps: float) -> None:
     line = Line(RateControl(FORMAT, START, TCP), kbps)
     line.run(300)
-    assert max(line.queues_ms) <= 1000 * (28.2 / kbps - 1) * 2 + 120  # two reports see it grow
+    assert max(line.queues_ms) <= 1000 * (27.0 / kbps - 1) * 2 + 120  # two reports see it grow
     late = line.queues_ms[150:]
     assert sum(queue > 250 for queue in late) <= 0.1 * len(late)
 
@@ -129,13 +129,13 @@ def test_an_outage_does_not_take_redundancy_away_nor_make_it_too_large() -> None
 
 
 def test_redundancy_is_the_last_to_go_while_there_is_loss() -> None:
-    tight = RateSettings(ordered=False, overhead_bytes=58, budget_kbps=12.0)
+    tight = RateSettings(ordered=False, overhead_bytes=54, budget_kbps=12.0)
     control = RateControl(FORMAT, START, tight)
     for second in range(20):
         made = control.on_report(report(0.2, burst=6.0), float(second))
     assert made.has_redundancy
     assert made.num_codebooks < START.num_codebooks
-    assert made.wire_kbps(FORMAT, 58) <= 12.0
+    assert made.wire_kbps(FORMAT, 54) <= 12.0
 
 
 def test_redundancy_that_was_asked_for_is_the_least_there_is() -> None:
