@@ -107,8 +107,8 @@ class SpeakerTotals:
 
     def __init__(self) -> None:
         self._present: dict[int, ReceiverStatistics] = {}
-        self.left = ReceiverStatistics()
-        """Of those who have left."""
+        self.left: list[ReceiverStatistics] = []
+        """The totals of all who have left; empty while nobody has."""
         self.speakers = 0
         """How many there were so far."""
 
@@ -118,9 +118,10 @@ class SpeakerTotals:
         present = {id(each): each for each in statistics}
         self.speakers += len(present.keys() - self._present.keys())
         for key in self._present.keys() - present.keys():
-            _add(self.left, self._present[key])
+            self.left = self.left or [ReceiverStatistics()]
+            _add(self.left[0], self._present[key])
         self._present = present
-        totals = replace(self.left)
+        totals = replace(self.left[0]) if self.left else ReceiverStatistics()
         for each in present.values():
             _add(totals, each)
         return totals

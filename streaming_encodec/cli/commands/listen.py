@@ -128,7 +128,7 @@ async def _listen(
                             now = totals.look(speakers)
                             playing = now.total_samples_received > 0
                             if playing:  # the buffer's first filling is not sound yet
-                                diary.block(writer.samples, block.shape[1], speakers=_played([totals.left, *speakers]))
+                                diary.block(writer.samples, block.shape[1], speakers=_played([*totals.left, *speakers]))
                                 writer.write(block)
                             if (
                                 stop.is_set()
