@@ -107,8 +107,7 @@ class SpeakerTotals:
 
     def __init__(self) -> None:
         self._present: dict[int, ReceiverStatistics] = {}
-        self.left: list[ReceiverStatistics] = []
-        """The totals of all who have left; empty while nobody has."""
+        self._left = ReceiverStatistics()
         self.speakers = 0
         """How many there were so far."""
 
@@ -118,17 +117,14 @@ class SpeakerTotals:
         present = {id(each): each for each in statistics}
         self.speakers += len(present.keys() - self._present.keys())
         for key in self._present.keys() - present.keys():
-            self.left = self.left or [ReceiverStatistics()]
-            _add(self.left[0], self._present[key])
+            _add(self._left, self._present[key])
         self._present = present
-        totals = replace(self.left[0]) if self.left else ReceiverStatistics()
+        totals = replace(self._left)
         for each in present.values():
             _add(totals, each)
         return totals
 
 
 def _add(totals: ReceiverStatistics, more: ReceiverStatistics) -> None:
-    if more.last_played_timestamp > totals.last_played_timestamp:
-        totals.last_played_timestamp, totals.last_played_frame = more.last_played_timestamp, more.last_played_frame
     for name in _SUMMED:
         setattr(totals, name, getattr(totals, name) + getattr(more, name))

@@ -107,6 +107,7 @@ async def _listen(
     wanted = None if seconds is None else round(seconds * rate)
     stop = on_interrupt()
     totals, now = SpeakerTotals(), ReceiverStatistics()
+    seen: dict[int, ReceiverStatistics] = {}
     failed = False
     # Opened before anybody is called: what cannot be written is reported now, not at the first word.
     with Trace(trace) as diary, AudioWriter(target, rate, channels) as writer:
@@ -126,9 +127,10 @@ async def _listen(
                         async for block in blocks:
                             speakers = call.statistics.speakers.values()
                             now = totals.look(speakers)
+                            seen |= {id(each): each for each in speakers}
                             playing = now.total_samples_received > 0
                             if playing:  # the buffer's first filling is not sound yet
-                                diary.block(writer.samples, block.shape[1], speakers=_played([*totals.left, *speakers]))
+                                diary.block(writer.samples, block.shape[1], speakers=_played(seen.values()))
                                 writer.write(block)
                             if (
                                 stop.is_set()
