@@ -19,6 +19,7 @@ _DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _BRAIN = "BF16"
 FLOAT_CODES = (*_DTYPES, _BRAIN)
 _MOST_HEAD_BYTES = 1 << 22  # two hundred tensors take 30,000
+_MOST_AXES = 8
 
 
 class SafetensorsFile:
@@ -32,8 +33,7 @@ class SafetensorsFile:
         self._file = open(path, "rb")  # noqa: SIM115
         try:
             self._first, head = _read_head(self._file)
-            metadata = head.pop("__metadata__", None)
-            self.metadata: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
+            self.metadata = _metadata(head.pop("__metadata__", None))
             """The texts that the file holds beside its tensors."""
             self._entries = {name: _entry(name, value) for name, value in head.items()}
             ends = [end for _, _, _, end in self._entries.values()]
@@ -94,6 +94,13 @@ def _read_head(file: Any) -> tuple[int, dict[str, Any]]:
     return 8 + size, head
 
 
+def _metadata(value: Any) -> dict[str, str]:
+    texts = {} if value is None else value
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("its metadata are no texts by name")
+    return texts
+
+
 def _entry(name: str, value: Any) -> tuple[str, tuple[int, ...], int, int]:
     """Type, shape, and first and last byte of a tensor."""
     try:
@@ -101,6 +108,7 @@ def _entry(name: str, value: Any) -> tuple[str, tuple[int, ...], int, int]:
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"tensor {name[:100]} is not described") from error
     numbers = (*shape, begin, end)
-    if not isinstance(code, str) or any(type(number) is not int or number < 0 for number in numbers) or end < begin:
+    are_whole = all(type(number) is int and number >= 0 for number in numbers)
+    if not isinstance(code, str) or len(shape) > _MOST_AXES or not are_whole or end < begin:
         raise ValueError(f"tensor {name[:100]} is not described")
     return code, shape, begin, end

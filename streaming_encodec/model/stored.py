@@ -98,11 +98,12 @@ def _open(path: Path, stack: ExitStack) -> dict[str, StoredTensor]:
         file = stack.enter_context(SafetensorsFile(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
-    for name, code in file.dtypes.items():
+    codes = file.dtypes
+    for name, code in codes.items():
         if code not in FLOAT_CODES:
             raise CheckpointError(f"{path}: tensor {name} is {code}: no plain float tensor")
     return {
-        name: StoredTensor(shape, file.dtypes[name] == "F64", partial(_read, file, name, path))
+        name: StoredTensor(shape, codes[name] == "F64", partial(_read, file, name, path))
         for name, shape in file.shapes.items()
     }
 

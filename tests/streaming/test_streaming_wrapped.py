@@ -87,7 +87,7 @@ def test_weights_that_are_not_the_models_own_are_one_clear_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "what", [nn.Linear(1, 1), torch.fx.symbolic_trace(nn.ELU()), None, 5, "voice-24khz", nn.Module]
+    "what", [nn.Linear(1, 1), torch.fx.symbolic_trace(nn.ELU()), None, 5, b"voice-24khz", nn.Module]
 )
 def test_what_is_no_model_says_so(what: Any) -> None:
     for make in (se.StreamingEncoder, se.StreamingDecoder, se.StreamPool, se.SegmentEncoder, se.SegmentDecoder):

@@ -39,7 +39,7 @@ class Pair:
         blocks = [block.numpy() for block in sound.split(4801, dim=1)]
         with EcdcWriter(path, self.original.name, books, self.layout) as writer:
             if self.ours.config.streams_by_sample:
-                encoder = StreamingEncoder(self.ours, kbps, start="exact", frames_per_step=5)
+                encoder = StreamingEncoder(self.ours, kbps, start="exact", frames_per_step=5, engine="eager")
                 for block in blocks:
                     writer.push(encoder.push(block))
                 writer.push(encoder.flush())
@@ -61,7 +61,7 @@ class Pair:
         header = read_ecdc_header(path)
         pieces = []
         if self.ours.config.streams_by_sample:
-            decoder = StreamingDecoder(self.ours, start="exact", frames_per_step=5)
+            decoder = StreamingDecoder(self.ours, start="exact", frames_per_step=5, engine="eager")
             pieces = [decoder.push(block.codes) for block in read_ecdc(path, lambda _: self.layout)]
             pieces.append(decoder.flush())
         else:

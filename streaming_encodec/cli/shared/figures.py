@@ -15,6 +15,7 @@ from streaming_encodec.audio.files.atomic import write_text
 from streaming_encodec.audio.files.targets import check_target
 from streaming_encodec.bench.tables import Result, Table, machine_line, read_report, write_report
 from streaming_encodec.cli.shared.console import out, print_json
+from streaming_encodec.cli.shared.options import MOST_SEED
 
 OutputJsonOption = Annotated[
     Path | None, typer.Option("--output-json", metavar="FILE", help="Write all figures to a file.")
@@ -32,7 +33,9 @@ RealTimeOption = Annotated[
 
 SecondsOption = Annotated[float, typer.Option(min=0.01, metavar="S", help="Length of a call, or of a run.")]
 
-SeedOption = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same figures.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=MOST_SEED, metavar="N", help="The same seed gives the same figures.")
+]
 
 _NAME_WIDTH = 12
 _PRIORITY = 10
