@@ -17,9 +17,8 @@ from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import NoiseMeter
-from streaming_encodec.voice.pace import StallMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
-from streaming_encodec.voice.sender import Sender, SenderSettings
+from streaming_encodec.voice.sender import Sender, SenderSettings, StallMeter
 from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE

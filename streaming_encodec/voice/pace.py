@@ -50,26 +50,3 @@ class FilePace:
         if self._skipping:
             self.skipped_samples += samples
         return self._skipping
-
-
-class StallMeter:
-    """Notices when the caller, who hands sound over as it is spoken, paused without ending the stream."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self._rate = sample_rate
-        self._end_s: float | None = None
-
-    def gap_s(self, samples: int, now_s: float) -> float:
-        """Seconds that are missing before these samples, which end now; 0 unless they are more than `LATE_S`."""
-        length_s = samples / self._rate
-        end_s, self._end_s = self._end_s, now_s
-        if end_s is None:
-            return 0.0
-        # What was handed over faster than it can have been spoken ends later than it came.
-        self._end_s = max(now_s, end_s + length_s)
-        gap_s = now_s - length_s - end_s
-        return gap_s if gap_s > LATE_S else 0.0
-
-    def restart(self) -> None:
-        """Forget what was handed over before."""
-        self._end_s = None

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_encodec.voice.pace import LATE_S, FilePace, StallMeter
+from streaming_encodec.voice.pace import LATE_S, FilePace
+from streaming_encodec.voice.sender import StallMeter
 
 RATE = 24_000
 BLOCK = 480
