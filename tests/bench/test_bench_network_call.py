@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -29,9 +30,9 @@ def possible() -> Iterator[None]:
     try:
         check_possible()
     except StreamingEncodecError as error:
-        if os.path.exists("/dev/net/tun") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        if shutil.which("ip") is None:
             cannot(str(error))
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # a machine may have no such device, and its owner may allow none
     yield
     assert namespaces(os.getpid()) == []
 

@@ -49,10 +49,25 @@ def check_possible() -> None:
         missing.append("/dev/net/tun (a container needs --device /dev/net/tun --cap-add NET_ADMIN,SYS_ADMIN)")
     if shutil.which("ip") is None:
         missing.append("the program ip (package iproute2)")
+    if not missing and not _is_allowed():
+        missing.append("the right to make them (a container needs --cap-add NET_ADMIN,SYS_ADMIN)")
     if missing:
         raise StreamingEncodecError(
             f"bad networks are made of network namespaces and TUN devices: this machine lacks {', '.join(missing)}"
         )
+
+
+def _is_allowed() -> bool:
+    """Make one of each, and remove it: root in a container may be refused either."""
+    name = f"streaming-encodec-{os.getpid()}-trial"
+    try:
+        os.close(open_tun("se-trial"))
+        subprocess.run(["ip", "netns", "add", name], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    return True
 
 
 def open_tun(device: str) -> int:
