@@ -35,7 +35,6 @@ class OutgoingVoice:
     dtx: send little while nobody speaks.
     adapt: let listeners' reports choose frames per packet, codebooks and redundancy, no less redundancy than `settings`
     ask for, within the wire bitrate that they and the bandwidth ask for or twice that.
-    ordered: the transport of the packets keeps order.
     first_sequence, first_timestamp: random, so that receivers tell a new call from the old one.
     """
 
@@ -51,9 +50,8 @@ class OutgoingVoice:
         adapt: bool,
         first_sequence: int,
         first_timestamp: int,
-        ordered: bool = True,
     ) -> None:
-        self._format, self._asked, self._ordered = stream_format, settings, ordered
+        self._format, self._asked = stream_format, settings
         # What goes into a packet together is computed together: the weights are read once.
         frames = settings.frames_per_packet
         self._encoder = StreamingEncoder(model, bandwidth, frames_per_step=frames, engine=engine)
@@ -141,6 +139,6 @@ class OutgoingVoice:
     def _make_rate(self) -> RateControl:
         settings = replace(self._asked, num_codebooks=self._encoder.num_codebooks)
         self._sender.configure(settings)
-        rate = RateSettings(ladder=self._ladder, ordered=self._ordered)
+        rate = RateSettings(ladder=self._ladder, ordered=True)  # the one transport there is, WebSocket, keeps order
         budget_kbps = 2 * settings.wire_kbps(self._format, rate.overhead_bytes)
         return RateControl(self._format, settings, replace(rate, budget_kbps=budget_kbps))

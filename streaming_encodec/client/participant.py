@@ -109,7 +109,7 @@ class Participant:
             on_reports=self._send_reports,
             impairment=connection.impairment,
         )
-        self._clock, self._impairment = clock, connection.impairment
+        self._clock = clock
         self._reports: dict[tuple[int, int], Report] = {}
         self._presence = Presence()
         self._link = Link(
@@ -249,7 +249,7 @@ class Participant:
 
     def _send_reports(self, reports: list[Report]) -> None:
         # A simulated network loses and reorders, whatever the transport does.
-        ordered = self._impairment is None
+        ordered = self._connection.impairment is None
         for report in reports:
             self._in_loop(self._link.send_control, replace(report, ordered=ordered))
 

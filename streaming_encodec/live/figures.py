@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from streaming_encodec.client.threaded import ThreadedVoiceClient
-from streaming_encodec.transport.wire_size import wire_bytes
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.header import HEADER_BYTES
+from streaming_encodec.wire.wire_size import wire_bytes
 
 _SUMMED = (
     "total_samples_received",

@@ -22,6 +22,7 @@ from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import MAX_FRAMES
 from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.wire_size import OVERHEAD_BYTES
 
 _INTERVAL_S = 1.0
 """Between two reports of a listener, about."""
@@ -38,7 +39,7 @@ class RateSettings:
     """Bounds and thresholds of the rate control.
 
     ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default).
-    overhead_bytes: what lower layers add to a packet (WebSocket with its mask, TCP with timestamps, IPv4: 58).
+    overhead_bytes: what lower layers add to a packet.
     ordered: the sender's own transport keeps order.
     budget_kbps: wire bitrate that redundancy never exceeds.
     most_frames: frames a packet may hold where the line is full.
@@ -50,7 +51,7 @@ class RateSettings:
     """
 
     ladder: tuple[int, ...] = (2, 4, 8, 16)
-    overhead_bytes: int = 58
+    overhead_bytes: int = OVERHEAD_BYTES
     ordered: bool = False
     budget_kbps: float = 64.0
     most_frames: int = MAX_FRAMES

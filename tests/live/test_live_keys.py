@@ -19,10 +19,10 @@ from device_kit import FakeBackend, FakeStream
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.files.sound import AudioWriter
-from streaming_encodec.cli.commands import demo, talk
+from streaming_encodec.cli.commands import demo
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
-from streaming_encodec.cli.shared.live_command import LiveSession, next_bandwidth
+from streaming_encodec.cli.shared.live_command import LiveSession, change_bandwidth, next_bandwidth
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.voice.network import NetworkImpairment
@@ -89,7 +89,7 @@ def test_keys_of_the_demo() -> None:
 
 def test_keys_of_talk() -> None:
     line: Any = SimpleNamespace(bandwidth=6.0)
-    talk._on_key("-", LOADED, line)
+    change_bandwidth("-", LOADED.config.target_bandwidths, line)
     assert line.bandwidth == 3.0
 
 

@@ -163,16 +163,15 @@ def _settings(call: OwnCall) -> str:
 
 
 def _on_key(key: str, loaded: LoadedModel, call: OwnCall) -> None:
-    from streaming_encodec.cli.shared.live_command import next_bandwidth
+    from streaming_encodec.cli.shared.live_command import change_bandwidth
 
     network = call.impairment
-    if key in "+-=_":
-        speaker = call.speaker
-        speaker.bandwidth = next_bandwidth(loaded.config.target_bandwidths, speaker.bandwidth, key in "+=")
-    elif key == "l":
+    if key == "l":
         network.set(_after(_LOSSES, network.loss), network.jitter_ms)
     elif key == "j":
         network.set(network.loss, _after(_JITTERS_MS, network.jitter_ms))
+    else:
+        change_bandwidth(key, loaded.config.target_bandwidths, call.speaker)
 
 
 def _after(choices: tuple[float, ...], now: float) -> float:

@@ -38,8 +38,8 @@ from streaming_encodec.cli.shared.options import (
 )
 from streaming_encodec.cli.shared.trace import Trace, TraceOption, check_trace
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
-from streaming_encodec.transport.wire_size import wire_bytes
 from streaming_encodec.voice.pace import FilePace
+from streaming_encodec.wire.wire_size import wire_bytes
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard

@@ -123,7 +123,7 @@ def _talk(
 ) -> dict[str, Any]:
     from contextlib import ExitStack
 
-    from streaming_encodec.cli.shared.live_command import live_session, open_card, read_clip
+    from streaming_encodec.cli.shared.live_command import change_bandwidth, live_session, open_card, read_clip
     from streaming_encodec.errors import CallError
     from streaming_encodec.live.figures import CallMeter
     from streaming_encodec.live.file_card import FileCard
@@ -151,7 +151,7 @@ def _talk(
                 record=record,
                 settings=lambda: f"{call.bandwidth:g} kbps, {len(call.present)} others in {call.room}",
                 keys=_KEYS,
-                on_key=lambda key: _on_key(key, loaded, call),
+                on_key=lambda key: change_bandwidth(key, loaded.config.target_bandwidths, call),
             )
         )
         failure = None
@@ -168,13 +168,6 @@ def _talk(
         "output": None if record is None else str(record),
         "failure": failure,
     }
-
-
-def _on_key(key: str, loaded: LoadedModel, call: ThreadedVoiceClient) -> None:
-    from streaming_encodec.cli.shared.live_command import next_bandwidth
-
-    if key in "+-=_":
-        call.bandwidth = next_bandwidth(loaded.config.target_bandwidths, call.bandwidth, key in "+=")
 
 
 def _print(room: str, facts: dict[str, Any]) -> None:

@@ -185,6 +185,12 @@ def _painted(console: Console, picture: Callable[[], RenderableType]) -> Iterato
             live.stop()
 
 
+def change_bandwidth(key: str, known: tuple[float, ...], speaker: ThreadedVoiceClient) -> None:
+    """For the keys + and - (= and _ on the same caps): the next of a model's bandwidths; other keys change nothing."""
+    if key in "+-=_":
+        speaker.bandwidth = next_bandwidth(known, speaker.bandwidth, key in "+=")
+
+
 def next_bandwidth(known: tuple[float, ...], now: float, up: bool) -> float:
     """The model's next bandwidth in that direction, or the same at the end."""
     ladder = sorted(known)

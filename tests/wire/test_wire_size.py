@@ -1,6 +1,6 @@
 """What a packet is on the wire."""
 
-from streaming_encodec.transport.wire_size import wire_bytes
+from streaming_encodec.wire.wire_size import wire_bytes
 
 
 def test_each_packet_has_the_headers_of_everything_below_it() -> None:

@@ -7,6 +7,8 @@ TCP_BYTES = 32
 """With the timestamps option, which all common systems send; 20 without."""
 WEBSOCKET_BYTES = 6
 """A client's frame header for up to 125 bytes, its mask included."""
+OVERHEAD_BYTES = IPV4_BYTES + TCP_BYTES + WEBSOCKET_BYTES
+"""Of a packet that a client sends over a WebSocket without TLS."""
 TLS_BYTES = 22
 """A TLS 1.3 record's header, content type and tag."""
 
@@ -17,5 +19,4 @@ def wire_bytes(packets: int, packet_bytes: int, *, tls: bool = False) -> int:
     What comes back is not in it: an acknowledgement is 52 bytes, for each packet or each second one. Nor is what is
     sent again.
     """
-    below = IPV4_BYTES + TCP_BYTES + WEBSOCKET_BYTES + (TLS_BYTES if tls else 0)
-    return packet_bytes + packets * below
+    return packet_bytes + packets * (OVERHEAD_BYTES + (TLS_BYTES if tls else 0))
