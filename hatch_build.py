@@ -1,9 +1,9 @@
 """Compile the kernel when the package is built, with zig's C compiler from PyPI: nothing is needed on the machine.
 
 For this machine and WebAssembly, or, with ``STREAMING_ENCODEC_KERNEL=all``, for every target: the wheel carries them
-side by side and each machine loads its own, so that one wheel serves all. Where nothing can be compiled the package is
-built without; the engine then says that it is missing, and why. As a program (``python hatch_build.py [TARGET…]``) it
-does the same in place.
+side by side and each machine loads its own, so that one wheel serves all. The one for WebAssembly lies in ``web/``.
+Where nothing can be compiled the package is built without; the engine then says that it is missing, and why. As a
+program (``python hatch_build.py [TARGET…]``) it does the same in place.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ except ImportError:  # run as a program, where only the compiler is wanted
 ROOT = Path(__file__).parent
 KERNEL = ROOT / "streaming_encodec" / "engines" / "kernel"
 SOURCE, LIBRARIES = KERNEL / "kernel.c", KERNEL / "lib"
+WASM = "kernel.wasm"
+WASM_FOLDER = ROOT / "streaming_encodec" / "web" / "codec"
+"""Beside the modules that load it, so that ``web/`` is a whole package of JavaScript."""
 
 # No contraction to fused multiply-add and no library functions: the same bits everywhere. No libc: one file serves
 # every Linux.
@@ -44,7 +47,15 @@ FLAGS = [
 ]
 _SHARED = ["-shared", "-fPIC"]
 _DLL = ["-shared", "-mno-stack-arg-probe"]
-_WASM = ["-msimd128", "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--export=__heap_base"]
+# zig puts the stack below all else: one that overflows leaves the memory, which ends the call, and never reaches the
+# weights. Frames have less than 4,000 bytes each, and calls go six deep.
+_WASM = [
+    "-msimd128",
+    "-Wl,--no-entry",
+    "-Wl,--export-dynamic",
+    "-Wl,--export=__heap_base",
+    "-Wl,-z,stack-size=131072",
+]
 _AVX2 = ["-mavx2", "-mf16c"]
 
 # By target: file, zig's name of the machine, flags. Two for x86: the processor decides at run time.
@@ -63,7 +74,7 @@ TARGETS: dict[str, list[tuple[str, str, list[str]]]] = {
         ("kernel-windows-x86_64.dll", "x86_64-windows-gnu", _DLL),
         ("kernel-windows-x86_64-avx2.dll", "x86_64-windows-gnu", _DLL + _AVX2),
     ],
-    "wasm32": [("kernel.wasm", "wasm32-freestanding", _WASM)],
+    "wasm32": [(WASM, "wasm32-freestanding", _WASM)],
 }
 
 
@@ -83,7 +94,9 @@ def wanted_targets() -> list[str]:
 
 def build(targets: list[str], folder: Path = LIBRARIES) -> dict[str, str]:
     """Compile for these targets, all at once, and write the manifest. Returns why some could not, by file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    places = {WASM: WASM_FOLDER} if folder == LIBRARIES else {}
+    for place in (folder, *places.values()):
+        place.mkdir(parents=True, exist_ok=True)
     files, failed = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         running = {}
@@ -98,10 +111,10 @@ def build(targets: list[str], folder: Path = LIBRARIES) -> dict[str, str]:
                 continue
             content = made.read_bytes()
             files[file] = hashlib.sha256(content).hexdigest()
-            _write(folder / file, content)
-    for old in folder.glob("kernel*"):
-        if old.name not in files:
-            old.unlink()  # of an earlier source, or for other machines
+            _write(places.get(file, folder) / file, content)
+    for old in [*folder.glob("kernel*"), *(place / file for file, place in places.items())]:
+        if old.name not in files or old.parent != places.get(old.name, folder):
+            old.unlink(missing_ok=True)  # of an earlier source, or for other machines
     manifest = {"source": hashlib.sha256(SOURCE.read_bytes()).hexdigest(), "files": files, "failed": failed}
     _write(folder / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
     return failed
@@ -133,7 +146,8 @@ class KernelBuildHook(BuildHookInterface):  # type: ignore[misc,type-arg,unused-
         """Compile, and let the wheel have the libraries, which git does not know."""
         for file, reason in build(wanted_targets()).items():
             self.app.display_warning(f"the kernel's {file} is left out: {reason}")
-        build_data["artifacts"].append("/streaming_encodec/engines/kernel/lib/*")
+        build_data["artifacts"] += [f"/{KERNEL.relative_to(ROOT).as_posix()}/lib/*"]
+        build_data["artifacts"] += [f"/{(WASM_FOLDER / WASM).relative_to(ROOT).as_posix()}"]
 
 
 if __name__ == "__main__":

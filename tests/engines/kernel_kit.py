@@ -22,7 +22,7 @@ from ci_kit import cannot
 
 import streaming_encodec
 from streaming_encodec.engines.kernel.codec import KernelCodec
-from streaming_encodec.engines.kernel.shared_library import LIBRARIES, SOURCE, Library
+from streaming_encodec.engines.kernel.shared_library import SOURCE, Library
 from streaming_encodec.model.architecture import decoder_timing, encoder_timing
 from streaming_encodec.model.encodec import EncodecModel
 
@@ -100,7 +100,8 @@ def node() -> list[str]:
     found = shutil.which("node")
     if found is None:
         cannot("Node.js is not installed: apt install nodejs")
-    return [found, str(HERE / "kernel_program.mjs"), str(LIBRARIES / "kernel.wasm")]
+    build = hatch_build()
+    return [found, str(HERE / "kernel_program.mjs"), str(build.WASM_FOLDER / build.WASM)]
 
 
 def emulated_arm(folder: Path) -> list[str]:
