@@ -1,7 +1,7 @@
 """Audio files, read and written by blocks in constant memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,12 @@ _LIVE_BLOCKS = 50
 
 # Most values of a block, of all channels, before and after resampling.
 _BLOCK_NUMBERS = 1 << 18
+
+_EXACT = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+"""Formats in which libsndfile finds any sample exactly. A lossy one's decoder would need what went before."""
+
+_SHORT_SAMPLES = 4 * _READ_SAMPLES
+"""Less than this is decoded rather than sought."""
 
 # An MP3 decoder may give nothing for the first frames after a cut: they depend on earlier ones.
 _LOST_SAMPLES = 3 * 1152
@@ -91,6 +97,9 @@ class AudioReader:
         self.notes: list[str] = []
         self.samples_read = 0
         self.is_live = False
+        self._own: Generator[Pcm, None, None] | None = None
+        self._held: Pcm | None = None
+        self._at = 0
         self._source = path if isinstance(path, ByteSource) else ByteSource(path)
         self._path = Path(self._source.path)
         self._pieces: list[_Piece] = []
@@ -139,24 +148,98 @@ class AudioReader:
         return round(self.info.samples * self.sample_rate / self.info.sample_rate)
 
     def __iter__(self) -> Iterator[Pcm]:
+        return self.clip(0, None)
+
+    def clip(self, start: int, samples: int | None) -> Iterator[Pcm]:
+        """A part of the sound as blocks [C, n], as if it were a file of its own: its resampling begins with it.
+
+        Several parts are read with one reader if each begins where the one before it ended, or later.
+
+        Args:
+            start: its first sample, at the file's own rate.
+            samples: how many, at the file's own rate; None is up to the end. At the end of the sound there are fewer.
+
+        Raises:
+            StreamError: it begins before the position that the reader has reached.
+            FileFormatError: the file is damaged, or cut off within the part or before it.
+        """
         resampler = StreamResampler(self.info.sample_rate, self.sample_rate, self.channels)
         growth = max(1.0, self.sample_rate / self.info.sample_rate)
         most = int(_BLOCK_NUMBERS / (growth * max(self.info.channels, self.channels)))
         # Live input is passed on at once.
         most = max(1, min(self.info.sample_rate // _LIVE_BLOCKS if self.is_live else _READ_SAMPLES, most))
-        for piece in self._pieces:
-            for block in self._blocks(piece, most):
-                yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))
+        blocks = self._from(start, most)
+        if samples is not None:
+            blocks = self._first(blocks, samples)
+        if start or samples is not None:
+            blocks = rechunk(blocks, most)  # as the blocks of a file
+        for block in blocks:
+            yield clip_amplitude(resampler.push(mix_channels(block, self.channels)))
         yield clip_amplitude(resampler.flush())
+
+    @property
+    def position(self) -> int:
+        """The first sample, at the file's own rate, that the next part may begin with."""
+        return self._at
 
     def blocks(self, samples: int) -> Iterator[Pcm]:
         """The sound in blocks [C, samples]; the last may be shorter."""
         return rechunk(iter(self), samples)
 
+    def _from(self, start: int, most: int) -> Iterator[Pcm]:
+        """The samples [C, n] from this one on, at the file's own rate; `_at` says where the next block begins."""
+        if start < self._at:
+            raise StreamError(f"sample {start} is behind the reader, which is at {self._at}: open the file again")
+        if self._own is None or self._may_seek(start):
+            if self._own is not None:
+                self._own.close()
+            self._held, self._at = None, self._seek(start)
+            self._own = self._all_blocks(most)
+        while (block := next(self._own, None) if self._held is None else self._held) is not None:
+            self._held = None
+            skipped = min(max(0, start - self._at), block.shape[1])
+            self._at += skipped
+            if skipped < block.shape[1]:
+                self._at += block.shape[1] - skipped
+                yield block[:, skipped:]
+
+    def _first(self, blocks: Iterator[Pcm], samples: int) -> Iterator[Pcm]:
+        """So many samples of the blocks; the rest of the last one is kept for the next part."""
+        while samples > 0 and (block := next(blocks, None)) is not None:
+            if block.shape[1] > samples:
+                self._held = block[:, samples:]
+                self._at -= self._held.shape[1]
+                block = block[:, :samples]
+            samples -= block.shape[1]
+            yield block
+
+    def _may_seek(self, start: int) -> bool:
+        known = len(self._pieces) == 1 and not self.is_live and self._pieces[0].samples is not None
+        return known and self.info.format in _EXACT and start - self._at >= _SHORT_SAMPLES
+
+    def _seek(self, start: int) -> int:
+        """Move the only piece, where that can be; give the sample that it is at then."""
+        if not self._may_seek(start):
+            return self._at
+        piece = self._pieces[0]
+        try:
+            to = min(start, piece.samples or 0)
+            piece.seek(to)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise FileFormatError(f"{self._path}: damaged before sample {start}: {_words(error)}") from error
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        self.samples_read = to
+        return to
+
+    def _all_blocks(self, most: int) -> Generator[Pcm, None, None]:
+        for piece in self._pieces:
+            yield from self._blocks(piece, most)
+
     def _blocks(self, piece: "_Piece", most: int) -> Iterator[Pcm]:
         try:
             piece.open()
-            read = 0
+            read = self.samples_read if len(self._pieces) == 1 else 0
             while True:
                 block = self._read(piece, most)
                 if block.shape[1] == 0:
@@ -283,6 +366,14 @@ class _Piece:
         finally:
             self._check()
         return frames
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample. Raises libsndfile's errors, or the system's."""
+        file = self.open()
+        try:
+            file.seek(sample)
+        finally:
+            self._check()
 
     def close(self) -> None:
         if self._file is not None:

@@ -41,6 +41,25 @@ class ByteSource:
         except OSError as error:
             raise unreadable(path, error) from error
 
+    @classmethod
+    def within(cls, path: str | os.PathLike[str], start: int, size: int, name: str) -> "ByteSource":
+        """A part of a file, such as a member of a tar, as a source of its own.
+
+        Args:
+            path: the file; start, size: the bytes that belong to the part.
+            name: what errors call the part.
+
+        Raises:
+            FileFormatError: the file is missing or not readable.
+        """
+        source = cls(path)
+        source.path = name
+        if not source.seekable:
+            source.close()
+            raise FileFormatError(f"{path}: is no plain file, so that its parts cannot be found; copy it to one")
+        source.file = cast(BinaryIO, _Within(source.file, start, size))
+        return source
+
     def begins_with(self, magic: bytes) -> bool:
         """Whether these are its first bytes; they are read again.
 
@@ -91,6 +110,38 @@ class ByteSource:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Within(io.RawIOBase):
+    """Some bytes of a file, which is closed along."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        super().__init__()
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        self._file.seek(self._start + self._at)
+        data = self._file.read(left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
 
 
 class _Pipe(io.RawIOBase):
