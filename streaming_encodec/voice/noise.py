@@ -2,9 +2,14 @@
 
 Listeners take dead silence for a broken line, so pauses are filled with noise of the room's level and colour. RFC 3389
 does so with a level and reflection coefficients; bands are easier to average and cannot become unstable.
+
+The noise of a seed is the same on every machine, and in JavaScript: it begins with whole numbers, is computed in
+float64, and is rounded to a grid that hides the last bits of the transform.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +22,15 @@ BAND_EDGES_HZ = (0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, float("inf"))
 """Edges of the six bands; a rate with nothing in the upper ones says `NOISE_FLOOR_DB` there."""
 
 
+_GRID = 2.0**20
+"""Steps of the noise in full scale: 120 dB below it."""
+
+
 class NoiseMeter:
     """Levels of the six bands of one frame, in whole decibels below full scale."""
 
     def __init__(self, sample_rate: int, frame_samples: int) -> None:
-        self._window = np.hanning(frame_samples).astype(np.float32)
+        self._window = np.hanning(frame_samples)
         frequencies = np.fft.rfftfreq(frame_samples, 1 / sample_rate)
         self._band_of_bin = np.searchsorted(BAND_EDGES_HZ[1:-1], frequencies, side="right")
         # One-sided spectrum to mean square: twice, over the window's energy and the length (Parseval).
@@ -54,7 +63,7 @@ class ComfortNoise:
     def __init__(self, sample_rate: int, block_samples: int = 640, seed: int = 0) -> None:
         self._hop = max(16, block_samples // 2)
         size = 2 * self._hop
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._drawn = np.uint32(seed & 0xFFFFFFFF), 0
         self._window = np.sin(np.pi * (np.arange(size) + 0.5) / size)
         frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
         self._band_of_bin = np.searchsorted(BAND_EDGES_HZ[1:-1], frequencies, side="right")
@@ -72,13 +81,29 @@ class ComfortNoise:
 
     def _next_hop(self, levels: tuple[int, ...]) -> FloatArray:
         powers = np.array([0.0 if v >= NOISE_FLOOR_DB else 10 ** (-v / 10) for v in levels])
-        white = self._rng.standard_normal(2 * self._hop)
+        white = self._white(2 * self._hop)
         gains = np.sqrt(powers / self._share)[self._band_of_bin]
         # sin² windows of two neighbours sum to one in power, as the blocks are independent.
         block = np.fft.irfft(np.fft.rfft(white) * gains, 2 * self._hop) * self._window
         out = self._overlap + block[: self._hop]
         self._overlap = block[self._hop :]
-        return out.astype(np.float32)
+        return (np.rint(out * _GRID) / _GRID).astype(np.float32)
+
+    def _white(self, count: int) -> npt.NDArray[np.float64]:
+        """Uniform numbers of variance 1: each a mixture of its place and the seed, whose bits look random.
+
+        The finaliser of MurmurHash3 (Austin Appleby, public domain), twice.
+        """
+        bits = np.arange(self._drawn, self._drawn + count, dtype=np.uint32)
+        self._drawn = (self._drawn + count) & 0x7FFFFFFF
+        bits = _mixed(_mixed(bits) ^ _mixed(np.full(1, self._seed) + np.uint32(1)))
+        return (bits.astype(np.float64) / 2**32 - 0.5) * math.sqrt(12)
+
+
+def _mixed(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return bits ^ (bits >> np.uint32(16))
 
 
 class BackgroundEstimator:

@@ -212,7 +212,8 @@ class PcmPlayout(Generic[Source]):
         """Fade from the last sample played into this frame, where the two do not join by themselves."""
         count = min(self._declick, out.shape[1])
         step = self._past[:, -1:] - out[:, :1]
-        fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(count, dtype=np.float32) / count)
+        # In float64: a cosine of float32 is another one on each machine.
+        fade = (0.5 + 0.5 * np.cos(np.pi * np.arange(count) / count)).astype(np.float32)
         out[:, :count] += step * fade
 
     def _checked(self, pcm: FloatArray) -> FloatArray:

@@ -3,6 +3,9 @@
 A piece one pitch period long is left out or repeated, with a crossfade at the join (WSOLA; Verhelst and Roelands 1993;
 WebRTC NetEq's accelerate and preemptive expand). The join is where the two pieces correlate best, so that a voiced
 sound loses whole periods. Where nothing correlates well, the sound stays as it is, unless ``force`` says otherwise.
+
+The search is in whole numbers of 16 bits, whose sums are exact in any order: the same place on every machine, and in
+JavaScript too.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+
+_FULL_SCALE = 32768.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +103,15 @@ class Stretcher:
     def _search(self, reference: FloatArray, window: FloatArray, first: int) -> tuple[int, bool]:
         """Where in ``window`` the reference fits best (plus ``first``), and whether a join there is inaudible."""
         w = reference.shape[0]
-        energy = np.convolve(window.astype(np.float64) ** 2, np.ones(w), mode="valid")
-        products = np.correlate(window.astype(np.float64), reference.astype(np.float64), mode="valid")
-        own = float(reference.astype(np.float64) @ reference)
-        likeness = products / np.sqrt(np.maximum(energy * own, 1e-20))
+        sought, place = _in_16_bits(reference), _in_16_bits(window)
+        energy = np.convolve(place**2, np.ones(w), mode="valid")
+        products = np.correlate(place, sought, mode="valid")
+        own = float(sought @ sought)
+        likeness = products / np.sqrt(np.maximum(energy * own, 1.0))
         best = int(np.argmax(likeness))
-        loudest = max(own, float(energy.max())) / w
+        loudest = max(own, float(energy.max())) / w / _FULL_SCALE**2
         return first + best, bool(likeness[best] >= self.settings.similar or loudest <= self._quiet_power)
+
+
+def _in_16_bits(sound: FloatArray) -> npt.NDArray[np.float64]:
+    return np.rint(sound.astype(np.float64) * _FULL_SCALE)
