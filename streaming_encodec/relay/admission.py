@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
-from streaming_encodec.relay.pages import answer_plain, is_forwarded
+from streaming_encodec.relay.pages import answer_plain, is_forwarded, is_own_origin
+from streaming_encodec.relay.web_files import BUSY, Readers
 from streaming_encodec.transport.addresses import address_group
-from streaming_encodec.transport.base import HttpAnswer, Phase, ServerConnection
+from streaming_encodec.transport.base import HttpAnswer, HttpFile, Phase, ServerConnection
 from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
 
@@ -20,7 +22,7 @@ class Admission:
 
     close: closes a connection with a code. refused: notes reason and address of one that was cut off.
     gauges: numbers of rooms and participants now. serve: talks with a client.
-    draining: while it is set, no new client is admitted.
+    clock: seconds, monotonic. draining: while it is set, no new client is admitted.
     """
 
     def __init__(
@@ -32,10 +34,13 @@ class Admission:
         refused: Callable[[str, str], None],
         gauges: Callable[[], dict[str, int]],
         serve: Callable[[ServerConnection], Awaitable[None]],
+        clock: Callable[[], float],
     ) -> None:
         self._config, self._metrics, self._close, self._refused = config, metrics, close, refused
         self._gauges, self._serve = gauges, serve
         self._addresses: Counter[str] = Counter()
+        self._readers = Readers(config.limits, clock)
+        self.serves_files = config.web is not None
         self.connections: set[ServerConnection] = set()
         self.draining = False
 
@@ -77,6 +82,17 @@ class Admission:
         self._refused(reason, connection.address)
         connection.abort()
 
+    def file(self, connection: ServerConnection, path: str) -> HttpFile | None:
+        """A file of the web page."""
+        found = None if self._config.web is None else self._config.web.find(path)
+        if found is None or not self._readers.is_full(address_group(connection.address)):
+            return found
+        return BUSY
+
+    def reader(self, connection: ServerConnection) -> AbstractContextManager[Callable[[int], bool]]:
+        """While it gets a file."""
+        return self._readers.reading(address_group(connection.address))
+
     def answer(self, connection: ServerConnection, path: str) -> HttpAnswer | None:
         """What an HTTP request gets; None lets the handshake go on."""
         config, limits = self._config, self._config.limits
@@ -84,6 +100,8 @@ class Admission:
         plain = answer_plain(config, self._metrics, gauges, connection, path)
         if plain is not None:
             return plain
+        if not self._admits_origin(connection):
+            return HttpAnswer(HTTPStatus.FORBIDDEN, "web pages of this origin may not connect; see serve --origin\n")
         if self.draining:
             return HttpAnswer(HTTPStatus.SERVICE_UNAVAILABLE, "the relay restarts\n")
         if self._addresses[address_group(connection.address)] > limits.max_connections_per_address:
@@ -94,3 +112,12 @@ class Admission:
             # It listens to this machine only, and so asks for no tokens; this client is somewhere else.
             return HttpAnswer(HTTPStatus.FORBIDDEN, "behind a proxy this relay needs a token_key, or insecure=True\n")
         return None
+
+    def _admits_origin(self, connection: ServerConnection) -> bool:
+        """Whether a web page may connect. Programs send no origin."""
+        origins = connection.headers.get_all("Origin")
+        if not origins or (len(origins) == 1 and origins[0] in self._config.origins):
+            return True
+        config = self._config
+        guarded = config.token_key is not None or config.tls is not None
+        return config.web is not None and is_own_origin(connection.headers, guarded=guarded)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.tokens import TokenKey
+from streaming_encodec.relay.web_files import WebFiles
 from streaming_encodec.transport.addresses import DEFAULT_PORT, is_loopback
 
 
@@ -17,9 +18,11 @@ class RelayConfig:
 
     host, port: where to listen; port 0 takes a free one. token_key: without one every client may enter any room.
     tls: a server context, see `server_tls`. origins: web pages that may connect, such as
-    `https://app.example`; programs send no origin and always may. rooms: the allowed rooms; None allows all names.
+    `https://app.example`, besides the relay's own; programs send no origin and always may. rooms: the allowed rooms;
+    None allows all names.
     insecure: admit clients from other machines without tokens and TLS.
     public_metrics: answer `/metrics` to other machines too. drain_s: how long calls go on after SIGTERM.
+    web: the page that is served at `/`; None serves none.
 
     Raises ConfigError for an address that other machines can reach without tokens and TLS.
     """
@@ -33,6 +36,7 @@ class RelayConfig:
     insecure: bool = False
     public_metrics: bool = False
     drain_s: float = 3.0
+    web: WebFiles | None = None
     limits: RelayLimits = field(default_factory=RelayLimits)
 
     def __post_init__(self) -> None:

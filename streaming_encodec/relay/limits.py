@@ -36,6 +36,9 @@ class RelayLimits(ServerLimits):
     max_token_ttl_s: float = 86_400.0
     """Tokens valid for longer are refused: the ids of used ones are remembered so long."""
     max_used_tokens: int = 100_000
+    file_bytes_per_s: float = 4_194_304.0
+    """Of the web page's files, for one address; eight times as many at once, which is three first visits. All
+    addresses together may take four times as many."""
 
     def __post_init__(self) -> None:
         ServerLimits.__post_init__(self)  # not `super()`: a dataclass with slots is a new class

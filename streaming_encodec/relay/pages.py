@@ -1,7 +1,8 @@
-"""The relay's two plain HTTP pages, `/healthz` and `/metrics`, and the test for a program of this machine."""
+"""The relay's two plain HTTP answers, `/healthz` and `/metrics`, and the tests for this machine and own pages."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -78,3 +79,35 @@ def _names_loopback(headers: RequestHeaders) -> bool:
         return len(hosts) == 1 and is_loopback(urlsplit(f"//{hosts[0]}").hostname or "")
     except ValueError:
         return False
+
+
+def is_own_origin(headers: RequestHeaders, *, guarded: bool) -> bool:
+    """Whether a web page came from the address at which it asks for a connection, so from this relay.
+
+    A stranger's page can come from such an address too, if its name was made to mean this machine after it was loaded
+    (DNS rebinding). That can't be done where the browser has checked a certificate. And it is of no use where tokens
+    are required. Otherwise, the address must be a number or a name of this machine or network, which nobody else owns.
+
+    guarded: the relay has TLS of its own, or requires tokens.
+    """
+    origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
+    if len(origins) != 1 or len(hosts) != 1:
+        return False
+    try:
+        origin, host = urlsplit(origins[0]), urlsplit(f"//{hosts[0]}")
+        default = {"http": 80, "https": 443}[origin.scheme]
+        same = origin.hostname == host.hostname and (origin.port or default) == (host.port or default)
+    except (KeyError, ValueError):
+        return False
+    name = origin.hostname or ""
+    return same and bool(name) and (guarded or origin.scheme == "https" or _is_local_name(name))
+
+
+def _is_local_name(name: str) -> bool:
+    if is_loopback(name) or "." not in name or name.endswith((".local", ".localhost")):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

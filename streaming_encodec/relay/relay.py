@@ -60,6 +60,7 @@ class Relay:
             refused=self._caps.refused,
             gauges=lambda: {"rooms": len(self._rooms.rooms), "seats": self._rooms.participants},
             serve=self._calls.serve,
+            clock=clock,
         )
         self._listeners: list[WebSocketListener] = []  # one for each address
         self._ticker: asyncio.Task[None] | None = None
@@ -73,7 +74,7 @@ class Relay:
         try:
             for sock in await self._caps.listen(config.host, config.port):
                 listener = await WebSocketListener.listen(
-                    sock, self._admission, config.limits, tls=config.tls, origins=config.origins, clock=self._clock
+                    sock, self._admission, config.limits, tls=config.tls, clock=self._clock
                 )
                 self._listeners.append(listener)
         except OSError as error:

@@ -7,7 +7,8 @@ leave at once waits in a bounded queue of the connection, and is dropped once it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -149,8 +150,24 @@ class HttpAnswer:
     content_type: str = "text/plain; charset=utf-8"
 
 
+@dataclass(frozen=True, slots=True)
+class HttpFile:
+    """A file that a host serves over plain HTTP, see `transport.plain_http`.
+
+    headers: those of the answer but for its length, the ETag and the connection's.
+    """
+
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    etag: str = ""
+    status: HTTPStatus = HTTPStatus.OK
+
+
 class Host(Protocol):
     """What a server's transport asks of the relay."""
+
+    serves_files: bool
+    """Whether there are any files to ask for."""
 
     def opened(self, connection: ServerConnection) -> None:
         """The network connection is there, TLS included."""
@@ -163,6 +180,13 @@ class Host(Protocol):
 
     def answer(self, connection: ServerConnection, path: str) -> HttpAnswer | None:
         """The answer to an HTTP request; None lets the connection be."""
+
+    def file(self, connection: ServerConnection, path: str) -> HttpFile | None:
+        """The file that a plain request gets; None where there is none of that path."""
+
+    def reader(self, connection: ServerConnection) -> AbstractContextManager[Callable[[int], bool]]:
+        """While a file is sent: gives a function that says whether so many bytes may leave now."""
+        ...
 
     async def serve(self, connection: ServerConnection) -> None:
         """Talk with the client until the connection ends."""

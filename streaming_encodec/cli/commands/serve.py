@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import signal
+import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +15,18 @@ from typing import Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.web_link import own_address, own_link, show_link
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
-from streaming_encodec.transport.addresses import DEFAULT_PORT
+from streaming_encodec.relay.web_files import WebFiles
+from streaming_encodec.transport.addresses import DEFAULT_PORT, is_loopback
 from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
 from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error
-from streaming_encodec.transport.tls import server_tls
+from streaming_encodec.transport.tls import self_signed, server_tls
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 _LIMITS = RelayLimits()
@@ -42,10 +48,19 @@ def command(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.", rich_help_panel=_WHO)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_WHO)] = None,
+    tls_self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--tls-self-signed",
+            help="Make a certificate for trying calls in the local network: browsers warn of it once.",
+            rich_help_panel=_WHO,
+        ),
+    ] = False,
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="Origin of web pages that may connect, such as https://app.example; repeatable. Programs always may.",
+            help="Origin of web pages that may connect, such as https://app.example; repeatable. The relay's own page "
+            "and programs always may.",
             rich_help_panel=_WHO,
         ),
     ] = None,
@@ -61,6 +76,7 @@ def command(
             rich_help_panel=_WHO,
         ),
     ] = False,
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page for calls at /.")] = True,
     public_metrics: Annotated[
         bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
     ] = False,
@@ -80,22 +96,27 @@ def command(
 ) -> None:
     """Run a relay: rooms whose participants hear each other. It passes packets on and needs no model.
 
-    Logs go to stderr, one JSON object a line; /healthz and /metrics answer on the same port. After SIGTERM or
-    Ctrl-C, calls may go on for --drain-s; then clients are disconnected, and reconnect when the relay is back.
+    It also serves a web page, with which people join from a browser, and prints the link to it. Logs go to stderr,
+    one JSON object a line; /healthz and /metrics answer on the same port. After SIGTERM or Ctrl-C, calls may go on for
+    --drain-s; then clients are disconnected, and reconnect when the relay is back.
     """
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
+    if tls_self_signed and tls_cert is not None:
+        raise typer.BadParameter("--tls-self-signed makes a certificate; give none besides")
     _log_json(verbose)
+    token_key = None if key is None else TokenKey.load(key)
     config = RelayConfig(
         host=host,
         port=port,
-        token_key=None if key is None else TokenKey.load(key),
-        tls=None if tls_cert is None or tls_key is None else server_tls(tls_cert, tls_key),
+        token_key=token_key,
+        tls=_tls(host, tls_cert, tls_key, tls_self_signed),
         origins=tuple(origin or ()),
         rooms=frozenset(room) if room else None,
         insecure=insecure,
         public_metrics=public_metrics,
         drain_s=drain_s,
+        web=_web_files(tokens=token_key is not None) if web else None,
         limits=RelayLimits(
             max_connections=max_connections,
             max_connections_per_address=max_per_address,
@@ -104,10 +125,10 @@ def command(
             max_speakers=max_speakers,
         ),
     )
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, tls_self_signed))
 
 
-async def _serve(config: RelayConfig) -> None:
+async def _serve(config: RelayConfig, tls_self_signed: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(log_loop_error)
@@ -120,6 +141,8 @@ async def _serve(config: RelayConfig) -> None:
     async with Relay(config) as relay:
         if sys.stderr.isatty():  # programs read the log
             note(f"listening on {relay.url}; Ctrl-C stops")
+        if config.web is not None:
+            _show_page(config, relay.port, tls_self_signed)
         await stop.wait()
         stop.clear()
         relay.drain()
@@ -128,6 +151,38 @@ async def _serve(config: RelayConfig) -> None:
         await asyncio.wait({again, drained}, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         drained.cancel()
+
+
+def _tls(host: str, certificate: Path | None, key: Path | None, make_one: bool) -> ssl.SSLContext | None:
+    if make_one:
+        own = ["localhost", "127.0.0.1", "::1", own_address(), socket.gethostname()]
+        return self_signed([*own, *([host] if host not in ("", "0.0.0.0", "::") else [])], _now()).server_tls()
+    return None if certificate is None or key is None else server_tls(certificate, key)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _web_files(*, tokens: bool) -> WebFiles | None:
+    try:
+        return WebFiles.bundled(tokens=tokens)
+    except ConfigError as error:  # calls go on without
+        event("no_web", logging.WARNING, reason=str(error))
+        return None
+
+
+def _show_page(config: RelayConfig, port: int, tls_self_signed: bool) -> None:
+    """Print the link, and what people must know before they open it."""
+    show_link(own_link(config.host, port, tls=config.tls is not None))
+    if not sys.stderr.isatty():
+        return
+    if config.token_key is not None:
+        note("each guest needs a link with a token: streaming-encodec token ROOM --key KEY --link ADDRESS")
+    if tls_self_signed:
+        note("browsers will say that the connection is not private: choose Advanced, then Proceed (once a device)")
+    elif config.tls is None and not is_loopback(config.host):
+        note("browsers give a page the microphone only over HTTPS: use --tls-self-signed, --tls-cert, or a proxy")
 
 
 def _provide_descriptors(max_connections: int) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.web_link import page_link, show_link
 from streaming_encodec.relay.tokens import TokenKey, new_key_file
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -24,6 +25,14 @@ def command(
     ttl: Annotated[str, typer.Option(help="Validity: 90s, 15m, 8h or 1d; at most a day.")] = "1h",
     token_id: Annotated[
         str | None, typer.Option("--id", help="Its id (jti); a relay accepts each id once.", show_default="random")
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            help="Print a link to the relay's web page instead, with the token in it; on a terminal also as a QR code. "
+            "ADDRESS is the page's, such as https://call.example.",
+            metavar="ADDRESS",
+        ),
     ] = None,
 ) -> None:
     """Print a token that admits one participant to a room once."""
@@ -45,7 +54,10 @@ def command(
         ttl_s=_seconds(ttl),
         token_id=token_id,
     )
-    print(token)
+    if link is None:
+        print(token)
+    else:
+        show_link(page_link(link, room, token))
 
 
 def _seconds(text: str) -> float:

@@ -7,17 +7,17 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Subprotocol
 
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.base import Host, HttpAnswer, Phase
@@ -32,6 +32,7 @@ from streaming_encodec.transport.limits import (
     ServerLimits,
 )
 from streaming_encodec.transport.logs import failure
+from streaming_encodec.transport.plain_http import PlainHttp
 from streaming_encodec.transport.websocket.connection import PlainFrames, WebSocketConnection
 
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY)
@@ -83,7 +84,9 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
     ) -> None:
         super().__init__(*args, frames=frames, queue_frames=limits.queue_frames, **kwargs)
         self._host = host
+        self._limits = limits
         self._clock = clock
+        self._plain: PlainHttp | None = None  # until a first request is not for a file
         self._intake = Intake(limits, clock())
         self._flooding = False
         self._full_since_s = 0.0
@@ -97,13 +100,27 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
         """Count the connection."""
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else "local"
-        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, transport)
+        if self._host.serves_files:
+            self._plain = PlainHttp(
+                self.transport, self._host, self, self._limits, turn=self._turn, answered=self._answered
+            )
+        else:
+            super().connection_made(transport)
         self._host.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Uncount it."""
-        super().connection_lost(exc)
+        if self._plain is not None:
+            self._plain.lost()
+        else:
+            super().connection_lost(exc)
         self._host.ended(self)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more."""
+        if self._plain is None:
+            super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         """Take in what fits the budget, piece by piece, so that a flood is noticed after little work.
@@ -116,14 +133,16 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
             if self._flooding or self.transport.is_closing():
                 return
             piece = data[at : at + READ_BYTES]
-            if self._intake.data(len(piece), self._clock()):
-                super().data_received(piece)
-            else:
+            if not self._intake.data(len(piece), self._clock()):
                 self._flooding = True
+            elif self._plain is not None:
+                self._plain.received(piece)
+            else:
+                super().data_received(piece)
             if self._flooding:
                 self.transport.pause_reading()
                 self._host.flooded(self)
-        if self.transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+        if self._plain is None and self.transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
             self.transport.abort()
 
     def process_event(self, event: Event) -> None:
@@ -134,9 +153,29 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
 
     def pause_writing(self) -> None:
         """The transport is full."""
+        if self._plain is not None:
+            self._plain.pause_writing()
+            return
         if not self._full:
             self._full_since_s = self.loop.time()
         super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        if self._plain is not None:
+            self._plain.resume_writing()
+        else:
+            super().resume_writing()
+
+    def _answered(self) -> None:
+        """A file was sent: the next request has a budget of its own."""
+        self._intake = Intake(self._limits, self._clock())
+
+    def _turn(self, received: bytes) -> None:
+        """What comes now is for the WebSocket layer, and it has come from the beginning."""
+        self._plain = None
+        super().connection_made(self.transport)
+        super().data_received(received)
 
     # -- what the relay asks ---------------------------------------------------------------------------------
 
@@ -167,6 +206,8 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
 
         A peer can leave a close frame unanswered, or not read the last bytes, for as long as it likes.
         """
+        if self._plain is not None:
+            return False  # it has times of its own, for readers that are slow but read
         if self.protocol.state is not State.CLOSING and not self.transport.is_closing():
             return False
         if self._ending_since_s is None:
@@ -175,6 +216,9 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a code; a peer that does not read or answer is cut off after a moment."""
+        if self._plain is not None:
+            self.transport.abort()
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 if self._flooding and self.protocol.state is State.OPEN:
@@ -189,10 +233,7 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
 
 
 class WebSocketListener:
-    """A listening socket, whose connections are handed to a `Host`.
-
-    origins: web pages that may connect; programs send no origin and always may.
-    """
+    """A listening socket, whose connections are handed to a `Host`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -205,7 +246,6 @@ class WebSocketListener:
         limits: ServerLimits,
         *,
         tls: ssl.SSLContext | None,
-        origins: Sequence[str],
         clock: Callable[[], float],
     ) -> WebSocketListener:
         """Begin to listen. Raises OSError."""
@@ -216,7 +256,6 @@ class WebSocketListener:
         server = await serve(
             handle,
             sock=sock,
-            origins=[None, *(Origin(origin) for origin in origins)],
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             process_request=partial(_process_request, host),
