@@ -34,6 +34,7 @@ class MemoryConnection:
         self.peer = self
         self.ordered = self.reliable = wire.model.ordered
         self.address = "memory"
+        self.path = "/"
         self.closing = False
         self.headers = Headers()
         if token is not None:

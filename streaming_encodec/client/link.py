@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from streaming_encodec.client.token_source import TokenSource, fetch_token
@@ -38,11 +38,14 @@ _FINAL_REASONS = frozenset(
         CallErrorReason.UNTRUSTED,
         CallErrorReason.NOT_ALLOWED,
         CallErrorReason.WRONG_MODEL,
+        CallErrorReason.WRONG_ROOM,
         CallErrorReason.PROTOCOL,
         CallErrorReason.REPLACED,
     }
 )
 """After these another attempt fails as well."""
+_THIS_RELAY = frozenset({CallErrorReason.NOT_A_RELAY, CallErrorReason.UNTRUSTED})
+"""Of these, what another relay may do better."""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class Link:
     """One participant of one room, through as many connections as it takes.
 
     Args:
-        dialer: opens connections.
+        dialers: the ways to the relays. The first one that takes this client is used; when it is gone, the next one.
         hello: this client; its token and resume fields are filled in here.
         on_packet: called with each packet. on_control: with each control message, the welcomes among them.
         give_up_s: after an outage of so long the call is over; None tries for ever.
@@ -75,7 +78,7 @@ class Link:
 
     def __init__(
         self,
-        dialer: Dialer,
+        dialers: Dialer | Sequence[Dialer],
         hello: Hello,
         token: TokenSource | None,
         *,
@@ -85,11 +88,10 @@ class Link:
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = dialer.url
         self.counts = LinkCounts()
         self.welcome: Welcome | None = None
         self.connected = False
-        self._dialer = dialer
+        self._dialers = tuple(dialers) if isinstance(dialers, Sequence) else (dialers,)
         self._hello = hello
         self._token = token
         self._on_packet = on_packet
@@ -112,7 +114,7 @@ class Link:
         try:
             connection, welcome = await self._connect(await fetch_token(self._token, _HELLO_S))
         except CallError as error:
-            raise await self._dialer.diagnose(error) from error.__cause__
+            raise await self._dialers[0].diagnose(error) from error.__cause__
         self._task = asyncio.create_task(self._run(connection))
         return welcome
 
@@ -135,6 +137,11 @@ class Link:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._end(None)
+
+    @property
+    def url(self) -> str:
+        """Of the relay that is used, or tried."""
+        return self._dialers[0].url
 
     @property
     def over(self) -> bool:
@@ -190,7 +197,21 @@ class Link:
     # -- inside ---------------------------------------------------------------------------------------------
 
     async def _connect(self, token: str | None) -> tuple[Connection, Welcome]:
-        connection = await self._dialer.connect(token)
+        """Connect to the first relay that takes this client, from the present one on. Raises the first one's error."""
+        failure: CallError | None = None
+        for _ in self._dialers:
+            try:
+                return await self._enter(self._dialers[0], token)
+            except CallError as error:
+                if error.reason in _FINAL_REASONS - _THIS_RELAY:
+                    raise
+                failure = failure or error
+                self._dialers = (*self._dialers[1:], self._dialers[0])
+        assert failure is not None  # there is a dialer
+        raise failure
+
+    async def _enter(self, dialer: Dialer, token: str | None) -> tuple[Connection, Welcome]:
+        connection = await dialer.connect(token)
         try:
             async with asyncio.timeout(_HELLO_S):
                 resume = self.welcome.resume if self.welcome is not None else None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from streaming_encodec.call.decoders import make_decoders
@@ -47,10 +47,11 @@ class Participant:
     """A participant in a room of a relay; good for one call. Use `VoiceClient` or `ThreadedVoiceClient`.
 
     Args:
-        url: `ws://host:port` or `wss://…` of a relay.
+        url: `ws://host:port` or `wss://…` of a relay, which may name the room: `wss://host/r/ROOM`. Or several of
+            relays that share rooms: the first one that takes this client is used, and when it is gone the next one.
         token: what the relay's operator gave you, or a function that fetches one; None where none is needed.
         model: the same for everyone in the room.
-        room: None takes the token's, or "lobby".
+        room: None takes the URL's, the token's, or "lobby".
         role: "publish", "subscribe" or "both"; None takes what the token allows.
         codec: what is encoded, decoded and sent. playout: the jitter buffers. connection: how the relay is reached.
         clock: seconds, monotonic; arrivals are timed by it.
@@ -65,7 +66,7 @@ class Participant:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         token: TokenSource | None,
         model: AnyModel,
         *,
@@ -86,7 +87,8 @@ class Participant:
         self.model, self.role = find_model(model), role
         self._connection = connection
         self.format: StreamFormat = stream_format(self.model)
-        self.room = check_room_name(room or claims.get("room") or DEFAULT_ROOM)
+        dialers = [WebSocketDialer(each, connection.tls) for each in ([url] if isinstance(url, str) else url)]
+        self.room = check_room_name(_room_of(dialers, room) or claims.get("room") or DEFAULT_ROOM)
         engine = find_engine(codec.engine, self.model)
         self._voice = OutgoingVoice(
             self.model,
@@ -113,7 +115,7 @@ class Participant:
         self._reports: dict[tuple[int, int], Report] = {}
         self._presence = Presence()
         self._link = Link(
-            WebSocketDialer(url, connection.tls),
+            dialers,
             Hello(self.room, role, self.format, max_codebooks=connection.max_codebooks),
             token,
             on_packet=self._on_packet,
@@ -129,6 +131,11 @@ class Participant:
     def sender(self) -> int:
         """This client's number in the room; 0 for one that may not speak."""
         return 0 if self._link.welcome is None else self._link.welcome.sender
+
+    @property
+    def url(self) -> str:
+        """Of the relay that is used, or tried at present."""
+        return self._link.url
 
     @property
     def connected(self) -> bool:
@@ -258,3 +265,15 @@ class Participant:
         loop = self._check_running()
         with contextlib.suppress(RuntimeError):  # closed just now, and the call with it
             loop.call_soon_threadsafe(function, *arguments)
+
+
+def _room_of(dialers: Sequence[WebSocketDialer], room: str | None) -> str | None:
+    """The room that is asked for, or that the URLs name. Raises ConfigError where they differ, and without a URL."""
+    if not dialers:
+        raise ConfigError("a client needs the URL of at least one relay", setting="url")
+    for dialer in dialers:
+        named = dialer.room
+        if named is not None and room not in (None, named):
+            raise ConfigError(f"{dialer.url} names the room {named!r}, not {room!r}: leave one out", setting="room")
+        room = named if room is None else room
+    return room

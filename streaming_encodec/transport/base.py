@@ -120,6 +120,11 @@ class ServerConnection(Connection, Protocol):
         ...
 
     @property
+    def path(self) -> str:
+        """Of the request, without its query; empty before it came."""
+        ...
+
+    @property
     def phase(self) -> Phase:
         """How far it is."""
         ...

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.calling import (
-    DEFAULT_URL,
     CaOption,
     RoomOption,
     TokenOption,
@@ -20,6 +19,7 @@ from streaming_encodec.cli.shared.calling import (
     on_interrupt,
     read_token,
     tls_of,
+    urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
@@ -37,7 +37,7 @@ def command(
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
     ],
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
@@ -66,22 +66,23 @@ def command(
 
     check_target(target, SOUND_ENDINGS)
     check_trace(trace, [target])
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="subscribe",
-        connection=ConnectionSettings(tls_of(ca, url), max_codebooks=max_codebooks),
+        connection=ConnectionSettings(tls_of(ca, urls), max_codebooks=max_codebooks),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep, trace))
     if as_json:
         print_json(facts)
     else:
         print_facts(
-            f"{call.room} at {url} → {target}",
+            f"{call.room} at {call.url} → {target}",
             {
                 "sound": minutes(facts["seconds"]),
                 "speakers": str(facts["speakers"]),

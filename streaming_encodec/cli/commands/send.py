@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.calling import (
-    DEFAULT_URL,
     CaOption,
     RoomOption,
     TokenOption,
@@ -22,6 +21,7 @@ from streaming_encodec.cli.shared.calling import (
     on_interrupt,
     read_token,
     tls_of,
+    urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.shared.inputs import SourceHelp, input_facts, told_of_input
@@ -55,7 +55,7 @@ def command(
         Path | None,
         typer.Argument(metavar="IN", help=f"{SourceHelp} Without one, the microphone."),
     ] = None,
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
@@ -84,6 +84,7 @@ def command(
     # A wrong file is reported before a model is loaded.
     check_trace(trace, [source])
     reader = None if source is None else AudioReader(source)
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     packets = SenderSettings(
@@ -92,21 +93,21 @@ def command(
         redundant_frames=redundancy_frames,
     )
     call = VoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="publish",
         codec=CodecSettings(bandwidth_of(loaded, bandwidth), packets=packets, dtx=dtx, adapt=adapt),
-        connection=ConnectionSettings(tls_of(ca, url)),
+        connection=ConnectionSettings(tls_of(ca, urls)),
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
-    facts = asyncio.run(_send(speaks, call, loaded, trace, tls=url.lower().startswith("wss:")))
+    facts = asyncio.run(_send(speaks, call, loaded, trace, tls=urls[0].lower().startswith("wss:")))
     if as_json:
         print_json(facts)
     else:
-        print_facts(f"{facts['input']} → {call.room} at {url}", _rows(facts))
+        print_facts(f"{facts['input']} → {call.room} at {call.url}", _rows(facts))
     if facts["interrupted"] and source is not None:
         complain(f"interrupted after {minutes(facts['seconds'])}")
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.shared.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
+from streaming_encodec.cli.shared.calling import CaOption, TokenOption, UrlOption, read_token, tls_of, urls_of
 from streaming_encodec.cli.shared.console import complain, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
@@ -43,7 +43,7 @@ model delay would grow to all that the buffer holds."""
 
 def command(
     room: Annotated[str, typer.Argument(metavar="ROOM", help="The room: all who name it hear each other.")],
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -86,20 +86,21 @@ def command(
     if record is not None:
         check_target(record, SOUND_ENDINGS, [clip])
     reader = None if clip is None else AudioReader(clip)
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
     fast = make_live_engine(engine, loaded.model)
     network = NetworkImpairment(loss / 100, jitter)
     call = ThreadedVoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="both",
         codec=CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet)),
         playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
-        connection=ConnectionSettings(tls_of(ca, url), impairment=network if loss or jitter else None),
+        connection=ConnectionSettings(tls_of(ca, urls), impairment=network if loss or jitter else None),
     )
     check_speed(loaded, fast, kbps)
     facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)

@@ -21,9 +21,20 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = f"ws://127.0.0.1:{DEFAULT_PORT}"
 
-UrlOption = Annotated[str, typer.Option("--url", "-u", help="The relay: ws://host:port or wss://host.")]
+UrlOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url",
+        "-u",
+        help="The relay: ws://host:port or wss://host, with /r/ROOM to name the room there. Repeat it for several "
+        "relays that share rooms: when one is gone, the next is used.",
+        show_default=DEFAULT_URL,
+    ),
+]
 
-RoomOption = Annotated[str | None, typer.Option("--room", "-r", help="The room.", show_default="the token's, or lobby")]
+RoomOption = Annotated[
+    str | None, typer.Option("--room", "-r", help="The room.", show_default="the URL's, the token's, or lobby")
+]
 
 TokenOption = Annotated[
     str | None,
@@ -46,15 +57,21 @@ def read_token(token: str | None) -> str | None:
         raise typer.BadParameter(f"{token[1:]}: cannot be read: {error}", param_hint="--token") from error
 
 
-def tls_of(authority: Path | None, url: str) -> ssl.SSLContext | None:
+def urls_of(urls: list[str] | None) -> list[str]:
+    """The relays of `--url`, this machine's without it."""
+    return urls or [DEFAULT_URL]
+
+
+def tls_of(authority: Path | None, urls: list[str]) -> ssl.SSLContext | None:
     """The TLS context for `--ca`; None without it. Raises typer.BadParameter for an address that has no TLS."""
     if authority is None:
         return None
-    if url.partition("://")[0].lower() != "wss":
-        raise typer.BadParameter(
-            f"{url} has no TLS, so there is no certificate to check: write wss://, or leave --ca out",
-            param_hint="--ca",
-        )
+    for url in urls:
+        if url.partition("://")[0].lower() != "wss":
+            raise typer.BadParameter(
+                f"{url} has no TLS, so there is no certificate to check: write wss://, or leave --ca out",
+                param_hint="--ca",
+            )
     return client_tls(authority)
 
 
