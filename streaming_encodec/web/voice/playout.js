@@ -148,7 +148,7 @@ export class PcmPlayout {
     const glide = linspace(0, 1, count + 1).subarray(1), out = new Float32Array(count);
     if (voice) {
       const begin = join ? voiceGain : this.#voiceGain;
-      for (let i = 0; i < count; i++) out[i] = voice[i] * f(begin + f((voiceGain - begin) * glide[i]));
+      for (let i = 0; i < count; i++) out[i] += f(voice[i] * f(begin + f((voiceGain - begin) * glide[i]))); // += : no -0
     }
     if (this.#noiseGain || noiseGain) {
       const noise = this.#noise.make(count, levels ?? this.#background.levels()), begin = this.#noiseGain;
