@@ -24,7 +24,7 @@ from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
-from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_room_name
+from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_display_name, check_room_name
 
 DEFAULT_ROOM = "lobby"
 _MOST_REPORTS = 1000
@@ -116,7 +116,13 @@ class Participant:
         self._presence = Presence()
         self._link = Link(
             dialers,
-            Hello(self.room, role, self.format, max_codebooks=connection.max_codebooks),
+            Hello(
+                self.room,
+                role,
+                self.format,
+                max_codebooks=connection.max_codebooks,
+                name=None if connection.name is None else check_display_name(connection.name),
+            ),
             token,
             on_packet=self._on_packet,
             on_control=self._on_control,
@@ -160,6 +166,11 @@ class Participant:
     def present(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
         return self._presence.speakers
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the others are called, by number, as far as they said so: foreign text, of 32 characters at most."""
+        return self._presence.names
 
     @property
     def others_returning(self) -> bool:

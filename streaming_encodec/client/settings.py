@@ -43,6 +43,7 @@ class ConnectionSettings:
     give_up_s: after an outage of this length the call is over; None tries for ever.
     max_codebooks: the relay removes further codebooks from what this client receives.
     impairment: a simulated bad network that received packets pass through.
+    name: what the others see this participant called, 1 to 32 characters.
     network: the thread in which a `ThreadedVoiceClient` connects; None gives it one of its own. A program with many
     clients shares one between them.
     """
@@ -51,4 +52,5 @@ class ConnectionSettings:
     give_up_s: float | None = 120.0
     max_codebooks: int | None = None
     impairment: NetworkImpairment | None = None
+    name: str | None = None
     network: NetworkThread | None = None

@@ -227,7 +227,9 @@ class Calls:
         for room, report in effects.reports:
             self._bus.report(room.name, report)
         for room in effects.announcements:
-            self._bus.announce(room.name, room.format, frozenset(participant.number for participant in room.speakers()))
+            speakers = {participant.number: participant.name for participant in room.speakers()}
+            names = {number: name for number, name in speakers.items() if name is not None}
+            self._bus.announce(room.name, room.format, frozenset(speakers), names)
             self._leave_bus(room.name)
 
     def close(self, connection: ServerConnection, refused: Refused) -> None:

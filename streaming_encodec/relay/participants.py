@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -28,6 +29,7 @@ class Participant(Generic[Peer]):
     frames: Bucket
     controls: Bucket
     heard_s: float
+    name: str | None = None
     resumption_token: str = ""
     lost_s: float = 0.0
     sequences: SequenceWindow = field(default_factory=SequenceWindow)
@@ -61,6 +63,7 @@ class Room(Generic[Peer]):
     last_number: int = 0
     elsewhere: dict[int, VoiceAge] = field(default_factory=dict)
     """Speakers on other relays."""
+    names_elsewhere: Mapping[int, str] = field(default_factory=dict)
 
     def changed(self) -> None:
         """Call this when a participant joined, left, or lost its connection."""
@@ -69,6 +72,11 @@ class Room(Generic[Peer]):
     def speakers(self) -> list[Participant[Peer]]:
         """Participants that may speak."""
         return [participant for participant in self.participants.values() if participant.speaks]
+
+    def names(self) -> dict[int, str]:
+        """What speakers are called, here and on other relays, as far as they said."""
+        here = {s.number: s.name for s in self.speakers() if s.name is not None}
+        return {**self.names_elsewhere, **here}
 
     def free_number(self) -> int:
         """The next free number. A number is used again only after all others were given."""
@@ -82,6 +90,7 @@ class Room(Generic[Peer]):
     def settle(self, elsewhere: Elsewhere) -> None:
         """Set the speakers on other relays."""
         age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
+        self.names_elsewhere = elsewhere.names
         self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
 
 

@@ -6,6 +6,7 @@ notices, close these peers. What a peer may not do raises `Refused` with the clo
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,9 @@ from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
+
+_NAMES_BYTES = 700
+"""For names in a welcome: with 64 speakers' numbers and all else it stays within `MAX_CONTROL_BYTES`."""
 
 
 class RoomTable(Generic[Peer]):
@@ -74,7 +78,11 @@ class RoomTable(Generic[Peer]):
         participant.peer, participant.heard_s, participant.max_codebooks = peer, now_s, hello.max_codebooks
         participant.room.changed()
         participant.resumption_token = self._resumption_tokens.issue(participant, used)
-        return participant, self._welcome(participant, resumed=True), effects
+        if participant.speaks and participant.name != hello.name and hello.name is not None:
+            participant.name = hello.name
+            effects.tell(participant.room, participant, Joined(participant.number, hello.name))
+            effects.announcements.append(participant.room)
+        return participant, self._welcome(participant, effects, resumed=True), effects
 
     def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
         """Raise Refused if there is no place for this hello. Removes participants without a connection to make place.
@@ -130,6 +138,7 @@ class RoomTable(Generic[Peer]):
                 forgiven=limits.outage_s * limits.controls_per_s,
             ),
             heard_s=now_s,
+            name=hello.name,
         )
         if participant.speaks:
             # A speaker decides; listeners with another model would hear noise.
@@ -139,9 +148,9 @@ class RoomTable(Generic[Peer]):
         participant.resumption_token = self._resumption_tokens.issue(participant)
         room.changed()
         if participant.speaks:
-            effects.tell(room, participant, Joined(participant.number))
+            effects.tell(room, participant, Joined(participant.number, participant.name))
             effects.announcements.append(room)
-        return participant, self._welcome(participant, resumed=False), effects
+        return participant, self._welcome(participant, effects, resumed=False), effects
 
     def leave(self, participant: Participant[Peer]) -> Effects[Peer]:
         """Remove a participant."""
@@ -258,12 +267,14 @@ class RoomTable(Generic[Peer]):
     def settle(self, room: Room[Peer], elsewhere: Elsewhere) -> Effects[Peer]:
         """Note the present speakers on other relays, and their model."""
         effects = Effects[Peer]()
-        before = set(room.elsewhere)
+        before, names = set(room.elsewhere), room.names_elsewhere
         room.settle(elsewhere)
         for number in sorted(before - elsewhere.speakers):
             effects.tell(room, None, Left(number))
-        for number in sorted(elsewhere.speakers - before):
-            effects.tell(room, None, Joined(number))
+        for number in sorted(elsewhere.speakers):
+            name = elsewhere.names.get(number)
+            if number not in before or (name is not None and name != names.get(number)):
+                effects.tell(room, None, Joined(number, name))
         if elsewhere.speakers and elsewhere.format is not None and elsewhere.format != room.format:
             room.format = elsewhere.format
             effects.closes += _others(room, elsewhere.format)
@@ -302,14 +313,28 @@ class RoomTable(Generic[Peer]):
             raise _too_many()
         effects.add(self.leave(min(lost, key=lambda s: s.lost_s)))
 
-    def _welcome(self, participant: Participant[Peer], *, resumed: bool) -> Welcome:
+    def _welcome(self, participant: Participant[Peer], effects: Effects[Peer], *, resumed: bool) -> Welcome:
+        """The welcome. Names that do not fit into it are left for notices, which are sent after it."""
         others = (s.number for s in participant.room.speakers() if s is not participant)
+        speakers = (*others, *participant.room.elsewhere)[:MAX_SPEAKERS]
+        names, room_bytes = participant.room.names(), _NAMES_BYTES
+        fitting: dict[int, str] = {}
+        for number in speakers:
+            name = names.get(number)
+            if name is None:
+                continue
+            room_bytes -= len(json.dumps({"name": name}, ensure_ascii=False).encode())
+            if room_bytes >= 0:
+                fitting[number] = name
+            else:
+                effects.notices.append((participant, Joined(number, name)))
         return Welcome(
             sender=participant.number if participant.speaks else 0,
             resume=participant.resumption_token,
             resumed=resumed,
             heartbeat_s=self._limits.heartbeat_s,
-            speakers=(*others, *participant.room.elsewhere)[:MAX_SPEAKERS],
+            speakers=speakers,
+            names=fitting,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, Fields, write_json
 from streaming_encodec.wire.header import MAX_CODEBOOKS
-from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.hello import Hello, Welcome, read_name
 
 MAX_REASON_CHARACTERS = 123
 _FOREVER_MS = 86_400_000.0
@@ -19,19 +19,20 @@ _FOREVER_MS = 86_400_000.0
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Relay to listeners: a participant with this number may speak now."""
+    """Relay to listeners: a participant with this number may speak now, and is called so."""
 
     sender: int
+    name: str | None = None
     TYPE: ClassVar[str] = "joined"
 
     def to_dict(self) -> dict[str, Any]:
         """The message as a JSON object."""
-        return {"sender": self.sender}
+        return {"sender": self.sender, "name": self.name}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Joined:
         """Read the message from a JSON object. Raises PacketError."""
-        return cls(fields.whole("sender", 1, 0xFFFF))
+        return cls(fields.whole("sender", 1, 0xFFFF), read_name(fields))
 
 
 @dataclass(frozen=True, slots=True)

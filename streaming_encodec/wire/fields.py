@@ -28,6 +28,11 @@ def is_visible(text: str) -> bool:
     return _INVISIBLE.search(text) is None
 
 
+def clean_text(text: str, longest: int) -> str:
+    """What may be sent of a text that a person typed: visible characters, single spaces, at most `longest`; or ""."""
+    return " ".join(_INVISIBLE.sub(" ", text).split())[:longest].strip()
+
+
 def as_whole(value: object) -> int | None:
     """The whole number that a JSON value is, in any of JSON's spellings: 1, 1.0 and 1e0 are one number.
 

@@ -12,6 +12,7 @@ import typer
 
 from streaming_encodec.cli.shared.calling import (
     CaOption,
+    NameOption,
     RoomOption,
     TokenOption,
     UrlOption,
@@ -41,6 +42,7 @@ def command(
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
     model: ModelOption = DEFAULT_MODEL,
     max_codebooks: Annotated[
         int | None,
@@ -75,7 +77,7 @@ def command(
         loaded.model,
         room=room,
         role="subscribe",
-        connection=ConnectionSettings(tls_of(ca, urls), max_codebooks=max_codebooks),
+        connection=ConnectionSettings(tls_of(ca, urls), max_codebooks=max_codebooks, name=name),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep, trace))
     if as_json:

@@ -14,6 +14,7 @@ import typer
 
 from streaming_encodec.cli.shared.calling import (
     CaOption,
+    NameOption,
     RoomOption,
     TokenOption,
     UrlOption,
@@ -59,6 +60,7 @@ def command(
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -99,7 +101,7 @@ def command(
         room=room,
         role="publish",
         codec=CodecSettings(bandwidth_of(loaded, bandwidth), packets=packets, dtx=dtx, adapt=adapt),
-        connection=ConnectionSettings(tls_of(ca, urls)),
+        connection=ConnectionSettings(tls_of(ca, urls), name=name),
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)

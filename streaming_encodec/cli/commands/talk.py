@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.shared.calling import CaOption, TokenOption, UrlOption, read_token, tls_of, urls_of
+from streaming_encodec.cli.shared.calling import (
+    CaOption,
+    NameOption,
+    TokenOption,
+    UrlOption,
+    read_token,
+    tls_of,
+    urls_of,
+)
 from streaming_encodec.cli.shared.console import complain, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
@@ -46,6 +54,7 @@ def command(
     url: UrlOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -100,7 +109,7 @@ def command(
         role="both",
         codec=CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet)),
         playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
-        connection=ConnectionSettings(tls_of(ca, urls), impairment=network if loss or jitter else None),
+        connection=ConnectionSettings(tls_of(ca, urls), impairment=network if loss or jitter else None, name=name),
     )
     check_speed(loaded, fast, kbps)
     facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)
@@ -150,7 +159,7 @@ def _talk(
                 call,
                 meter.look,
                 record=record,
-                settings=lambda: f"{call.bandwidth:g} kbps, {len(call.present)} others in {call.room}",
+                settings=lambda: f"{call.bandwidth:g} kbps, {_others(call)} in {call.room}",
                 keys=_KEYS,
                 on_key=lambda key: change_bandwidth(key, loaded.config.target_bandwidths, call),
             )
@@ -169,6 +178,13 @@ def _talk(
         "output": None if record is None else str(record),
         "failure": failure,
     }
+
+
+def _others(call: ThreadedVoiceClient) -> str:
+    """How many are there besides, and what they are called."""
+    present, names = call.present, call.names
+    called = ", ".join(names[number] for number in sorted(present) if number in names)
+    return f"{len(present)} others" + (f" ({called})" if called else "")
 
 
 def _print(room: str, facts: dict[str, Any]) -> None:

@@ -41,6 +41,10 @@ TokenOption = Annotated[
     typer.Option(help="Token, or @FILE to read it from a file: others can see what a command line says."),
 ]
 
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="What the others see you called, 1 to 32 characters.", show_default=False)
+]
+
 CaOption = Annotated[
     Path | None,
     typer.Option(help="Certificate, PEM, that a wss:// relay is trusted by, besides those of the system."),
