@@ -116,8 +116,8 @@ class SoundCard:
     def read_with_reference(self) -> tuple[Pcm, Pcm]:
         """The microphone's samples since the last call, and what the speaker played meanwhile, both [1, n].
 
-        The reference runs some milliseconds ahead of its echo, whatever the devices' delays, rates and clocks are. It is
-        silent for the first half second, after a device was reopened, and while one is missing.
+        The reference runs some milliseconds ahead of its echo, whatever the devices' delays, rates and clocks are.
+        It is silent for the first half second, after a device was reopened, and while one is missing.
         """
         near, reference = self._read(), self._reference
         if reference is not None:
