@@ -35,6 +35,7 @@ class MemoryConnection:
         self.ordered = self.reliable = wire.model.ordered
         self.address = "memory"
         self.path = "/"
+        self.relay_address = None
         self.closing = False
         self.headers = Headers()
         if token is not None:

@@ -127,6 +127,7 @@ class Participant:
             on_packet=self._on_packet,
             on_control=self._on_control,
             give_up_s=connection.give_up_s,
+            datagrams=connection.transport == "auto",
         )
         self._loop: asyncio.AbstractEventLoop | None = None  # the connection's, once the client is entered
         self._ended = False
@@ -161,6 +162,11 @@ class Participant:
     def round_trip_s(self) -> float:
         """To the relay and back, lately; 0 in the first seconds."""
         return self._link.round_trip_s
+
+    @property
+    def transport(self) -> str:
+        """By which way voice leaves at present: "datagrams" or "websocket"."""
+        return "websocket" if self._link.sends_ordered else "datagrams"
 
     @property
     def present(self) -> frozenset[int]:
@@ -261,13 +267,13 @@ class Participant:
             case Report():
                 if len(self._reports) < _MOST_REPORTS or (message.sender, message.listener) in self._reports:
                     self._reports[message.sender, message.listener] = message
-                self._voice.on_report(message, self._clock())
+                self._voice.on_report(message, self._clock(), ordered=self._link.sends_ordered)
             case _:
                 pass
 
     def _send_reports(self, reports: list[Report]) -> None:
         # A simulated network loses and reorders, whatever the transport does.
-        ordered = self._connection.impairment is None
+        ordered = self._connection.impairment is None and self._link.hears_ordered
         for report in reports:
             self._in_loop(self._link.send_control, replace(report, ordered=ordered))
 

@@ -19,12 +19,12 @@ from streaming_encodec.relay.participants import Effects, Participant, Peer, Roo
 from streaming_encodec.relay.resumption import ResumptionTokens
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
-from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
+from streaming_encodec.wire.control import AskDatagrams, Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
 
-_NAMES_BYTES = 700
-"""For names in a welcome: with 64 speakers' numbers and all else it stays within `MAX_CONTROL_BYTES`."""
+_NAMES_BYTES = 600
+"""For names in a welcome: with the numbers of 64 speakers, an offer of datagrams and all else it stays within `MAX_CONTROL_BYTES`."""
 
 
 class RoomTable(Generic[Peer]):
@@ -131,6 +131,7 @@ class RoomTable(Generic[Peer]):
             max_codebooks=hello.max_codebooks,
             peer=peer,
             frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
+            repeats=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
             controls=Bucket(
                 limits.controls_per_s,
                 2 * limits.controls_per_s,
@@ -160,6 +161,9 @@ class RoomTable(Generic[Peer]):
             return effects
         del room.participants[participant.number]
         participant.peer = None
+        if participant.session is not None:
+            effects.sessions.append(participant.session)
+            participant.session = None
         room.changed()
         if participant.speaks:
             effects.tell(room, participant, Left(participant.number))
@@ -195,14 +199,16 @@ class RoomTable(Generic[Peer]):
     # -- what participants send ------------------------------------------------------------------------------------
 
     def packet(
-        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True
+        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True, confirms: bool = True
     ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
         """Check a packet; returns its number of frames, and the packet with the sender's number in it.
 
         It goes to `participant.room.listeners` except the participant itself. For a packet that is not forwarded the
         name of its counter is returned. ordered: it came over a transport that keeps order; there an old sequence
-        number is a fault of the client.
+        number is a fault of the client, unless it has had a second way. confirms: it came over the connection that
+        brought the last welcome.
         """
+        participant.ordered = participant.ordered and ordered
         if not participant.speaks:
             raise Refused(CloseCode.NOT_ALLOWED, "this participant may only listen")
         try:
@@ -212,14 +218,15 @@ class RoomTable(Generic[Peer]):
             if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
                 raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
             raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
-        is_new = participant.sequences.take(head.sequence, ordered=ordered)
-        if ordered and not is_new:
+        is_new = participant.sequences.take(head.sequence, ordered=participant.ordered)
+        if participant.ordered and not is_new:
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
-        if not participant.frames.take(head.num_frames, now_s):
+        # A client that has two ways may send a packet over both of them.
+        if not (participant.frames if is_new else participant.repeats).take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
         if not is_new:
             return "packets_replayed"
-        self._heard(participant, now_s)
+        self._heard(participant, now_s, confirms=confirms)
         # The end of a talk spurt is news at any age: without it listeners wait for more.
         if participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END:
             return "packets_late"
@@ -229,7 +236,7 @@ class RoomTable(Generic[Peer]):
         """Take a control message of a participant."""
         if not participant.controls.take(1, now_s):
             raise Refused(CloseCode.TOO_FAST, "too many control messages")
-        self._heard(participant, now_s)
+        self._heard(participant, now_s, confirms=True)
         effects = Effects[Peer]()
         match message:
             case Layers(max_codebooks):
@@ -239,6 +246,8 @@ class RoomTable(Generic[Peer]):
                     effects.reports.append((participant.room, replace(message, listener=participant.number)))
                 elif participant.hears:
                     effects.add(self.report(participant.room, replace(message, listener=participant.number)))
+            case AskDatagrams():
+                pass  # answered where sessions are offered
             case Bye():
                 peer = participant.peer
                 effects = self.leave(participant)
@@ -290,10 +299,11 @@ class RoomTable(Generic[Peer]):
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _heard(self, participant: Participant[Peer], now_s: float) -> None:
-        """The participant is alive, and has received the welcome with the resumption token."""
+    def _heard(self, participant: Participant[Peer], now_s: float, *, confirms: bool) -> None:
+        """The participant is alive. confirms: it has received the welcome with the resumption token."""
         participant.heard_s = now_s
-        self._resumption_tokens.confirm(participant)
+        if confirms:
+            self._resumption_tokens.confirm(participant)
 
     def _give_up_room(self) -> Effects[Peer]:
         """Remove the room that has been without a connection for longest, or refuse."""

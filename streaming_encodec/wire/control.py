@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, Fields, write_json
 from streaming_encodec.wire.header import MAX_CODEBOOKS
-from streaming_encodec.wire.hello import Hello, Welcome, read_name
+from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome, read_name
 
 MAX_REASON_CHARACTERS = 123
 _FOREVER_MS = 86_400_000.0
@@ -123,6 +123,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class AskDatagrams:
+    """Client to relay: offer me a datagram session again. The answer is a `DatagramOffer`, if the relay has any."""
+
+    TYPE: ClassVar[str] = "datagrams"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as a JSON object."""
+        return {}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> AskDatagrams:
+        """Read the message from a JSON object."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """Either side leaves on purpose, for a reason or without one.
 
@@ -146,9 +162,9 @@ class Bye:
         )
 
 
-ControlMessage = Hello | Welcome | Joined | Left | Layers | Report | Bye
+ControlMessage = Hello | Welcome | Joined | Left | Layers | Report | AskDatagrams | DatagramOffer | Bye
 _BY_TYPE: dict[str, type[ControlMessage]] = {
-    kind.TYPE: kind for kind in (Hello, Welcome, Joined, Left, Layers, Report, Bye)
+    kind.TYPE: kind for kind in (Hello, Welcome, Joined, Left, Layers, Report, AskDatagrams, DatagramOffer, Bye)
 }
 
 

@@ -86,6 +86,13 @@ class Fields:
             raise PacketError(f"field {name!r} is text of {shortest} to {longest} visible characters")
         return value
 
+    def matching(self, name: str, pattern: str) -> str:
+        """A string that a regular expression describes as a whole."""
+        value = self._values.get(name)
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise PacketError(f"field {name!r} is text like {pattern}")
+        return value
+
     def whole(self, name: str, low: int, high: int) -> int:
         """A whole number from ``low`` to ``high``, see `as_whole`."""
         value = as_whole(self._values.get(name))

@@ -168,11 +168,40 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class DatagramOffer:
+    """Where a client may open a datagram session beside its connection (see `docs/protocol.md`).
+
+    port: UDP, at the relay's host. key: good once, for this seat, for a short time. certificate_sha256: of the relay's
+    certificate there, in 64 hex digits.
+    """
+
+    port: int
+    key: str
+    certificate_sha256: str
+
+    TYPE: ClassVar[str] = "offer"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as a JSON object."""
+        return {"port": self.port, "key": self.key, "certificate_sha256": self.certificate_sha256}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> DatagramOffer:
+        """Read the message from a JSON object. Raises PacketError."""
+        return cls(
+            port=fields.whole("port", 1, 0xFFFF),
+            key=fields.matching("key", "[A-Za-z0-9_-]{1,64}"),
+            certificate_sha256=fields.matching("certificate_sha256", "[0-9a-f]{64}"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """The relay's answer: this client's number (0 if it may not speak), and what the relay expects of it.
 
     resume: ticket to present after a lost connection, to keep the number. speakers: numbers of the other
-    speakers in the room. resumed: the ticket was accepted. names: what some of them are called.
+    speakers in the room. resumed: the ticket was accepted. names: what some of them are called. datagrams: how to open
+    a datagram session beside this connection; None where the relay has none.
     """
 
     sender: int
@@ -182,6 +211,7 @@ class Welcome:
     speakers: tuple[int, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
     protocol: int = PROTOCOL_VERSION
+    datagrams: DatagramOffer | None = None
 
     TYPE: ClassVar[str] = "welcome"
 
@@ -196,6 +226,7 @@ class Welcome:
             "speakers": [
                 {"sender": s, "name": self.names[s]} if s in self.names else {"sender": s} for s in self.speakers
             ],
+            "datagrams": None if self.datagrams is None else self.datagrams.to_dict(),
         }
 
     @classmethod
@@ -209,6 +240,7 @@ class Welcome:
             heartbeat_s=fields.number("heartbeat_s", 0.01, 3600.0) if fields.has("heartbeat_s") else 5.0,
             speakers=tuple(sender for sender, _ in others),
             names={sender: name for sender, name in others if name is not None},
+            datagrams=(DatagramOffer.from_fields(fields.object("datagrams")) if fields.has("datagrams") else None),
             protocol=fields.whole("protocol", PROTOCOL_VERSION, PROTOCOL_VERSION),
         )
 

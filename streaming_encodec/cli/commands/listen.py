@@ -15,11 +15,14 @@ from streaming_encodec.cli.shared.calling import (
     NameOption,
     RoomOption,
     TokenOption,
+    Transport,
+    TransportOption,
     UrlOption,
     link_facts,
     on_interrupt,
     read_token,
     tls_of,
+    told_of_ways,
     urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
@@ -43,6 +46,7 @@ def command(
     token: TokenOption = None,
     ca: CaOption = None,
     name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     max_codebooks: Annotated[
         int | None,
@@ -77,7 +81,9 @@ def command(
         loaded.model,
         room=room,
         role="subscribe",
-        connection=ConnectionSettings(tls_of(ca, urls), max_codebooks=max_codebooks, name=name),
+        connection=ConnectionSettings(
+            tls_of(ca, urls), max_codebooks=max_codebooks, name=name, transport=transport.value
+        ),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep, trace))
     if as_json:
@@ -92,6 +98,7 @@ def command(
                 "skipped": f"{facts['skipped_frames']} frames that came too late",
                 "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
                 "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
+                "transport": told_of_ways(facts["datagrams_received"], facts["packets_received"]),
                 "connection": f"{facts['connects'] - 1} times lost and restored",
             },
         )

@@ -17,11 +17,14 @@ from streaming_encodec.cli.shared.calling import (
     NameOption,
     RoomOption,
     TokenOption,
+    Transport,
+    TransportOption,
     UrlOption,
     link_facts,
     on_interrupt,
     read_token,
     tls_of,
+    told_of_ways,
     urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
@@ -61,6 +64,7 @@ def command(
     token: TokenOption = None,
     ca: CaOption = None,
     name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -101,7 +105,7 @@ def command(
         room=room,
         role="publish",
         codec=CodecSettings(bandwidth_of(loaded, bandwidth), packets=packets, dtx=dtx, adapt=adapt),
-        connection=ConnectionSettings(tls_of(ca, urls), name=name),
+        connection=ConnectionSettings(tls_of(ca, urls), name=name, transport=transport.value),
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
@@ -120,6 +124,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
         "sent": minutes(facts["seconds"]),
         "packets": f"{facts['packets_sent']} ({facts['packet_kbps']:.1f} kbps, {facts['wire_kbps']:.1f} on the wire)",
         "dropped": f"{facts['packets_dropped']} packets",
+        "transport": told_of_ways(facts["datagrams_sent"], facts["packets_sent"]),
         "connection": f"{facts['connects'] - 1} times lost and restored",
     }
     if facts["stalls"]:
@@ -168,7 +173,8 @@ async def _send(
         **facts,
         "packet_kbps": packet_bytes * kbps_per_byte,
         # With all headers; the acknowledgements that come back are not in it.
-        "wire_kbps": wire_bytes(facts["packets_sent"], packet_bytes, tls=tls) * kbps_per_byte,
+        "wire_kbps": kbps_per_byte
+        * wire_bytes(facts["packets_sent"], packet_bytes, tls=tls, datagrams=facts["datagrams_sent"]),
         "interrupted": stop.is_set(),
     }
 

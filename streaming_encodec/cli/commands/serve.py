@@ -77,6 +77,12 @@ def command(
         ),
     ] = False,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page for calls at /.")] = True,
+    datagrams: Annotated[
+        bool,
+        typer.Option(
+            "--datagrams/--no-datagrams", help="Offer voice as datagrams, on the same port number of UDP (QUIC)."
+        ),
+    ] = True,
     public_metrics: Annotated[
         bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
     ] = False,
@@ -92,7 +98,9 @@ def command(
     max_speakers: Annotated[
         int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also log the WebSocket layer.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also log the layers of WebSocket and QUIC.")
+    ] = False,
 ) -> None:
     """Run a relay: rooms whose participants hear each other. It passes packets on and needs no model.
 
@@ -114,6 +122,7 @@ def command(
         origins=tuple(origin or ()),
         rooms=frozenset(room) if room else None,
         insecure=insecure,
+        datagrams=datagrams,
         public_metrics=public_metrics,
         drain_s=drain_s,
         web=_web_files(tokens=token_key is not None) if web else None,
@@ -208,4 +217,5 @@ def _log_json(verbose: bool) -> None:
     logging.captureWarnings(True)
     logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
     # Broken handshakes of strangers are logged only with --verbose.
-    logging.getLogger("streaming_encodec.transport.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+    for name in ("streaming_encodec.transport.websockets", "quic"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)

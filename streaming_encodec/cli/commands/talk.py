@@ -12,6 +12,8 @@ from streaming_encodec.cli.shared.calling import (
     CaOption,
     NameOption,
     TokenOption,
+    Transport,
+    TransportOption,
     UrlOption,
     read_token,
     tls_of,
@@ -55,6 +57,7 @@ def command(
     token: TokenOption = None,
     ca: CaOption = None,
     name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -109,7 +112,9 @@ def command(
         role="both",
         codec=CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet)),
         playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
-        connection=ConnectionSettings(tls_of(ca, urls), impairment=network if loss or jitter else None, name=name),
+        connection=ConnectionSettings(
+            tls_of(ca, urls), impairment=network if loss or jitter else None, name=name, transport=transport.value
+        ),
     )
     check_speed(loaded, fast, kbps)
     facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)
@@ -159,7 +164,7 @@ def _talk(
                 call,
                 meter.look,
                 record=record,
-                settings=lambda: f"{call.bandwidth:g} kbps, {_others(call)} in {call.room}",
+                settings=lambda: f"{call.bandwidth:g} kbps over {call.transport}, {_others(call)} in {call.room}",
                 keys=_KEYS,
                 on_key=lambda key: change_bandwidth(key, loaded.config.target_bandwidths, call),
             )
@@ -175,6 +180,8 @@ def _talk(
         "model": loaded.name,
         **facts,
         "connects": call.statistics.link.connects,
+        "datagrams_sent": call.statistics.link.datagrams_sent,
+        "datagrams_received": call.statistics.link.datagrams_received,
         "output": None if record is None else str(record),
         "failure": failure,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,21 @@ NameOption = Annotated[
 CaOption = Annotated[
     Path | None,
     typer.Option(help="Certificate, PEM, that a wss:// relay is trusted by, besides those of the system."),
+]
+
+
+class Transport(StrEnum):
+    """The ways that `--transport` knows."""
+
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+
+
+TransportOption = Annotated[
+    Transport,
+    typer.Option(
+        help="auto sends voice as datagrams where relay and network allow it; websocket never does.",
+    ),
 ]
 
 
@@ -109,4 +125,13 @@ def link_facts(statistics: CallStatistics) -> dict[str, Any]:
         "packets_sent": link.packets_sent,
         "bytes_sent": link.bytes_sent,
         "packets_dropped": link.packets_dropped,
+        "datagrams_sent": link.datagrams_sent,
+        "datagrams_received": link.datagrams_received,
     }
+
+
+def told_of_ways(datagrams: int, packets: int) -> str:
+    """Which way packets went, for people."""
+    if not datagrams:
+        return "websocket"
+    return "datagrams" if datagrams >= packets else f"datagrams {100 * datagrams / packets:.0f} %, else websocket"

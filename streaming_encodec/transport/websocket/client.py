@@ -44,6 +44,7 @@ class WebSocketClient(WebSocketConnection, ClientConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, frames=MaskedFrames(), queue_frames=_QUEUE_FRAMES, **kwargs)
+        self.relay_address: str | None = None
 
     async def ask(self) -> float:
         """Send a ping and wait for the answer; returns the round trip in seconds. Raises ConnectionEnded."""
@@ -116,6 +117,8 @@ class WebSocketDialer:
         except (OSError, TimeoutError, InvalidHandshake, ValueError) as error:
             raise explain(self.url, error, proxy) from error
         assert isinstance(connection, WebSocketClient)  # made by create_connection
+        if proxy is None:
+            connection.relay_address = str(connection.remote_address[0])
         return connection
 
     async def diagnose(self, error: CallError) -> CallError:

@@ -17,7 +17,7 @@ from websockets.protocol import State
 
 from streaming_encodec.transport.base import ConnectionEnded
 from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES
-from streaming_encodec.transport.websocket.outbox import Outbox
+from streaming_encodec.transport.outbox import Outbox
 from streaming_encodec.transport.websocket.tcp import is_tcp, tune
 
 
