@@ -24,7 +24,8 @@ from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_heade
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
 
 _NAMES_BYTES = 600
-"""For names in a welcome: with the numbers of 64 speakers, an offer of datagrams and all else it stays within `MAX_CONTROL_BYTES`."""
+"""For names in a welcome: with 64 speakers' numbers, an offer of datagrams and all else it stays within
+`MAX_CONTROL_BYTES`."""
 
 
 class RoomTable(Generic[Peer]):
