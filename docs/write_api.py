@@ -31,6 +31,7 @@ _TITLES = {
     "stepping": "Streams",
     "call": "One voice without a network",
     "client": "Calls",
+    "bridges": "Telephones",
     "voice": "Settings of calls",
     "relay": "Relay",
     "wire": "Packets",

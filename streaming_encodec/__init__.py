@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from streaming_encodec._version import __version__
 from streaming_encodec.errors import (
     BandwidthError,
+    BridgeError,
     CallError,
     CallErrorReason,
     CheckpointError,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.files.bundled import bundled_clip
     from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+    from streaming_encodec.bridges.bridge import Bridge
+    from streaming_encodec.bridges.config import BridgeConfig
     from streaming_encodec.call.voice_decoder import VoiceDecoder
     from streaming_encodec.call.voice_encoder import VoiceEncoder
     from streaming_encodec.client.client import VoiceClient
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "AudioReader": "streaming_encodec.audio.files.sound",
     "AudioWriter": "streaming_encodec.audio.files.sound",
+    "Bridge": "streaming_encodec.bridges.bridge",
+    "BridgeConfig": "streaming_encodec.bridges.config",
     "CodecSettings": "streaming_encodec.client.settings",
     "ConnectionSettings": "streaming_encodec.client.settings",
     "EncodecConfig": "streaming_encodec.model.config",
@@ -82,6 +87,9 @@ __all__ = [
     "AudioReader",
     "AudioWriter",
     "BandwidthError",
+    "Bridge",
+    "BridgeConfig",
+    "BridgeError",
     "CallError",
     "CallErrorReason",
     "CheckpointError",

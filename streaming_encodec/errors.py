@@ -63,8 +63,6 @@ class CallErrorReason(StrEnum):
     """The room or the relay is full or busy: try later (1013; HTTP 429 and 5xx)."""
     WRONG_MODEL = "wrong model"
     """The speakers in the room use another model (4409)."""
-    WRONG_ROOM = "wrong room"
-    """The relay's URL names another room than the one that is asked for (4421)."""
     PROTOCOL = "protocol"
     """The two ends do not understand each other: update the older one (4426, 4400, 1002, 1007, 1009)."""
     REPLACED = "replaced"
@@ -103,6 +101,10 @@ class CallError(StreamingEncodecError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class BridgeError(StreamingEncodecError, ValueError):
+    """A telephone breaks its protocol or a limit. Its call ends, the room goes on; the message says what it did."""
 
 
 class FolderError(StreamingEncodecError):

@@ -34,8 +34,6 @@ class MemoryConnection:
         self.peer = self
         self.ordered = self.reliable = wire.model.ordered
         self.address = "memory"
-        self.path = "/"
-        self.relay_address = None
         self.closing = False
         self.headers = Headers()
         if token is not None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from streaming_encodec.cli.shared.console import note
+from streaming_encodec.cli.shared.service_log import log_json
 from streaming_encodec.cli.shared.web_link import own_address, own_link, show_link
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.config import RelayConfig
@@ -25,7 +26,7 @@ from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.relay.web_files import WebFiles
 from streaming_encodec.transport.addresses import DEFAULT_PORT, is_loopback
 from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
-from streaming_encodec.transport.logs import JsonFormatter, OncePerMinute, event, log_loop_error
+from streaming_encodec.transport.logs import event, log_loop_error
 from streaming_encodec.transport.tls import self_signed, server_tls
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
@@ -77,12 +78,6 @@ def command(
         ),
     ] = False,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page for calls at /.")] = True,
-    datagrams: Annotated[
-        bool,
-        typer.Option(
-            "--datagrams/--no-datagrams", help="Offer voice as datagrams, on the same port number of UDP (QUIC)."
-        ),
-    ] = True,
     public_metrics: Annotated[
         bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
     ] = False,
@@ -98,9 +93,7 @@ def command(
     max_speakers: Annotated[
         int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also log the layers of WebSocket and QUIC.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also log the WebSocket layer.")] = False,
 ) -> None:
     """Run a relay: rooms whose participants hear each other. It passes packets on and needs no model.
 
@@ -112,7 +105,7 @@ def command(
         raise typer.BadParameter("--tls-cert and --tls-key go together")
     if tls_self_signed and tls_cert is not None:
         raise typer.BadParameter("--tls-self-signed makes a certificate; give none besides")
-    _log_json(verbose)
+    log_json(verbose=verbose)
     token_key = None if key is None else TokenKey.load(key)
     config = RelayConfig(
         host=host,
@@ -122,7 +115,6 @@ def command(
         origins=tuple(origin or ()),
         rooms=frozenset(room) if room else None,
         insecure=insecure,
-        datagrams=datagrams,
         public_metrics=public_metrics,
         drain_s=drain_s,
         web=_web_files(tokens=token_key is not None) if web else None,
@@ -206,16 +198,3 @@ def _provide_descriptors(max_connections: int) -> None:
             needed=needed,
             hint=f"raise the limit (ulimit -n {needed}, LimitNOFILE={needed}), or lower --max-connections",
         )
-
-
-def _log_json(verbose: bool) -> None:
-    """Send all logs of this process to stderr as JSON, including those of asyncio and other libraries."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    handler.addFilter(OncePerMinute())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.captureWarnings(True)
-    logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
-    # Broken handshakes of strangers are logged only with --verbose.
-    for name in ("streaming_encodec.transport.websockets", "quic"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)

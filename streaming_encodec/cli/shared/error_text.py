@@ -11,6 +11,8 @@ _OPTIONS_BY_REASON = {
 }
 _OPTIONS_BY_SETTING = {
     "insecure": "options: --key FILE, --tls-cert FILE with --tls-key FILE, or --insecure",
+    "admission": "options: --secret TEXT, --auth-token TOKEN, --allow NETWORK, or --insecure",
+    "bridge_tls": "options: --tls-cert FILE with --tls-key FILE, or --insecure",
     "token_key": "`streaming-encodec token --new-key FILE` makes one",
 }
 

@@ -1,0 +1,157 @@
+"""Many telephone calls through one bridge on this machine: `bench bridge`.
+
+Relay and bridge run in processes of their own. In each call's room an echo sends the caller's packets back as its own,
+so that each call is encoded and decoded all the time, and each caller hears itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from websockets.frames import Opcode
+
+from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.audio.files.sound import AudioReader
+from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.bench.bare_client import _Bare
+from streaming_encodec.bench.network.programs import command
+from streaming_encodec.bench.telephones import Telephone, make_telephone
+from streaming_encodec.bench.usage import Usage
+from streaming_encodec.call.stream_format import stream_format
+from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.wire.hello import Hello, StreamFormat
+
+_STARTED_S = 60.0
+_ROOM = "bridge"
+
+
+class Echo(_Bare):
+    """Says what it hears, packet for packet."""
+
+    def arrived(self, opcode: int, payload: bytes) -> None:
+        """A frame of the relay."""
+        if opcode == Opcode.BINARY:
+            self.write(Opcode.BINARY, payload)
+        else:
+            super().arrived(opcode, payload)
+
+    @classmethod
+    async def join(cls, port: int, room: str, stream_format: StreamFormat) -> Echo:
+        """Take a seat."""
+        return await cls._join(port, Hello(room, "both", stream_format))
+
+
+def measure(kind: str, calls: int, seconds: float, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Delay and cost of so many calls at once. options: more of the command `bridge`."""
+    relay_port = _free_port()
+    relay = _start("serve", "--port", relay_port, "--max-rooms", calls + 1, "--max-per-address", 4 * calls + 8)
+    bridge = None
+    try:
+        _await_port(relay, relay_port)
+        url = f"ws://127.0.0.1:{relay_port}"
+        where = ("--listen", "127.0.0.1:0", "--url", url, "--max-calls", calls, *options)
+        bridge = _start("bridge", kind, f"{_ROOM}-{{call}}", *where)
+        port = int(next(told["port"] for told in _log(bridge) if told["event"] == "bridge_listening"))
+        usage = Usage(bridge)
+        telephones = asyncio.run(_call(kind, bridge, relay_port, port, calls, seconds))
+        facts = usage.facts()
+    finally:
+        for process in (bridge, relay):
+            if process is not None:
+                process.terminate()
+                process.wait(20)
+    delays = sorted(telephone.loop_delay_ms for telephone in telephones)
+    sent_s = seconds * calls
+    return {
+        "kind": kind,
+        "calls": calls,
+        "seconds": seconds,
+        "options": list(options),
+        "load_average": os.getloadavg()[0],
+        "loop_delay_ms": {"median": float(np.median(delays)), "max": delays[-1]},
+        "heard_share": sum(len(telephone.heard) for telephone in telephones) / 8000 / sent_s,
+        **facts,
+    }
+
+
+async def _call(
+    kind: str, bridge: subprocess.Popen[str], relay_port: int, port: int, calls: int, seconds: float
+) -> list[Telephone]:
+    said = speech(seconds)
+    room = stream_format(DEFAULT_MODEL)
+    scheme = "tcp" if kind == "audiosocket" else "ws"
+    telephones = [make_telephone(kind, said) for _ in range(calls)]
+    rooms = asyncio.create_task(asyncio.to_thread(_rooms, bridge, calls))
+    calling = []
+    for telephone in telephones:
+        calling.append(asyncio.create_task(telephone.call(f"{scheme}://127.0.0.1:{port}")))
+        await asyncio.sleep(0.173)  # callers do not come all at once, nor in step
+    echoes = [await Echo.join(relay_port, name, room) for name in await rooms]
+    await asyncio.gather(*calling)
+    for echo in echoes:
+        echo.close()
+    return telephones
+
+
+def speech(seconds: float) -> Pcm:
+    """The bundled clip at 8 kHz, again and again, without what a telephone does not carry."""
+    with AudioReader(bundled_clip(), 8000, channels=1) as reader:
+        clip = np.concatenate([block[0] for block in reader])
+    return np.resize(clip, round(8000 * seconds)).astype(np.float32)
+
+
+def _rooms(bridge: subprocess.Popen[str], calls: int) -> list[str]:
+    """The rooms of its calls, out of its log."""
+    rooms: list[str] = []
+    for told in _log(bridge):
+        if told["event"] == "phone_call":
+            rooms.append(told["room"])
+        if len(rooms) == calls or told["event"] in ("phone_ended", "phone_refused"):
+            break
+    if len(rooms) < calls:
+        raise StreamingEncodecError(f"only {len(rooms)} of {calls} calls came into their rooms")
+    return rooms
+
+
+def _log(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """Its events, as they come. Raises StreamingEncodecError where it has ended."""
+    assert process.stderr is not None
+    line = ""
+    for line in process.stderr:
+        if line.startswith("{"):
+            yield json.loads(line)
+    raise StreamingEncodecError(f"a program ended: {line.strip()}")
+
+
+def _start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _await_port(process: subprocess.Popen[str], port: int) -> None:
+    deadline_s = time.monotonic() + _STARTED_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            said = process.stderr.read() if process.stderr else ""
+            raise StreamingEncodecError(f"a program ended before it listened: {said.strip()[-300:]}")
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise StreamingEncodecError(f"nothing listened on port {port} within {_STARTED_S:g} s")

@@ -1,0 +1,296 @@
+"""Telephone systems for measuring a bridge: each speaks as its protocol's documents say, at its own clock's pace."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from streaming_encodec.bridges.audiosocket import RATES, frame
+from streaming_encodec.bridges.protocol import Encoding, Message, Pcm
+
+FRAME_MS = 20
+
+
+class Telephone(ABC):
+    """A call that says `said` [n] at `encoding.rate`, then hangs up.
+
+    clock: its own, in seconds; sound is said and played by it.
+    """
+
+    def __init__(self, said: Pcm, encoding: Encoding, clock: Callable[[], float] = time.monotonic) -> None:
+        self.said, self.encoding, self._clock = said, encoding, clock
+        self.begin_s = 0.0
+        """When the first frame began to be spoken."""
+        self.arrivals_s: list[float] = []
+        """When each piece of sound came."""
+        self._heard: list[Pcm] = []
+        self.control: list[str] = []
+        """What it was told besides sound."""
+
+    @property
+    def heard(self) -> Pcm:
+        """All sound that came, [n]."""
+        return np.concatenate(self._heard) if self._heard else np.zeros(0, np.float32)
+
+    @property
+    def loop_delay_ms(self) -> float:
+        """From speaking to playing what an echo in the room returns, without a buffer here beyond what was sent ahead.
+
+        By the place where what was heard is most like what was said, in its energy.
+        """
+        lag = best_lag(self.said, self.heard, self.encoding.rate)
+        return 1000 * (self.arrivals_s[0] - self.begin_s + lag / self.encoding.rate)
+
+    async def call(self, address: str) -> None:
+        """The whole call."""
+        await self._dial(address)
+        hearing = asyncio.create_task(self._hear())
+        try:
+            await self._begin()
+            count = self.encoding.rate * FRAME_MS // 1000
+            self.begin_s = time.monotonic()
+            begin_s = self._clock()
+            for number in range(len(self.said) // count):
+                # A frame can be sent when its last sample is spoken.
+                await asyncio.sleep(max(0.0, begin_s + (number + 1) * FRAME_MS / 1000 - self._clock()))
+                if hearing.done():
+                    break
+                await self._say(self.said[number * count : (number + 1) * count])
+            await self._end()
+        except (ConnectionClosed, ConnectionError):
+            pass
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+            await self._close()
+
+    def _came(self, samples: Pcm) -> None:
+        self.arrivals_s.append(time.monotonic())
+        self._heard.append(samples)
+
+    @abstractmethod
+    async def _dial(self, address: str) -> None: ...
+    @abstractmethod
+    async def _begin(self) -> None: ...
+    @abstractmethod
+    async def _say(self, samples: Pcm) -> None: ...
+    @abstractmethod
+    async def _hear(self) -> None: ...
+    @abstractmethod
+    async def _end(self) -> None: ...
+    @abstractmethod
+    async def _close(self) -> None: ...
+
+
+class AudioSocketTelephone(Telephone):
+    """Asterisk's `AudioSocket()`, or its channel driver at another rate."""
+
+    async def _dial(self, address: str) -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self._reader, self._writer = await asyncio.open_connection(host, int(port))
+        self._kind = next(kind for kind, rate in RATES.items() if rate == self.encoding.rate)
+
+    async def _begin(self) -> None:
+        self._writer.write(frame(0x01, uuid.uuid4().bytes))
+
+    async def _say(self, samples: Pcm) -> None:
+        self._writer.write(frame(self._kind, self.encoding.encode(samples)))
+        await self._writer.drain()
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                head = await self._reader.readexactly(3)
+                data = await self._reader.readexactly(int.from_bytes(head[1:], "big"))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            if head[0] == 0x00:
+                self.control.append("end")
+                return
+            assert head[0] == self._kind, "Asterisk takes sound of the type that it sends"
+            self._came(self.encoding.decode(data))
+
+    async def _end(self) -> None:
+        self._writer.write(frame(0x00))
+
+    async def _close(self) -> None:
+        self._writer.close()
+
+
+class _WebSocketTelephone(Telephone):
+    subprotocols: tuple[str, ...] = ()
+
+    async def _dial(self, address: str) -> None:
+        self._socket: ClientConnection = await connect(
+            address,
+            compression=None,
+            proxy=None,
+            max_queue=None,
+            close_timeout=2,
+            subprotocols=[Subprotocol(name) for name in self.subprotocols] or None,
+        )
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                self._take(await self._socket.recv())
+            except ConnectionClosed:
+                return
+
+    @abstractmethod
+    def _take(self, data: Message) -> None: ...
+
+    async def _close(self) -> None:
+        await self._socket.close()
+
+
+class TwilioTelephone(_WebSocketTelephone):
+    """A bidirectional media stream of Twilio's, whose marks come back when all before them was played."""
+
+    stream = "MZ" + "0" * 32
+
+    def __init__(self, said: Pcm, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(said, Encoding("ulaw", 8000), clock)
+        self._plays_until_s = 0.0
+        self._sent = 0
+        self._answers: set[asyncio.Task[None]] = set()
+
+    async def _begin(self) -> None:
+        await self._socket.send(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"}))
+        form = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+        start: dict[str, Any] = {"streamSid": self.stream, "callSid": "CA" + uuid.uuid4().hex, "tracks": ["inbound"]}
+        start |= {"customParameters": {"room": "tea"}, "mediaFormat": form}
+        await self._socket.send(json.dumps({"event": "start", "streamSid": self.stream, "start": start}))
+
+    async def _say(self, samples: Pcm) -> None:
+        payload = base64.b64encode(self.encoding.encode(samples)).decode()
+        media = {"track": "inbound", "chunk": str(self._sent + 1), "timestamp": str(self._sent * FRAME_MS)}
+        self._sent += 1
+        media["payload"] = payload
+        await self._socket.send(json.dumps({"event": "media", "streamSid": self.stream, "media": media}))
+
+    def _take(self, data: Message) -> None:
+        message = json.loads(data)
+        assert message["streamSid"] == self.stream
+        if message["event"] == "media":
+            samples = self.encoding.decode(base64.b64decode(message["media"]["payload"]))
+            self._plays_until_s = max(self._plays_until_s, time.monotonic()) + len(samples) / 8000
+            self._came(samples)
+            return
+        self.control.append(message["event"])
+        if message["event"] == "mark":
+            answer = asyncio.create_task(self._played(message, self._plays_until_s))
+            self._answers.add(answer)
+            answer.add_done_callback(self._answers.discard)
+
+    async def _played(self, message: object, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, at_s - time.monotonic()))
+        try:
+            await self._socket.send(json.dumps(message))
+        except ConnectionClosed:
+            return
+
+    async def _end(self) -> None:
+        await self._socket.send(json.dumps({"event": "stop", "streamSid": self.stream, "stop": {}}))
+
+
+class AsteriskTelephone(_WebSocketTelephone):
+    """Asterisk's chan_websocket with the application as server: it plays a frame each 20 ms out of its queue."""
+
+    def __init__(
+        self,
+        said: Pcm,
+        encoding: Encoding,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "ulaw",
+        in_json: bool = False,
+    ) -> None:
+        super().__init__(said, encoding, clock)
+        self._name, self._json = name, in_json
+        self._frame_bytes = encoding.rate * FRAME_MS // 1000 * encoding.sample_bytes
+        self._queued = 0
+        self._played_s = 0.0
+        self.queue_lengths: list[int] = []
+        """By each `GET_STATUS`."""
+        self.empty = 0
+        """Times that a frame was due and none was there, after the first."""
+
+    subprotocols = ("media",)
+
+    async def _begin(self) -> None:
+        start = {"connection_id": "media_connection1", "channel": "WebSocket/media_connection1/0x1"}
+        start |= {"channel_id": f"1761245643.{uuid.uuid4().hex[:6]}", "format": self._name}
+        numbers = {"optimal_frame_size": self._frame_bytes, "ptime": FRAME_MS}
+        if self._json:
+            await self._socket.send(json.dumps({"event": "MEDIA_START", **start, **numbers, "channel_variables": {}}))
+        else:
+            fields = " ".join(f"{key}:{value}" for key, value in (start | numbers).items())
+            await self._socket.send(f"MEDIA_START {fields}")
+
+    async def _say(self, samples: Pcm) -> None:
+        await self._socket.send(self.encoding.encode(samples))
+
+    def _play(self) -> None:
+        """What its timer has taken out of the queue until now."""
+        now_s = self._clock()
+        if not self._played_s:
+            self._played_s = now_s
+        while now_s - self._played_s >= FRAME_MS / 1000:
+            self._played_s += FRAME_MS / 1000
+            if self._queued:
+                self._queued -= 1
+            else:
+                self.empty += 1
+
+    def _take(self, data: Message) -> None:
+        if isinstance(data, bytes):
+            assert len(data) % self._frame_bytes == 0, "what fills no frame is dropped there"
+            self._play()
+            self._queued += len(data) // self._frame_bytes
+            self._came(self.encoding.decode(data))
+            return
+        command = json.loads(data)["command"] if self._json else data
+        self.control.append(command)
+        if command == "GET_STATUS":
+            self._play()
+            self.queue_lengths.append(self._queued)
+            if self._json:
+                answer = json.dumps({"event": "STATUS", "channel_id": "1", "queue_length": self._queued})
+            else:
+                answer = f"STATUS channel_id:1 queue_length:{self._queued} xon_level:800 xoff_level:900"
+            self._answering = asyncio.create_task(self._socket.send(answer))
+        elif command == "FLUSH_MEDIA":
+            self._queued = 0
+
+    async def _end(self) -> None:
+        """Asterisk closes the connection."""
+
+
+def make_telephone(kind: str, said: Pcm, clock: Callable[[], float] = time.monotonic) -> Telephone:
+    """A telephone of this kind of bridge, at 8 kHz."""
+    if kind == "audiosocket":
+        return AudioSocketTelephone(said, Encoding("slin", 8000), clock)
+    if kind == "asterisk-ws":
+        return AsteriskTelephone(said, Encoding("ulaw", 8000), clock)
+    return TwilioTelephone(said, clock)
+
+
+def best_lag(said: Pcm, heard: Pcm, rate: int) -> int:
+    """By how many samples `heard` is later than `said`, by the correlation of the sound itself; 1 s at most."""
+    size = 1 << (len(said) + len(heard)).bit_length()
+    spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size))
+    likeness = np.fft.irfft(spectrum, size)
+    span = np.concatenate([likeness[-rate:], likeness[:rate]])
+    return int(np.argmax(span)) - rate

@@ -1,0 +1,44 @@
+"""`streaming-encodec bench bridge`: many telephone calls at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streaming_encodec.cli.shared.console import print_facts, print_json
+from streaming_encodec.cli.shared.options import JsonOption
+
+
+def command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="twilio, audiosocket or asterisk-ws.")] = "twilio",
+    calls: Annotated[int, typer.Option(min=1, max=200, help="At once, each in a room with an echo.")] = 20,
+    seconds: Annotated[float, typer.Option(min=12.0, max=7200.0, help="Of each call.")] = 30.0,
+    frames_per_packet: Annotated[int, typer.Option(min=1, max=6, metavar="N", help="Frames in a packet.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, max=16, metavar="N", help="That encode and decode.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Call through a bridge on this machine, and measure delay, and its share of a core.
+
+    Everybody speaks all the time. The delay is that of the whole loop: from the telephone to the room and back.
+    """
+    if kind not in ("twilio", "audiosocket", "asterisk-ws"):
+        raise typer.BadParameter("twilio, audiosocket or asterisk-ws", param_hint="KIND")
+    from streaming_encodec.bench.bridge_calls import measure
+
+    options = ("--frames-per-packet", str(frames_per_packet), "--threads", str(threads))
+    facts = measure(kind, calls, seconds, options)
+    if as_json:
+        print_json(facts)
+        return
+    delay = facts["loop_delay_ms"]
+    print_facts(
+        f"{calls} calls of {seconds:g} s through the bridge {kind}",
+        {
+            "delay": f"{delay['median']:.0f} ms there and back, at most {delay['max']:.0f}",
+            "heard": f"{100 * facts['heard_share']:.1f} % of what was said",
+            "core": f"{100 * facts['cpu_share']:.0f} %",
+            "memory": f"{facts['memory_mb']} MB at the start, in the middle, at the end",
+            "load": f"{facts['load_average']:.1f}",
+        },
+    )

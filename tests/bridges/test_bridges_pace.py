@@ -1,0 +1,147 @@
+"""Sound is sent by the telephone's clock: half an hour without running out or piling up, whatever the network does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from streaming_encodec.bridges.pace import PeerClock, SendPace
+
+FRAME_S = 0.02
+
+
+class Peer:
+    """A telephone that plays a frame each 20 ms of its own time, and says one. Its clock is `ppm` faster than ours."""
+
+    def __init__(self, ppm: float, jitter_s: float = 0.0, seed: int = 0) -> None:
+        self.rate = 1 + ppm / 1e6
+        self._rng, self._jitter_s = random.Random(seed), jitter_s
+        self.queue = 0
+        self.empty = 0
+        self.longest = 0
+        self._said = 0
+        self._played = 0
+        self._arrives_s = 0.0
+
+    def said(self, until_s: float) -> list[float]:
+        """When each frame that it has said arrives here; they keep their order."""
+        arrivals = []
+        while (self._said + 1) * FRAME_S / self.rate + self._jitter_s <= until_s:
+            self._said += 1
+            late_s = self._rng.random() ** 3 * self._jitter_s
+            self._arrives_s = max(self._arrives_s, self._said * FRAME_S / self.rate + late_s)
+            arrivals.append(self._arrives_s)
+        return arrivals
+
+    def play(self, until_s: float, *, counts: bool) -> None:
+        while (self._played + 1) * FRAME_S / self.rate <= until_s:
+            self._played += 1
+            if self.queue:
+                self.queue -= 1
+            else:
+                self.empty += counts
+        self.longest = max(self.longest, self.queue if counts else 0)
+
+
+def half_an_hour(
+    pace: SendPace,
+    peer: Peer,
+    seconds: float = 1800.0,
+    *,
+    stall: tuple[float, float] | None = None,
+    status: bool = False,
+) -> None:
+    """Both ends run by simulated time; our timer is up to 4 ms late."""
+    rng = random.Random(1)
+    now_s, asked_s = 0.0, 1.0
+    while now_s < seconds:
+        for arrival_s in peer.said(now_s):
+            if stall and stall[0] <= arrival_s < stall[1]:
+                arrival_s = now_s
+                if now_s < stall[1]:
+                    peer._said -= 1
+                    break
+            pace.heard(FRAME_S, min(arrival_s, now_s), peer._said * FRAME_S if stall else None)
+        peer.play(now_s, counts=now_s > 2)
+        peer.queue += pace.take(now_s)
+        if status and now_s >= asked_s:
+            asked_s = now_s + 1
+            if pace.queued(peer.queue * FRAME_S, now_s, exact=True):
+                peer.queue = 0
+        now_s += max(0.0005, pace.wait_s(now_s)) + rng.random() * 0.004
+
+
+@pytest.mark.parametrize("ppm", [-200, -50, 0, 50, 200])
+def test_half_an_hour_by_the_telephones_clock(ppm: float) -> None:
+    peer = Peer(ppm, jitter_s=0.03)
+    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    half_an_hour(pace, peer)
+    assert peer.empty == 0
+    assert peer.longest <= 6  # 120 ms: a stock of 40 ms, and the jitter of the first message
+    assert pace.skipped_frames == 0
+
+
+def test_our_own_clock_would_not_do_where_the_telephone_has_one() -> None:
+    """What the test above would find."""
+    peer = Peer(200)
+    half_an_hour(SendPace(FRAME_S, 0.04, own_clock=True), peer)
+    assert peer.empty > 10
+
+
+@pytest.mark.parametrize("ppm", [-200, 200])
+def test_asterisk_plays_by_a_clock_that_its_callers_do_not_have(ppm: float) -> None:
+    """What it says comes at another's pace, so the length of its queue decides."""
+    peer = Peer(ppm)
+    pace = SendPace(FRAME_S, 0.04, own_clock=True)
+    half_an_hour(pace, peer, status=True)
+    assert peer.empty <= 1
+    assert peer.longest <= 6
+
+
+def test_a_network_that_stands_still_leaves_no_delay_behind() -> None:
+    peer = Peer(100)
+    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    half_an_hour(pace, peer, 60.0, stall=(20.0, 21.0))
+    assert peer.longest <= 6
+    assert peer.queue in (1, 2, 3, 4)
+
+
+def test_a_caller_who_is_silent_for_long_does_not_slow_the_clock() -> None:
+    clock = PeerClock()
+    for number in range(100):
+        clock.heard(FRAME_S, 0.02 * number)
+    before_s = clock.now(2.0)
+    assert before_s is not None
+    for number in range(500):  # after a pause of 30 s
+        clock.heard(FRAME_S, 32 + 0.02 * number)
+        now_s = clock.now(32 + 0.02 * number)
+        assert now_s == pytest.approx(before_s + 30 + 0.02 * number, abs=0.03)
+
+
+def test_a_telephone_on_hold_gets_nothing_and_then_the_present() -> None:
+    pace = SendPace(FRAME_S, 0.0, own_clock=True)
+    assert pace.take(0.0) == 1
+    pace.hold(True)
+    assert [pace.take(at / 50) for at in range(1, 100)] == [0] * 99
+    pace.hold(False)
+    assert pace.take(2.0) <= 2
+    assert sum(pace.take(2 + at / 50) for at in range(1, 51)) in (49, 50, 51)
+    assert pace.skipped_frames >= 97
+
+
+def test_a_program_that_stood_still_does_not_send_what_is_past() -> None:
+    pace = SendPace(FRAME_S, 0.04, own_clock=True)
+    assert pace.take(0.0) == 3
+    assert pace.take(5.0) == 3  # the stock anew
+    assert pace.skipped_frames > 200
+
+
+def test_too_much_that_waits_is_cleared_whatever_the_round_trip() -> None:
+    pace = SendPace(FRAME_S, 0.04, own_clock=True)
+    pace.take(0.0)
+    assert not pace.queued(0.35, 1.0, exact=False)  # a long way: this is how it is
+    assert not pace.queued(0.70, 2.0, exact=False)
+    assert pace.queued(0.80, 3.0, exact=False)
+    assert not pace.queued(0.1, 4.0, exact=True)
+    assert pace.queued(0.5, 5.0, exact=True)
