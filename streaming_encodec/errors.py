@@ -63,6 +63,8 @@ class CallErrorReason(StrEnum):
     """The room or the relay is full or busy: try later (1013; HTTP 429 and 5xx)."""
     WRONG_MODEL = "wrong model"
     """The speakers in the room use another model (4409)."""
+    WRONG_ROOM = "wrong room"
+    """The relay's URL names another room than the one that is asked for (4421)."""
     PROTOCOL = "protocol"
     """The two ends do not understand each other: update the older one (4426, 4400, 1002, 1007, 1009)."""
     REPLACED = "replaced"

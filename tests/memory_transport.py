@@ -34,6 +34,8 @@ class MemoryConnection:
         self.peer = self
         self.ordered = self.reliable = wire.model.ordered
         self.address = "memory"
+        self.path = "/"
+        self.relay_address = None
         self.closing = False
         self.headers = Headers()
         if token is not None:

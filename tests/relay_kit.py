@@ -42,11 +42,13 @@ class FakeClock:
 
 @asynccontextmanager
 async def running(
-    *, limits: RelayLimits | None = None, clock: FakeClock | None = None, **config: Any
+    *, limits: RelayLimits | None = None, clock: FakeClock | None = None, datagrams: bool = False, **config: Any
 ) -> AsyncIterator[Relay]:
-    """A relay on a free port of this machine."""
+    """A relay on a free port of this machine. Tests of the WebSocket need no datagram sessions beside it."""
     clocks = {} if clock is None else {"clock": clock, "wall_clock": clock}
-    async with Relay(RelayConfig(port=0, limits=limits or RelayLimits(), **config), **clocks) as relay:
+    async with Relay(
+        RelayConfig(port=0, limits=limits or RelayLimits(), datagrams=datagrams, **config), **clocks
+    ) as relay:
         yield relay
 
 

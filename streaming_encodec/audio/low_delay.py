@@ -49,7 +49,7 @@ class LowDelayResampler:
             raise StreamError(
                 f"{source_rate} Hz cannot become {target_rate} Hz in a call: use one of the usual rates, 8000 to 192000"
             )
-        self._bank = _phases(self._up, self._half, _CUTOFF / stretch)  # [up, taps]
+        self._bank = fractional_filters(self._up, self._half, _CUTOFF / stretch)  # [up, taps]
         self.reset()
 
     @property
@@ -92,8 +92,9 @@ class LowDelayResampler:
         return last // self._up + 1
 
 
-def _phases(up: int, half: int, cutoff: float) -> Pcm:
-    """Filters [up, 2·half], one for each position that an output can have between two inputs."""
+def fractional_filters(up: int, half: int, cutoff: float) -> Pcm:
+    """Filters [up, 2·half], one for each position that an output can have between two inputs: `half` of them before it
+    and `half` after it. ``cutoff``: of half the inputs' rate."""
     place = np.arange(up)[:, None] / up
     time = np.arange(2 * half)[None] - 2 * half + 1 - place + half  # in input samples, within ±half
     window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(0.0, 1 - (time / half) ** 2)))

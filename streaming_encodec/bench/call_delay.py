@@ -64,7 +64,7 @@ async def measure(
     packets = SenderSettings(frames_per_packet=frames_per_packet)
     codec = CodecSettings(bandwidth, shared, packets, adapt=False, decoders=decoder)
     async with (
-        Relay(RelayConfig(port=0)) as relay,
+        Relay(RelayConfig(port=0, datagrams=False)) as relay,
         VoiceClient(relay.url, None, model, role="subscribe", codec=codec) as ear,
         VoiceClient(relay.url, None, model, role="publish", codec=codec) as mouth,
     ):

@@ -76,7 +76,7 @@ def _relay_process(pipe: Connection, port: int, limits: RelayLimits) -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
-        async with Relay(RelayConfig(port=port, limits=limits)) as relay:
+        async with Relay(RelayConfig(port=port, limits=limits, datagrams=False)) as relay:
             pipe.send(relay.port)
             while True:
                 await asked.wait()

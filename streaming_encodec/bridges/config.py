@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,8 @@ class BridgeLimits:
 class BridgeConfig:
     """Settings of one bridge: telephones of a kind on one side, a room of a relay on the other.
 
-    kind: one of `KINDS`. room: where all callers meet; with `{call}` in it, each call has its own. url: the relay's.
+    kind: one of `KINDS`. room: where all callers meet; with `{call}` in it, each call has its own.
+    url: the relay's, or those of several relays that share rooms.
     host, port: where telephones connect; port 0 takes a free one. admission: who may call.
     tls: a server context, see `server_tls`. insecure: listen to other machines although anybody may call, or although
     what admits can be read on the way: a proxy in front provides it.
@@ -66,7 +67,7 @@ class BridgeConfig:
 
     kind: str
     room: str
-    url: str
+    url: str | Sequence[str]
     host: str = "127.0.0.1"
     port: int = 0
     admission: Admission = field(default_factory=Admission)

@@ -5,7 +5,8 @@ Decoder and time are handed in: no torch, no sockets and no clock are used here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.types import IntArray
+from streaming_encodec.voice.ladder import PlayoutInstruction
 from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
@@ -42,6 +44,7 @@ class Mixer:
     """Speakers by number. `receive` their packets, `read` the sum of their voices.
 
     bad_packets counts bytes that are no packet of this stream. Speakers beyond `max_speakers` are not heard.
+    observe: called with each speaker's instructions and the time when they will be heard.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class Mixer:
         decoder: SpeakerDecoder,
         settings: ReceiverSettings | None = None,
         max_speakers: int = MAX_SPEAKERS,
+        *,
+        observe: Callable[[int, PlayoutInstruction, float], None] | None = None,
     ) -> None:
         self._format = stream_format
         self._decoder = decoder
+        self._observe = observe
         self._settings = settings
         self._max_speakers = max_speakers
         self._voices: dict[int, PcmPlayout[Receiver]] = {}
@@ -78,7 +84,8 @@ class Mixer:
             return
         if voice is None:
             self._decoder.open(sender)
-            self._voices[sender] = PcmPlayout(receiver, _never, seed=sender)
+            observe = None if self._observe is None else partial(self._observe, sender)
+            self._voices[sender] = PcmPlayout(receiver, _never, seed=sender, observe=observe)
 
     def leave(self, sender: int) -> None:
         """A speaker has left: the frames that wait are played, then the speaker is forgotten."""

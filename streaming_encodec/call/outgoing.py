@@ -64,7 +64,7 @@ class OutgoingVoice:
         self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
         self._rate = self._make_rate()
         self._stall = StallMeter(stream_format.sample_rate)
-        self._reports: deque[tuple[Report, float]] = deque(maxlen=_WAITING_REPORTS)
+        self._reports: deque[tuple[Report, float, bool]] = deque(maxlen=_WAITING_REPORTS)
         self._ended = True
 
     @property
@@ -127,18 +127,22 @@ class OutgoingVoice:
         self._unjudged = self._unjudged[:, :0]
         return packets
 
-    def on_report(self, report: Report, now_s: float) -> None:
-        """A listener's report on this voice; it takes effect with the next push. Thread-safe."""
+    def on_report(self, report: Report, now_s: float, *, ordered: bool = True) -> None:
+        """A listener's report on this voice; it takes effect with the next push. Thread-safe.
+
+        ordered: packets leave over a transport that keeps order.
+        """
         if self._adapt:
-            self._reports.append((report, now_s))
+            self._reports.append((report, now_s, ordered))
 
     def _apply_reports(self) -> None:
         while self._reports:
-            self._sender.configure(self._rate.on_report(*self._reports.popleft()))
+            report, now_s, ordered = self._reports.popleft()
+            self._sender.configure(self._rate.on_report(report, now_s, ordered=ordered))
 
     def _make_rate(self) -> RateControl:
         settings = replace(self._asked, num_codebooks=self._encoder.num_codebooks)
         self._sender.configure(settings)
-        rate = RateSettings(ladder=self._ladder, ordered=True)  # the one transport there is, WebSocket, keeps order
+        rate = RateSettings(ladder=self._ladder)
         budget_kbps = 2 * settings.wire_kbps(self._format, rate.overhead_bytes)
         return RateControl(self._format, settings, replace(rate, budget_kbps=budget_kbps))

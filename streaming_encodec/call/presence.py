@@ -14,12 +14,18 @@ class Presence:
 
     def __init__(self) -> None:
         self._present: set[int] = set()
+        self._names: dict[int, str] = {}
         self._missing_since_s: float | None = None
 
     @property
     def speakers(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
         return frozenset(self._present)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What those of them are called who said so: foreign text."""
+        return {number: name for number, name in self._names.items() if number in self._present}
 
     def returning(self, now_s: float) -> bool:
         """Whether the relay restarted, and speakers who were there before may still return."""
@@ -31,10 +37,14 @@ class Presence:
         match message:
             case Welcome():
                 before, self._present = self._present, set(message.speakers)
+                self._names = {**(self._names if message.resumed else {}), **message.names}
                 if not message.resumed:
                     self._missing_since_s = now_s if before and not self._present else None
-            case Joined(sender):
+            case Joined(sender, name):
                 self._present.add(sender)
+                if name is not None:
+                    self._names[sender] = name
                 self._missing_since_s = None
             case Left(sender):
                 self._present.discard(sender)
+                self._names.pop(sender, None)

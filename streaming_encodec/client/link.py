@@ -10,18 +10,26 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from streaming_encodec.client.datagrams import DatagramWay
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
-from streaming_encodec.transport.base import Connection, ConnectionEnded, Dialer
+from streaming_encodec.transport.base import ClientConnection, ConnectionEnded, Dialer
 from streaming_encodec.transport.close_codes import FINAL_CODES
 from streaming_encodec.transport.failures import ended_error, system_error
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.logs import event
-from streaming_encodec.wire.control import Bye, ControlMessage, Layers, parse_control, serialize_control
-from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.control import (
+    AskDatagrams,
+    Bye,
+    ControlMessage,
+    Layers,
+    parse_control,
+    serialize_control,
+)
+from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome
 
 _HELLO_S = 5.0
 """A token, or a welcome, takes no longer."""
@@ -38,11 +46,14 @@ _FINAL_REASONS = frozenset(
         CallErrorReason.UNTRUSTED,
         CallErrorReason.NOT_ALLOWED,
         CallErrorReason.WRONG_MODEL,
+        CallErrorReason.WRONG_ROOM,
         CallErrorReason.PROTOCOL,
         CallErrorReason.REPLACED,
     }
 )
 """After these another attempt fails as well."""
+_THIS_RELAY = frozenset({CallErrorReason.NOT_A_RELAY, CallErrorReason.UNTRUSTED})
+"""Of these, what another relay may do better."""
 
 
 @dataclass(slots=True)
@@ -53,6 +64,9 @@ class LinkCounts:
     resumes: int = 0
     packets_sent: int = 0
     bytes_sent: int = 0
+    datagrams_sent: int = 0
+    """Of the packets sent, those that went over a datagram session and not over the connection."""
+    datagrams_received: int = 0
     packets_dropped: int = 0
     """Packets that the network did not take in time, those of an outage included, and those handed over too fast."""
 
@@ -67,29 +81,30 @@ class Link:
     """One participant of one room, through as many connections as it takes.
 
     Args:
-        dialer: opens connections.
+        dialers: the ways to the relays. The first one that takes this client is used; when it is gone, the next one.
         hello: this client; its token and resume fields are filled in here.
         on_packet: called with each packet. on_control: with each control message, the welcomes among them.
         give_up_s: after an outage of so long the call is over; None tries for ever.
+        datagrams: open a datagram session where the relay offers one. Voice goes that way as long as it is answered.
     """
 
     def __init__(
         self,
-        dialer: Dialer,
+        dialers: Dialer | Sequence[Dialer],
         hello: Hello,
         token: TokenSource | None,
         *,
         on_packet: Callable[[bytes], None],
         on_control: Callable[[ControlMessage], None],
         give_up_s: float | None = 120.0,
+        datagrams: bool = False,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = dialer.url
         self.counts = LinkCounts()
         self.welcome: Welcome | None = None
         self.connected = False
-        self._dialer = dialer
+        self._dialers = tuple(dialers) if isinstance(dialers, Sequence) else (dialers,)
         self._hello = hello
         self._token = token
         self._on_packet = on_packet
@@ -99,7 +114,9 @@ class Link:
         self._clock = clock
         rate = 1 / hello.format.frame_seconds
         self._frames = Bucket(_SPEED * rate, _BURST_S * rate, clock())
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
+        self._datagrams = DatagramWay(self._ask_datagrams, self._on_datagram, chance) if datagrams else None
+        self._heard_ordered = True
         self._task: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
         self._leaving = False
@@ -112,7 +129,7 @@ class Link:
         try:
             connection, welcome = await self._connect(await fetch_token(self._token, _HELLO_S))
         except CallError as error:
-            raise await self._dialer.diagnose(error) from error.__cause__
+            raise await self._dialers[0].diagnose(error) from error.__cause__
         self._task = asyncio.create_task(self._run(connection))
         return welcome
 
@@ -126,6 +143,8 @@ class Link:
                 while self.connected and connection is not None and connection.unsent_packets:
                     await asyncio.sleep(0.005)
         self._leaving = True
+        if self._datagrams is not None:
+            await self._datagrams.close()
         if connection is not None and self.connected:
             connection.send_control(serialize_control(Bye("hung up")))
             with contextlib.suppress(TimeoutError):
@@ -137,13 +156,34 @@ class Link:
         self._end(None)
 
     @property
+    def url(self) -> str:
+        """Of the relay that is used, or tried."""
+        return self._dialers[0].url
+
+    @property
     def over(self) -> bool:
         """Whether the call has ended, for whatever cause."""
         return self._over.is_set()
 
     @property
+    def sends_ordered(self) -> bool:
+        """Whether packets that are sent now arrive at the relay in order, and all of them."""
+        session = None if self._datagrams is None else self._datagrams.session
+        if session is not None and session.is_certain:
+            return session.ordered
+        return self._connection is None or self._connection.ordered
+
+    @property
+    def hears_ordered(self) -> bool:
+        """Whether the last packet that came from the relay came by a way that keeps order."""
+        return self._heard_ordered
+
+    @property
     def round_trip_s(self) -> float:
         """A message to the relay and its answer, lately; 0 in the first seconds."""
+        session = None if self._datagrams is None else self._datagrams.session
+        if session is not None and session.is_certain and session.round_trip_s:
+            return session.round_trip_s
         return 0.0 if self._connection is None else self._connection.round_trip_s
 
     async def wait_over(self) -> None:
@@ -163,14 +203,22 @@ class Link:
         So is one that comes too fast for the relay, which would end the connection.
         """
         frames = 1 + (data[2] & 7)  # see `wire.header`
-        counts = self.counts
-        if self._connection is None or not self.connected or not self._frames.take(frames, self._clock()):
+        counts, way = self.counts, self._datagrams
+        session = None if way is None else way.session
+        if (not self.connected and session is None) or not self._frames.take(frames, self._clock()):
             counts.packets_dropped += 1
             return
-        self._connection.send_packet(0, frames, data)
         counts.packets_sent += 1
         counts.bytes_sent += len(data)
-        self._count_dropped(self._connection.take_dropped())
+        if session is not None:
+            arrives = session.send_packet(0, frames, data)
+            self._count_dropped(session.take_dropped())
+            if arrives:
+                counts.datagrams_sent += 1
+                return
+        if self._connection is not None and self.connected:
+            self._connection.send_packet(0, frames, data)
+            self._count_dropped(self._connection.take_dropped())
 
     def send_packets(self, packets: list[bytes]) -> None:
         """Send or queue these."""
@@ -189,8 +237,22 @@ class Link:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    async def _connect(self, token: str | None) -> tuple[Connection, Welcome]:
-        connection = await self._dialer.connect(token)
+    async def _connect(self, token: str | None) -> tuple[ClientConnection, Welcome]:
+        """Connect to the first relay that takes this client, from the present one on. Raises the first one's error."""
+        failure: CallError | None = None
+        for _ in self._dialers:
+            try:
+                return await self._enter(self._dialers[0], token)
+            except CallError as error:
+                if error.reason in _FINAL_REASONS - _THIS_RELAY:
+                    raise
+                failure = failure or error
+                self._dialers = (*self._dialers[1:], self._dialers[0])
+        assert failure is not None  # there is a dialer
+        raise failure
+
+    async def _enter(self, dialer: Dialer, token: str | None) -> tuple[ClientConnection, Welcome]:
+        connection = await dialer.connect(token)
         try:
             async with asyncio.timeout(_HELLO_S):
                 resume = self.welcome.resume if self.welcome is not None else None
@@ -213,10 +275,12 @@ class Link:
         self._connection, self.welcome, self.connected = connection, welcome, True
         self.counts.connects += 1
         self.counts.resumes += welcome.resumed
+        if self._datagrams is not None:
+            self._datagrams.offered(welcome.datagrams, connection.relay_address, fresh=not welcome.resumed)
         self._on_control(welcome)
         return connection, welcome
 
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self, connection: ClientConnection) -> None:
         try:
             while True:
                 await self._converse(connection)
@@ -227,19 +291,24 @@ class Link:
             self._end(CallError(f"the connection to {self.url} failed: {error}", CallErrorReason.LOST))
             raise
 
-    async def _converse(self, connection: Connection) -> None:
+    async def _converse(self, connection: ClientConnection) -> None:
         """Pass messages until the connection ends. Raises CallError if coming again is no use."""
         heartbeat = asyncio.create_task(self._show_life(connection))
         try:
             while True:
                 message = await connection.receive()
                 if isinstance(message, bytes):
+                    self._heard_ordered = connection.ordered
                     self._on_packet(message)
                     continue
                 try:
                     control = parse_control(message)
                 except PacketError:
                     continue  # a newer relay may say more than this client knows
+                if isinstance(control, DatagramOffer):
+                    if self._datagrams is not None:
+                        self._datagrams.offered(control, connection.relay_address)
+                    continue
                 self._on_control(control)
         except ConnectionEnded as ended:
             if ended.received in FINAL_CODES:
@@ -251,7 +320,15 @@ class Link:
             heartbeat.cancel()
             connection.abort()
 
-    async def _show_life(self, connection: Connection) -> None:
+    def _on_datagram(self, packet: bytes) -> None:
+        self._heard_ordered = False
+        self.counts.datagrams_received += 1
+        self._on_packet(packet)
+
+    def _ask_datagrams(self) -> None:
+        self.send_control(AskDatagrams())
+
+    async def _show_life(self, connection: ClientConnection) -> None:
         """A silent speaker shows that it lives: the relay would disconnect it."""
         assert self.welcome is not None  # set by `_connect`
         while self._hello.role != "subscribe":
@@ -266,7 +343,7 @@ class Link:
         counts.packets_sent -= packets
         counts.packets_dropped += packets
 
-    async def _reconnect(self) -> Connection:
+    async def _reconnect(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         lost_s = loop.time()
         attempt = 0

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from streaming_encodec.call.decoders import make_decoders
@@ -24,7 +24,7 @@ from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
-from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_room_name
+from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_display_name, check_room_name
 
 DEFAULT_ROOM = "lobby"
 _MOST_REPORTS = 1000
@@ -47,10 +47,11 @@ class Participant:
     """A participant in a room of a relay; good for one call. Use `VoiceClient` or `ThreadedVoiceClient`.
 
     Args:
-        url: `ws://host:port` or `wss://…` of a relay.
+        url: `ws://host:port` or `wss://…` of a relay, which may name the room: `wss://host/r/ROOM`. Or several of
+            relays that share rooms: the first one that takes this client is used, and when it is gone the next one.
         token: what the relay's operator gave you, or a function that fetches one; None where none is needed.
         model: the same for everyone in the room.
-        room: None takes the token's, or "lobby".
+        room: None takes the URL's, the token's, or "lobby".
         role: "publish", "subscribe" or "both"; None takes what the token allows.
         codec: what is encoded, decoded and sent. playout: the jitter buffers. connection: how the relay is reached.
         clock: seconds, monotonic; arrivals are timed by it.
@@ -65,7 +66,7 @@ class Participant:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         token: TokenSource | None,
         model: AnyModel,
         *,
@@ -86,7 +87,8 @@ class Participant:
         self.model, self.role = find_model(model), role
         self._connection = connection
         self.format: StreamFormat = stream_format(self.model)
-        self.room = check_room_name(room or claims.get("room") or DEFAULT_ROOM)
+        dialers = [WebSocketDialer(each, connection.tls) for each in ([url] if isinstance(url, str) else url)]
+        self.room = check_room_name(_room_of(dialers, room) or claims.get("room") or DEFAULT_ROOM)
         engine = find_engine(codec.engine, self.model)
         self._voice = OutgoingVoice(
             self.model,
@@ -113,12 +115,19 @@ class Participant:
         self._reports: dict[tuple[int, int], Report] = {}
         self._presence = Presence()
         self._link = Link(
-            WebSocketDialer(url, connection.tls),
-            Hello(self.room, role, self.format, max_codebooks=connection.max_codebooks),
+            dialers,
+            Hello(
+                self.room,
+                role,
+                self.format,
+                max_codebooks=connection.max_codebooks,
+                name=None if connection.name is None else check_display_name(connection.name),
+            ),
             token,
             on_packet=self._on_packet,
             on_control=self._on_control,
             give_up_s=connection.give_up_s,
+            datagrams=connection.transport == "auto",
         )
         self._loop: asyncio.AbstractEventLoop | None = None  # the connection's, once the client is entered
         self._ended = False
@@ -129,6 +138,11 @@ class Participant:
     def sender(self) -> int:
         """This client's number in the room; 0 for one that may not speak."""
         return 0 if self._link.welcome is None else self._link.welcome.sender
+
+    @property
+    def url(self) -> str:
+        """Of the relay that is used, or tried at present."""
+        return self._link.url
 
     @property
     def connected(self) -> bool:
@@ -150,9 +164,19 @@ class Participant:
         return self._link.round_trip_s
 
     @property
+    def transport(self) -> str:
+        """By which way voice leaves at present: "datagrams" or "websocket"."""
+        return "websocket" if self._link.sends_ordered else "datagrams"
+
+    @property
     def present(self) -> frozenset[int]:
         """Numbers of the others who may speak."""
         return self._presence.speakers
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the others are called, by number, as far as they said so: foreign text, of 32 characters at most."""
+        return self._presence.names
 
     @property
     def others_returning(self) -> bool:
@@ -243,13 +267,13 @@ class Participant:
             case Report():
                 if len(self._reports) < _MOST_REPORTS or (message.sender, message.listener) in self._reports:
                     self._reports[message.sender, message.listener] = message
-                self._voice.on_report(message, self._clock())
+                self._voice.on_report(message, self._clock(), ordered=self._link.sends_ordered)
             case _:
                 pass
 
     def _send_reports(self, reports: list[Report]) -> None:
         # A simulated network loses and reorders, whatever the transport does.
-        ordered = self._connection.impairment is None
+        ordered = self._connection.impairment is None and self._link.hears_ordered
         for report in reports:
             self._in_loop(self._link.send_control, replace(report, ordered=ordered))
 
@@ -258,3 +282,15 @@ class Participant:
         loop = self._check_running()
         with contextlib.suppress(RuntimeError):  # closed just now, and the call with it
             loop.call_soon_threadsafe(function, *arguments)
+
+
+def _room_of(dialers: Sequence[WebSocketDialer], room: str | None) -> str | None:
+    """The room that is asked for, or that the URLs name. Raises ConfigError where they differ, and without a URL."""
+    if not dialers:
+        raise ConfigError("a client needs the URL of at least one relay", setting="url")
+    for dialer in dialers:
+        named = dialer.room
+        if named is not None and room not in (None, named):
+            raise ConfigError(f"{dialer.url} names the room {named!r}, not {room!r}: leave one out", setting="room")
+        room = named if room is None else room
+    return room

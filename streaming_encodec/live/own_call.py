@@ -61,7 +61,7 @@ class OwnCall:
         with ExitStack() as stack:
             network = NetworkThread()
             stack.callback(network.close)
-            relay = Relay(RelayConfig(port=0))
+            relay = Relay(RelayConfig(port=0, datagrams=False))
             network.run(relay.start())
             stack.callback(lambda: network.run(relay.stop()))
 
@@ -74,7 +74,7 @@ class OwnCall:
                     role=role,
                     codec=self._codec,
                     playout=_PLAYOUT,
-                    connection=ConnectionSettings(network=network, impairment=self.impairment),
+                    connection=ConnectionSettings(network=network, impairment=self.impairment, transport="websocket"),
                     clock=self._clock,
                 )
                 return stack.enter_context(client)

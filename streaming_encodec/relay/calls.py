@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from streaming_encodec.errors import PacketError
 from streaming_encodec.relay.bus.base import Bus, Elsewhere
+from streaming_encodec.relay.datagrams import DatagramSeats
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import Login
 from streaming_encodec.relay.metrics import Metrics
@@ -18,11 +20,13 @@ from streaming_encodec.relay.tokens import Grant
 from streaming_encodec.transport.base import ConnectionEnded, ServerConnection
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
 from streaming_encodec.transport.logs import event, failure
-from streaming_encodec.wire.control import Bye, Report, parse_control, serialize_control
+from streaming_encodec.wire.control import AskDatagrams, Bye, Report, parse_control, serialize_control
 from streaming_encodec.wire.header import cut_packet
 from streaming_encodec.wire.hello import Hello, Welcome
 
 _CLEAN_CODES = (1000, 1001)
+_ENDS_SESSION = (CloseCode.TOO_FAST, CloseCode.TIMEOUT, CloseCode.RESTARTING)
+"""After these a participant's datagram session ends too. Else it goes on while the connection is restored."""
 
 Member = Participant[ServerConnection]
 
@@ -43,6 +47,7 @@ class Calls:
         self._metrics, self._limits, self._clock = metrics, limits, clock
         self._entering: Counter[str] = Counter()  # clients that are about to enter a room
         self._tasks: set[asyncio.Task[None]] = set()
+        self.datagrams = DatagramSeats(metrics, clock, packet=self._from_session, refuse=self._refuse)
 
     # -- one connection -------------------------------------------------------------------------------------
 
@@ -88,7 +93,7 @@ class Calls:
             found = await self._join(connection, hello, self._login.check(hello, bearer))
         participant, welcome, effects = found
         connection.admitted()
-        connection.send_control(serialize_control(welcome))
+        connection.send_control(serialize_control(replace(welcome, datagrams=self.datagrams.offer(participant))))
         self.apply(effects)
         self._metrics.counts["resumes" if welcome.resumed else "joins"] += 1
         event(
@@ -128,20 +133,28 @@ class Calls:
         if participant.peer is not connection:
             return  # replaced: what is still in the pipe does not count
         if isinstance(message, bytes):
-            self._fan_out(participant, message, ordered=connection.ordered)
+            self._fan_out(participant, message, ordered=connection.ordered, confirms=True)
             return
         try:
             control = parse_control(message)
         except PacketError as error:
             raise Refused(CloseCode.BAD_MESSAGE, "not a control message") from error
         self.apply(self._rooms.control(participant, control, self._clock()))
-        if isinstance(control, Bye):
+        if isinstance(control, AskDatagrams):
+            offer = self.datagrams.offer(participant)
+            if offer is not None:
+                connection.send_control(serialize_control(offer), spare=True)
+        elif isinstance(control, Bye):
             event("leave", room=participant.room.name, seat=participant.number, code=int(CloseCode.NORMAL))
 
-    def _fan_out(self, participant: Member, data: bytes, *, ordered: bool) -> None:
+    def _from_session(self, participant: Member, data: bytes, ordered: bool) -> None:
+        """A packet that came over a datagram session, which may stand while its connection is lost."""
+        self._fan_out(participant, data, ordered=ordered, confirms=False)
+
+    def _fan_out(self, participant: Member, data: bytes, *, ordered: bool, confirms: bool) -> None:
         begin_s = self._clock()
         counts = self._metrics.counts
-        checked = self._rooms.packet(participant, data, begin_s, ordered=ordered)
+        checked = self._rooms.packet(participant, data, begin_s, ordered=ordered, confirms=confirms)
         counts["packets_in"] += 1
         counts["bytes_in"] += len(data)
         if isinstance(checked, str):
@@ -160,14 +173,16 @@ class Calls:
         copies: dict[int | None, bytes] = {None: packet}
         sent = size = 0
         for listener in room.listeners:
-            if listener is speaker or listener.peer is None:
+            if listener is speaker:
                 continue
             layers = listener.max_codebooks
             copy = copies.get(layers)
             if copy is None:
                 assert layers is not None  # None is there
                 copy = copies[layers] = cut_packet(packet, layers)
-            listener.peer.send_packet(number, frames, copy)
+            session, peer = listener.session, listener.peer
+            if (session is None or not session.send_packet(number, frames, copy)) and peer is not None:
+                peer.send_packet(number, frames, copy)
             sent += 1
             size += len(copy)
         counts = self._metrics.counts
@@ -181,6 +196,8 @@ class Calls:
         if code in FINAL_CODES or code in _CLEAN_CODES:
             self.apply(self._rooms.leave(participant))
         else:
+            if code in _ENDS_SESSION and participant.session is not None:
+                participant.session.close(code)
             self._rooms.lose(participant, self._clock())
         event("leave", room=participant.room.name, seat=participant.number, code=code)
 
@@ -224,11 +241,24 @@ class Calls:
                 self.close(participant.peer, Refused(CloseCode.STALLED, "too many messages unread"))
         for peer, refused in effects.closes:
             self.close(peer, refused)
+        for session in effects.sessions:
+            session.close(CloseCode.NORMAL, "goodbye")
         for room, report in effects.reports:
             self._bus.report(room.name, report)
         for room in effects.announcements:
-            self._bus.announce(room.name, room.format, frozenset(participant.number for participant in room.speakers()))
+            speakers = {participant.number: participant.name for participant in room.speakers()}
+            names = {number: name for number, name in speakers.items() if name is not None}
+            self._bus.announce(room.name, room.format, frozenset(speakers), names)
             self._leave_bus(room.name)
+
+    def _refuse(self, participant: Member, refused: Refused) -> None:
+        """End a participant's connection and session: what it sends is not allowed."""
+        if participant.session is not None:
+            participant.session.close(refused.code, refused.reason)
+        if participant.peer is not None:
+            self.close(participant.peer, refused)
+        elif refused.code in FINAL_CODES:
+            self.apply(self._rooms.leave(participant))
 
     def close(self, connection: ServerConnection, refused: Refused) -> None:
         """Close a connection with a code, unless that was begun before. Does not wait."""

@@ -21,6 +21,7 @@ class RelayConfig:
     `https://app.example`, besides the relay's own; programs send no origin and always may. rooms: the allowed rooms;
     None allows all names.
     insecure: admit clients from other machines without tokens and TLS.
+    datagrams: offer datagram sessions, at the same port number of UDP (see `docs/transport.md`).
     public_metrics: answer `/metrics` to other machines too. drain_s: how long calls go on after SIGTERM.
     web: the page that is served at `/`; None serves none.
 
@@ -34,6 +35,7 @@ class RelayConfig:
     origins: tuple[str, ...] = ()
     rooms: frozenset[str] | None = None
     insecure: bool = False
+    datagrams: bool = True
     public_metrics: bool = False
     drain_s: float = 3.0
     web: WebFiles | None = None

@@ -13,6 +13,7 @@ from streaming_encodec.wire.control import parse_control
 from streaming_encodec.wire.fields import Fields
 from streaming_encodec.wire.header import PROTOCOL_VERSION
 from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.room_path import room_of_path
 
 _BEARER = "bearer "
 _ANY_VERSION = 10**9
@@ -33,7 +34,10 @@ class Login:
         """The hello, and the token of the Authorization header if there is one. Raises Refused."""
         if not isinstance(message, str):
             raise Refused(CloseCode.BAD_MESSAGE, "the first message is a hello")
-        return read_hello(message), bearer_token(connection)
+        hello = read_hello(message)
+        if room_of_path(connection.path) not in (None, hello.room):
+            raise Refused(CloseCode.WRONG_ROOM, "the URL names another room")
+        return hello, bearer_token(connection)
 
     def check(self, hello: Hello, bearer: str | None) -> Grant:
         """What this client may do, if that includes what it asks for. Raises Refused, the same for every cause."""

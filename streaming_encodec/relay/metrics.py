@@ -19,6 +19,8 @@ _COUNTERS = {
     "cut_off": "Connections cut off without an answer: too many, or too many bytes before the handshake.",
     "joins": "Clients that joined.",
     "resumes": "Participants that returned after a lost connection.",
+    "sessions": "Datagram sessions opened.",
+    "sessions_refused": "Datagram sessions refused: a key that is unknown, used or too old.",
     "packets_in": "Voice packets received.",
     "packets_late": "Packets in that were dropped because their voice was too old, as after an outage.",
     "packets_replayed": "Packets in that were dropped because they had come before, or were far out of order.",
@@ -35,6 +37,7 @@ _GAUGES = {
     "connections_open": "TCP connections open now.",
     "rooms": "Rooms that exist now.",
     "seats": "Participants now, those kept after a lost connection included.",
+    "sessions_open": "Datagram sessions open now.",
     "draining": "1 while the relay is being stopped.",
 }
 

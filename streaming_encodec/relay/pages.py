@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from streaming_encodec.errors import PacketError
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.transport.addresses import is_loopback
 from streaming_encodec.transport.base import HttpAnswer, RequestHeaders, ServerConnection
+from streaming_encodec.wire.room_path import room_of_path
 
 _FORWARDING = frozenset(
     {
@@ -51,7 +53,9 @@ def answer_plain(
     if path == "/metrics" and (config.public_metrics or is_from_this_machine(connection.address, connection.headers)):
         body, content_type = metrics.exposition(gauges)
         return HttpAnswer(HTTPStatus.OK, body.decode(), content_type)
-    if path != "/":
+    try:
+        room_of_path(path)
+    except PacketError:
         return HttpAnswer(HTTPStatus.NOT_FOUND, "not here\n")
     return None
 

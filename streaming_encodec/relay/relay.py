@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.relay.admission import Admission
@@ -27,7 +28,12 @@ from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.transport.websocket.server import WebSocketListener
 from streaming_encodec.wire.control import Bye, serialize_control
 
+if TYPE_CHECKING:  # loaded where datagrams are offered
+    from streaming_encodec.transport.webtransport.server import WebTransportListener
+
 _TICK_S = 0.5
+_PORTS = 16
+"""Free TCP ports that are tried until the same number is free for UDP too."""
 
 
 class Relay:
@@ -48,7 +54,7 @@ class Relay:
     ) -> None:
         self.config = config
         self.metrics = Metrics()
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._bus: Bus = bus or LocalBus(wall_clock, config.limits.max_used_tokens)
         self._rooms: RoomTable[ServerConnection] = RoomTable(config.limits, config.rooms, numbers=self._bus.numbers)
         self._calls = Calls(self._rooms, self._bus, Login(config, wall_clock), self.metrics, config.limits, clock)
@@ -58,11 +64,16 @@ class Relay:
             self.metrics,
             close=self._calls.close,
             refused=self._caps.refused,
-            gauges=lambda: {"rooms": len(self._rooms.rooms), "seats": self._rooms.participants},
+            gauges=lambda: {
+                "rooms": len(self._rooms.rooms),
+                "seats": self._rooms.participants,
+                "sessions_open": len(self._calls.datagrams),
+            },
             serve=self._calls.serve,
             clock=clock,
         )
         self._listeners: list[WebSocketListener] = []  # one for each address
+        self._session_listeners: list[WebTransportListener] = []
         self._ticker: asyncio.Task[None] | None = None
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -72,7 +83,7 @@ class Relay:
         config = self.config
         await self._bus.open(self._calls)
         try:
-            for sock in await self._caps.listen(config.host, config.port):
+            for sock in await self._listen():
                 listener = await WebSocketListener.listen(
                     sock, self._admission, config.limits, tls=config.tls, clock=self._clock
                 )
@@ -85,6 +96,42 @@ class Relay:
             ) from error
         self._ticker = asyncio.create_task(self._tick())
         event("listening", url=self.url, tokens=config.token_key is not None)
+
+    async def _listen(self) -> list[socket.socket]:
+        """Sockets for connections, and sessions at the same addresses and ports. Raises OSError."""
+        config = self.config
+        for attempt in range(_PORTS):
+            sockets = await self._caps.listen(config.host, config.port)
+            if not config.datagrams:
+                break
+            try:
+                await self._listen_for_sessions(sockets)
+                break
+            except OSError as error:
+                for sock in sockets:
+                    sock.close()
+                self._close_sessions()
+                if config.port or attempt == _PORTS - 1:
+                    error.strerror = f"{error.strerror or error} (UDP; without datagram sessions it is not needed)"
+                    raise
+        return sockets
+
+    async def _listen_for_sessions(self, sockets: list[socket.socket]) -> None:
+        from streaming_encodec.transport.webtransport.server import WebTransportListener
+
+        for sock in sockets:
+            self._session_listeners.append(
+                await WebTransportListener.listen(
+                    self._calls.datagrams, self.config.limits, sock.family, sock.getsockname(), self._wall_clock
+                )
+            )
+        self._calls.datagrams.begin(self._session_listeners[0], sockets[0].getsockname()[1])
+
+    def _close_sessions(self) -> None:
+        self._calls.datagrams.end()
+        for listener in self._session_listeners:
+            listener.close()
+        self._session_listeners.clear()
 
     @property
     def port(self) -> int:
@@ -124,6 +171,7 @@ class Relay:
         for connection in connections:
             connection.send_control(goodbye)
             connection.closing = True
+        self._close_sessions()
         await asyncio.gather(*(c.close(CloseCode.RESTARTING, "the relay restarts") for c in connections))
         if self._ticker is not None:
             self._ticker.cancel()
@@ -174,6 +222,9 @@ class Relay:
         """Close connections that have been idle, stalled, or closing for too long."""
         self._caps.log_refused()
         self._calls.apply(self._rooms.tick(self._clock()))
+        self._calls.datagrams.tick()
+        for listener in self._session_listeners:
+            listener.tick()
         for connection in list(self._admission.connections):
             self.metrics.counts["packets_dropped"] += connection.take_dropped()
             if connection.is_overdue(loop_s):

@@ -6,6 +6,7 @@ notices, close these peers. What a peer may not do raises `Refused` with the clo
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +19,13 @@ from streaming_encodec.relay.participants import Effects, Participant, Peer, Roo
 from streaming_encodec.relay.resumption import ResumptionTokens
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
-from streaming_encodec.wire.control import Bye, ControlMessage, Joined, Layers, Left, Report
+from streaming_encodec.wire.control import AskDatagrams, Bye, ControlMessage, Joined, Layers, Left, Report
 from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
+
+_NAMES_BYTES = 600
+"""For names in a welcome: with 64 speakers' numbers, an offer of datagrams and all else it stays within
+`MAX_CONTROL_BYTES`."""
 
 
 class RoomTable(Generic[Peer]):
@@ -74,7 +79,11 @@ class RoomTable(Generic[Peer]):
         participant.peer, participant.heard_s, participant.max_codebooks = peer, now_s, hello.max_codebooks
         participant.room.changed()
         participant.resumption_token = self._resumption_tokens.issue(participant, used)
-        return participant, self._welcome(participant, resumed=True), effects
+        if participant.speaks and participant.name != hello.name and hello.name is not None:
+            participant.name = hello.name
+            effects.tell(participant.room, participant, Joined(participant.number, hello.name))
+            effects.announcements.append(participant.room)
+        return participant, self._welcome(participant, effects, resumed=True), effects
 
     def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
         """Raise Refused if there is no place for this hello. Removes participants without a connection to make place.
@@ -123,6 +132,7 @@ class RoomTable(Generic[Peer]):
             max_codebooks=hello.max_codebooks,
             peer=peer,
             frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
+            repeats=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
             controls=Bucket(
                 limits.controls_per_s,
                 2 * limits.controls_per_s,
@@ -130,6 +140,7 @@ class RoomTable(Generic[Peer]):
                 forgiven=limits.outage_s * limits.controls_per_s,
             ),
             heard_s=now_s,
+            name=hello.name,
         )
         if participant.speaks:
             # A speaker decides; listeners with another model would hear noise.
@@ -139,9 +150,9 @@ class RoomTable(Generic[Peer]):
         participant.resumption_token = self._resumption_tokens.issue(participant)
         room.changed()
         if participant.speaks:
-            effects.tell(room, participant, Joined(participant.number))
+            effects.tell(room, participant, Joined(participant.number, participant.name))
             effects.announcements.append(room)
-        return participant, self._welcome(participant, resumed=False), effects
+        return participant, self._welcome(participant, effects, resumed=False), effects
 
     def leave(self, participant: Participant[Peer]) -> Effects[Peer]:
         """Remove a participant."""
@@ -151,6 +162,9 @@ class RoomTable(Generic[Peer]):
             return effects
         del room.participants[participant.number]
         participant.peer = None
+        if participant.session is not None:
+            effects.sessions.append(participant.session)
+            participant.session = None
         room.changed()
         if participant.speaks:
             effects.tell(room, participant, Left(participant.number))
@@ -186,14 +200,16 @@ class RoomTable(Generic[Peer]):
     # -- what participants send ------------------------------------------------------------------------------------
 
     def packet(
-        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True
+        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True, confirms: bool = True
     ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
         """Check a packet; returns its number of frames, and the packet with the sender's number in it.
 
         It goes to `participant.room.listeners` except the participant itself. For a packet that is not forwarded the
         name of its counter is returned. ordered: it came over a transport that keeps order; there an old sequence
-        number is a fault of the client.
+        number is a fault of the client, unless it has had a second way. confirms: it came over the connection that
+        brought the last welcome.
         """
+        participant.ordered = participant.ordered and ordered
         if not participant.speaks:
             raise Refused(CloseCode.NOT_ALLOWED, "this participant may only listen")
         try:
@@ -203,14 +219,15 @@ class RoomTable(Generic[Peer]):
             if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
                 raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
             raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
-        is_new = participant.sequences.take(head.sequence, ordered=ordered)
-        if ordered and not is_new:
+        is_new = participant.sequences.take(head.sequence, ordered=participant.ordered)
+        if participant.ordered and not is_new:
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
-        if not participant.frames.take(head.num_frames, now_s):
+        # A client that has two ways may send a packet over both of them.
+        if not (participant.frames if is_new else participant.repeats).take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
         if not is_new:
             return "packets_replayed"
-        self._heard(participant, now_s)
+        self._heard(participant, now_s, confirms=confirms)
         # The end of a talk spurt is news at any age: without it listeners wait for more.
         if participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END:
             return "packets_late"
@@ -220,7 +237,7 @@ class RoomTable(Generic[Peer]):
         """Take a control message of a participant."""
         if not participant.controls.take(1, now_s):
             raise Refused(CloseCode.TOO_FAST, "too many control messages")
-        self._heard(participant, now_s)
+        self._heard(participant, now_s, confirms=True)
         effects = Effects[Peer]()
         match message:
             case Layers(max_codebooks):
@@ -230,6 +247,8 @@ class RoomTable(Generic[Peer]):
                     effects.reports.append((participant.room, replace(message, listener=participant.number)))
                 elif participant.hears:
                     effects.add(self.report(participant.room, replace(message, listener=participant.number)))
+            case AskDatagrams():
+                pass  # answered where sessions are offered
             case Bye():
                 peer = participant.peer
                 effects = self.leave(participant)
@@ -258,12 +277,14 @@ class RoomTable(Generic[Peer]):
     def settle(self, room: Room[Peer], elsewhere: Elsewhere) -> Effects[Peer]:
         """Note the present speakers on other relays, and their model."""
         effects = Effects[Peer]()
-        before = set(room.elsewhere)
+        before, names = set(room.elsewhere), room.names_elsewhere
         room.settle(elsewhere)
         for number in sorted(before - elsewhere.speakers):
             effects.tell(room, None, Left(number))
-        for number in sorted(elsewhere.speakers - before):
-            effects.tell(room, None, Joined(number))
+        for number in sorted(elsewhere.speakers):
+            name = elsewhere.names.get(number)
+            if number not in before or (name is not None and name != names.get(number)):
+                effects.tell(room, None, Joined(number, name))
         if elsewhere.speakers and elsewhere.format is not None and elsewhere.format != room.format:
             room.format = elsewhere.format
             effects.closes += _others(room, elsewhere.format)
@@ -279,10 +300,11 @@ class RoomTable(Generic[Peer]):
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _heard(self, participant: Participant[Peer], now_s: float) -> None:
-        """The participant is alive, and has received the welcome with the resumption token."""
+    def _heard(self, participant: Participant[Peer], now_s: float, *, confirms: bool) -> None:
+        """The participant is alive. confirms: it has received the welcome with the resumption token."""
         participant.heard_s = now_s
-        self._resumption_tokens.confirm(participant)
+        if confirms:
+            self._resumption_tokens.confirm(participant)
 
     def _give_up_room(self) -> Effects[Peer]:
         """Remove the room that has been without a connection for longest, or refuse."""
@@ -302,14 +324,28 @@ class RoomTable(Generic[Peer]):
             raise _too_many()
         effects.add(self.leave(min(lost, key=lambda s: s.lost_s)))
 
-    def _welcome(self, participant: Participant[Peer], *, resumed: bool) -> Welcome:
+    def _welcome(self, participant: Participant[Peer], effects: Effects[Peer], *, resumed: bool) -> Welcome:
+        """The welcome. Names that do not fit into it are left for notices, which are sent after it."""
         others = (s.number for s in participant.room.speakers() if s is not participant)
+        speakers = (*others, *participant.room.elsewhere)[:MAX_SPEAKERS]
+        names, room_bytes = participant.room.names(), _NAMES_BYTES
+        fitting: dict[int, str] = {}
+        for number in speakers:
+            name = names.get(number)
+            if name is None:
+                continue
+            room_bytes -= len(json.dumps({"name": name}, ensure_ascii=False).encode())
+            if room_bytes >= 0:
+                fitting[number] = name
+            else:
+                effects.notices.append((participant, Joined(number, name)))
         return Welcome(
             sender=participant.number if participant.speaks else 0,
             resume=participant.resumption_token,
             resumed=resumed,
             heartbeat_s=self._limits.heartbeat_s,
-            speakers=(*others, *participant.room.elsewhere)[:MAX_SPEAKERS],
+            speakers=speakers,
+            names=fitting,
         )
 
 

@@ -86,6 +86,69 @@ class Connection(Protocol):
         ...
 
 
+class PacketSession(Protocol):
+    """A second way, for packets alone, beside a connection. It says of itself what may happen to them there."""
+
+    ordered: bool
+    reliable: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether packets may be sent."""
+        ...
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the other end answers, so that packets need no other way."""
+        ...
+
+    @property
+    def round_trip_s(self) -> float:
+        """Of a recent packet and its acknowledgement; 0 before the first."""
+        ...
+
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> bool:
+        """Send a packet at once, or queue it; False where it should go by another way too (or only)."""
+        ...
+
+    def take_dropped(self) -> int:
+        """How many packets of the queue were dropped since this was last asked."""
+        ...
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Say goodbye and end it. Does not wait."""
+        ...
+
+
+class ServerSession(PacketSession, Protocol):
+    """A session at the server's end."""
+
+    @property
+    def address(self) -> str:
+        """The client's present address, without its port."""
+        ...
+
+
+class SessionHost(Protocol):
+    """What a server's transport for sessions asks of the relay."""
+
+    def opened(self, session: ServerSession, key: str) -> bool:
+        """A client has opened a session with this key. False where the key opens none."""
+        ...
+
+    def arrived(self, session: ServerSession, packet: bytes) -> None:
+        """A packet came."""
+        ...
+
+    def flooded(self, session: ServerSession) -> None:
+        """More comes than allowed. Nothing more of it is read."""
+        ...
+
+    def ended(self, session: ServerSession) -> None:
+        """A session that was open is over."""
+        ...
+
+
 class Phase(Enum):
     """How far a server's connection is."""
 
@@ -117,6 +180,11 @@ class ServerConnection(Connection, Protocol):
     @property
     def headers(self) -> RequestHeaders:
         """Of the request; there are none before it came."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Of the request, without its query; empty before it came."""
         ...
 
     @property
@@ -192,12 +260,21 @@ class Host(Protocol):
         """Talk with the client until the connection ends."""
 
 
+class ClientConnection(Connection, Protocol):
+    """A connection at the client's end."""
+
+    @property
+    def relay_address(self) -> str | None:
+        """The relay's IP address, at which it may be reached by other ways too; None behind a proxy."""
+        ...
+
+
 class Dialer(Protocol):
     """A client's way to one relay."""
 
     url: str
 
-    async def connect(self, token: str | None) -> Connection:
+    async def connect(self, token: str | None) -> ClientConnection:
         """Open a connection. Raises CallError with the reason."""
         ...
 

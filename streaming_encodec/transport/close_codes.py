@@ -33,6 +33,8 @@ class CloseCode(IntEnum):
     WRONG_MODEL = 4409
     STALLED = 4410
     """The listener does not read what it is sent."""
+    WRONG_ROOM = 4421
+    """The room of the hello is not that of the URL: the connection may have reached the relay of another room."""
     WRONG_VERSION = 4426
     TOO_FAST = 4429
 
@@ -43,6 +45,7 @@ FINAL_CODES = frozenset(
         CloseCode.REPLACED,
         CloseCode.NOT_ALLOWED,
         CloseCode.WRONG_MODEL,
+        CloseCode.WRONG_ROOM,
         CloseCode.WRONG_VERSION,
         CloseCode.BAD_MESSAGE,
         CloseCode.PROTOCOL_ERROR,

@@ -26,6 +26,7 @@ REASON_OF_CODE: dict[int, CallErrorReason] = {
     CloseCode.NOT_ALLOWED: CallErrorReason.NOT_ALLOWED,
     CloseCode.TIMEOUT: CallErrorReason.NOT_KEEPING_UP,
     CloseCode.WRONG_MODEL: CallErrorReason.WRONG_MODEL,
+    CloseCode.WRONG_ROOM: CallErrorReason.WRONG_ROOM,
     CloseCode.STALLED: CallErrorReason.NOT_KEEPING_UP,
     CloseCode.WRONG_VERSION: CallErrorReason.PROTOCOL,
     CloseCode.TOO_FAST: CallErrorReason.LIMIT,
@@ -34,6 +35,7 @@ _WHY: dict[int, str] = {
     CloseCode.NOT_ALLOWED: "the relay does not let you in: ask for a new token (each is good once), "
     "and check the room's name",
     CloseCode.WRONG_MODEL: "the others in this room use another model: start with the same one",
+    CloseCode.WRONG_ROOM: "the relay's URL names another room: ask for that one, or leave /r/ROOM out of the URL",
     CloseCode.WRONG_VERSION: "the relay speaks another version of the protocol: update the older of the two",
     CloseCode.REPLACED: "this place in the room was taken over by another connection",
     CloseCode.BAD_MESSAGE: "the relay did not understand this client: update the older of the two",

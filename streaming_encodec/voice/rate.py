@@ -40,7 +40,6 @@ class RateSettings:
 
     ladder: codebook counts to choose from, rising (1.5 to 12 kbps by default).
     overhead_bytes: what lower layers add to a packet.
-    ordered: the sender's own transport keeps order.
     budget_kbps: wire bitrate that redundancy never exceeds.
     most_frames: frames a packet may hold where the line is full.
     lossy, clean: smoothed loss above and below which redundancy is added and taken away.
@@ -52,7 +51,6 @@ class RateSettings:
 
     ladder: tuple[int, ...] = (2, 4, 8, 16)
     overhead_bytes: int = OVERHEAD_BYTES
-    ordered: bool = False
     budget_kbps: float = 64.0
     most_frames: int = MAX_FRAMES
     lossy: float = 0.02
@@ -108,14 +106,17 @@ class RateControl:
         self._climbed_s = float("-inf")
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
-    def on_report(self, report: Report, now_s: float) -> SenderSettings:
-        """Take one listener's report. Returns the settings to send with from now on."""
+    def on_report(self, report: Report, now_s: float, *, ordered: bool = False) -> SenderSettings:
+        """Take one listener's report. Returns the settings to send with from now on.
+
+        ordered: the sender's own transport keeps order at present.
+        """
         # A new listener's queue is as old as its first interval.
         listener = self._listeners.setdefault(report.listener, _Listener(now_s - _INTERVAL_S))
         interval_s = max(0.1, now_s - listener.reported_s)
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
-        if not (self.settings.ordered and report.ordered):
+        if not (ordered and report.ordered):
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
             # No redundancy covers an outage. The holes of the usual length decide.
             covered = report.burst_frames if report.burst_frames <= self.settings.most_redundant_frames else 0.0

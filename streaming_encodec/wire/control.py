@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, Fields, write_json
 from streaming_encodec.wire.header import MAX_CODEBOOKS
-from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome, read_name
 
 MAX_REASON_CHARACTERS = 123
 _FOREVER_MS = 86_400_000.0
@@ -19,19 +19,20 @@ _FOREVER_MS = 86_400_000.0
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Relay to listeners: a participant with this number may speak now."""
+    """Relay to listeners: a participant with this number may speak now, and is called so."""
 
     sender: int
+    name: str | None = None
     TYPE: ClassVar[str] = "joined"
 
     def to_dict(self) -> dict[str, Any]:
         """The message as a JSON object."""
-        return {"sender": self.sender}
+        return {"sender": self.sender, "name": self.name}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Joined:
         """Read the message from a JSON object. Raises PacketError."""
-        return cls(fields.whole("sender", 1, 0xFFFF))
+        return cls(fields.whole("sender", 1, 0xFFFF), read_name(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class AskDatagrams:
+    """Client to relay: offer me a datagram session again. The answer is a `DatagramOffer`, if the relay has any."""
+
+    TYPE: ClassVar[str] = "datagrams"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as a JSON object."""
+        return {}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> AskDatagrams:
+        """Read the message from a JSON object."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """Either side leaves on purpose, for a reason or without one.
 
@@ -145,9 +162,9 @@ class Bye:
         )
 
 
-ControlMessage = Hello | Welcome | Joined | Left | Layers | Report | Bye
+ControlMessage = Hello | Welcome | Joined | Left | Layers | Report | AskDatagrams | DatagramOffer | Bye
 _BY_TYPE: dict[str, type[ControlMessage]] = {
-    kind.TYPE: kind for kind in (Hello, Welcome, Joined, Left, Layers, Report, Bye)
+    kind.TYPE: kind for kind in (Hello, Welcome, Joined, Left, Layers, Report, AskDatagrams, DatagramOffer, Bye)
 }
 
 

@@ -28,6 +28,11 @@ def is_visible(text: str) -> bool:
     return _INVISIBLE.search(text) is None
 
 
+def clean_text(text: str, longest: int) -> str:
+    """What may be sent of a text that a person typed: visible characters, single spaces, at most `longest`; or ""."""
+    return " ".join(_INVISIBLE.sub(" ", text).split())[:longest].strip()
+
+
 def as_whole(value: object) -> int | None:
     """The whole number that a JSON value is, in any of JSON's spellings: 1, 1.0 and 1e0 are one number.
 
@@ -79,6 +84,13 @@ class Fields:
         value = self._values.get(name)
         if not isinstance(value, str) or not shortest <= len(value) <= longest or not is_visible(value):
             raise PacketError(f"field {name!r} is text of {shortest} to {longest} visible characters")
+        return value
+
+    def matching(self, name: str, pattern: str) -> str:
+        """A string that a regular expression describes as a whole."""
+        value = self._values.get(name)
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise PacketError(f"field {name!r} is text like {pattern}")
         return value
 
     def whole(self, name: str, low: int, high: int) -> int:

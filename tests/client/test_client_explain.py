@@ -59,6 +59,7 @@ def test_no_relay_is_told_in_words_with_its_cure(error: OSError, says: str) -> N
     [
         (CloseCode.NOT_ALLOWED, CallErrorReason.NOT_ALLOWED, "ask for a new token"),
         (CloseCode.WRONG_MODEL, CallErrorReason.WRONG_MODEL, "--model chooses it"),
+        (CloseCode.WRONG_ROOM, CallErrorReason.WRONG_ROOM, "leave /r/ROOM out"),
         (CloseCode.WRONG_VERSION, CallErrorReason.PROTOCOL, "update the older"),
         (CloseCode.TRY_LATER, CallErrorReason.FULL, "try later"),
         (CloseCode.REPLACED, CallErrorReason.REPLACED, "taken over"),

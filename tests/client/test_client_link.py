@@ -167,6 +167,7 @@ async def test_a_link_tries_again_after_what_may_pass() -> None:
         CallErrorReason.REPLACED,
         CallErrorReason.UNTRUSTED,
         CallErrorReason.WRONG_MODEL,
+        CallErrorReason.WRONG_ROOM,
     ],
 )
 async def test_a_link_gives_up_at_once_where_another_attempt_fails_too(reason: CallErrorReason) -> None:

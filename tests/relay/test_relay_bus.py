@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -37,7 +37,7 @@ class MemoryBus:
         hub.members.append(self)
         self.numbers = range(node * NUMBERS_PER_NODE + 1, (node + 1) * NUMBERS_PER_NODE)
         self.rooms: set[str] = set()
-        self.speakers: dict[str, tuple[StreamFormat, frozenset[int]]] = {}
+        self.speakers: dict[str, tuple[StreamFormat, frozenset[int], Mapping[int, str]]] = {}
         self._events: BusEvents
 
     async def open(self, events: BusEvents) -> None:
@@ -45,7 +45,7 @@ class MemoryBus:
 
     async def close(self) -> None:
         for room in list(self.speakers):
-            self.announce(room, FORMAT, frozenset())
+            self.announce(room, FORMAT, frozenset(), {})
         self._hub.members.remove(self)
 
     async def enter(self, room: str) -> Elsewhere:
@@ -57,8 +57,10 @@ class MemoryBus:
     def leave(self, room: str) -> None:
         self.rooms.discard(room)
 
-    def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:
-        self.speakers[room] = (stream_format, speakers)
+    def announce(
+        self, room: str, stream_format: StreamFormat, speakers: frozenset[int], names: Mapping[int, str]
+    ) -> None:
+        self.speakers[room] = (stream_format, speakers, names)
         for other in self._others(room):
             asyncio.get_running_loop().call_soon(
                 lambda other=other: other._events.on_elsewhere(room, other._elsewhere(room))
@@ -87,9 +89,10 @@ class MemoryBus:
 
     def _elsewhere(self, room: str) -> Elsewhere:
         known = [m.speakers[room] for m in self._hub.members if m is not self and room in m.speakers]
-        known = [(form, speakers) for form, speakers in known if speakers]
-        speakers = frozenset(number for _, numbers in known for number in numbers)
-        return Elsewhere(speakers, known[0][0] if known else None)
+        known = [entry for entry in known if entry[1]]
+        speakers = frozenset(number for _, numbers, _ in known for number in numbers)
+        names = {number: name for _, _, named in known for number, name in named.items()}
+        return Elsewhere(speakers, known[0][0] if known else None, names)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.wire.control import Report
 
 START = SenderSettings(8, 2)
-DATAGRAMS, TCP = RateSettings(ordered=False, overhead_bytes=54), RateSettings(ordered=True)
+DATAGRAMS, TCP = RateSettings(overhead_bytes=54), RateSettings()
 
 
 def report(
@@ -43,7 +43,7 @@ class Line:
             sent = made.wire_kbps(FORMAT, overhead)
             self.queue_ms = max(0.0, self.queue_ms + 1000 * (sent / self.kbps - 1))
             self.now_s += 1.0
-            made = self.control.on_report(report(queue_ms=self.queue_ms, ordered=True), self.now_s)
+            made = self.control.on_report(report(queue_ms=self.queue_ms, ordered=True), self.now_s, ordered=True)
             self.queues_ms.append(self.queue_ms)
         return made
 
@@ -109,10 +109,10 @@ def test_random_loss_adds_redundancy_and_keeps_all_codebooks() -> None:
 def test_loss_on_a_path_that_keeps_order_changes_nothing() -> None:
     control = RateControl(FORMAT, START, TCP)
     for second in range(20):
-        assert control.on_report(report(0.3, burst=8.0, ordered=True), float(second)) == START
+        assert control.on_report(report(0.3, burst=8.0, ordered=True), float(second), ordered=True) == START
     # The listener's own way may lose all the same: then redundancy is of use to it.
     for second in range(20, 40):
-        made = control.on_report(report(0.3, burst=2.0, ordered=False, listener=2), float(second))
+        made = control.on_report(report(0.3, burst=2.0, ordered=False, listener=2), float(second), ordered=True)
     assert made.has_redundancy
 
 
@@ -129,7 +129,7 @@ def test_an_outage_does_not_take_redundancy_away_nor_make_it_too_large() -> None
 
 
 def test_redundancy_is_the_last_to_go_while_there_is_loss() -> None:
-    tight = RateSettings(ordered=False, overhead_bytes=54, budget_kbps=12.0)
+    tight = RateSettings(overhead_bytes=54, budget_kbps=12.0)
     control = RateControl(FORMAT, START, tight)
     for second in range(20):
         made = control.on_report(report(0.2, burst=6.0), float(second))

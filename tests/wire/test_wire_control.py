@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.control import (
+    AskDatagrams,
     Bye,
     ControlMessage,
     Joined,
@@ -22,7 +23,7 @@ from streaming_encodec.wire.control import (
     serialize_control,
 )
 from streaming_encodec.wire.header import read_header
-from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
+from streaming_encodec.wire.hello import DatagramOffer, Hello, StreamFormat, Welcome
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
@@ -35,6 +36,9 @@ MESSAGES: list[ControlMessage] = [
     Left(65535),
     Layers(4),
     Report(1, 0.25, 0.125, 2.0, 12.5, 40.0, listener=9),
+    Welcome(7, datagrams=DatagramOffer(8765, "aB3-_", "0f" * 32)),
+    AskDatagrams(),
+    DatagramOffer(65535, "k" * 64, "0123456789abcdef" * 4),
     Bye("restarting", retry_s=0.5),
     Bye("bye"),
 ]

@@ -16,6 +16,7 @@ from wire.vectors import CONTROL, SCHEMA
 
 from streaming_encodec.errors import PacketError
 from streaming_encodec.wire.control import (
+    AskDatagrams,
     Bye,
     ControlMessage,
     Joined,
@@ -26,7 +27,7 @@ from streaming_encodec.wire.control import (
     serialize_control,
 )
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, is_visible
-from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome
+from streaming_encodec.wire.hello import ROLES, DatagramOffer, Hello, StreamFormat, Welcome
 
 VALIDATOR = Draft202012Validator(SCHEMA)
 ROOM = st.text(min_size=1, max_size=64).filter(is_visible)
@@ -44,6 +45,12 @@ FORMATS = st.builds(
     CODEBOOKS,
     st.integers(2, 65_536),
 )
+OFFERS = st.builds(
+    DatagramOffer,
+    st.integers(1, 65535),
+    st.text("abcXYZ019-_", min_size=1, max_size=64),
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+)
 ANY_MESSAGE: st.SearchStrategy[ControlMessage] = st.one_of(
     st.builds(Hello, ROOM, st.sampled_from(ROLES), FORMATS, SECRET, st.none() | CODEBOOKS, SECRET),
     st.builds(
@@ -53,11 +60,14 @@ ANY_MESSAGE: st.SearchStrategy[ControlMessage] = st.one_of(
         st.booleans(),
         st.floats(0.01, 3600),
         st.lists(SENDER, max_size=64).map(tuple),
+        datagrams=st.none() | OFFERS,
     ),
     st.builds(Joined, SENDER),
     st.builds(Left, SENDER),
     st.builds(Layers, CODEBOOKS),
     st.builds(Report, SENDER, SHARE, SHARE, LONG, LONG, LONG, st.integers(0, 65535)),
+    st.builds(AskDatagrams),
+    OFFERS,
     st.builds(Bye, st.text(max_size=123).filter(is_visible), st.none() | st.floats(0, 3600)),
 )
 
@@ -126,9 +136,24 @@ def test_a_whole_number_may_have_a_point(message: ControlMessage) -> None:
     VALIDATOR.validate(said)
 
 
-TYPES = ["hello", "welcome", "joined", "left", "layers", "report", "bye", "dance"]
+TYPES = ["hello", "welcome", "joined", "left", "layers", "report", "datagrams", "offer", "bye", "dance"]
 NUMBERS = [0, 1, 2, 5, 32, 33, 64, 1000, 65535, 65536, 192_000, 192_001, -1, 10**400, 0.5, 1.0, 2.0, 1.5, -0.0, 65535.0]
-TEXTS = ["", "a", "x" * 64, "x" * 65, "é" * 123, "x" * 124, "x" * 1401, "publish", "king", "0" * 32, "F" * 32, "1"]
+TEXTS = [
+    "",
+    "a",
+    "x" * 64,
+    "x" * 65,
+    "é" * 123,
+    "x" * 124,
+    "x" * 1401,
+    "publish",
+    "king",
+    "0" * 32,
+    "F" * 32,
+    "1",
+    "0" * 64,
+    "F" * 64,
+]
 ODD_TEXTS = [f"a{c}b" for c in "\n\x00\x7f\x9b\u00a0\u00ad\u200b\u200d\u2028\u202e\u3000\ufeff\ud800\udfff😀\U000e0041"]
 VALUES = st.one_of(
     st.sampled_from([None, True, False, [], {}, [{"sender": 1}], [{"sender": 0}], [1], [{"sender": 1}] * 65]),
@@ -147,7 +172,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(draw(st.sampled_from([case["text"] for case in CONTROL["good"]])))
     names = sorted({name for case in CONTROL["good"] for name in case["means"]})
     for _ in range(draw(st.integers(1, 3))):
-        inner = message.get("format")
+        inner = message.get("format", message.get("datagrams"))
         place = inner if isinstance(inner, dict) and draw(st.booleans()) else message
         match draw(st.integers(0, 4)):
             case 0 if place:

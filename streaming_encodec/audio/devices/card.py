@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streaming_encodec.audio.devices.devices import Backend
+from streaming_encodec.audio.devices.devices import Backend, Device
 from streaming_encodec.audio.devices.port import Kind
+from streaming_encodec.audio.devices.reference import Reference
 from streaming_encodec.audio.devices.side import CardCounts, Side
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
@@ -81,6 +82,9 @@ class SoundCard:
             backend = PortAudio()
         self._backend, self.sample_rate, self._clock = backend, sample_rate, clock
         self._lost = self._revived = 0
+        self.changes = 0
+        """How often a device was opened or closed so far."""
+        self._reference: Reference | None = None
 
         def side(kind: Kind, wanted: str | int | None) -> Side:
             return Side(backend, kind, wanted, sample_rate, clock=clock)
@@ -93,7 +97,7 @@ class SoundCard:
         self._search_s = _RETRY_S
         try:
             for each in self._sides():
-                each.open(clock())
+                self._open(each, clock())
         except BaseException:
             self.close()
             raise
@@ -101,12 +105,35 @@ class SoundCard:
     def close(self) -> None:
         """Close the devices."""
         for side in self._sides():
-            side.close()
+            self._close(side)
 
     # -- sound ----------------------------------------------------------------------------------------------
 
     def read(self) -> Pcm:
         """The microphone's samples since the last call, [1, n]."""
+        return self._read() if self._reference is None else self.read_with_reference()[0]
+
+    def read_with_reference(self) -> tuple[Pcm, Pcm]:
+        """The microphone's samples since the last call, and what the speaker played meanwhile, both [1, n].
+
+        The reference runs some milliseconds ahead of its echo, whatever the devices' delays, rates and clocks are.
+        It is silent for the first half second, after a device was reopened, and while one is missing.
+        """
+        near, reference = self._read(), self._reference
+        if reference is not None:
+            return near, reference.read(near.shape[1])[None]
+        sides = [side for side in self._sides() if side.is_open]
+        if len(sides) == 2:
+            self._reference = Reference(sides[0].port, sides[1].port, self.sample_rate)
+        return near, np.zeros_like(near)
+
+    def forget_reference(self) -> None:
+        """From now on only `read` is called."""
+        if self._reference is not None:
+            self._reference.close()
+            self._reference = None
+
+    def _read(self) -> Pcm:
         if self._microphone is None or not self._microphone.is_open:
             return np.zeros((1, 0), np.float32)
         self._microphone.port.hear()
@@ -185,6 +212,16 @@ class SoundCard:
         }
 
     @property
+    def output_device(self) -> Device | None:
+        """The speaker's device, or the last one."""
+        return None if self._speaker is None else self._speaker.device
+
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster the speaker's clock runs than the microphone's; 0 while nobody reads the reference."""
+        return 0.0 if self._reference is None else 1e6 * self._reference.drift
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """The directions whose device is gone at the moment."""
         return tuple(side.kind for side in self._sides() if not side.is_open)
@@ -222,7 +259,7 @@ class SoundCard:
         self._margin.update(now, 0 if self._speaker is None else self._speaker.missed)
         for side in self._sides():
             if side.is_gone(now):
-                side.close()
+                self._close(side)
                 self._lost += 1
                 self._retry_at = now + _RETRY_S
                 self._search_s = 2 * _RETRY_S
@@ -237,7 +274,7 @@ class SoundCard:
         for side in self._sides():
             if not side.is_open:
                 with contextlib.suppress(DeviceError):  # still missing: the other side continues
-                    side.open(now)
+                    self._open(side, now)
         alone = len(self.lost) == len(self._sides())
         if self.lost and (alone or now >= self._search_at):
             self._search_s = min(_LONGEST_SEARCH_S, 2 * self._search_s)
@@ -245,6 +282,19 @@ class SoundCard:
             with contextlib.suppress(DeviceError):  # not to be had: try again later
                 self._backend.refresh()
         self._revived += len(set(gone) - set(self.lost))
+
+    def _open(self, side: Side, now: float) -> None:
+        side.open(now)
+        self._changed()
+
+    def _close(self, side: Side) -> None:
+        if side.is_open:
+            self._changed()
+        side.close()
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self.forget_reference()
 
     def _sides(self) -> list[Side]:
         return [side for side in (self._microphone, self._speaker) if side is not None]

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from streaming_encodec.audio.devices.ring import Block, Memory, SampleRing
 
@@ -25,10 +25,19 @@ _RING_S = 0.5
 """Longer than any pause of the computing thread in a usable call."""
 _LARGEST_OF_S = 10.0
 """The largest block counts for this long, and for at most twice as long."""
-_CALLS, _MISSED, _REPORTED, _GRAIN, _WAKE_AT, _HEARD, _ENDED = range(_WHOLE := 7)
+_CALLS, _MISSED, _REPORTED, _GRAIN, _WAKE_AT, _HEARD, _ENDED, _BEGUN, _REMEMBERS = range(_WHOLE := 9)
 _LATENCY_S, _CALLED_AT, _BLOCK_S, _LARGEST_FROM, _LARGEST_S, _LARGEST_BEFORE_S = range(_REAL := 6)
 """Index of each number: first the integers, then the reals."""
 _NUMBERS_BYTES = 8 * (_WHOLE + _REAL)
+
+
+class Moment(NamedTuple):
+    """The last callback: the number of all samples up to its block's end, when it was (seconds), how far its block's
+    beginning was from the air (seconds)."""
+
+    samples: int
+    called_at: float
+    latency_s: float
 
 
 class Port:
@@ -52,18 +61,24 @@ class Port:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
-        memory = bytearray(self.size(rate, channels)) if memory is None else memory
+        memory = bytearray(self.size(kind, rate, channels)) if memory is None else memory
         # Only one side writes each number, except wake_at.
         numbers = memoryview(memory)[:_NUMBERS_BYTES].cast("B")
         self._whole, self._real = numbers[: 8 * _WHOLE].cast("q"), numbers[8 * _WHOLE :].cast("d")
         if not self._real[_CALLED_AT]:  # made just now, not by the other side before
             self._real[_CALLED_AT] = self._real[_LARGEST_FROM] = clock()
-        self.ring = SampleRing(round(_RING_S * rate), channels, memoryview(memory)[_NUMBERS_BYTES:])
+        capacity, rest = round(_RING_S * rate), memoryview(memory)[_NUMBERS_BYTES:]
+        self.ring = SampleRing(capacity, channels, rest)
+        self.played = self.ring
+        """What was handed to the speaker, missing samples as zeros, if the other side wants to `remember` it."""
+        if kind == "output":
+            self.played = SampleRing(capacity, channels, rest[SampleRing.size(capacity, channels) :])
 
     @staticmethod
-    def size(rate: int, channels: int) -> int:
+    def size(kind: Kind, rate: int, channels: int) -> int:
         """Bytes that such a port takes."""
-        return _NUMBERS_BYTES + SampleRing.size(round(_RING_S * rate), channels)
+        ring = SampleRing.size(round(_RING_S * rate), channels)
+        return _NUMBERS_BYTES + (2 * ring if kind == "output" else ring)
 
     # -- what the card's side tells -------------------------------------------------------------------------
 
@@ -107,6 +122,14 @@ class Port:
         """Whether the device has reported its end."""
         return bool(self._whole[_ENDED])
 
+    def moment(self) -> Moment:
+        """The last callback, all of one and the same. For a speaker, samples are those of `played`."""
+        while True:
+            calls = self._whole[_CALLS]
+            moment = Moment(self.played.written, self._real[_CALLED_AT], self._real[_LATENCY_S])
+            if self._whole[_BEGUN] == calls == self._whole[_CALLS] or self.ended:
+                return moment
+
     # -- what the other side tells --------------------------------------------------------------------------
 
     @property
@@ -122,10 +145,15 @@ class Port:
         """From now on count microphone blocks that find no room."""
         self._whole[_HEARD] = 1
 
+    def remember(self, wanted: bool) -> None:
+        """From now on keep what is handed to the speaker in `played`, whose reader must follow; or no longer."""
+        self._whole[_REMEMBERS] = wanted
+
     # -- in the sound card's thread: copy, count, nothing else -----------------------------------------------
 
     def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
         """Take a microphone's block [n, C]. lost: the card reports lost samples. Returns whether to wake the reader."""
+        self._whole[_BEGUN] += 1
         count = self.ring.count(block)
         fitted = self.ring.write(block)
         # Before the first read nothing is missed.
@@ -139,12 +167,15 @@ class Port:
 
     def fill_block(self, block: Block, latency_s: float, lost: bool) -> None:
         """The speaker's block [n, C]."""
+        self._whole[_BEGUN] += 1
         count, found = self.ring.count(block), self.ring.read_into(block)
         if found < count:
             missing = 4 * self.channels * (count - found)
             memoryview(block).cast("B")[-missing:] = bytes(missing)
             # Before the first write nothing is missing.
             self._whole[_MISSED] += self.ring.started
+        if self._whole[_REMEMBERS]:
+            self.played.write(block)
         self._note(count, latency_s, lost)
 
     def end(self) -> None:

@@ -69,7 +69,7 @@ class PortAudio:
     ) -> DeviceStream:
         """Open it and start its callbacks. Raises DeviceError: busy, gone, or refused."""
         process = self._running()
-        shared = SharedFile(Port.size(sample_rate, channels))
+        shared = SharedFile(Port.size(kind, sample_rate, channels))
         port = Port(kind, sample_rate, channels, memory=shared.memory, clock=clock)
         try:
             number = process.ask(

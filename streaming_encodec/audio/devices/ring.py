@@ -52,6 +52,16 @@ class SampleRing:
         """Whether anything was ever written."""
         return bool(self._moved[0])
 
+    @property
+    def written(self) -> int:
+        """Samples ever written."""
+        return self._moved[0]
+
+    @property
+    def read(self) -> int:
+        """Samples ever read."""
+        return self._moved[1]
+
     def count(self, block: Block) -> int:
         """Samples in a block."""
         return memoryview(block).nbytes // self._step

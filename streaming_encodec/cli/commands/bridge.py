@@ -13,13 +13,13 @@ import typer
 
 from streaming_encodec.bridges.config import KINDS
 from streaming_encodec.cli.shared.calling import (
-    DEFAULT_URL,
     CaOption,
     TokenOption,
     UrlOption,
     on_interrupt,
     read_token,
     tls_of,
+    urls_of,
 )
 from streaming_encodec.cli.shared.console import note
 from streaming_encodec.cli.shared.options import (
@@ -44,7 +44,7 @@ def command(
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where telephones connect; port 0 takes a free one.")
     ] = "127.0.0.1:9092",
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     token: TokenOption = None,
     key: Annotated[
         Path | None,
@@ -102,7 +102,7 @@ def command(
     config = BridgeConfig(
         str(kind),
         room,
-        url,
+        urls_of(url),
         host,
         port,
         admission,
@@ -110,7 +110,7 @@ def command(
         insecure=insecure,
         token=read_token(token),
         token_key=None if key is None else TokenKey.load(key),
-        relay_tls=tls_of(ca, url),
+        relay_tls=tls_of(ca, urls_of(url)),
         frames_per_packet=frames_per_packet,
         dtx=dtx,
         threads=threads,

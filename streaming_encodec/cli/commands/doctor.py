@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ class Finding:
 
 def command(
     url: Annotated[
-        str | None, typer.Option("--url", "-u", help="Also check whether this relay can be reached.")
+        list[str] | None, typer.Option("--url", "-u", help="Also check whether this relay can be reached; repeatable.")
     ] = None,
     ca: CaOption = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -47,13 +48,13 @@ def command(
 
     The exit code is 1 if something is bad.
     """
-    if ca is not None and url is None:
+    if ca is not None and not url:
         raise typer.BadParameter("which relay? give --url", param_hint="--ca")
-    tls = None if url is None else tls_of(ca, url)
+    tls = None if not url else tls_of(ca, url)
     use_threads(threads)
     findings = [*look_at_sound(), look_at_kernel(), *_look(lambda: look_at_speed(model, engine), "speed")]
-    if url is not None:
-        findings += _look(lambda: look_at_relay(url, tls), "relay")
+    for each in url or ():
+        findings += _look(partial(look_at_relay, each, tls), "relay")
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.calling import (
-    DEFAULT_URL,
     CaOption,
+    NameOption,
     RoomOption,
     TokenOption,
+    Transport,
+    TransportOption,
     UrlOption,
     link_facts,
     on_interrupt,
     read_token,
     tls_of,
+    told_of_ways,
+    urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
@@ -37,10 +41,12 @@ def command(
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The sound file to write, such as out.wav or out.flac.")
     ],
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     max_codebooks: Annotated[
         int | None,
@@ -66,22 +72,25 @@ def command(
 
     check_target(target, SOUND_ENDINGS)
     check_trace(trace, [target])
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     call = VoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="subscribe",
-        connection=ConnectionSettings(tls_of(ca, url), max_codebooks=max_codebooks),
+        connection=ConnectionSettings(
+            tls_of(ca, urls), max_codebooks=max_codebooks, name=name, transport=transport.value
+        ),
     )
     facts = asyncio.run(_listen(target, call, loaded, seconds, keep, trace))
     if as_json:
         print_json(facts)
     else:
         print_facts(
-            f"{call.room} at {url} → {target}",
+            f"{call.room} at {call.url} → {target}",
             {
                 "sound": minutes(facts["seconds"]),
                 "speakers": str(facts["speakers"]),
@@ -89,6 +98,7 @@ def command(
                 "skipped": f"{facts['skipped_frames']} frames that came too late",
                 "concealed": f"{100 * facts['concealed_share']:.2f} % of what was played",
                 "buffer": f"{facts['mean_delay_ms']:.0f} ms on average",
+                "transport": told_of_ways(facts["datagrams_received"], facts["packets_received"]),
                 "connection": f"{facts['connects'] - 1} times lost and restored",
             },
         )

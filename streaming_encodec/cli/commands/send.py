@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streaming_encodec.cli.shared.calling import (
-    DEFAULT_URL,
     CaOption,
+    NameOption,
     RoomOption,
     TokenOption,
+    Transport,
+    TransportOption,
     UrlOption,
     link_facts,
     on_interrupt,
     read_token,
     tls_of,
+    told_of_ways,
+    urls_of,
 )
 from streaming_encodec.cli.shared.console import complain, minutes, note, print_facts, print_json, progress
 from streaming_encodec.cli.shared.inputs import SourceHelp, input_facts, told_of_input
@@ -55,10 +59,12 @@ def command(
         Path | None,
         typer.Argument(metavar="IN", help=f"{SourceHelp} Without one, the microphone."),
     ] = None,
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     room: RoomOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -84,6 +90,7 @@ def command(
     # A wrong file is reported before a model is loaded.
     check_trace(trace, [source])
     reader = None if source is None else AudioReader(source)
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     packets = SenderSettings(
@@ -92,21 +99,21 @@ def command(
         redundant_frames=redundancy_frames,
     )
     call = VoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="publish",
         codec=CodecSettings(bandwidth_of(loaded, bandwidth), packets=packets, dtx=dtx, adapt=adapt),
-        connection=ConnectionSettings(tls_of(ca, url)),
+        connection=ConnectionSettings(tls_of(ca, urls), name=name, transport=transport.value),
     )
     # A missing microphone is reported before the call.
     speaks = reader if reader is not None else _open_microphone(input_device, loaded.config.sampling_rate)
-    facts = asyncio.run(_send(speaks, call, loaded, trace, tls=url.lower().startswith("wss:")))
+    facts = asyncio.run(_send(speaks, call, loaded, trace, tls=urls[0].lower().startswith("wss:")))
     if as_json:
         print_json(facts)
     else:
-        print_facts(f"{facts['input']} → {call.room} at {url}", _rows(facts))
+        print_facts(f"{facts['input']} → {call.room} at {call.url}", _rows(facts))
     if facts["interrupted"] and source is not None:
         complain(f"interrupted after {minutes(facts['seconds'])}")
         raise typer.Exit(1)
@@ -117,6 +124,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, str]:
         "sent": minutes(facts["seconds"]),
         "packets": f"{facts['packets_sent']} ({facts['packet_kbps']:.1f} kbps, {facts['wire_kbps']:.1f} on the wire)",
         "dropped": f"{facts['packets_dropped']} packets",
+        "transport": told_of_ways(facts["datagrams_sent"], facts["packets_sent"]),
         "connection": f"{facts['connects'] - 1} times lost and restored",
     }
     if facts["stalls"]:
@@ -165,7 +173,8 @@ async def _send(
         **facts,
         "packet_kbps": packet_bytes * kbps_per_byte,
         # With all headers; the acknowledgements that come back are not in it.
-        "wire_kbps": wire_bytes(facts["packets_sent"], packet_bytes, tls=tls) * kbps_per_byte,
+        "wire_kbps": kbps_per_byte
+        * wire_bytes(facts["packets_sent"], packet_bytes, tls=tls, datagrams=facts["datagrams_sent"]),
         "interrupted": stop.is_set(),
     }
 

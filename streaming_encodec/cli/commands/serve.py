@@ -78,6 +78,12 @@ def command(
         ),
     ] = False,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page for calls at /.")] = True,
+    datagrams: Annotated[
+        bool,
+        typer.Option(
+            "--datagrams/--no-datagrams", help="Offer voice as datagrams, on the same port number of UDP (QUIC)."
+        ),
+    ] = True,
     public_metrics: Annotated[
         bool, typer.Option("--public-metrics", help="Answer /metrics to other machines and to proxies too.")
     ] = False,
@@ -93,7 +99,9 @@ def command(
     max_speakers: Annotated[
         int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also log the WebSocket layer.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also log the layers of WebSocket and QUIC.")
+    ] = False,
 ) -> None:
     """Run a relay: rooms whose participants hear each other. It passes packets on and needs no model.
 
@@ -115,6 +123,7 @@ def command(
         origins=tuple(origin or ()),
         rooms=frozenset(room) if room else None,
         insecure=insecure,
+        datagrams=datagrams,
         public_metrics=public_metrics,
         drain_s=drain_s,
         web=_web_files(tokens=token_key is not None) if web else None,

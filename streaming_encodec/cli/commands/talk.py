@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streaming_encodec.cli.shared.calling import DEFAULT_URL, CaOption, TokenOption, UrlOption, read_token, tls_of
+from streaming_encodec.cli.shared.calling import (
+    CaOption,
+    NameOption,
+    TokenOption,
+    Transport,
+    TransportOption,
+    UrlOption,
+    read_token,
+    tls_of,
+    urls_of,
+)
 from streaming_encodec.cli.shared.console import complain, note, print_facts, print_json
 from streaming_encodec.cli.shared.error_text import error_text
 from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_model
@@ -43,9 +53,11 @@ model delay would grow to all that the buffer holds."""
 
 def command(
     room: Annotated[str, typer.Argument(metavar="ROOM", help="The room: all who name it hear each other.")],
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     token: TokenOption = None,
     ca: CaOption = None,
+    name: NameOption = None,
+    transport: TransportOption = Transport.AUTO,
     model: ModelOption = DEFAULT_MODEL,
     bandwidth: BandwidthOption = None,
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
@@ -86,20 +98,23 @@ def command(
     if record is not None:
         check_target(record, SOUND_ENDINGS, [clip])
     reader = None if clip is None else AudioReader(clip)
+    urls = urls_of(url)
     use_threads(threads)
     loaded = load_model(model)
     kbps = bandwidth_of(loaded, bandwidth)
     fast = make_live_engine(engine, loaded.model)
     network = NetworkImpairment(loss / 100, jitter)
     call = ThreadedVoiceClient(
-        url,
+        urls,
         read_token(token),
         loaded.model,
         room=room,
         role="both",
         codec=CodecSettings(kbps, fast, SenderSettings(frames_per_packet=frames_per_packet)),
         playout=replace(LIVE_PLAYOUT, capacity_frames=round(_FAR_BEHIND_S * loaded.config.frame_rate)),
-        connection=ConnectionSettings(tls_of(ca, url), impairment=network if loss or jitter else None),
+        connection=ConnectionSettings(
+            tls_of(ca, urls), impairment=network if loss or jitter else None, name=name, transport=transport.value
+        ),
     )
     check_speed(loaded, fast, kbps)
     facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)
@@ -149,7 +164,7 @@ def _talk(
                 call,
                 meter.look,
                 record=record,
-                settings=lambda: f"{call.bandwidth:g} kbps, {len(call.present)} others in {call.room}",
+                settings=lambda: f"{call.bandwidth:g} kbps over {call.transport}, {_others(call)} in {call.room}",
                 keys=_KEYS,
                 on_key=lambda key: change_bandwidth(key, loaded.config.target_bandwidths, call),
             )
@@ -165,9 +180,18 @@ def _talk(
         "model": loaded.name,
         **facts,
         "connects": call.statistics.link.connects,
+        "datagrams_sent": call.statistics.link.datagrams_sent,
+        "datagrams_received": call.statistics.link.datagrams_received,
         "output": None if record is None else str(record),
         "failure": failure,
     }
+
+
+def _others(call: ThreadedVoiceClient) -> str:
+    """How many are there besides, and what they are called."""
+    present, names = call.present, call.names
+    called = ", ".join(names[number] for number in sorted(present) if number in names)
+    return f"{len(present)} others" + (f" ({called})" if called else "")
 
 
 def _print(room: str, facts: dict[str, Any]) -> None:

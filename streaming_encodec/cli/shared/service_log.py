@@ -17,4 +17,5 @@ def log_json(*, verbose: bool) -> None:
     logging.captureWarnings(True)
     logging.getLogger("streaming_encodec.transport").setLevel(logging.INFO)
     # Broken handshakes of strangers are logged only with --verbose.
-    logging.getLogger("streaming_encodec.transport.websockets").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+    for name in ("streaming_encodec.transport.websockets", "quic"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)

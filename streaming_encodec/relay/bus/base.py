@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from streaming_encodec.wire.control import Report
@@ -14,13 +15,14 @@ NUMBERS_PER_NODE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A room on all other relays: the numbers of its speakers, and the format in force if any relay has one.
+    """A room on all other relays: its speakers' numbers, what some are called, and the format if any relay has one.
 
     Two relays may set different formats at the same moment. The bus then decides for the first, on all of them alike.
     """
 
     speakers: frozenset[int] = frozenset()
     format: StreamFormat | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 NOBODY = Elsewhere()
@@ -66,8 +68,10 @@ class Bus(Protocol):
         """This relay has no participant in the room any more."""
         ...
 
-    def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:
-        """These are now the speakers of the room on this relay."""
+    def announce(
+        self, room: str, stream_format: StreamFormat, speakers: frozenset[int], names: Mapping[int, str]
+    ) -> None:
+        """These are now the speakers of the room on this relay, and what those who said so are called."""
         ...
 
     def publish(self, room: str, packet: bytes) -> None:

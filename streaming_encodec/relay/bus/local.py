@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from streaming_encodec.relay.bus.base import NOBODY, BusEvents, Elsewhere
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
@@ -41,7 +41,9 @@ class LocalBus:
     def leave(self, room: str) -> None:
         """No other relay: does nothing."""
 
-    def announce(self, room: str, stream_format: StreamFormat, speakers: frozenset[int]) -> None:
+    def announce(
+        self, room: str, stream_format: StreamFormat, speakers: frozenset[int], names: Mapping[int, str]
+    ) -> None:
         """No other relay: does nothing."""
 
     def publish(self, room: str, packet: bytes) -> None:

@@ -27,9 +27,11 @@ from streaming_encodec.transport.failures import in_words, status_error, system_
 from streaming_encodec.transport.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.proxies import Proxy, proxy_for
 from streaming_encodec.transport.websocket.connection import MaskedFrames, WebSocketConnection, ended
+from streaming_encodec.wire.room_path import room_of_url
 
 OPEN_S = 5.0
 """A connection and its handshake take no longer, each attempt."""
+_NEXT_ADDRESS_S = 0.25
 _PROBE_S = 2.0
 _QUEUE_FRAMES = 30
 """Frames that wait for a slow network: 0.4 s."""
@@ -42,6 +44,7 @@ class WebSocketClient(WebSocketConnection, ClientConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, frames=MaskedFrames(), queue_frames=_QUEUE_FRAMES, **kwargs)
+        self.relay_address: str | None = None
 
     async def ask(self) -> float:
         """Send a ping and wait for the answer; returns the round trip in seconds. Raises ConnectionEnded."""
@@ -55,18 +58,22 @@ class WebSocketDialer:
     """A `transport.base.Dialer`.
 
     Args:
-        url: `ws://host:port` or `wss://host`.
+        url: `ws://host:port` or `wss://host`, and the room's path if the relay is to know it before the hello.
         tls: for `wss://`; None trusts the certificates that the system trusts (or those of `SSL_CERT_FILE`).
 
     Raises:
         ConfigError: the address is none, or TLS settings were given for one without TLS.
     """
 
+    room: str | None
+    """The one that the URL names; None for a URL that names none."""
+
     def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
         try:
             self._uri = parse_uri(url)
-        except (InvalidURI, ValueError) as error:  # a port or a host's name that cannot be is the latter
+            self.room = room_of_url(self._uri.path)
+        except (InvalidURI, ValueError) as error:  # a port, a host's name or a room that cannot be is the latter
             raise _no_address(url, error) from error
         if tls is not None and not self._uri.secure:
             raise ConfigError(
@@ -97,6 +104,8 @@ class WebSocketDialer:
                 max_size=MAX_MESSAGE_BYTES,
                 write_limit=WRITE_LIMIT_BYTES,
                 create_connection=WebSocketClient,
+                # A name may have several addresses, and one of them may not answer at all (RFC 8305).
+                happy_eyeballs_delay=_NEXT_ADDRESS_S,
                 **options,
             )
         except ImportError as error:
@@ -108,6 +117,8 @@ class WebSocketDialer:
         except (OSError, TimeoutError, InvalidHandshake, ValueError) as error:
             raise explain(self.url, error, proxy) from error
         assert isinstance(connection, WebSocketClient)  # made by create_connection
+        if proxy is None:
+            connection.relay_address = str(connection.remote_address[0])
         return connection
 
     async def diagnose(self, error: CallError) -> CallError:

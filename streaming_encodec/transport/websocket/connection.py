@@ -7,9 +7,7 @@ sends, and no await in a relay's fan-out.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import sys
 from typing import Any
 
 from websockets.asyncio.connection import Connection
@@ -18,11 +16,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from streaming_encodec.transport.base import ConnectionEnded
-from streaming_encodec.transport.limits import UNSENT_LIMIT_BYTES, WRITE_LIMIT_BYTES
-from streaming_encodec.transport.websocket.outbox import Outbox
-
-# Not in the socket module before Python 3.14, nor on every system.
-_TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
+from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES
+from streaming_encodec.transport.outbox import Outbox
+from streaming_encodec.transport.websocket.tcp import is_tcp, tune
 
 
 class MaskedFrames:
@@ -73,7 +69,9 @@ class WebSocketConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the kernel from holding much voice."""
-        _limit_unsent(transport.get_extra_info("socket"))
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None and is_tcp(sock):
+            tune(sock)
         super().connection_made(transport)
         _limit_below_tls(transport)
 
@@ -160,10 +158,3 @@ def _limit_below_tls(transport: asyncio.BaseTransport) -> None:
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     if below is not None:
         below.set_write_buffer_limits(WRITE_LIMIT_BYTES)
-
-
-def _limit_unsent(sock: socket.socket | None) -> None:
-    """Let the kernel take little more than it can send soon, where the system can do that."""
-    if sock is not None and _TCP_NOTSENT_LOWAT is not None and sock.family != getattr(socket, "AF_UNIX", None):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)

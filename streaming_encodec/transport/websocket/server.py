@@ -185,6 +185,11 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
         return Headers() if self.request is None else self.request.headers
 
     @property
+    def path(self) -> str:
+        """Of the request, without its query; empty before it came."""
+        return "" if self.request is None else self.request.path.partition("?")[0]
+
+    @property
     def phase(self) -> Phase:
         """How far it is."""
         return _PHASES.get(self.protocol.state, Phase.CLOSING)

@@ -8,15 +8,13 @@ import { Decoder } from "./decoder.js";
 import { Encoder } from "./encoder.js";
 import { fingerprintOf } from "./fingerprint.js";
 import { writeImage } from "./image.js";
-import { FLUSH, Kernel, START, STEP } from "./kernel.js";
+import { FLUSH, Kernel, MOST_FRAMES, START, STEP } from "./kernel.js";
 import { Weights } from "./weights.js";
 
 /** @typedef {import("./architecture.js").Part} Part */
 
 /** Zero frames before a stream that starts in silence. */
 const SILENCE_FRAMES = 64;
-/** Frames that go through the network at once, at most. */
-export const MOST_FRAMES = 8;
 
 /**
  * Everything a stream remembers between two calls: inputs that do not yet fill a frame, the layers' state (null before

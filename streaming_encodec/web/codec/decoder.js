@@ -1,8 +1,7 @@
 // Mirrors streaming/decoder.py and streaming/conceal.py: codes in, samples out, and what stands for lost frames.
 
 import { StreamError } from "../errors.js";
-import { FLUSH, STEP } from "./kernel.js";
-import { MOST_FRAMES } from "./codec.js";
+import { FLUSH, MOST_FRAMES, STEP } from "./kernel.js";
 
 /** @typedef {import("./codec.js").Codec} Codec */
 /** @typedef {import("./codec.js").HalfState} HalfState */

@@ -1,8 +1,7 @@
 // Mirrors streaming/encoder.py: samples in, codes out, a frame the moment it is complete.
 
 import { StreamError } from "../errors.js";
-import { FLUSH, STEP } from "./kernel.js";
-import { MOST_FRAMES } from "./codec.js";
+import { FLUSH, MOST_FRAMES, STEP } from "./kernel.js";
 
 /** @typedef {import("./codec.js").Codec} Codec */
 /** @typedef {import("./codec.js").HalfState} HalfState */

@@ -5,6 +5,8 @@ import { StreamError, UnsupportedError } from "../errors.js";
 const PAGE = 65_536;
 /** Phases of `run`. */
 export const START = 0, STEP = 1, FLUSH = 2;
+/** Frames that streams hand to a step at once, at most. */
+export const MOST_FRAMES = 8;
 
 /**
  * @typedef {object} Exports

@@ -120,7 +120,7 @@ function leaveIfDone() {
   socket.close(1000);
 }
 
-const OVER = [1000, 1002, 1007, 1009, 4001, 4400, 4403, 4409, 4426];
+const OVER = [1000, 1002, 1007, 1009, 4001, 4400, 4403, 4409, 4421, 4426];
 
 function connect(attempt = 0) {
   const headers = job.token ? { Authorization: `Bearer ${job.token}` } : {};

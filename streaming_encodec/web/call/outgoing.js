@@ -1,0 +1,160 @@
+// Mirrors call/outgoing.py: one voice on its way out: samples to codes to packets, without silence, at a rate that
+// listeners' reports choose.
+
+import { NoiseMeter } from "../voice/noise.js";
+import { concatenated } from "../voice/playout.js";
+import { RateControl, rateSettings } from "../voice/rate.js";
+import { StallMeter, VoiceSender, senderSettings, wireKbps } from "../voice/sender.js";
+import { VoiceActivityDetector } from "../voice/vad.js";
+import { roundHalfEven } from "../numbers.js";
+import { NO_NOISE } from "../wire/header.js";
+
+/** @typedef {import("../codec/codec.js").Codec} Codec */
+/** @typedef {import("../voice/sender.js").SenderSettings} SenderSettings */
+/** @typedef {import("../voice/statistics.js").Report} Report */
+/** @typedef {import("../wire/packet.js").Frame} Frame */
+/** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
+
+/** Encoder, sender, voice activity detection and rate control of one client. */
+export class OutgoingVoice {
+  /** The VAD's last word: nobody speaks. */
+  isSilent = false;
+  #codec;
+  #format;
+  #asked;
+  #kbps;
+  #encoder;
+  #sender;
+  #adapt;
+  #ordered;
+  #vad;
+  #meter;
+  #rate;
+  #stall;
+  #step; // samples that are encoded at once: the weights are read once for what goes into a packet together
+  #unencoded = new Float32Array(0);
+  #unjudged = new Float32Array(0);
+  #ended = true;
+
+  /**
+   * dtx: send little while nobody speaks. adapt: let listeners' reports choose frames per packet, codebooks and
+   * redundancy. ordered: the transport keeps order. firstSequence, firstTimestamp: random, so that receivers tell a new
+   * call from the old one.
+   * @param {Codec} codec
+   * @param {StreamFormat} format
+   * @param {{kbps?: number, settings?: Partial<SenderSettings>, dtx?: boolean, adapt?: boolean, ordered?: boolean,
+   *   firstSequence: number, firstTimestamp: number}} options
+   */
+  constructor(codec, format, { kbps = codec.usualBandwidth, settings = {}, dtx = true, adapt = true, ordered = true, firstSequence, firstTimestamp }) {
+    this.#codec = codec;
+    this.#format = format;
+    this.#asked = senderSettings(settings);
+    this.#kbps = kbps;
+    this.#encoder = codec.createEncoder({ codebooks: codec.codebooksFor(kbps) });
+    this.#sender = new VoiceSender(format, this.#asked, { firstSequence, firstTimestamp });
+    this.#adapt = adapt;
+    this.#ordered = ordered;
+    this.#vad = dtx ? new VoiceActivityDetector(format.frameSeconds) : null;
+    this.#meter = new NoiseMeter(format.sampleRate, format.frameSamples);
+    this.#step = this.#asked.framesPerPacket * format.frameSamples;
+    this.#rate = this.#makeRate();
+    this.#stall = new StallMeter(format.sampleRate);
+  }
+
+  /** Of the encoder; the rate control may send less of it. */
+  get kbps() {
+    return this.#kbps;
+  }
+  set kbps(kbps) {
+    this.#encoder.codebooks = this.#codec.codebooksFor(kbps);
+    this.#kbps = kbps;
+    this.#rate = this.#makeRate();
+  }
+
+  /** What is sent at present. */
+  get settings() {
+    return this.#sender.settings;
+  }
+
+  /**
+   * Samples that end at `nowS`; gives the packets they complete.
+   *
+   * After a pause of the caller, they lie so much later in the stream: else listeners would hear the pause as delay.
+   * @param {Float32Array} pcm
+   * @param {number} nowS
+   */
+  push(pcm, nowS) {
+    const frames = this.#encode(pcm), { frameSamples, frameSeconds } = this.#format;
+    /** @type {Uint8Array[]} */
+    const packets = [];
+    const gapS = this.#stall.gapS(pcm.length, nowS);
+    if (gapS && !this.#ended) packets.push(...this.#sender.skip(roundHalfEven(gapS / frameSeconds)));
+    this.#ended = false;
+    if (!this.#vad) return [...packets, ...this.#sender.push(frames)];
+    this.#unjudged = concatenated([this.#unjudged, pcm]);
+    for (const frame of frames) {
+      const heard = this.#unjudged.subarray(0, frameSamples);
+      this.#unjudged = this.#unjudged.subarray(frameSamples);
+      this.isSilent = this.#vad.isSilent(heard);
+      packets.push(...this.#sender.push([frame], this.isSilent ? this.#meter.measure(heard) : null));
+    }
+    return packets;
+  }
+
+  /** The packets still owed, the last with the end flag. What is pushed later begins a new stream. */
+  finish() {
+    if (this.#ended) return [];
+    this.#ended = true;
+    this.#stall.restart();
+    const { codebooks } = this.#encoder;
+    const rest = [...split(this.#encoder.encode(this.#unencoded), codebooks), ...split(this.#encoder.flush(), codebooks)];
+    this.#unencoded = this.#unjudged = new Float32Array(0);
+    const packets = [...this.#sender.push(rest), ...this.#sender.end(NO_NOISE)];
+    this.#sender.restart();
+    return packets;
+  }
+
+  /**
+   * A listener's report on this voice; it takes effect with the next packet.
+   * @param {Report} report
+   * @param {number} nowS
+   */
+  onReport(report, nowS) {
+    if (this.#adapt) this.#sender.configure(this.#rate.onReport(report, nowS));
+  }
+
+  /** Give the encoder's memory back. */
+  close() {
+    this.#encoder.close();
+  }
+
+  /**
+   * @param {Float32Array} pcm
+   * @returns {Frame[]}
+   */
+  #encode(pcm) {
+    const sound = this.#unencoded.length ? concatenated([this.#unencoded, pcm]) : pcm;
+    const whole = Math.floor(sound.length / this.#step) * this.#step;
+    const codes = this.#encoder.encode(sound.subarray(0, whole)); // a bad sample throws before anything has changed
+    this.#unencoded = sound.slice(whole);
+    return split(codes, this.#encoder.codebooks);
+  }
+
+  #makeRate() {
+    const settings = senderSettings({ ...this.#asked, numCodebooks: this.#encoder.codebooks });
+    this.#sender.configure(settings);
+    const ladder = [...new Set(this.#codec.bandwidths.map((kbps) => this.#codec.codebooksFor(kbps)))].sort((a, b) => a - b);
+    const rate = rateSettings({ ladder, ordered: this.#ordered });
+    const budgetKbps = 2 * wireKbps(settings, this.#format, rate.overheadBytes);
+    return new RateControl(this.#format, settings, rateSettings({ ...rate, budgetKbps }));
+  }
+}
+
+/**
+ * @param {Uint16Array} codes
+ * @param {number} codebooks
+ * @returns {Frame[]}
+ */
+function split(codes, codebooks) {
+  return Array.from({ length: codes.length / codebooks }, (_, f) => codes.subarray(f * codebooks, (f + 1) * codebooks));
+}

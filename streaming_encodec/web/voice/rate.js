@@ -1,0 +1,196 @@
+// Mirrors voice/rate.py: frames per packet, redundancy and codebooks, chosen from listeners' reports.
+
+import { StreamError } from "../errors.js";
+import { roundHalfEven } from "../numbers.js";
+import { MAX_FRAMES } from "../wire/header.js";
+import { OVERHEAD_BYTES } from "../wire/wireSize.js";
+import { hasRedundancy, senderSettings, wireKbps } from "./sender.js";
+
+/** @typedef {import("./sender.js").SenderSettings} SenderSettings */
+/** @typedef {import("./statistics.js").Report} Report */
+/** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
+
+const INTERVAL_S = 1; // between two reports of a listener, about
+const GROWS_MS_PER_S = 10;
+const SETTLE_S = 1.5; // after a step down, until reports show what it did
+const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
+const LONGEST_PATIENCE = 16;
+
+/**
+ * Bounds and thresholds of the rate control; see the Python class.
+ * @typedef {object} RateSettings
+ * @property {readonly number[]} ladder
+ * @property {number} overheadBytes
+ * @property {boolean} ordered
+ * @property {number} budgetKbps
+ * @property {number} mostFrames
+ * @property {number} lossy
+ * @property {number} clean
+ * @property {number} redundantCodebooks
+ * @property {number} mostRedundantFrames
+ * @property {number} standingMs
+ * @property {number} fullMs
+ * @property {number} patienceS
+ * @property {number} forgetS
+ */
+
+/**
+ * @param {Partial<RateSettings>} [given]
+ * @returns {Readonly<RateSettings>}
+ */
+export function rateSettings(given = {}) {
+  const s = {
+    ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, ordered: false, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
+    clean: 0.005, redundantCodebooks: 2, mostRedundantFrames: 15, standingMs: 40, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
+  };
+  const rises = s.ladder.length > 0 && s.ladder.every((count, i) => count > (i ? s.ladder[i - 1] : 0));
+  if (!rises) throw new StreamError("the ladder of codebooks rises from at least 1");
+  return Object.freeze(s);
+}
+
+/** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number}} Listener */
+
+/** Turns reports into `SenderSettings`. It has no clock of its own. */
+export class RateControl {
+  #format;
+  #start;
+  /** From the start to the least that can be sent: frames a packet first, then codebooks. @type {[frames: number, codebooks: number][]} */
+  #rungs = [];
+  #rung = 0;
+  #leastFrames;
+  #redundantFrames;
+  /** @type {Map<number, Listener>} */
+  #listeners = new Map();
+  #settledS = -Infinity;
+  /** @type {number | null} */
+  #calmSinceS = null;
+  #climbedS = -Infinity;
+  /** How much longer than usual a step up to the rung waits. @type {number[]} */
+  #patience;
+
+  /**
+   * @param {StreamFormat} format
+   * @param {Readonly<SenderSettings>} start what is sent where all is well
+   * @param {Readonly<RateSettings>} [settings]
+   */
+  constructor(format, start, settings = rateSettings()) {
+    this.settings = settings;
+    this.#format = format;
+    this.#start = start;
+    const base = start.framesPerPacket; // what the encoder computes at once; packets hold whole steps
+    const mostFrames = Math.max(base, settings.mostFrames);
+    for (let frames = base; frames <= mostFrames; frames += base) this.#rungs.push([frames, start.numCodebooks]);
+    const [frames] = this.#rungs[this.#rungs.length - 1];
+    const fewer = [...settings.ladder].reverse().filter((count) => count < start.numCodebooks);
+    for (const count of fewer) this.#rungs.push([frames, count]);
+    this.#leastFrames = this.#redundantFrames = hasRedundancy(start) ? start.redundantFrames : 0;
+    this.#patience = this.#rungs.map(() => 1);
+  }
+
+  /**
+   * Take one listener's report. Returns the settings to send with from now on.
+   * @param {Report} report
+   * @param {number} nowS
+   */
+  onReport(report, nowS) {
+    const { settings } = this, number = report.listener ?? 0, queueMs = report.queue_ms ?? 0;
+    // A new listener's queue is as old as its first interval.
+    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0 };
+    this.#listeners.set(number, listener);
+    const intervalS = Math.max(0.1, nowS - listener.reportedS);
+    listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
+    listener.reportedS = nowS;
+    listener.queueMs = queueMs;
+    if (!(settings.ordered && (report.ordered ?? true))) {
+      listener.loss += 0.4 * (report.fraction_lost - listener.loss);
+      // No redundancy covers an outage. The holes of the usual length decide.
+      const covered = report.burst_frames <= settings.mostRedundantFrames ? report.burst_frames : 0;
+      listener.burstFrames = Math.max(covered, 0.8 * listener.burstFrames);
+    }
+    for (const [known, one] of this.#listeners) if (one.reportedS < nowS - settings.forgetS) this.#listeners.delete(known);
+    this.#chooseRedundancy();
+    this.#chooseRung(nowS);
+    return this.current();
+  }
+
+  /** The settings as they stand. Redundancy above the budget takes codebooks, and goes last itself. */
+  current() {
+    for (let redundantFrames = this.#redundantFrames; ; redundantFrames = Math.floor(redundantFrames / 2)) {
+      for (let rung = this.#rung; rung < this.#rungs.length; rung++) {
+        const made = this.#made(rung, redundantFrames);
+        if (!redundantFrames || this.#wireKbps(made) <= this.settings.budgetKbps) return made;
+      }
+    }
+  }
+
+  /**
+   * @param {number} rung
+   * @param {number} redundantFrames
+   */
+  #made(rung, redundantFrames) {
+    const [framesPerPacket, numCodebooks] = this.#rungs[rung];
+    const redundantCodebooks = redundantFrames ? this.#start.redundantCodebooks || this.settings.redundantCodebooks : 0;
+    return senderSettings({ ...this.#start, framesPerPacket, numCodebooks, redundantCodebooks, redundantFrames });
+  }
+
+  /** @param {SenderSettings} settings */
+  #wireKbps(settings) {
+    return wireKbps(settings, this.#format, this.settings.overheadBytes);
+  }
+
+  #chooseRedundancy() {
+    const { settings } = this, listeners = [...this.#listeners.values()];
+    const loss = Math.max(...listeners.map((one) => one.loss));
+    if (loss > settings.lossy) {
+      const [packet] = this.#rungs[this.#rung];
+      const burstFrames = Math.max(...listeners.map((one) => one.burstFrames));
+      // One and a half of the usual hole, and never less than two packets.
+      const wanted = Math.max(2 * packet, roundHalfEven(1.5 * burstFrames) + packet);
+      const most = Math.max(settings.mostRedundantFrames, this.#leastFrames);
+      this.#redundantFrames = Math.min(most, Math.max(this.#redundantFrames, wanted));
+    } else if (loss < settings.clean) this.#redundantFrames = this.#leastFrames;
+  }
+
+  /** @param {number} nowS */
+  #chooseRung(nowS) {
+    const { settings } = this;
+    const worst = [...this.#listeners.values()].reduce((most, one) => (one.queueMs > most.queueMs ? one : most));
+    const { queueMs, growthMsPerS } = worst;
+    const grows = queueMs > settings.standingMs && growthMsPerS > GROWS_MS_PER_S;
+    if (grows || (queueMs > settings.fullMs && growthMsPerS > -GROWS_MS_PER_S)) {
+      this.#calmSinceS = null;
+      if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
+    } else if (queueMs > settings.standingMs / 2) this.#calmSinceS = null;
+    else this.#stepUp(nowS);
+  }
+
+  /**
+   * @param {number} queueMs
+   * @param {number} growthMsPerS
+   * @param {number} nowS
+   */
+  #stepDown(queueMs, growthMsPerS, nowS) {
+    // The last step up was too much for the line.
+    if (nowS - this.#climbedS < 2 * this.settings.patienceS) {
+      this.#patience[this.#rung] = Math.min(LONGEST_PATIENCE, 2 * this.#patience[this.#rung]);
+    }
+    this.#climbedS = -Infinity;
+    // A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
+    const carried = this.#wireKbps(this.current()) / (1 + Math.max(0, growthMsPerS) / 1000);
+    const last = this.#rungs.length - 1;
+    let rung = this.#rung + 1;
+    while (rung < last && this.#wireKbps(this.#made(rung, this.#redundantFrames)) > CARRIED_SHARE * carried) rung++;
+    this.#rung = Math.min(last, rung);
+    this.#settledS = nowS + SETTLE_S + queueMs / 1000;
+  }
+
+  /** @param {number} nowS */
+  #stepUp(nowS) {
+    this.#calmSinceS ??= nowS;
+    if (this.#rung === 0) return;
+    if (nowS - this.#calmSinceS >= this.settings.patienceS * this.#patience[this.#rung - 1]) {
+      this.#rung--;
+      this.#climbedS = this.#calmSinceS = nowS;
+    }
+  }
+}

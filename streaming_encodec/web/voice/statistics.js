@@ -1,0 +1,128 @@
+// Mirrors voice/statistics.py: what a receiver counts, under the names of W3C webrtc-stats.
+
+import { HEADER_BYTES } from "../wire/header.js";
+
+/** @typedef {import("../wire/packet.js").Packet} Packet */
+
+/**
+ * How one speaker's packets arrived at one listener: docs/protocol.md, "report", in its spelling.
+ * @typedef {object} Report
+ * @property {number} sender
+ * @property {number} fraction_lost
+ * @property {number} fraction_concealed
+ * @property {number} burst_frames
+ * @property {number} jitter_ms
+ * @property {number} playout_delay_ms
+ * @property {number} [queue_ms]
+ * @property {boolean} [ordered]
+ * @property {number} [listener]
+ */
+
+/** Totals since the stream began; all samples are per channel, times in seconds. */
+export class ReceiverStatistics {
+  packetsReceived = 0;
+  packetsLost = 0;
+  packetsDiscarded = 0;
+  bytesReceived = 0;
+  headerBytesReceived = 0;
+  lastPacketReceivedTimestamp = 0;
+  jitter = 0;
+  totalSamplesReceived = 0;
+  concealedSamples = 0;
+  silentConcealedSamples = 0;
+  concealmentEvents = 0;
+  insertedSamplesForDeceleration = 0;
+  removedSamplesForAcceleration = 0;
+  jitterBufferDelay = 0;
+  jitterBufferTargetDelay = 0;
+  jitterBufferMinimumDelay = 0;
+  jitterBufferEmittedCount = 0;
+  fecPacketsReceived = 0;
+  duplicatePackets = 0;
+  redundantFramesUsed = 0;
+  reducedFrames = 0;
+  skippedFrames = 0;
+  comfortNoiseSamples = 0;
+  restarts = 0;
+  lastPlayedFrame = 0;
+  lastPlayedTimestamp = 0;
+
+  /** Made-up samples among all played, 0 to 1. */
+  get concealedShare() {
+    return this.concealedSamples / Math.max(1, this.totalSamplesReceived);
+  }
+
+  /** Mean stay in the buffer, in milliseconds. */
+  get meanDelayMs() {
+    return (1000 * this.jitterBufferDelay) / Math.max(1, this.jitterBufferEmittedCount);
+  }
+
+  /**
+   * A good packet that arrived at `nowS`, no duplicate.
+   * @param {Packet} packet
+   * @param {number} sizeBytes
+   * @param {number} nowS
+   */
+  countPacket(packet, sizeBytes, nowS) {
+    this.packetsReceived++;
+    this.bytesReceived += sizeBytes - HEADER_BYTES;
+    this.headerBytesReceived += HEADER_BYTES;
+    this.lastPacketReceivedTimestamp = nowS;
+    this.fecPacketsReceived += Number(packet.redundancy !== null);
+  }
+
+  /**
+   * A frame that was made up.
+   * @param {number} samples
+   * @param {boolean} begins the one before it was not
+   * @param {boolean} silent as comfort noise
+   */
+  countConcealed(samples, begins, silent) {
+    this.concealmentEvents += Number(begins);
+    this.concealedSamples += samples;
+    this.totalSamplesReceived += samples;
+    this.silentConcealedSamples += samples * Number(silent);
+  }
+
+  /**
+   * Samples that a change of pace added (positive) or left out (negative).
+   * @param {number} samples
+   */
+  countStretch(samples) {
+    this.insertedSamplesForDeceleration += Math.max(0, samples);
+    this.removedSamplesForAcceleration += Math.max(0, -samples);
+  }
+}
+
+/** What happened since the last report to the sender. */
+export class ReportInterval {
+  #marks = [0, 0, 0, 0, 0];
+
+  /**
+   * The report; the next interval begins.
+   * @param {ReceiverStatistics} stats
+   * @param {number} sender
+   * @param {number} delayMs
+   * @param {number} queueMs
+   * @param {number} frameSamples
+   * @returns {Report}
+   */
+  close(stats, sender, delayMs, queueMs, frameSamples) {
+    const marks = [
+      stats.packetsReceived, stats.packetsLost, stats.totalSamplesReceived, stats.concealedSamples, stats.concealmentEvents,
+    ];
+    const [received, lost, played, concealed, events] = marks.map((mark, i) => mark - this.#marks[i]);
+    this.#marks = marks;
+    return {
+      sender,
+      fraction_lost: Math.min(1, Math.max(0, lost) / Math.max(1, received + lost)),
+      fraction_concealed: Math.min(1, concealed / Math.max(1, played)),
+      burst_frames: events ? concealed / frameSamples / events : 0,
+      jitter_ms: 1000 * stats.jitter,
+      playout_delay_ms: delayMs,
+      queue_ms: queueMs,
+      ordered: true,
+      listener: 0,
+    };
+  }
+}
