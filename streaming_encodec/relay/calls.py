@@ -90,7 +90,7 @@ class Calls:
         now_s = self._clock()
         found = self._rooms.resume(hello, connection, now_s)
         if found is None:
-            found = await self._join(connection, hello, self._login.check(hello, bearer))
+            found = await self._join(connection, hello, await self._grant(hello, bearer))
         participant, welcome, effects = found
         connection.admitted()
         connection.send_control(serialize_control(replace(welcome, datagrams=self.datagrams.offer(participant))))
@@ -104,6 +104,12 @@ class Calls:
             address=connection.address,
         )
         return participant
+
+    async def _grant(self, hello: Hello, bearer: str | None) -> Grant:
+        """What the client may do: what it could do at another relay of the cluster, or what its token says."""
+        if hello.resume is not None and await self._bus.redeem(hello.resume, hello):
+            return Grant(hello.room, publish=hello.role != "subscribe", subscribe=hello.role != "publish")
+        return self._login.check(hello, bearer)
 
     async def _join(
         self, connection: ServerConnection, hello: Hello, grant: Grant
@@ -224,6 +230,14 @@ class Calls:
         if here is not None:
             self.apply(self._rooms.report(here, report))
 
+    def on_ticket(self, hello: Hello) -> bool:
+        """A client brought a resumption token of this relay to another one."""
+        effects = self._rooms.give_up(hello)
+        if effects is None:
+            return False
+        self.apply(effects)
+        return True
+
     # -- doing what the protocol says -----------------------------------------------------------------------
 
     def apply(self, effects: Effects[ServerConnection]) -> None:
@@ -246,7 +260,8 @@ class Calls:
         for room, report in effects.reports:
             self._bus.report(room.name, report)
         for room in effects.announcements:
-            speakers = {participant.number: participant.name for participant in room.speakers()}
+            # Those with another format are about to be closed.
+            speakers = {each.number: each.name for each in room.speakers() if each.format == room.format}
             names = {number: name for number, name in speakers.items() if name is not None}
             self._bus.announce(room.name, room.format, frozenset(speakers), names)
             self._leave_bus(room.name)

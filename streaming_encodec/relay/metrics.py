@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+from streaming_encodec.relay.bus.base import Reading
 
 _PREFIX = "streaming_encodec_relay_"
 _BOUNDS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
@@ -43,9 +45,10 @@ _GAUGES = {
 
 
 class Metrics:
-    """What a relay counted. Names of rooms and people never appear here."""
+    """What a relay counted. Names of rooms and people never appear here. bus: the state of the bus now."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: Callable[[], Iterable[Reading]] = tuple) -> None:
+        self._bus = bus
         self.counts: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
         self._buckets = [0] * (len(_BOUNDS_S) + 1)
@@ -73,6 +76,9 @@ class Metrics:
             yield CounterMetricFamily(_PREFIX + name, about, value=self.counts[name])
         for name, about in _GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, about, value=gauges.get(name, 0))
+        for reading in self._bus():
+            kind = CounterMetricFamily if reading.counts else GaugeMetricFamily
+            yield kind(_PREFIX + reading.name, reading.about, value=reading.value)
         closed = CounterMetricFamily(
             f"{_PREFIX}closed", "Connections that the relay closed, by close code.", labels=["code"]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -53,10 +54,15 @@ class Relay:
         bus: Bus | None = None,
     ) -> None:
         self.config = config
-        self.metrics = Metrics()
         self._clock, self._wall_clock = clock, wall_clock
         self._bus: Bus = bus or LocalBus(wall_clock, config.limits.max_used_tokens)
-        self._rooms: RoomTable[ServerConnection] = RoomTable(config.limits, config.rooms, numbers=self._bus.numbers)
+        self.metrics = Metrics(self._bus.readings)
+        self._rooms: RoomTable[ServerConnection] = RoomTable(
+            config.limits,
+            config.rooms,
+            new_resumption_token=lambda: self._bus.ticket_prefix + secrets.token_urlsafe(18),
+            numbers=self._bus.numbers,
+        )
         self._calls = Calls(self._rooms, self._bus, Login(config, wall_clock), self.metrics, config.limits, clock)
         self._caps = ConnectionCaps(config.limits, self.metrics, clock)
         self._admission = Admission(
@@ -154,8 +160,11 @@ class Relay:
 
     async def drained(self) -> None:
         """Wait until all clients have left, but not longer than `drain_s`."""
+        await self._empty_within(self.config.drain_s)
+
+    async def _empty_within(self, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.drain_s):
+            async with asyncio.timeout(limit_s):
                 while self._rooms.participants:
                     await asyncio.sleep(0.05)
 
@@ -173,6 +182,8 @@ class Relay:
             connection.closing = True
         self._close_sessions()
         await asyncio.gather(*(c.close(CloseCode.RESTARTING, "the relay restarts") for c in connections))
+        # Those who go to another relay of the cluster bring it this one's resumption tokens.
+        await self._empty_within(self._bus.linger_s)
         if self._ticker is not None:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):

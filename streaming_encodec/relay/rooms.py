@@ -66,10 +66,8 @@ class RoomTable(Generic[Peer]):
 
         Raises Refused if a speaker with another model has joined in the meantime.
         """
-        used = hello.resume or ""
-        participant = self._resumption_tokens.holder(used)
-        wanted = (hello.room, hello.role, hello.format)
-        if participant is None or (participant.room.name, participant.role, participant.format) != wanted:
+        participant = self._holder(hello)
+        if participant is None:
             return None
         _check_model(participant.room, hello)
         effects = Effects[Peer]()
@@ -78,12 +76,27 @@ class RoomTable(Generic[Peer]):
             effects.closes.append((participant.peer, gone))
         participant.peer, participant.heard_s, participant.max_codebooks = peer, now_s, hello.max_codebooks
         participant.room.changed()
-        participant.resumption_token = self._resumption_tokens.issue(participant, used)
+        participant.resumption_token = self._resumption_tokens.issue(participant, hello.resume or "")
         if participant.speaks and participant.name != hello.name and hello.name is not None:
             participant.name = hello.name
             effects.tell(participant.room, participant, Joined(participant.number, hello.name))
             effects.announcements.append(participant.room)
         return participant, self._welcome(participant, effects, resumed=True), effects
+
+    def give_up(self, hello: Hello) -> Effects[Peer] | None:
+        """Remove the participant that the hello's resumption token belongs to: it is at another relay now.
+
+        None if there is none like it.
+        """
+        participant = self._holder(hello)
+        if participant is None:
+            return None
+        effects, peer = Effects[Peer](), participant.peer
+        if peer is not None:
+            gone = Refused(CloseCode.REPLACED, "the participant returned over another connection")
+            effects.closes.append((peer, gone))
+        effects.add(self.leave(participant))
+        return effects
 
     def admit(self, hello: Hello, elsewhere: Elsewhere = NOBODY) -> Effects[Peer]:
         """Raise Refused if there is no place for this hello. Removes participants without a connection to make place.
@@ -270,7 +283,8 @@ class RoomTable(Generic[Peer]):
         except PacketError:
             return None
         age = room.elsewhere.get(head.sender)
-        if age is None or age.is_late(head.timestamp, now_s):
+        # The end of a talk spurt is news at any age, as in `packet`.
+        if age is None or (age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END):
             return None
         return head.sender, head.num_frames
 
@@ -299,6 +313,14 @@ class RoomTable(Generic[Peer]):
         return effects
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    def _holder(self, hello: Hello) -> Participant[Peer] | None:
+        """The participant that the hello's resumption token belongs to, if it asks for the same as then."""
+        participant = self._resumption_tokens.holder(hello.resume or "")
+        wanted = (hello.room, hello.role, hello.format)
+        if participant is None or (participant.room.name, participant.role, participant.format) != wanted:
+            return None
+        return participant
 
     def _heard(self, participant: Participant[Peer], now_s: float, *, confirms: bool) -> None:
         """The participant is alive. confirms: it has received the welcome with the resumption token."""

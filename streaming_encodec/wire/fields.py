@@ -53,16 +53,21 @@ class Fields:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The object itself, unchecked."""
+        return self._values
+
     @classmethod
-    def read(cls, text: str | bytes) -> Fields:
-        """Parse one JSON object of at most `MAX_CONTROL_BYTES`, without repeated names, NaN or infinities."""
-        if len(text) > MAX_CONTROL_BYTES:
-            raise PacketError(f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {len(text)}")
+    def read(cls, text: str | bytes, most_bytes: int = MAX_CONTROL_BYTES) -> Fields:
+        """Parse one JSON object of at most so many bytes, without repeated names, NaN or infinities."""
+        if len(text) > most_bytes:
+            raise PacketError(f"a control message has at most {most_bytes} bytes, this one {len(text)}")
         try:
             if isinstance(text, str):
                 size = len(text.encode("utf-8"))  # lone surrogates fail here
-                if size > MAX_CONTROL_BYTES:
-                    raise PacketError(f"a control message has at most {MAX_CONTROL_BYTES} bytes, this one {size}")
+                if size > most_bytes:
+                    raise PacketError(f"a control message has at most {most_bytes} bytes, this one {size}")
             else:
                 text = text.decode("utf-8")
             values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -10,7 +10,7 @@ import pytest
 from relay_kit import FORMAT, KEY, OTHER, FakeClock, closed_with, counted, guest, heard, seated, told, until, voice
 
 from streaming_encodec.errors import ConfigError
-from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE, Bus, BusEvents, Elsewhere
+from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE, Bus, BusEvents, Elsewhere, Reading
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
@@ -38,6 +38,8 @@ class MemoryBus:
         self.numbers = range(node * NUMBERS_PER_NODE + 1, (node + 1) * NUMBERS_PER_NODE)
         self.rooms: set[str] = set()
         self.speakers: dict[str, tuple[StreamFormat, frozenset[int], Mapping[int, str]]] = {}
+        self.ticket_prefix = f"{node}."
+        self.linger_s = 0.0
         self._events: BusEvents
 
     async def open(self, events: BusEvents) -> None:
@@ -80,6 +82,13 @@ class MemoryBus:
         if token_id in self._hub.used:
             raise not_allowed()
         self._hub.used.add(token_id)
+
+    async def redeem(self, ticket: str, hello: Hello) -> bool:
+        await asyncio.sleep(0.001)
+        return any(other is not self and other._events.on_ticket(hello) for other in self._hub.members)
+
+    def readings(self) -> tuple[Reading, ...]:
+        return (Reading("cluster_nodes", "Other relays.", len(self._hub.members) - 1),)
 
     def _tell_elsewhere(self, room: str) -> None:
         self._events.on_elsewhere(room, self._elsewhere(room))

@@ -14,10 +14,12 @@ from typing import Annotated
 
 import typer
 
+from streaming_encodec.cli.shared.cluster import cluster_bus
 from streaming_encodec.cli.shared.console import note
 from streaming_encodec.cli.shared.service_log import log_json
 from streaming_encodec.cli.shared.web_link import own_address, own_link, show_link
 from streaming_encodec.errors import ConfigError
+from streaming_encodec.relay.bus.base import Bus
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.limits import RelayLimits
@@ -33,6 +35,7 @@ from streaming_encodec.wire.hello import MAX_SPEAKERS
 _LIMITS = RelayLimits()
 _WHO = "Admission"
 _LIMIT = "Limits"
+_CLUSTER = "Cluster"
 _OWN_DESCRIPTORS = 64
 """Descriptors of the process besides connections: libraries, the log, listening sockets."""
 
@@ -99,6 +102,29 @@ def command(
     max_speakers: Annotated[
         int, typer.Option(min=1, max=MAX_SPEAKERS, help="Speakers in a room.", rich_help_panel=_LIMIT)
     ] = _LIMITS.max_speakers,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share rooms with other relays over NATS: nats://HOST:PORT or tls://…, repeatable, or @FILE with one "
+            "a line (a URL may hold a password). Needs --node.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    node: Annotated[
+        int | None,
+        typer.Option(min=0, max=63, help="This relay's number in the cluster, its own.", rich_help_panel=_CLUSTER),
+    ] = None,
+    cluster_creds: Annotated[
+        Path | None, typer.Option(help="Credentials for NATS, a .creds file.", rich_help_panel=_CLUSTER)
+    ] = None,
+    cluster_ca: Annotated[
+        Path | None,
+        typer.Option(help="Certificate, PEM, that the NATS servers are trusted by.", rich_help_panel=_CLUSTER),
+    ] = None,
+    cluster_cert: Annotated[
+        Path | None, typer.Option(help="This relay's own certificate for NATS, PEM.", rich_help_panel=_CLUSTER)
+    ] = None,
+    cluster_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.", rich_help_panel=_CLUSTER)] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also log the layers of WebSocket and QUIC.")
     ] = False,
@@ -135,10 +161,16 @@ def command(
             max_speakers=max_speakers,
         ),
     )
-    asyncio.run(_serve(config, tls_self_signed))
+    bus = None
+    if cluster or node is not None:
+        files = (cluster_creds, cluster_ca, cluster_cert, cluster_key)
+        bus = cluster_bus(cluster or (), node, *files, tokens=token_key is not None, limits=config.limits)
+    elif cluster_creds or cluster_ca or cluster_cert or cluster_key:
+        raise typer.BadParameter("which NATS servers? give --cluster", param_hint="--cluster-creds")
+    asyncio.run(_serve(config, tls_self_signed, bus))
 
 
-async def _serve(config: RelayConfig, tls_self_signed: bool) -> None:
+async def _serve(config: RelayConfig, tls_self_signed: bool, bus: Bus | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(log_loop_error)
@@ -148,7 +180,7 @@ async def _serve(config: RelayConfig, tls_self_signed: bool) -> None:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows: Ctrl-C ends the program
             break
-    async with Relay(config) as relay:
+    async with Relay(config, bus=bus) as relay:
         if sys.stderr.isatty():  # programs read the log
             note(f"listening on {relay.url}; Ctrl-C stops")
         if config.web is not None:

@@ -13,6 +13,7 @@ _OPTIONS_BY_SETTING = {
     "insecure": "options: --key FILE, --tls-cert FILE with --tls-key FILE, or --insecure",
     "admission": "options: --secret TEXT, --auth-token TOKEN, --allow NETWORK, or --insecure",
     "bridge_tls": "options: --tls-cert FILE with --tls-key FILE, or --insecure",
+    "node": "option: --node N",
     "token_key": "`streaming-encodec token --new-key FILE` makes one",
 }
 

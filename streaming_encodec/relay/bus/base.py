@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.hello import Hello, StreamFormat
 
 NUMBERS_PER_NODE = 1024
 """Participants' numbers are unique in a room across relays: node · 1024 + 1…1023, for nodes 0 to 63."""
@@ -28,6 +28,16 @@ class Elsewhere:
 NOBODY = Elsewhere()
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A figure for `/metrics`: its name, what it says, and its value. counts: it only grows."""
+
+    name: str
+    about: str
+    value: float
+    counts: bool = False
+
+
 class BusEvents(Protocol):
     """Events of rooms that a relay has entered. Called in its event loop; must not block."""
 
@@ -40,6 +50,10 @@ class BusEvents(Protocol):
     def on_report(self, room: str, report: Report) -> None:
         """A listener on another relay reports on a speaker of this one."""
 
+    def on_ticket(self, hello: Hello) -> bool:
+        """A client brought another relay this one's resumption token: whether it is good, and now used up."""
+        ...
+
 
 class Bus(Protocol):
     """One relay's place on the bus. All of it belongs to one event loop; only coroutines wait.
@@ -47,10 +61,12 @@ class Bus(Protocol):
     Packets may be lost, and none is stored: stale voice is useless.
     """
 
-    @property
-    def numbers(self) -> range:
-        """Numbers that this relay may give to participants, in each room."""
-        ...
+    numbers: range
+    """Numbers that this relay may give to participants, in each room."""
+    ticket_prefix: str
+    """How resumption tokens of this relay begin, so that others know whom to ask."""
+    linger_s: float
+    """After its clients were sent away, a relay stays for so long: others may ask for them."""
 
     async def open(self, events: BusEvents) -> None:
         """Join. Raises CallError where the bus cannot be reached."""
@@ -84,4 +100,12 @@ class Bus(Protocol):
 
     async def use_token(self, token_id: str, expires_s: float) -> None:
         """Use a token up. Raises Refused if it was used on any relay, or if that cannot be found out."""
+        ...
+
+    async def redeem(self, ticket: str, hello: Hello) -> bool:
+        """Whether a resumption token of another relay is good for this hello; the participant there is then gone."""
+        ...
+
+    def readings(self) -> tuple[Reading, ...]:
+        """The state of the bus, for `/metrics`."""
         ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 
-from streaming_encodec.relay.bus.base import NOBODY, BusEvents, Elsewhere
+from streaming_encodec.relay.bus.base import NOBODY, BusEvents, Elsewhere, Reading
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.hello import Hello, StreamFormat
 
 
 class LocalBus:
@@ -21,6 +21,8 @@ class LocalBus:
     """
 
     numbers = range(1, 0x1_0000)
+    ticket_prefix = ""
+    linger_s = 0.0
 
     def __init__(self, wall_clock: Callable[[], float], max_used_tokens: int = 100_000) -> None:
         self._wall_clock = wall_clock
@@ -63,3 +65,11 @@ class LocalBus:
             raise Refused(CloseCode.TRY_LATER, "too many tokens used; try later")
         self._used.add(token_id)
         heapq.heappush(self._expiries, (expires_s, token_id))
+
+    async def redeem(self, ticket: str, hello: Hello) -> bool:
+        """No other relay gave it."""
+        return False
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Nothing to tell."""
+        return ()
