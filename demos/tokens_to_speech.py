@@ -1,11 +1,11 @@
-"""EnCodec codes from a generator, as Bark or VALL-E emit them, played as they arrive.
+"""EnCodec codes from a generator, as Bark, VALL-E or MusicGen emit them, played as they arrive.
 
     python demos/tokens_to_speech.py --model facebook/encodec_24khz
     python demos/tokens_to_speech.py --wav in.wav out.wav
 
 A language model takes the place of `tokens_of`: it yields the codes of a frame, [K, 1], whenever it has made one.
-The decoder gives 13 ms of sound for each at once, with no clicks between them, so speech begins with the first frame
-and not after the last. Here the codes are those of a sound file.
+`tokens_to_speech` gives 13 ms of sound for each at once, with no clicks between them, so speech begins with the first
+frame and not after the last. Here the codes are those of a sound file.
 """
 
 import argparse
@@ -14,29 +14,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streaming_encodec import AudioReader, AudioWriter, SoundCard, StreamingDecoder, StreamingEncoder, bundled_clip
+from streaming_encodec import AudioReader, AudioWriter, SoundCard, StreamingEncoder, bundled_clip, tokens_to_speech
 
 AHEAD_S = 0.2  # a language model makes codes unevenly: sound in stock hides its pauses
 
 
-def tokens_of(model: str, path: str, bandwidth: float) -> Iterator[np.ndarray]:
+def tokens_of(encoder: StreamingEncoder, path: str) -> Iterator[np.ndarray]:
     """Frames of codes [K, 1], one after the other: put your model here."""
-    encoder = StreamingEncoder(model, bandwidth)
     with AudioReader(path, encoder.model.config.sampling_rate, channels=1) as reader:
         for block in reader:
             yield from encoder.push(block).T[:, :, None]  # codes [K, F], as F times [K, 1]
     yield from encoder.flush().T[:, :, None]
 
 
-def play(tokens: Iterator[np.ndarray], decoder: StreamingDecoder, rate: int) -> None:
-    """Through the speaker: decode while less than AHEAD_S waits for it."""
+def play(speech: Iterator[np.ndarray], rate: int) -> None:
+    """Through the speaker: ask for more while less than AHEAD_S waits for it."""
     card = SoundCard(rate, use_input=False)
     try:
-        for codes in tokens:
-            card.write(decoder.push(codes))
+        for sound in speech:
+            card.write(sound)
             while (card.queued_s or 0.0) > AHEAD_S:
                 time.sleep(0.005)
-        card.write(decoder.flush())
         while card.queued_s:
             time.sleep(0.01)
     finally:
@@ -50,24 +48,19 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=6.0, help="kbps: Bark speaks 8 codebooks, 6 kbps")
     options = parser.parse_args()
 
-    decoder = StreamingDecoder(options.model)
-    rate = decoder.model.config.sampling_rate
-    decoder.warm_up(decoder.model.config.num_codebooks_for(options.bandwidth))
-    source = options.wav[0] if options.wav else str(bundled_clip())
-    tokens = tokens_of(options.model, source, options.bandwidth)
+    encoder = StreamingEncoder(options.model, options.bandwidth)
+    rate = encoder.model.config.sampling_rate
+    speech = tokens_to_speech(tokens_of(encoder, options.wav[0] if options.wav else str(bundled_clip())), options.model)
     if not options.wav:
-        play(tokens, decoder, rate)
+        play(speech, rate)
         return
-    frames, first_ms = 0, 0.0
+    frames, begin, first_ms = 0, time.perf_counter(), 0.0
     with AudioWriter(options.wav[1], rate) as writer:
-        for codes in tokens:
-            begin = time.perf_counter()
-            writer.write(decoder.push(codes))
+        for sound in speech:
             first_ms = first_ms or 1000 * (time.perf_counter() - begin)
-            frames += codes.shape[1]
-        if frames:
-            writer.write(decoder.flush())
-    print(f"{frames} frames; the first sound {first_ms:.1f} ms after the first codes")
+            writer.write(sound)
+            frames += sound.shape[1] // encoder.model.config.hop_length
+    print(f"{frames} frames; the first sound after {first_ms:.1f} ms, those of the first codes among them")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from streaming_encodec.streaming.encoder import StreamingEncoder
     from streaming_encodec.streaming.pool import StreamPool
     from streaming_encodec.streaming.segments import SegmentDecoder, SegmentEncoder
+    from streaming_encodec.streaming.tokens import tokens_to_speech
     from streaming_encodec.voice.receiver import ReceiverSettings
     from streaming_encodec.voice.sender import SenderSettings
     from streaming_encodec.wire.packet import Packet, parse_packet
@@ -81,6 +82,7 @@ _MODULE_OF = {
     "encode_file": "streaming_encodec.corpus.transcode",
     "parse_packet": "streaming_encodec.wire.packet",
     "stream_file": "streaming_encodec.corpus.transcode",
+    "tokens_to_speech": "streaming_encodec.streaming.tokens",
 }
 
 __all__ = [
@@ -127,6 +129,7 @@ __all__ = [
     "encode_file",
     "parse_packet",
     "stream_file",
+    "tokens_to_speech",
 ]
 
 
