@@ -48,7 +48,7 @@ COMMANDS = (
             Entry("playout", "Simulated calls over bad networks."),
         ),
     ),
-    Entry("corpus", "Encode many sound files to .ecdc, in parallel.", _ENGINES),
+    Entry("corpus", "Encode a corpus: many recordings to codes, in parallel.", _ENGINES),
     Entry("train", "Train a codec on a folder of sound, on CPU or GPU.", _QUALITY),
     Entry("answers", "Count what the listeners of a blind test answered.", _QUALITY),
     Entry("evaluate", "Measure a model on a folder of speech, beside Opus.", _QUALITY),

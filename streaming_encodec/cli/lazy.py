@@ -97,8 +97,20 @@ def build_app(entries: tuple[Entry, ...], help_text: str, prefix: str = "") -> t
 class _Command(TyperCommand):
     """A command whose numbers are finite: NaN and infinity are neither below a least nor above a most, so both pass.
 
-    A bandwidth that the model does not have is wrong usage.
+    A bandwidth that the model does not have is wrong usage. An option whose metavar is in brackets may stand without
+    its value, at the end or before another option; then it is an empty text.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give these options their value."""
+        optional = {
+            name for parameter in self.params if (parameter.metavar or "").startswith("[") for name in parameter.opts
+        }
+        args = list(args)
+        for place in reversed(range(len(args))):
+            if args[place] in optional and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                args.insert(place + 1, "")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         for parameter in ctx.command.params:

@@ -8,7 +8,7 @@ import pytest
 from cli_kit import Run, noise
 
 from streaming_encodec.cli.shared import calling
-from streaming_encodec.corpus.folder import find_sounds
+from streaming_encodec.corpus.sources.folder import find_sounds
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def nobody_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object, **options: object) -> None:
         pytest.fail("somebody was called, or a model loaded, before the file was looked at")
 
-    monkeypatch.setattr("streaming_encodec.corpus.transcode.open_model", never)
+    for module in ("transcode", "encode"):
+        monkeypatch.setattr(f"streaming_encodec.corpus.{module}.open_model", never)
     for module in ("listen", "talk", "demo", "export", "evaluate"):
         monkeypatch.setattr(f"streaming_encodec.cli.commands.{module}.load_model", never)
     monkeypatch.setattr(calling, "on_interrupt", never)

@@ -26,9 +26,10 @@ class FolderLock:
         FolderError: another process has it, or the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = LOCK_NAME) -> None:
+        """``name``: of the lock's file, where several runs may share a folder that write different files."""
         self.folder = folder
-        self._path = folder / LOCK_NAME
+        self._path = folder / name
 
     def __enter__(self) -> Self:
         self._made = not self.folder.exists()

@@ -1,0 +1,1 @@
+"""How the codes of many recordings lie on disk."""

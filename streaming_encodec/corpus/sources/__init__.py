@@ -1,0 +1,1 @@
+"""Where recordings come from: folders of sound, lists, tars."""
