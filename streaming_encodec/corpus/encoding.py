@@ -136,7 +136,7 @@ class RecordingEncoder:
 def join_pieces(pieces: list[EcdcBlock], num_codebooks: int, samples: int, config: EncodecConfig) -> Encoding:
     """The pieces of one sound as an `Encoding`."""
     nothing = np.zeros((num_codebooks, 0), _element(config))
-    codes = np.concatenate([nothing, *(piece.codes for piece in pieces)], axis=1, dtype=_element(config))
+    codes = np.concatenate([nothing, *(piece.codes.astype(_element(config)) for piece in pieces)], axis=1)
     scales = np.array([piece.scale for piece in pieces], np.float32) if config.normalize else None
     return Encoding(codes, scales, samples)
 

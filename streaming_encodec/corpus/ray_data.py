@@ -6,6 +6,7 @@ shards there are does not depend on the machines, nor does what is in them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -48,8 +49,8 @@ def _run(ray: Any, items: list[dict[str, str]], settings: WorkerSettings, actors
     most = int(ray.cluster_resources().get(kind, 0))
     if not most:
         raise FolderError(f"the Ray cluster has no {kind}: add machines, or choose another device")
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the command tells how far it is
     size = min(actors or most, most, len(items))
     needs = {"num_cpus": 1} if kind == "CPU" else {"num_gpus": 1}
     done = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
