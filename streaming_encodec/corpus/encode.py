@@ -15,7 +15,7 @@ from streaming_encodec.corpus.catalog import Catalog, take_stock
 from streaming_encodec.corpus.dataset import DATASET_NAME, Dataset
 from streaming_encodec.corpus.formats.base import Format, Line, with_fields
 from streaming_encodec.corpus.formats.find import find_format
-from streaming_encodec.corpus.jobs import Executor, Job, WorkerSettings, cut_into_jobs
+from streaming_encodec.corpus.jobs import Executor, Going, Job, WorkerSettings, cut_into_jobs
 from streaming_encodec.corpus.journal import Journal, part_suffix
 from streaming_encodec.corpus.local import run_in_processes
 from streaming_encodec.corpus.sources.base import Source
@@ -168,7 +168,7 @@ def encode_corpus(
         again: make everything anew.
         retry: make those shards anew of which some recordings failed. Without shards these are always tried again.
         execute: where the work is done.
-        progress: called once at the beginning, then after each job.
+        progress: called once at the beginning, then about each second or after each job.
 
     Raises:
         ConfigError: the folder holds codes of another kind, or of other recordings.
@@ -189,7 +189,7 @@ def encode_corpus(
         result.arithmetic = None if result.arithmetic == "layers" else result.arithmetic
         todo = have.missing
         result.already_there = have.recordings - todo
-        state = Progress(0, todo, 0.0, _share(plan.catalog, todo))
+        gone, state = 0, Progress(0, todo, 0.0, _share(plan.catalog, todo))
         if progress is not None:
             progress(state)
         if todo or not have.is_tidy:
@@ -197,6 +197,12 @@ def encode_corpus(
         results = execute(_jobs(plan, have.keys), settings) if todo else iter(())
         with closing(cast(Any, results)) if hasattr(results, "close") else ExitStack():
             for done in results:
+                if isinstance(done, Going):
+                    most = min(max(state.recordings, done.recordings), todo)
+                    state = Progress(most, todo, max(state.seconds, done.seconds), state.of_seconds)
+                    if progress is not None:
+                        progress(state)
+                    continue
                 if done.error:
                     raise FileFormatError(done.error)
                 journal.add(done.lines, done.failed)
@@ -204,7 +210,9 @@ def encode_corpus(
                 result.recordings += done.recordings - len(done.failed)
                 result.seconds += samples / settings.dataset.sample_rate
                 result.size_bytes += sum(line["bytes"] for line in done.lines)
-                state = Progress(state.recordings + done.recordings, todo, result.seconds, state.of_seconds)
+                gone += done.recordings
+                most = max(state.recordings, gone)
+                state = Progress(most, todo, max(state.seconds, result.seconds), state.of_seconds)
                 if progress is not None:
                     progress(state)
         if todo or not have.is_tidy:

@@ -84,17 +84,31 @@ class Done:
         return cls(**json.loads(text))
 
 
-Executor: TypeAlias = Callable[[Iterable[Job], WorkerSettings], Iterator[Done]]
-"""Does jobs in any order and on any number of workers, and tells of each as it is done. It asks for the next job only
-when a worker is about to need it."""
+@dataclass(frozen=True, slots=True)
+class Going:
+    """How far all workers of a run are, also within jobs that are not done: recordings, and seconds of sound."""
+
+    recordings: int
+    seconds: float
+
+
+Executor: TypeAlias = Callable[[Iterable[Job], WorkerSettings], Iterator[Done | Going]]
+"""Does jobs in any order and on any number of workers, and tells of each as it is done; if it can, also how far they
+are. It asks for the next job only when a worker is about to need it."""
 
 
 class Worker:
     """A model that is loaded once and does one job after the other, on one thread."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        """Raises what `open_model`, `find_engine` and `BatchEncoder` raise."""
-        self._settings = settings
+    def __init__(self, settings: WorkerSettings, tell: Callable[[float], None] | None = None) -> None:
+        """
+        Args:
+            tell: called after each recording with its seconds of sound.
+
+        Raises:
+            what `open_model`, `find_engine` and `BatchEncoder` raise.
+        """
+        self._settings, self._tell = settings, tell
         self._encoder: RecordingEncoder | BatchEncoder
         if settings.device != "cpu":
             self._encoder = BatchEncoder(
@@ -115,7 +129,7 @@ class Worker:
 
         settings = self._settings
         try:
-            encoded = self.encode(job, fail)
+            encoded = self._counted(self.encode(job, fail))
             lines = settings.format.write(settings.folder, job.number, encoded, settings.dataset, fail)
         except (StreamingEncodecError, OSError) as error:
             return Done(job.number, len(job.recordings), error=one_line(error))
@@ -124,6 +138,12 @@ class Worker:
         if settings.format.by_shard:
             lines = [line | {"failed": len(failed)} for line in lines]
         return Done(job.number, len(job.recordings), lines, failed)
+
+    def _counted(self, encoded: Iterable[tuple[Recording, Encoding]]) -> Iterator[tuple[Recording, Encoding]]:
+        for recording, encoding in encoded:
+            yield recording, encoding
+            if self._tell is not None:
+                self._tell(encoding.samples / self._settings.dataset.sample_rate)
 
     def encode(self, job: Job, fail: Callable[[Recording, str], None]) -> Iterator[tuple[Recording, Encoding]]:
         """The codes of a job's recordings, in their order. Those that cannot be read go to `fail`."""

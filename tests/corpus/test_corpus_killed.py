@@ -90,6 +90,20 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     assert encode(sounds, tmp_path / "out", model).already_there < 400
 
 
+def test_an_interrupt_ends_all_at_once_and_says_so(tmp_path: Path) -> None:
+    sounds = make_sounds(tmp_path / "sounds", 400)
+    model = save_random(tmp_path / "tiny-24khz", num_filters=2, hidden_size=8)
+    run = command(sounds, tmp_path / "out", model, "ecdc", 1)
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list((tmp_path / "out").glob("*.ecdc")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (1, "", "error: interrupted\n")
+    assert encode(sounds, tmp_path / "out", model).failed == []
+
+
 PEAK = """
 import resource, sys
 from pathlib import Path
