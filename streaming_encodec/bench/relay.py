@@ -66,17 +66,27 @@ class RelayPlan:
 # -- the relay's process ------------------------------------------------------------------------------------
 
 
-_AMPLE = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000)
+AMPLE = RelayLimits(max_connections=5000, max_connections_per_address=5000, max_rooms=1000, max_peers=5000)
 
 
-def _relay_process(pipe: Connection, port: int, limits: RelayLimits) -> None:
+Cluster = tuple[tuple[str, ...], int]
+"""URLs of NATS servers, and a relay's number."""
+
+
+def _relay_process(pipe: Connection, port: int, limits: RelayLimits, cluster: Cluster | None) -> None:
     logging.disable()  # connections that a flood has cut off
+    bus = None
+    if cluster is not None:
+        from streaming_encodec.relay.bus.nats import NatsBus
+        from streaming_encodec.relay.bus.nats_connection import NatsServers
+
+        bus = NatsBus(NatsServers(cluster[0]), cluster[1])
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
-        async with Relay(RelayConfig(port=port, limits=limits, datagrams=False)) as relay:
+        async with Relay(RelayConfig(port=port, limits=limits, datagrams=False), bus=bus) as relay:
             pipe.send(relay.port)
             while True:
                 await asked.wait()
@@ -103,12 +113,17 @@ def _resources() -> dict[str, float]:
 class RelayProcess:
     """A relay in a process of its own that can be asked for its resources."""
 
-    def __init__(self, port: int = 0, limits: RelayLimits = _AMPLE) -> None:
+    def __init__(self, port: int = 0, limits: RelayLimits = AMPLE, cluster: Cluster | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_relay_process, args=(there, port, limits), daemon=True)
+        self._process = context.Process(target=_relay_process, args=(there, port, limits, cluster), daemon=True)
         self._process.start()
         self.port: int = self._pipe.recv()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid or 0
 
     def resources(self) -> dict[str, float]:
         """CPU seconds, resident memory, open descriptors, tasks."""
@@ -123,7 +138,7 @@ class RelayProcess:
 
 
 @contextmanager
-def relay_process(limits: RelayLimits = _AMPLE) -> Iterator[RelayProcess]:
+def relay_process(limits: RelayLimits = AMPLE) -> Iterator[RelayProcess]:
     """Run a relay in a process of its own."""
     relay = RelayProcess(limits=limits)
     try:
@@ -166,7 +181,7 @@ async def fan_out(
     begin_s = time.perf_counter()
     await asyncio.gather(
         *(
-            _talk(mouth, begin_s + period_s * i / speakers, period_s, count, frames_per_packet)
+            talk(mouth, begin_s + period_s * i / speakers, period_s, count, frames_per_packet)
             for i, mouth in enumerate(mouths)
         )
     )
@@ -196,7 +211,8 @@ async def fan_out(
     }
 
 
-async def _talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int, frames: int) -> None:
+async def talk(mouth: BareSpeaker, begin_s: float, period_s: float, count: int, frames: int) -> None:
+    """Say so many packets, one each period."""
     codes = np.random.default_rng(0).integers(0, 1024, (8, frames))
     for number in range(count):
         await asyncio.sleep(max(0.0, begin_s + number * period_s - time.perf_counter()))
@@ -283,7 +299,7 @@ def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
     if run == "resume":
         return asyncio.run(resume(plan.rounds))
     # A flood meets the limits of `serve` as it comes; 32 connections of one address are the callers'.
-    with relay_process(RelayLimits() if run == "flood" else _AMPLE) as relay:
+    with relay_process(RelayLimits() if run == "flood" else AMPLE) as relay:
         if run == "flood":
             return asyncio.run(flood(relay, attackers=plan.attackers, seconds=plan.seconds))
         if run == "churn":

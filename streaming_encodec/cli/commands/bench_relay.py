@@ -33,7 +33,9 @@ class Run(StrEnum):
 
 
 def command(
-    run: Annotated[Run, typer.Argument(metavar="RUN", help="See above.")],
+    run: Annotated[
+        Run | None, typer.Argument(metavar="RUN", help="See above; not with --cluster.", show_default=False)
+    ] = None,
     speakers: Annotated[
         int | None, typer.Option(min=1, metavar="N", show_default="1, or 10", help="They all speak.")
     ] = None,
@@ -45,6 +47,9 @@ def command(
     connections: Annotated[int, typer.Option(min=1, metavar="N", help="Of a round of churn.")] = 500,
     attackers: Annotated[int, typer.Option(min=1, metavar="N", help="Of flood: connections at a time.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Of resume.")] = 10,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Several relays over NATS, beside one; needs nats-server.")
+    ] = False,
     real_time: RealTimeOption = False,
     output_json: OutputJsonOption = None,
     report: ReportOption = None,
@@ -64,10 +69,19 @@ def command(
 
     from streaming_encodec.bench.relay import RelayPlan, measure_relay, relay_table
 
+    if (run is None) is not cluster:
+        raise typer.BadParameter("what shall be measured? name a RUN, or give --cluster", param_hint="RUN")
     check_outputs(output_json, report)
     if real_time:
         take_real_time()
     plan = RelayPlan(speakers, listeners, frames_per_packet, seconds, connections, attackers, rounds)
-    rows = measure_relay(run.value, plan)
-    result = {"machine": machine(), "settings": {"run": run.value, **asdict(plan)}, "runs": rows}
-    show_figures(result, [relay_table(run.value, rows)], as_json, output_json, report)
+    if run is None:
+        from streaming_encodec.bench.relay_cluster import cluster_table, measure_cluster
+
+        name, rows = "cluster", measure_cluster(plan)
+        table = cluster_table(rows)
+    else:
+        name, rows = run.value, measure_relay(run.value, plan)
+        table = relay_table(name, rows)
+    result = {"machine": machine(), "settings": {"run": name, **asdict(plan)}, "runs": rows}
+    show_figures(result, [table], as_json, output_json, report)

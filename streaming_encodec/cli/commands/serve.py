@@ -115,7 +115,7 @@ def command(
         typer.Option(min=0, max=63, help="This relay's number in the cluster, its own.", rich_help_panel=_CLUSTER),
     ] = None,
     cluster_creds: Annotated[
-        Path | None, typer.Option(help="Credentials for NATS, a .creds file.", rich_help_panel=_CLUSTER)
+        Path | None, typer.Option(help="Credentials for NATS: a .creds file or an nkey seed.", rich_help_panel=_CLUSTER)
     ] = None,
     cluster_ca: Annotated[
         Path | None,

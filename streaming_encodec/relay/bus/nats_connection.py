@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import socket
 import ssl
 from collections import deque
@@ -61,8 +62,9 @@ class NatsServers:
 
     Args:
         urls: `nats://host:port` of each, or `tls://…`, with `user:password@` or `token@` where they want that.
-        credentials: a `.creds` file (JWT and seed). tls: a client context, for a private authority or a certificate
-            of the relay's own; the system's otherwise. With it, or with `tls://`, nothing is sent without TLS.
+        credentials: a `.creds` file (JWT and seed), or the seed of an nkey.
+        tls: a client context, for a private authority or a certificate of the relay's own; the system's otherwise.
+            With it, or with `tls://`, nothing is sent without TLS.
 
     Raises ConfigError for what is no such URL.
     """
@@ -86,8 +88,25 @@ class NatsServers:
                     f"{public(url)} is no NATS server's URL: write nats://HOST:PORT or tls://HOST:PORT",
                     setting="cluster",
                 )
-        if self.credentials is not None and not self.credentials.is_file():
-            raise ConfigError(f"NATS credentials {self.credentials}: there is no such file", setting="credentials")
+        self.login()
+
+    def login(self) -> dict[str, str]:
+        """The credentials as nats-py takes them. Raises ConfigError for a file that holds none."""
+        if self.credentials is None:
+            return {}
+        try:
+            text = self.credentials.read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError(f"NATS credentials {self.credentials}: {why}", setting="credentials") from error
+        if "BEGIN NATS USER JWT" in text and "BEGIN USER NKEY SEED" in text:
+            return {"user_credentials": str(self.credentials)}
+        if re.fullmatch(r"SU[A-Z2-7]{56}", text.strip()):
+            return {"nkeys_seed": str(self.credentials)}
+        raise ConfigError(
+            f"NATS credentials {self.credentials}: neither a .creds file nor the seed of a user's nkey",
+            setting="credentials",
+        )
 
 
 def public(url: str) -> str:
@@ -211,7 +230,7 @@ class NatsConnection:
                     no_echo=True,
                     pending_size=0,
                     tls=self._servers.tls,
-                    user_credentials=None if self._servers.credentials is None else str(self._servers.credentials),
+                    **self._servers.login(),  # type: ignore[arg-type]  # names of its own
                 )
                 for subject in self._receivers:
                     await self._subscribe(client, subject)
