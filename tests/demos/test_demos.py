@@ -114,7 +114,7 @@ def test_tokens_to_speech_of_less_than_a_frame(run: Run, model: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "needs"),
-    [("voip_embed.py", "soxr"), ("pipecat_serializer.py", "pipecat"), ("aiortc_bridge.py", "aiortc")],
+    [("voip_embed.py", "soxr"), ("aiortc_bridge.py", "aiortc")],
 )
 def test_what_goes_past_full_scale_is_clipped(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, needs: str
@@ -190,12 +190,3 @@ async def test_aiortc_bridge_takes_what_a_call_gives(model: Path) -> None:
     assert await bridge(Track(), channel, EncodecModel.from_pretrained(model)) == 50
     packets = [parse_packet(packet) for packet in sent]
     assert sum(packet.num_frames for packet in packets) in (74, 75)
-
-
-def test_pipecat_serializer(run: Run, model: Path, speech: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pipecat", reason="Pipecat is not installed: pip install pipecat-ai")
-    said = run("pipecat_serializer.py", "--wav", speech, tmp_path / "out.wav", "--model", model)
-    sound, rate = heard(tmp_path / "out.wav")
-    assert rate == 16_000
-    assert len(sound) == 112 * 320 * 16_000 // 24_000
-    assert int(said.split()[0]) < 2500  # 1.5 s at 6 kbps and 38 headers
