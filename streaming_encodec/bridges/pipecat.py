@@ -24,9 +24,7 @@ try:
     from pipecat.frames.frames import Frame, InputAudioRawFrame, InterruptionFrame, OutputAudioRawFrame
     from pipecat.serializers.base_serializer import FrameSerializer
 except ImportError as error:
-    raise MissingExtraError(
-        'the Pipecat serializer needs pipecat-ai: pip install "streaming-encodec[pipecat]"'
-    ) from error
+    raise MissingExtraError('this needs Pipecat, an extra: pip install "streaming-encodec[pipecat]"') from error
 
 if TYPE_CHECKING:
     from streaming_encodec.model.find import AnyModel
@@ -58,6 +56,7 @@ class EncodecSerializer(FrameSerializer):  # type: ignore[misc]  # Pipecat's typ
         self._encoder: VoiceEncoder | None = None
         self._decoder: VoiceDecoder | None = None  # None until a stream of this model has begun
         self._frames = self._given = 0
+        self._begins = True  # the next message is the first of a stream
         self._warned = False
 
     async def setup(self, setup: Any) -> None:
