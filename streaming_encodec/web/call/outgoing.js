@@ -15,6 +15,8 @@ import { NO_NOISE } from "../wire/header.js";
 /** @typedef {import("../wire/packet.js").Frame} Frame */
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
+const WAITING_REPORTS = 1024;
+
 /** Encoder, sender, voice activity detection and rate control of one client. */
 export class OutgoingVoice {
   /** The VAD's last word: nobody speaks. */
@@ -35,6 +37,8 @@ export class OutgoingVoice {
   #unencoded = new Float32Array(0);
   #unjudged = new Float32Array(0);
   #ended = true;
+  /** @type {[Report, number][]} */
+  #reports = [];
 
   /**
    * dtx: send little while nobody speaks. adapt: let listeners' reports choose frames per packet, codebooks and
@@ -84,6 +88,7 @@ export class OutgoingVoice {
    * @param {number} nowS
    */
   push(pcm, nowS) {
+    for (const [report, atS] of this.#reports.splice(0)) this.#sender.configure(this.#rate.onReport(report, atS));
     const frames = this.#encode(pcm), { frameSamples, frameSeconds } = this.#format;
     /** @type {Uint8Array[]} */
     const packets = [];
@@ -115,12 +120,14 @@ export class OutgoingVoice {
   }
 
   /**
-   * A listener's report on this voice; it takes effect with the next packet.
+   * A listener's report on this voice; it takes effect with the next push.
    * @param {Report} report
    * @param {number} nowS
    */
   onReport(report, nowS) {
-    if (this.#adapt) this.#sender.configure(this.#rate.onReport(report, nowS));
+    if (!this.#adapt) return;
+    this.#reports.push([report, nowS]);
+    if (this.#reports.length > WAITING_REPORTS) this.#reports.shift();
   }
 
   /** Give the encoder's memory back. */
