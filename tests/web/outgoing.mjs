@@ -1,6 +1,6 @@
 // What the sender in JavaScript makes of sound:  node outgoing.mjs SCRIPT.json  with samples (float32) as the standard
 // input. The script: {settings, dtx, kbps, first: [sequence, timestamp], steps}; a step is {push: samples, at}, {report,
-// at}, {kbps} or {finish: true}. Prints the packets, a line of hex each, with "." after each step.
+// at, ordered}, {kbps} or {finish: true}. Prints the packets, a line of hex each, with "." after each step.
 
 import { readFileSync } from "node:fs";
 import { OutgoingVoice } from "../../streaming_encodec/web/call/index.js";
@@ -19,7 +19,7 @@ for (const step of script.steps) {
   /** @type {Uint8Array[]} */
   let packets = [];
   if ("push" in step) packets = voice.push(pcm.subarray(at, (at += step.push)), step.at);
-  else if ("report" in step) voice.onReport(step.report, step.at);
+  else if ("report" in step) voice.onReport(step.report, step.at, { ordered: step.ordered });
   else if ("kbps" in step) voice.kbps = step.kbps;
   else packets = voice.finish();
   lines.push(...packets.map((data) => Buffer.from(data).toString("hex")), ".");

@@ -50,7 +50,7 @@ def steps(seed: int) -> list[dict[str, Any]]:
                 full = 30.0 * (now - 3) if 3 <= now < 8 else 0.0
                 loss = float(rng.uniform(0.03, 0.2)) if 10 <= now < 16 else 0.0
                 report = Report(1, loss, loss, float(rng.uniform(1, 8)), 5.0, 40.0, listener, full, listener == 9)
-                made.append({"report": report.to_dict(), "at": now})
+                made.append({"report": report.to_dict(), "at": now, "ordered": now >= 14})
         if not ended and pushed > 18 * RATE:
             ended = True
             made += [{"finish": True}, {"kbps": 12.0}]
@@ -76,7 +76,7 @@ def from_python(script: dict[str, Any], pcm: np.ndarray) -> list[str]:
             packets = voice.push(pcm[at : at + step["push"]], step["at"])
             at += step["push"]
         elif "report" in step:
-            voice.on_report(Report(**step["report"]), step["at"])
+            voice.on_report(Report(**step["report"]), step["at"], ordered=step["ordered"])
         elif "kbps" in step:
             voice.bandwidth = step["kbps"]
         else:

@@ -28,7 +28,6 @@ export class OutgoingVoice {
   #encoder;
   #sender;
   #adapt;
-  #ordered;
   #vad;
   #meter;
   #rate;
@@ -37,19 +36,18 @@ export class OutgoingVoice {
   #unencoded = new Float32Array(0);
   #unjudged = new Float32Array(0);
   #ended = true;
-  /** @type {[Report, number][]} */
+  /** @type {[report: Report, nowS: number, ordered: boolean][]} */
   #reports = [];
 
   /**
    * dtx: send little while nobody speaks. adapt: let listeners' reports choose frames per packet, codebooks and
-   * redundancy. ordered: the transport keeps order. firstSequence, firstTimestamp: random, so that receivers tell a new
-   * call from the old one.
+   * redundancy. firstSequence, firstTimestamp: random, so that receivers tell a new call from the old one.
    * @param {Codec} codec
    * @param {StreamFormat} format
-   * @param {{kbps?: number, settings?: Partial<SenderSettings>, dtx?: boolean, adapt?: boolean, ordered?: boolean,
+   * @param {{kbps?: number, settings?: Partial<SenderSettings>, dtx?: boolean, adapt?: boolean,
    *   firstSequence: number, firstTimestamp: number}} options
    */
-  constructor(codec, format, { kbps = codec.usualBandwidth, settings = {}, dtx = true, adapt = true, ordered = true, firstSequence, firstTimestamp }) {
+  constructor(codec, format, { kbps = codec.usualBandwidth, settings = {}, dtx = true, adapt = true, firstSequence, firstTimestamp }) {
     this.#codec = codec;
     this.#format = format;
     this.#asked = senderSettings(settings);
@@ -57,7 +55,6 @@ export class OutgoingVoice {
     this.#encoder = codec.createEncoder({ codebooks: codec.codebooksFor(kbps) });
     this.#sender = new VoiceSender(format, this.#asked, { firstSequence, firstTimestamp });
     this.#adapt = adapt;
-    this.#ordered = ordered;
     this.#vad = dtx ? new VoiceActivityDetector(format.frameSeconds) : null;
     this.#meter = new NoiseMeter(format.sampleRate, format.frameSamples);
     this.#step = this.#asked.framesPerPacket * format.frameSamples;
@@ -88,7 +85,7 @@ export class OutgoingVoice {
    * @param {number} nowS
    */
   push(pcm, nowS) {
-    for (const [report, atS] of this.#reports.splice(0)) this.#sender.configure(this.#rate.onReport(report, atS));
+    for (const [report, atS, ordered] of this.#reports.splice(0)) this.#sender.configure(this.#rate.onReport(report, atS, { ordered }));
     const frames = this.#encode(pcm), { frameSamples, frameSeconds } = this.#format;
     /** @type {Uint8Array[]} */
     const packets = [];
@@ -123,10 +120,11 @@ export class OutgoingVoice {
    * A listener's report on this voice; it takes effect with the next push.
    * @param {Report} report
    * @param {number} nowS
+   * @param {{ordered?: boolean}} [options] ordered: packets leave over a transport that keeps order
    */
-  onReport(report, nowS) {
+  onReport(report, nowS, { ordered = true } = {}) {
     if (!this.#adapt) return;
-    this.#reports.push([report, nowS]);
+    this.#reports.push([report, nowS, ordered]);
     if (this.#reports.length > WAITING_REPORTS) this.#reports.shift();
   }
 
@@ -151,7 +149,7 @@ export class OutgoingVoice {
     const settings = senderSettings({ ...this.#asked, numCodebooks: this.#encoder.codebooks });
     this.#sender.configure(settings);
     const ladder = [...new Set(this.#codec.bandwidths.map((kbps) => this.#codec.codebooksFor(kbps)))].sort((a, b) => a - b);
-    const rate = rateSettings({ ladder, ordered: this.#ordered });
+    const rate = rateSettings({ ladder });
     const budgetKbps = 2 * wireKbps(settings, this.#format, rate.overheadBytes);
     return new RateControl(this.#format, settings, rateSettings({ ...rate, budgetKbps }));
   }

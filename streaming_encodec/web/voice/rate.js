@@ -21,7 +21,6 @@ const LONGEST_PATIENCE = 16;
  * @typedef {object} RateSettings
  * @property {readonly number[]} ladder
  * @property {number} overheadBytes
- * @property {boolean} ordered
  * @property {number} budgetKbps
  * @property {number} mostFrames
  * @property {number} lossy
@@ -40,7 +39,7 @@ const LONGEST_PATIENCE = 16;
  */
 export function rateSettings(given = {}) {
   const s = {
-    ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, ordered: false, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
+    ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
     clean: 0.005, redundantCodebooks: 2, mostRedundantFrames: 15, standingMs: 40, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
   };
   const rises = s.ladder.length > 0 && s.ladder.every((count, i) => count > (i ? s.ladder[i - 1] : 0));
@@ -91,8 +90,9 @@ export class RateControl {
    * Take one listener's report. Returns the settings to send with from now on.
    * @param {Report} report
    * @param {number} nowS
+   * @param {{ordered?: boolean}} [options] ordered: the sender's own transport keeps order at present
    */
-  onReport(report, nowS) {
+  onReport(report, nowS, { ordered = false } = {}) {
     const { settings } = this, number = report.listener ?? 0, queueMs = report.queue_ms ?? 0;
     // A new listener's queue is as old as its first interval.
     const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0 };
@@ -101,7 +101,7 @@ export class RateControl {
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
-    if (!(settings.ordered && (report.ordered ?? true))) {
+    if (!(ordered && (report.ordered ?? true))) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
       // No redundancy covers an outage. The holes of the usual length decide.
       const covered = report.burst_frames <= settings.mostRedundantFrames ? report.burst_frames : 0;
