@@ -12,6 +12,9 @@ from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
 
 _WINDOW_S = 4.0
 """The fastest message of so long a time shows the telephone's clock: the others were late."""
+_STEP_S = 0.005
+"""A clock does not go on or back by so much between two windows: the way became shorter or longer, or the first
+messages were late. What the telephone holds is the same as before, so no frame more or less is sent."""
 _SLOWDOWN = 0.005
 """Seconds by which the clock that is read is put back in a second, at most: the rate of sound changes unnoticed."""
 _GAP_S = 0.3
@@ -44,16 +47,25 @@ class PeerClock:
             self._restart(offset_s, now_s)
             return
         apart_s = offset_s - max(self._best, self._best_before)
-        if abs(apart_s) > _GAP_S:
+        if apart_s > _STEP_S:
+            self._restart(offset_s, now_s)
+            return
+        if apart_s < -_GAP_S:
             # A network that stood still delivers what it held, and then all is as before. After a silence the
             # caller's time goes on from here.
             if self._apart_since_s is None:
                 self._apart_since_s = now_s
-            if apart_s > 0 or now_s - self._apart_since_s > _STALL_S:
+            if now_s - self._apart_since_s > _STALL_S:
                 self._restart(offset_s, now_s)
             return
         self._apart_since_s = None
         if now_s - self._window_s >= _WINDOW_S:
+            longer_s = max(0.0, self._best_before - self._best)
+            if longer_s > _STEP_S:
+                self._shift_s += longer_s
+                self._position_s += longer_s
+                offset_s += longer_s
+                self._best += longer_s
             self._best_before, self._best, self._window_s = self._best, offset_s, now_s
         self._best = max(self._best, offset_s)
 

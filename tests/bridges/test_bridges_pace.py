@@ -145,3 +145,21 @@ def test_too_much_that_waits_is_cleared_whatever_the_round_trip() -> None:
     assert pace.queued(0.80, 3.0, exact=False)
     assert not pace.queued(0.1, 4.0, exact=True)
     assert pace.queued(0.5, 5.0, exact=True)
+
+
+@pytest.mark.parametrize(("slow_from", "slow_to"), [(0, 10), (500, 1500)])
+def test_messages_that_are_late_for_a_while_change_nothing_that_waits_there(slow_from: int, slow_to: int) -> None:
+    """The program was busy while the call began, or the way was longer for 20 s: frames go on one each 20 ms."""
+    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    arrivals, last_s = [], 0.0
+    for number in range(3000):
+        last_s = max(last_s, number * FRAME_S + (0.1 if slow_from <= number < slow_to else 0.0))
+        arrivals.append(last_s)
+    sent, begin_s, taken = 0, arrivals[0], 0
+    for tick in range(2990):
+        now_s = begin_s + tick * FRAME_S
+        while arrivals[taken] <= now_s:
+            pace.heard(FRAME_S, arrivals[taken])
+            taken += 1
+        sent += pace.take(now_s)
+        assert abs(sent - (tick + 3)) <= 1  # two in stock, and that of each tick
