@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from streaming_encodec.client.datagrams import DatagramWay
+from streaming_encodec.client.heartbeat import wait_for_silence
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.transport.base import ClientConnection, ConnectionEnded, Dialer
-from streaming_encodec.transport.close_codes import FINAL_CODES
+from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
 from streaming_encodec.transport.failures import ended_error, system_error
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.logs import event
@@ -37,6 +38,8 @@ _SPEED = 1.1
 _BURST_S = 2.0
 """Frames a second, as a multiple of the frame rate, and at once: within what relays take of a speaker
 (`RelayLimits.speed`, `burst_s`), with a margin for packets that the network brings closer together."""
+_LOOK_S = 0.05
+"""How often to look for a sign of life of a connection that another one is about to replace."""
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.2
 """Back within two seconds after the relay is, with the time a handshake takes."""
@@ -115,6 +118,8 @@ class Link:
         rate = 1 / hello.format.frame_seconds
         self._frames = Bucket(_SPEED * rate, _BURST_S * rate, clock())
         self._connection: ClientConnection | None = None
+        self._next: asyncio.Task[ClientConnection] | None = None  # opens the next connection
+        self._moving = False  # a hello has asked to move to it, and no welcome came yet
         self._datagrams = DatagramWay(self._ask_datagrams, self._on_datagram, chance) if datagrams else None
         self._heard_ordered = True
         self._task: asyncio.Task[None] | None = None
@@ -256,6 +261,7 @@ class Link:
         try:
             async with asyncio.timeout(_HELLO_S):
                 resume = self.welcome.resume if self.welcome is not None else None
+                self._moving = True
                 connection.send_control(serialize_control(replace(self._hello, resume=resume)))
                 welcome = parse_control(await connection.receive())
             if not isinstance(welcome, Welcome):
@@ -272,7 +278,7 @@ class Link:
         except BaseException:
             connection.abort()
             raise
-        self._connection, self.welcome, self.connected = connection, welcome, True
+        self._connection, self.welcome, self.connected, self._moving = connection, welcome, True, False
         self.counts.connects += 1
         self.counts.resumes += welcome.resumed
         if self._datagrams is not None:
@@ -284,16 +290,37 @@ class Link:
         try:
             while True:
                 await self._converse(connection)
-                connection = await self._reconnect()
+                connection = await self._open_next()
+                self._next = None
         except CallError as error:
             self._end(error)
         except Exception as error:
             self._end(CallError(f"the connection to {self.url} failed: {error}", CallErrorReason.LOST))
             raise
+        finally:
+            self._cancel_next()
 
     async def _converse(self, connection: ClientConnection) -> None:
-        """Pass messages until the connection ends. Raises CallError if coming again is no use."""
-        heartbeat = asyncio.create_task(self._show_life(connection))
+        """Pass messages until the connection ends, or another one took its place.
+
+        Raises CallError if coming again is no use.
+        """
+        receive = asyncio.create_task(self._receive(connection))
+        watch = asyncio.create_task(self._watch(connection))
+        life = asyncio.create_task(self._show_life(connection))
+        try:
+            done, _ = await asyncio.wait({receive, watch}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            if self._connection is connection:
+                self.connected = False
+            self._count_dropped(connection.take_dropped() + connection.unsent_packets)
+            for task in (receive, watch, life):
+                task.cancel()
+            connection.abort()
+
+    async def _receive(self, connection: ClientConnection) -> None:
         try:
             while True:
                 message = await connection.receive()
@@ -311,14 +338,40 @@ class Link:
                     continue
                 self._on_control(control)
         except ConnectionEnded as ended:
-            if ended.received in FINAL_CODES:
+            # Who moves to another connection is told on the old one that it did, perhaps before the welcome comes.
+            moved = ended.received == CloseCode.REPLACED and (self._moving or self._connection is not connection)
+            if ended.received in FINAL_CODES and not moved:
                 raise ended_error(self.url, ended) from ended
             event("connection lost", code=ended.received)
-        finally:
+
+    async def _watch(self, connection: ClientConnection) -> None:
+        """Return when another connection took the place of this one, from which nothing came any more.
+
+        The other one is opened beside it: what still comes here is heard, and ends the attempt.
+        """
+        while True:
+            asked_s = await wait_for_silence(connection)
+            event("connection silent")
             self.connected = False
-            self._count_dropped(connection.take_dropped() + connection.unsent_packets)
-            heartbeat.cancel()
-            connection.abort()
+            attempt = self._open_next()
+            while not attempt.done() and (self._moving or connection.heard_s <= asked_s):
+                await asyncio.wait({attempt}, timeout=_LOOK_S)
+            if attempt.done():
+                attempt.result()
+                return
+            self._cancel_next()
+            self.connected = True
+
+    def _open_next(self) -> asyncio.Task[ClientConnection]:
+        """The task that opens the next connection; it may have begun before the old one ended."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._reconnect())
+        return self._next
+
+    def _cancel_next(self) -> None:
+        attempt, self._next = self._next, None
+        if attempt is not None and not attempt.cancel() and not attempt.cancelled() and attempt.exception() is None:
+            attempt.result().abort()
 
     def _on_datagram(self, packet: bytes) -> None:
         self._heard_ordered = False

@@ -51,6 +51,15 @@ class Connection(Protocol):
         ...
 
     @property
+    def heard_s(self) -> float:
+        """When something last came, on the event loop's clock; before that, when the connection began."""
+        ...
+
+    def probe(self) -> None:
+        """Ask the other end for a sign of life, unless it has not answered the last question; never waits."""
+        ...
+
+    @property
     def unsent_packets(self) -> int:
         """Packets that wait because the network does not take them."""
         ...

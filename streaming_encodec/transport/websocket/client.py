@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from typing import Any
 
@@ -27,11 +28,13 @@ from streaming_encodec.transport.failures import in_words, status_error, system_
 from streaming_encodec.transport.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.proxies import Proxy, proxy_for
 from streaming_encodec.transport.websocket.connection import MaskedFrames, WebSocketConnection, ended
+from streaming_encodec.transport.websocket.opening import Address, find_addresses, open_socket
 from streaming_encodec.wire.room_path import room_of_url
 
 OPEN_S = 5.0
 """A connection and its handshake take no longer, each attempt."""
-_NEXT_ADDRESS_S = 0.25
+_LOOK_UP_S = 1.0
+"""For so long the name of a relay that was reached before is looked up again: a dead line answers nothing."""
 _PROBE_S = 2.0
 _QUEUE_FRAMES = 30
 """Frames that wait for a slow network: 0.4 s."""
@@ -80,6 +83,8 @@ class WebSocketDialer:
                 f"{url} has no TLS, so a certificate says nothing there: write wss://, or leave it out", setting="tls"
             )
         self._tls = tls
+        self._addresses: list[Address] = []
+        self._are_good = False  # the addresses answered the last time
 
     async def connect(self, token: str | None = None) -> WebSocketClient:
         """Open a connection. Raises CallError with the reason; ConfigError for a host's name that cannot be."""
@@ -90,6 +95,8 @@ class WebSocketDialer:
                 self._tls = ssl.create_default_context()
             options["ssl"] = self._tls
         try:
+            if proxy is None:
+                options["sock"] = await self._open_socket()
             connection = await connect(
                 self.url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -98,14 +105,11 @@ class WebSocketDialer:
                 user_agent_header=None,
                 proxy=None if proxy is None else proxy.address,
                 open_timeout=OPEN_S,
-                ping_interval=5.0,
-                ping_timeout=10.0,
+                ping_interval=None,  # see `client.heartbeat`
                 close_timeout=1.0,
                 max_size=MAX_MESSAGE_BYTES,
                 write_limit=WRITE_LIMIT_BYTES,
                 create_connection=WebSocketClient,
-                # A name may have several addresses, and one of them may not answer at all (RFC 8305).
-                happy_eyeballs_delay=_NEXT_ADDRESS_S,
                 **options,
             )
         except ImportError as error:
@@ -120,6 +124,21 @@ class WebSocketDialer:
         if proxy is None:
             connection.relay_address = str(connection.remote_address[0])
         return connection
+
+    async def _open_socket(self) -> socket.socket:
+        """A connected socket; at a second time to the addresses that were good the first time."""
+        async with asyncio.timeout(OPEN_S):
+            if not self._are_good:
+                try:
+                    async with asyncio.timeout(_LOOK_UP_S if self._addresses else None):
+                        self._addresses = await find_addresses(self._uri.host, self._uri.port)
+                except (OSError, TimeoutError):
+                    if not self._addresses:
+                        raise
+            self._are_good = False
+            sock = await open_socket(self._addresses)
+            self._are_good = True
+            return sock
 
     async def diagnose(self, error: CallError) -> CallError:
         """Look at the other end once more where one of the two may speak TLS and the other not."""

@@ -7,6 +7,7 @@ sends, and no await in a relay's fan-out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Any
 
@@ -65,6 +66,8 @@ class WebSocketConnection(Connection):
         self._frames = frames
         self._full = False
         self._reported = 0  # packets that the outbox dropped
+        self._heard_s = self.loop.time()
+        self._question: asyncio.Task[None] | None = None
         self.outbox = Outbox(queue_frames)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,6 +77,11 @@ class WebSocketConnection(Connection):
             tune(sock)
         super().connection_made(transport)
         _limit_below_tls(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """The other end lives."""
+        self._heard_s = self.loop.time()
+        super().data_received(data)
 
     def pause_writing(self) -> None:
         """The transport is full."""
@@ -98,6 +106,20 @@ class WebSocketConnection(Connection):
     def round_trip_s(self) -> float:
         """Of a recent ping; 0 before the first, some seconds after connecting."""
         return self.latency
+
+    @property
+    def heard_s(self) -> float:
+        """When something last came."""
+        return self._heard_s
+
+    def probe(self) -> None:
+        """Send a ping, unless the last one was not answered."""
+        if self._question is None or self._question.done():
+            self._question = self.loop.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await (await self.ping())
 
     @property
     def unsent_packets(self) -> int:
