@@ -56,7 +56,9 @@ async def running(
 async def guest(relay: Relay, **options: Any) -> AsyncIterator[ClientConnection]:
     """A connection that has not said hello."""
     options.setdefault("subprotocols", [SUBPROTOCOL])
-    async with connect(relay.url, compression=None, proxy=None, close_timeout=1, **options) as socket:
+    async with connect(
+        options.pop("uri", relay.url), compression=None, proxy=None, close_timeout=1, **options
+    ) as socket:
         yield socket
 
 

@@ -10,6 +10,10 @@ from streaming_encodec.wire.fields import MAX_CONTROL_BYTES
 MAX_VOICE_AGE_S = 0.4
 """Voice that has waited for longer is dropped: no jitter buffer can use it (its largest target is 30 frames)."""
 
+MAX_KERNEL_AGE_S = 0.3
+"""While the kernel holds older voice than this (and a round trip), nothing more is written: what waits outside can
+still be dropped."""
+
 MAX_MESSAGE_BYTES = MAX_CONTROL_BYTES
 """Longest message the relay reads: a hello with its token. Packets have their own, tighter limit (913)."""
 
@@ -17,7 +21,8 @@ WRITE_LIMIT_BYTES = 1024
 """Beyond so many unsent bytes a listener's packets wait in its queue, where the oldest can be dropped."""
 
 UNSENT_LIMIT_BYTES = 4096
-"""The same for the kernel's buffer (TCP_NOTSENT_LOWAT), which holds minutes of voice if left alone."""
+"""The same for the kernel's buffer (TCP_NOTSENT_LOWAT). It does not hold for small writes, which the kernel adds to its
+last packet; there the age counts, see `MAX_KERNEL_AGE_S`."""
 
 MOST_UNSENT_BYTES = 32_768
 """Beyond so many a connection is cut off. Only answers to pings come near: the WebSocket layer writes them at once."""

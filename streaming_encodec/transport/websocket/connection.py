@@ -1,7 +1,8 @@
 """What both ends of a WebSocket connection do alike: they send at once or queue, and never wait for the peer.
 
-While asyncio's transport is full, packets wait in the `Outbox`; `resume_writing` lets them go. So there is no task that
-sends, and no await in a relay's fan-out.
+While asyncio's transport is full, or the kernel holds voice that is old already, packets wait in the `Outbox`.
+`resume_writing`, the next packet or a timer lets them go. So there is no task that sends, and no await in a relay's
+fan-out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from websockets.protocol import State
 from streaming_encodec.transport.base import ConnectionEnded
 from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES
 from streaming_encodec.transport.outbox import Outbox
-from streaming_encodec.transport.websocket.tcp import is_tcp, tune
+from streaming_encodec.transport.websocket.tcp import is_tcp, kernel_queue, tune
+
+_LOOK_S = 0.02
+"""How often to look whether the kernel has room again."""
+_TLS_RECORD_BYTES = 22
+"""What TLS 1.3 adds to a write."""
 
 
 class MaskedFrames:
@@ -68,6 +74,9 @@ class WebSocketConnection(Connection):
         self._reported = 0  # packets that the outbox dropped
         self._heard_s = self.loop.time()
         self._question: asyncio.Task[None] | None = None
+        self._kernel = kernel_queue(None, lambda: 0.0)
+        self._record_bytes = 0
+        self._look: asyncio.TimerHandle | None = None
         self.outbox = Outbox(queue_frames)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,6 +84,8 @@ class WebSocketConnection(Connection):
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and is_tcp(sock):
             tune(sock)
+        self._kernel = kernel_queue(sock, lambda: self.latency)
+        self._record_bytes = 0 if transport.get_extra_info("ssl_object") is None else _TLS_RECORD_BYTES
         super().connection_made(transport)
         _limit_below_tls(transport)
 
@@ -92,10 +103,13 @@ class WebSocketConnection(Connection):
         """The transport has room again: send what waits."""
         super().resume_writing()
         self._full = False
-        now_s = self.loop.time()
-        # Nothing may follow a close frame; `write` calls `pause_writing` when the transport is full.
-        while self.is_open and not self._full and (data := self.outbox.pop(now_s)) is not None:
-            self.transport.write(data)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more leaves."""
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +137,7 @@ class WebSocketConnection(Connection):
 
     @property
     def unsent_packets(self) -> int:
-        """Packets in the queue. The transport and the kernel hold about 5 KiB besides."""
+        """Packets in the queue."""
         return self.outbox.packets
 
     async def receive(self) -> bytes | str:
@@ -140,10 +154,12 @@ class WebSocketConnection(Connection):
         framed = self._frames
         if packet is not framed.packet:
             framed.put(packet)
-        if self._full:
-            self.outbox.put(sender, frames, framed.frame, self.loop.time())
+        now_s = self.loop.time()
+        if not self.outbox and self._has_room(now_s):
+            self._write(framed.frame, now_s)
         else:
-            self.transport.write(framed.frame)
+            self.outbox.put(sender, frames, framed.frame, now_s)
+            self._flush()
 
     def take_dropped(self) -> int:
         """How many packets were dropped since this was last asked."""
@@ -154,15 +170,38 @@ class WebSocketConnection(Connection):
         """Write or queue a control message; see `transport.base.Connection`."""
         if not self.is_open:
             return True
-        data = self._frames.text(message)
-        if self._full:
-            return self.outbox.put_control(data, spare=spare)
-        self.transport.write(data)
-        return True
+        data, now_s = self._frames.text(message), self.loop.time()
+        if not self.outbox and self._has_room(now_s):
+            self._write(data, now_s)
+            return True
+        taken = self.outbox.put_control(data, spare=spare)
+        self._flush()
+        return taken
 
     def abort(self) -> None:
         """Cut the connection at once."""
         self.transport.abort()
+
+    def _has_room(self, now_s: float) -> bool:
+        """Whether what is written now would leave soon."""
+        return not self._full and not self._kernel.is_late(now_s)
+
+    def _write(self, data: bytes, now_s: float) -> None:
+        self.transport.write(data)
+        self._kernel.wrote(len(data) + self._record_bytes, now_s)
+
+    def _flush(self) -> None:
+        """Send what waits while there is room, and look again later."""
+        now_s = self.loop.time()
+        # Nothing may follow a close frame; `write` calls `pause_writing` when the transport is full.
+        while self.is_open and self._has_room(now_s) and (data := self.outbox.pop(now_s)) is not None:
+            self._write(data, now_s)
+        if self._look is None and self.outbox and self.is_open and not self._full:
+            self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._flush()
 
 
 def ended(closed: ConnectionClosed) -> ConnectionEnded:

@@ -200,11 +200,12 @@ class WebSocketServerConnection(WebSocketConnection, ServerConnection):
 
     def stalled_s(self, now_s: float) -> float:
         """For how long this peer has read nothing while there was something to read; `now_s` is the loop's time."""
-        return now_s - self._full_since_s if self._full else 0.0
+        return max(now_s - self._full_since_s if self._full else 0.0, self._kernel.stalled_s(now_s))
 
     def stood_still(self, seconds: float, now_s: float) -> None:
         """The relay itself did not run for so long: this peer could not read in that time."""
         self._full_since_s = min(now_s, self._full_since_s + seconds)
+        self._kernel.stood_still(seconds, now_s)
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether this connection should have ended a while ago; to be asked again and again.

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import sys
+from collections import deque
+from collections.abc import Callable
 
-from streaming_encodec.transport.limits import UNSENT_LIMIT_BYTES
+from streaming_encodec.transport.limits import MAX_KERNEL_AGE_S, UNSENT_LIMIT_BYTES
+
+if sys.platform != "win32":
+    import fcntl
 
 RESEND_S = 0.02
 """The least time until a lost packet is sent again, on top of the round trip."""
@@ -20,6 +26,10 @@ GIVE_UP_S = 20.0
 """After so long without an acknowledgement the kernel ends the connection."""
 
 _LINUX = sys.platform == "linux"
+_SIOCOUTQ = 0x5411  # linux/sockios.h
+_SO_NWRITE = 0x1024  # sys/socket.h of macOS
+_MIN_RTT = 148  # of tcpi_min_rtt in tcp_info, linux/tcp.h
+_TCP_INFO = 11
 # Not in the socket module, or only of newer Python versions: linux/tcp.h, and netinet/tcp.h of macOS.
 _NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _OPTIONS: tuple[tuple[int, int], ...] = (
@@ -45,3 +55,80 @@ def tune(sock: socket.socket) -> None:
     for option, value in options:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class KernelQueue:
+    """What was written to a socket and not acknowledged by the other end. Time is handed in.
+
+    unacknowledged: bytes in the kernel; None where the system does not tell, and then nothing is ever late.
+    least_round_trip_s: what a byte needs at least until it is acknowledged.
+    """
+
+    def __init__(self, unacknowledged: Callable[[], int] | None, least_round_trip_s: Callable[[], float]) -> None:
+        self._unacknowledged, self._least_round_trip_s = unacknowledged, least_round_trip_s
+        self._written: deque[tuple[float, int]] = deque()  # when, and the bytes written until then
+        self._total = 0
+        self._progress_s = 0.0
+
+    def wrote(self, size: int, now_s: float) -> None:
+        """So many bytes were written."""
+        if self._unacknowledged is None:
+            return
+        if not self._written:
+            self._progress_s = now_s
+        self._total += size
+        self._written.append((now_s, self._total))
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether the oldest byte in the kernel is older than `MAX_KERNEL_AGE_S` and a round trip."""
+        # The kernel is asked only once there may be something old: three times a second on a good line.
+        if not self._written or now_s - self._written[0][0] <= MAX_KERNEL_AGE_S:
+            return False
+        self._look(now_s)
+        if not self._written:
+            return False
+        age_s = now_s - self._written[0][0]
+        return age_s > MAX_KERNEL_AGE_S and age_s > MAX_KERNEL_AGE_S + self._least_round_trip_s()
+
+    def stalled_s(self, now_s: float) -> float:
+        """For how long nothing was acknowledged though there was something to acknowledge."""
+        if self._written:
+            self._look(now_s)
+        return now_s - self._progress_s if self._written else 0.0
+
+    def stood_still(self, seconds: float, now_s: float) -> None:
+        """This program did not run for so long."""
+        self._progress_s = min(now_s, self._progress_s + seconds)
+
+    def _look(self, now_s: float) -> None:
+        if self._unacknowledged is None:
+            return
+        acknowledged = self._total - self._unacknowledged()
+        while self._written and self._written[0][1] <= acknowledged:
+            self._written.popleft()
+            self._progress_s = now_s
+
+
+def kernel_queue(sock: socket.socket | None, round_trip_s: Callable[[], float]) -> KernelQueue:
+    """The queue of a TCP socket. round_trip_s: measured by pings, where the kernel does not tell."""
+    if sock is None or not is_tcp(sock):
+        return KernelQueue(None, round_trip_s)
+    if sys.platform == "darwin":
+        return KernelQueue(lambda: sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE), round_trip_s)
+    if not _LINUX:
+        return KernelQueue(None, round_trip_s)
+    return KernelQueue(lambda: _outq(sock), lambda: _min_rtt_s(sock))
+
+
+def _outq(sock: socket.socket) -> int:
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))[0])
+    except (OSError, ValueError):  # it was closed just now
+        return 0
+
+
+def _min_rtt_s(sock: socket.socket) -> float:
+    try:
+        return float(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256), _MIN_RTT)[0]) / 1e6
+    except (OSError, struct.error):
+        return 0.0
