@@ -139,8 +139,6 @@ def _read(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as file:
             for text in file:
-                if not text.endswith(b"\n"):
-                    return
                 try:
                     line = json.loads(text)
                 except ValueError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from cli_kit import noise, save_random
+from cli_kit import Run, noise, save_random
 from corpus_kit import content, encode, lines, make_sounds, run_here
 from disk_kit import small_disk
 
@@ -258,3 +259,20 @@ def test_a_format_of_another_kind_is_planned_asked_and_written(tiny: Path, tmp_p
     encode(make_sounds(tmp_path / "sounds", 2), tmp_path / "out", tiny, output=Sizes())
     out = tmp_path / "out"
     assert (out / "00001.txt").read_text() == str((out / "00001.ecdc").stat().st_size)
+
+
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0", "1/", "/2", "0/1000001", "²/3"])
+def test_a_part_that_is_none_is_refused(run: Run, tiny: Path, tmp_path: Path, text: str) -> None:
+    sounds = make_sounds(tmp_path / "sounds", 1)
+    run("corpus", sounds, tmp_path / "out", "-m", tiny, f"--shard={text}").fails_with("such as 0/16 and 15/16")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+@pytest.mark.parametrize("output", FORMATS)
+def test_names_that_are_no_text_are_kept_apart_and_verified(run: Run, tiny: Path, tmp_path: Path, output: str) -> None:
+    sounds = make_sounds(tmp_path / "sounds", 2)
+    os.rename(sounds / "00000.wav", os.fsencode(sounds) + b"/caf\xe9.wav")
+    os.rename(sounds / "00001.wav", os.fsencode(sounds) + b"/caf\xe8.wav")
+    done = run("corpus", sounds, tmp_path / "out", "-m", tiny, "-f", output, "-j", 1, "--verify", 2, "--json")
+    assert (done.code, done.json["verified"]) == (0, 2)

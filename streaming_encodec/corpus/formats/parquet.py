@@ -76,15 +76,16 @@ class ParquetFiles:
     def read(self, folder: Path, number: int, wanted: set[str], dataset: Dataset) -> dict[str, Encoding]:
         pa, pq = arrow()
         path = folder / shard_name(number, ".parquet")
+        names = {_text(name): name for name in wanted}
         found: dict[str, Encoding] = {}
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=16, columns=["id", "codes", "scales", "samples"]):
                     for row in batch.to_pylist():
-                        if row["id"] in wanted:
+                        if (name := names.get(row["id"])) is not None:
                             codes = np.array(row["codes"], dataset.element).reshape(dataset.codebooks, -1)
                             scales = None if row["scales"] is None else np.array(row["scales"], np.float32)
-                            found[row["id"]] = Encoding(codes, scales, row["samples"])
+                            found[name] = Encoding(codes, scales, row["samples"])
         except OSError as error:
             raise unreadable(path, error) from error
         except (pa.ArrowException, ValueError) as error:
@@ -106,6 +107,11 @@ def arrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
+def _text(name: str) -> str:
+    """An id in UTF-8: a file's name may be none."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _schema(pa: Any, dataset: Dataset) -> Any:
     kinds = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string(), "json": pa.string()}
     code = pa.uint16() if dataset.element == "uint16" else pa.uint32()
@@ -125,7 +131,7 @@ def _row(recording: Recording, encoding: Encoding, dataset: Dataset) -> dict[str
     fields = carried(recording)
     own = {name: as_kind(fields.get(name), kind) for name, kind in (dataset.columns or {}).items()}
     facts = facts_of(recording, encoding, dataset)
-    facts["id"] = recording.id.encode("utf-8", "backslashreplace").decode("utf-8")
+    facts["id"] = _text(recording.id)
     return facts | {"codes": encoding.codes, "scales": encoding.scales} | own
 
 
