@@ -16,6 +16,7 @@ from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.client.threaded import ThreadedVoiceClient
+from streaming_encodec.live.capture import CaptureChoice, CaptureChooser
 from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.file_card import FileCard
@@ -57,6 +58,8 @@ class LiveLoop:
         speaker, listener: the call's clients, in a conversation one and the same.
         figures: those of the call, see `CallMeter`.
         feedback: silences acoustic feedback; None for headphones and files.
+        choose_capture: says what is done to the microphone's sound, at first and after each change of devices; None
+            leaves it as it is.
         on_output: gets every block that goes to the loudspeaker, for recording.
         clock: seconds.
     """
@@ -69,12 +72,16 @@ class LiveLoop:
         figures: Callable[[], CallFigures],
         *,
         feedback: FeedbackSuppressor | None = None,
+        choose_capture: CaptureChooser | None = None,
         on_output: Callable[[Pcm], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.card, self.figures, self.feedback = card, figures, feedback
         self.sample_rate = speaker.format.sample_rate
         self.muted = False
+        self.choice: CaptureChoice | None = None
+        """What is done to the microphone's sound, and why."""
+        self._choose_capture, self._seen_changes = choose_capture, -1
         self.input_level, self.output_level = LevelMeter(self.sample_rate), LevelMeter(self.sample_rate)
         self._speaker, self._listener = speaker, listener
         self._on_output, self._clock = on_output, clock
@@ -95,6 +102,7 @@ class LiveLoop:
         if now_s - self._maintained_s >= _MAINTAIN_S:
             self._maintained_s = now_s
             self.card.maintain()
+            self._meet_devices()
         self._listen()
         self._speak()
 
@@ -103,6 +111,7 @@ class LiveLoop:
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
         self._listener.on_packet(lambda packet, now_s: self.card.wake())
+        self._meet_devices()
         self.card.read()  # sound from before the call would be heard late
         try:
             while not stop():
@@ -130,6 +139,7 @@ class LiveLoop:
         figures = figures or self.figures()
         return Delays(
             microphone_ms=self.card.input_latency_ms,
+            echo_ms=0.0 if self.choice is None or self.choice.capture is None else self.choice.capture.delay_ms,
             packet_ms=1000 * self._packet_samples / self.sample_rate,
             encode_ms=percentile(self._encode_ms, 50),
             network_ms=figures.network_ms,
@@ -161,13 +171,33 @@ class LiveLoop:
     @property
     def _missing(self) -> int:
         """Samples of the microphone that the next packet still wants."""
-        return self._packet_samples - int(self._unsent.shape[1])
+        held = 0 if self.choice is None or self.choice.capture is None else self.choice.capture.held_samples
+        return self._packet_samples - int(self._unsent.shape[1]) - held
+
+    def _meet_devices(self) -> None:
+        """Other devices, another echo: what was learned of the old ones is worth nothing."""
+        card = self.card
+        if self._choose_capture is None or not isinstance(card, SoundCard) or card.changes == self._seen_changes:
+            return
+        self._seen_changes = card.changes
+        self.choice = self._choose_capture(card)
+        card.forget_reference()
+
+    def _hear(self) -> Pcm:
+        """The microphone's sound, as it is to be sent."""
+        capture = None if self.choice is None else self.choice.capture
+        if capture is None or not isinstance(self.card, SoundCard):
+            return self.card.read()
+        if capture.wants_reference:
+            return capture.process(*self.card.read_with_reference())
+        near = self.card.read()
+        return capture.process(near, np.zeros_like(near))
 
     def _speak(self) -> None:
         # Nothing can be sent of less than a packet, and each call costs something.
         if not self.card.has(self._missing):
             return
-        pcm = self.card.read()
+        pcm = self._hear()
         self.input_level.add(pcm)
         if self.muted:
             pcm = np.zeros_like(pcm)  # the stream goes on, so that the other end's buffer keeps its place
@@ -175,6 +205,8 @@ class LiveLoop:
         packets = pcm.shape[1] // self._packet_samples
         whole = packets * self._packet_samples
         self._unsent = pcm[:, whole:]
+        if not packets:  # the beginning of a frame went with devices that were changed
+            return
         begin_s = self._clock()
         self._speaker.send(mix_channels(pcm[:, :whole], self._speaker.format.channels))
         self._encode_ms.append(1000 * (self._clock() - begin_s) / packets)

@@ -65,10 +65,11 @@ class Delays:
 
     packet_ms: the wait until a packet's frames are full, for the first sample. buffer_ms: the jitter buffer, the wait
     of a full packet for the card's block to end included. speaker_ms: the wait for the card to take it, and the card
-    itself.
+    itself. echo_ms: echo cancellation, and noise suppression and gain where they are on.
     """
 
     microphone_ms: float
+    echo_ms: float
     packet_ms: float
     encode_ms: float
     network_ms: float

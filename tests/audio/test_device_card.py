@@ -8,7 +8,7 @@ import pytest
 from device_kit import Clock, FakeBackend
 
 from streaming_encodec.audio.devices.card import Margin, SoundCard
-from streaming_encodec.audio.devices.devices import Device, choose_shape, find_device, likely_loudspeaker
+from streaming_encodec.audio.devices.devices import Device, choose_shape, find_device
 from streaming_encodec.audio.devices.ring import SampleRing
 from streaming_encodec.errors import DeviceError
 
@@ -23,22 +23,6 @@ def test_devices_are_found_by_default_number_and_name(backend: FakeBackend) -> N
     assert find_device(backend.all, "output", "2").index == 2
     assert find_device(backend.all, "output", 2).index == 2
     assert find_device(backend.all, "output", "headset").index == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "likely"),
-    [
-        ("MacBook Pro Speakers (48000 Hz)", True),
-        ("HDA Intel PCH: HDMI 0", True),
-        ("Built-in Output", True),
-        ("Headphones (USB Audio)", False),
-        ("External Headphones, built-in", False),
-        ("AirPods Pro", False),
-        ("system (24000 Hz)", False),
-    ],
-)
-def test_a_loudspeaker_is_told_by_its_name(name: str, likely: bool) -> None:
-    assert likely_loudspeaker(name) == likely
 
 
 def test_a_wrong_name_says_what_there_is(backend: FakeBackend) -> None:

@@ -432,9 +432,9 @@ def test_meters() -> None:
     assert meter.peak_db == pytest.approx(-40)
     assert percentile([], 95) == 0
     assert percentile(list(range(101)), 95) == 95
-    assert Delays(1, 2, 3, 4, 5, 6, 7).total_ms == 28
-    assert list(Delays(1, 2, 3, 4, 5, 6, 7).parts()) == [
-        "microphone", "packet", "encode", "network", "buffer", "decode", "speaker",
+    assert Delays(1, 2, 3, 4, 5, 6, 7, 8).total_ms == 36
+    assert list(Delays(1, 2, 3, 4, 5, 6, 7, 8).parts()) == [
+        "microphone", "echo", "packet", "encode", "network", "buffer", "decode", "speaker",
     ]  # fmt: skip
     buffer, totals = BufferMeter(), ReceiverStatistics()
     assert buffer.look([totals]) == 0

@@ -64,7 +64,7 @@ def test_looks_become_a_history_and_the_bitrate_is_that_of_the_last_seconds() ->
     console.print(panel(look, "6 kbps", "q quit"))
     picture = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in picture  # it fits an ordinary terminal
-    for row in ("6 kbps", "100 ms, aims at 0 ms", "mic 0 + packet 13", "7 left out", "0 underruns", "q quit"):
+    for row in ("6 kbps", "100 ms, aims at 0 ms", "mic 0 + echo 0 + packet 13", "7 left out", "0 underruns", "q quit"):
         assert row in picture
 
 

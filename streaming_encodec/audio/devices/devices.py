@@ -44,16 +44,6 @@ class Device:
         return self.is_default_input if kind == "input" else self.is_default_output
 
 
-_IN_THE_ROOM = ("speaker", "built-in", "internal", "hdmi", "displayport", "monitor", "soundbar", "tv")
-_AT_THE_EAR = ("head", "ear", "buds", "airpod")
-
-
-def likely_loudspeaker(name: str) -> bool:
-    """Whether a device with this name is a loudspeaker, which the microphone hears. Only the name tells."""
-    lower = name.casefold()
-    return any(word in lower for word in _IN_THE_ROOM) and not any(word in lower for word in _AT_THE_EAR)
-
-
 class DeviceStream(Protocol):
     """An open device that calls back; ``port`` holds its samples."""
 

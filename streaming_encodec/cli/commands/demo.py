@@ -13,12 +13,15 @@ from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, cavea
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
+    EchoOption,
     EngineOption,
     FramesPerPacketOption,
+    GainOption,
     InputOption,
     JitterOption,
     JsonOption,
     LossOption,
+    NoiseSuppressionOption,
     OutputOption,
     RecordOption,
     ThreadsOption,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.low_delay import Pcm
     from streaming_encodec.cli.shared.live_command import LiveSession
+    from streaming_encodec.live.capture import CaptureSettings
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.own_call import OwnCall
 
@@ -53,6 +57,9 @@ def command(
     record: RecordOption = None,
     input_device: InputOption = None,
     output_device: OutputOption = None,
+    echo: EchoOption = "auto",
+    noise_suppression: NoiseSuppressionOption = False,
+    gain: GainOption = False,
     seconds: Annotated[
         float | None, typer.Option(min=0.5, help="Stop after so long.", show_default="on q or Ctrl-C")
     ] = None,
@@ -62,8 +69,8 @@ def command(
 ) -> None:
     """Speak and hear yourself through encoder, packets, a relay on this machine, jitter buffer and decoder.
 
-    With a microphone and a speaker it runs live, with meters and keys. Wear headphones: through loudspeakers a live
-    loop howls, and is silenced when it does. Without devices it runs a clip through the same path, at the same pace,
+    With a microphone and a speaker it runs live, with meters and keys. Through loudspeakers the echo is cancelled; a
+    loop that howls all the same is silenced. Without devices it runs a clip through the same path, at the same pace,
     and writes demo.wav and demo.png.
     """
     from streaming_encodec.audio.files.atomic import check_writable
@@ -74,6 +81,7 @@ def command(
     from streaming_encodec.cli.shared.live_command import check_speed, read_clip
     from streaming_encodec.client.settings import CodecSettings
     from streaming_encodec.engines import make_live_engine
+    from streaming_encodec.live.capture import CaptureSettings, EchoMode
     from streaming_encodec.live.file_card import FileCard
     from streaming_encodec.live.own_call import OwnCall
     from streaming_encodec.live.ready import ready_for_a_call
@@ -100,8 +108,8 @@ def command(
             sound = read_clip(reader or AudioReader(bundled_clip()), rate, seconds)
             facts = _run_clip(FileCard(sound, rate), sound, loaded, call, record or CLIP_RECORD)
         else:
-            note("wear headphones: what the speaker plays, the microphone hears again, and it howls")
-            with _session(card, loaded, call, record) as session:
+            capture = CaptureSettings(EchoMode(echo), noise_suppression, gain)
+            with _session(card, loaded, call, record, capture) as session:
                 facts = session.run(seconds)
             facts |= {"devices": card.names, "output": None if record is None else str(record)}
     facts = {"model": loaded.name, "weights": loaded.weights, "engine": fast.name, **facts}
@@ -125,7 +133,7 @@ def _open_card(rate: int, input_device: str | None, output_device: str | None) -
 
 
 def _session(
-    card: SoundCard | FileCard, loaded: LoadedModel, call: OwnCall, record: Path | None
+    card: SoundCard | FileCard, loaded: LoadedModel, call: OwnCall, record: Path | None, capture: CaptureSettings
 ) -> AbstractContextManager[LiveSession]:
     from streaming_encodec.cli.shared.live_command import live_session
 
@@ -135,6 +143,7 @@ def _session(
         call.listener,
         call.figures,
         record=record,
+        capture=capture,
         settings=lambda: _settings(call),
         keys=_KEYS,
         on_key=lambda key: _on_key(key, loaded, call),
@@ -144,9 +153,10 @@ def _session(
 def _run_clip(card: FileCard, sound: Pcm, loaded: LoadedModel, call: OwnCall, target: Path) -> dict[str, Any]:
     from streaming_encodec.audio.files.sound import AudioWriter
     from streaming_encodec.cli.shared.picture import draw_call
+    from streaming_encodec.live.capture import CaptureSettings
 
     picture, rate = target.with_suffix(".png"), call.speaker.format.sample_rate
-    with AudioWriter(target, rate) as writer, _session(card, loaded, call, None) as session:
+    with AudioWriter(target, rate) as writer, _session(card, loaded, call, None, CaptureSettings()) as session:
         facts = session.run() | {"devices": {}, "output": str(target), "picture": None}
         writer.write(card.heard)
     try:

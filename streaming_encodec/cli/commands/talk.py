@@ -25,12 +25,15 @@ from streaming_encodec.cli.shared.loading import LoadedModel, ModelOption, load_
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
+    EchoOption,
     EngineOption,
     FramesPerPacketOption,
+    GainOption,
     InputOption,
     JitterOption,
     JsonOption,
     LossOption,
+    NoiseSuppressionOption,
     OutputOption,
     RecordOption,
     ThreadsOption,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.files.sound import AudioReader
     from streaming_encodec.client.threaded import ThreadedVoiceClient
+    from streaming_encodec.live.capture import CaptureSettings
     from streaming_encodec.voice.network import NetworkImpairment
 
 _KEYS = "+/- bandwidth   m mute   q hang up"
@@ -63,6 +67,9 @@ def command(
     frames_per_packet: FramesPerPacketOption = FRAMES_PER_PACKET,
     input_device: InputOption = None,
     output_device: OutputOption = None,
+    echo: EchoOption = "auto",
+    noise_suppression: NoiseSuppressionOption = False,
+    gain: GainOption = False,
     clip: Annotated[
         Path | None,
         typer.Option("--clip", help="Say this sound file instead of the microphone's; needs --record."),
@@ -89,6 +96,7 @@ def command(
     from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
     from streaming_encodec.client.threaded import ThreadedVoiceClient
     from streaming_encodec.engines import make_live_engine
+    from streaming_encodec.live.capture import CaptureSettings, EchoMode
     from streaming_encodec.live.loop import LIVE_PLAYOUT
     from streaming_encodec.voice.network import NetworkImpairment
     from streaming_encodec.voice.sender import SenderSettings
@@ -117,7 +125,8 @@ def command(
         ),
     )
     check_speed(loaded, fast, kbps)
-    facts = _talk(call, network, loaded, reader, (input_device, output_device), record, seconds)
+    capture = CaptureSettings(EchoMode(echo), noise_suppression, gain)
+    facts = _talk(call, network, loaded, reader, (input_device, output_device), capture, record, seconds)
     if as_json:
         print_json(facts)
     else:
@@ -133,6 +142,7 @@ def _talk(
     loaded: LoadedModel,
     clip: AudioReader | None,
     devices: tuple[str | None, str | None],
+    capture: CaptureSettings,
     record: Path | None,
     seconds: float | None,
 ) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def _talk(
         if clip is not None:
             card = FileCard(read_clip(clip, rate), rate, tail_s=1.0)
         else:
-            note(f"you are in {call.room}; with loudspeakers the others hear themselves: wear headphones")
+            note(f"you are in {call.room}")
             card = sound_card = open_card(rate, *devices)
             stack.callback(sound_card.close)
         stack.enter_context(call)
@@ -164,6 +174,7 @@ def _talk(
                 call,
                 meter.look,
                 record=record,
+                capture=capture,
                 settings=lambda: f"{call.bandwidth:g} kbps over {call.transport}, {_others(call)} in {call.room}",
                 keys=_KEYS,
                 on_key=lambda key: change_bandwidth(key, loaded.config.target_bandwidths, call),

@@ -14,7 +14,6 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.devices.devices import likely_loudspeaker
 from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.cli.shared.console import err, name_device, note
@@ -24,6 +23,7 @@ from streaming_encodec.cli.shared.live_view import History, Look, panel
 from streaming_encodec.cli.shared.loading import LoadedModel
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import CallError, CallErrorReason
+from streaming_encodec.live.capture import CaptureSettings, capture_chooser
 from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.file_card import FileCard
@@ -60,11 +60,6 @@ def open_card(sample_rate: int, input_device: str | None, output_device: str | N
     card = SoundCard(sample_rate, input_device=input_device, output_device=output_device)
     for kind, name in card.names.items():
         name_device(kind, name)
-    if likely_loudspeaker(card.names["output"]):
-        note(
-            f"{card.names['output']} looks like a loudspeaker: the microphone picks up what it plays, and it "
-            "howls. A howl is silenced, but wear headphones, or press m while you listen"
-        )
     return card
 
 
@@ -84,6 +79,7 @@ def live_session(
     figures: Callable[[], CallFigures],
     *,
     record: Path | None,
+    capture: CaptureSettings,
     settings: Callable[[], str],
     keys: str,
     on_key: Callable[[str], None],
@@ -97,6 +93,7 @@ def live_session(
             listener,
             figures,
             feedback=FeedbackSuppressor(rate) if isinstance(card, SoundCard) else None,
+            choose_capture=capture_chooser(capture, speaker.format.frame_samples, rate),
             on_output=None if record is None else stack.enter_context(AudioWriter(record, rate)).write,
         )
         yield LiveSession(loop, settings=settings, keys=keys, on_key=on_key)

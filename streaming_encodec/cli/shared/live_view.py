@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.side import CardCounts
+from streaming_encodec.cli.shared.printable import printable
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
@@ -19,7 +21,7 @@ _BAR = 30
 _BAR_FLOOR_DB = -60.0
 _MOST_LOOKS = 100_000  # three hours of them
 _BITRATE_LOOKS = 20  # two seconds
-_PARTS = tuple(Delays(*[0.0] * 7).parts())
+_PARTS = tuple(Delays(*[0.0] * 8).parts())
 _ROW = 1 + len(_PARTS)
 _SHORT = {"microphone": "mic", "network": "net"}
 
@@ -46,6 +48,7 @@ class Look:
     muted: bool
     counts: dict[str, int]
     warnings: tuple[str, ...]
+    echo: str
     payload_kbps: float = 0.0
     wire_kbps: float = 0.0
 
@@ -86,6 +89,7 @@ class History:
             muted=loop.muted,
             counts=_counts(loop.card.counts),
             warnings=tuple(_warnings(loop, figures)),
+            echo=_echo_words(_echo_facts(loop)),
             payload_kbps=(figures.payload_bits - payload) / lately,
             wire_kbps=(figures.wire_bits - wire) / lately,
         )
@@ -119,8 +123,33 @@ class History:
             "decode_ms_p95": decode,
             **_counts(counts),
             "skipped_seconds": counts.skipped_samples / loop.sample_rate,
+            "echo": _echo_facts(loop),
             "howls": 0 if loop.feedback is None else loop.feedback.caught,
         }
+
+
+def _echo_facts(loop: LiveLoop) -> dict[str, Any] | None:
+    """None without a sound card."""
+    if loop.choice is None or not isinstance(loop.card, SoundCard):
+        return None
+    capture = loop.choice.capture
+    return {
+        "on": capture is not None and capture.wants_reference,
+        "why": loop.choice.why,
+        "reduction_db": None if capture is None else capture.reduction_db,
+        "delay_ms": 0.0 if capture is None else capture.delay_ms,
+        "drift_ppm": loop.card.drift_ppm,
+    }
+
+
+def _echo_words(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return "no sound card, no echo"
+    cost = f"{facts['delay_ms']:.1f} ms" if facts["delay_ms"] else "no delay"
+    if not facts["on"]:
+        return f"as it is, {cost} ({facts['why']})"
+    reduced = "not heard yet" if facts["reduction_db"] is None else f"reduced by {facts['reduction_db']:.0f} dB"
+    return f"{reduced}, {cost} ({facts['why']})"
 
 
 def _counts(counts: CardCounts) -> dict[str, int]:
@@ -164,6 +193,7 @@ def panel(look: Look, settings: str, keys: str) -> RenderableType:
         f"{counts['underruns']} underruns, {counts['overruns']} overruns, "
         f"{counts['reported_by_card']} reported, {counts['lost_devices']} times gone",
     )
+    row("echo", printable(look.echo))
     for warning in look.warnings:
         picture.append(f"  {warning}\n", "bold red")
     row("keys", keys)
@@ -198,6 +228,8 @@ def summary(facts: dict[str, Any]) -> dict[str, str]:
         "sound card": f"{facts['underruns']} underruns, {facts['overruns']} overruns, "
         f"{facts['reported_by_card']} reported by it",
     }
+    if facts["echo"] is not None:
+        rows["echo"] = printable(_echo_words(facts["echo"]))
     if facts["skipped_seconds"]:
         rows["skipped"] = (
             f"{facts['skipped_seconds']:.1f} s of the clip, past when this machine, which had stood still, went on"

@@ -59,6 +59,19 @@ OutputOption = Annotated[
 ]
 LossOption = Annotated[float, typer.Option(min=0, max=50, help="Simulate packet loss, in percent.")]
 JitterOption = Annotated[float, typer.Option(min=0, max=500, help="Simulate network jitter: mean delay in ms.")]
+EchoOption = Annotated[
+    str,
+    typer.Option(
+        "--echo",
+        metavar="auto|on|off",
+        callback=lambda value: _one_of(value, ("auto", "on", "off")),
+        help="Cancel the echo of the speaker: auto does where it is no headset.",
+    ),
+]
+NoiseSuppressionOption = Annotated[
+    bool, typer.Option("--noise-suppression", help="Suppress steady noise at the microphone; costs 14 ms.")
+]
+GainOption = Annotated[bool, typer.Option("--gain", help="Bring your voice to a usual loudness; costs 8 ms.")]
 RecordOption = Annotated[Path | None, typer.Option("--record", help="Also write what is heard to this sound file.")]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -69,6 +82,12 @@ ThreadsOption = Annotated[
         min=1, max=MOST_THREADS, metavar="N", help="CPU threads; more than one rarely makes single frames faster."
     ),
 ]
+
+
+def _one_of(value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise typer.BadParameter(f"it is one of {', '.join(choices)}, not {value!r}")
+    return value
 
 
 def bandwidth_of(loaded: LoadedModel, kbps: float | None) -> float:
