@@ -262,7 +262,7 @@ class Bridge:
                 packets=SenderSettings(frames_per_packet=config.frames_per_packet),
                 dtx=config.dtx,
             ),
-            connection=ConnectionSettings(config.relay_tls, network=self._network),
+            connection=ConnectionSettings(config.relay_tls, network=self._network, transport="websocket"),
             clock=self._clock,
         )
 
