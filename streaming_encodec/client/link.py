@@ -38,6 +38,8 @@ _SPEED = 1.1
 _BURST_S = 2.0
 """Frames a second, as a multiple of the frame rate, and at once: within what relays take of a speaker
 (`RelayLimits.speed`, `burst_s`), with a margin for packets that the network brings closer together."""
+_GIVE_UP_S = 0.5
+"""A connection that another one is to replace is given up after so much more silence: what it holds is old voice."""
 _LOOK_S = 0.05
 """How often to look for a sign of life of a connection that another one is about to replace."""
 _FIRST_DELAY_S = 0.05
@@ -345,16 +347,21 @@ class Link:
             event("connection lost", code=ended.received)
 
     async def _watch(self, connection: ClientConnection) -> None:
-        """Return when another connection took the place of this one, from which nothing came any more.
+        """Return when another connection takes the place of this one, from which nothing came any more.
 
-        The other one is opened beside it: what still comes here is heard, and ends the attempt.
+        The other one is opened beside it: what comes here soon is heard, and ends the attempt. After that this one is
+        given up.
         """
+        loop = asyncio.get_running_loop()
         while True:
             asked_s = await wait_for_silence(connection)
             event("connection silent")
             self.connected = False
             attempt = self._open_next()
+            until_s = loop.time() + _GIVE_UP_S
             while not attempt.done() and (self._moving or connection.heard_s <= asked_s):
+                if loop.time() >= until_s:
+                    return
                 await asyncio.wait({attempt}, timeout=_LOOK_S)
             if attempt.done():
                 attempt.result()

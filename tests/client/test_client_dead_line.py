@@ -16,6 +16,7 @@ from streaming_encodec.client.heartbeat import patience_s, wait_for_silence
 from streaming_encodec.client.link import Link
 from streaming_encodec.transport.websocket import opening
 from streaming_encodec.transport.websocket.client import WebSocketDialer
+from streaming_encodec.wire.header import read_header
 from streaming_encodec.wire.hello import Hello
 
 
@@ -109,6 +110,26 @@ async def test_a_line_that_only_stalled_keeps_its_connection() -> None:
         await until(lambda: relay._rooms.participants == 1, "one participant")
         mine.check()
         assert not mine.over
+        await mine.close()
+
+
+async def test_what_a_dead_line_held_back_is_not_heard() -> None:
+    heard: list[bytes] = []
+    async with running() as relay, silent_line(relay.port) as line:
+        mine, mouth = link(line.url, "subscribe", heard.append), link(relay.url, "publish")
+        await mine.open()
+        await mouth.open()
+        old = mine._connection
+        assert old is not None
+        line.stall()
+        mouth.send_packet(voice(1))
+        await until(lambda: not old.is_open, "the old connection is given up")
+        line.revive()
+        await until(lambda: mine.connected, "it came back")
+        mouth.send_packet(voice(2, timestamp=1000))
+        await until(lambda: heard, "voice comes the new way")
+        assert [read_header(data).sequence for data in heard] == [2]
+        await mouth.close()
         await mine.close()
 
 
