@@ -32,6 +32,7 @@ class Participant(Generic[Peer]):
     max_codebooks: int | None
     peer: Peer | None
     frames: Bucket
+    late: Bucket
     repeats: Bucket
     controls: Bucket
     heard_s: float

@@ -145,6 +145,7 @@ class RoomTable(Generic[Peer]):
             max_codebooks=hello.max_codebooks,
             peer=peer,
             frames=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
+            late=Bucket(limits.speed * rate, limits.outage_s * rate, now_s),
             repeats=Bucket(limits.speed * rate, limits.burst_s * rate, now_s, forgiven=limits.outage_s * rate),
             controls=Bucket(
                 limits.controls_per_s,
@@ -235,14 +236,16 @@ class RoomTable(Generic[Peer]):
         is_new = participant.sequences.take(head.sequence, ordered=participant.ordered)
         if participant.ordered and not is_new:
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
-        # A client that has two ways may send a packet over both of them.
-        if not (participant.frames if is_new else participant.repeats).take(head.num_frames, now_s):
+        # The end of a talk spurt is news at any age: without it listeners wait for more.
+        is_late = is_new and participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END
+        # A client that has two ways may send a packet over both of them. What an outage held back was said in its time.
+        allowed = participant.late if is_late else participant.frames if is_new else participant.repeats
+        if not allowed.take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")
         if not is_new:
             return "packets_replayed"
         self._heard(participant, now_s, confirms=confirms)
-        # The end of a talk spurt is news at any age: without it listeners wait for more.
-        if participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END:
+        if is_late:
             return "packets_late"
         return head.num_frames, with_sender(data, participant.number)
 

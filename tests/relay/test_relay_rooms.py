@@ -472,3 +472,18 @@ def mutated(data: bytes, rng: Random) -> bytes:
             case _:
                 changed[at : at + 1] = rng.randbytes(1)
     return bytes(changed)
+
+
+async def test_what_an_outage_held_back_puts_nobody_out_and_has_a_bound() -> None:
+    """Voice that trickles in late is dropped; only what is forwarded counts as voice."""
+    rooms = RoomTable[str](RelayLimits(burst_s=0.5))
+    mouth, _, _ = rooms.join(Hello("r", "publish", FORMAT), "mouth", 0.0)
+    for number in range(20):
+        assert rooms.packet(mouth, voice(number), number / 75) != "packets_late"
+    # No line for 0.95 s, which is too short to be forgiven; then all of it. Half a second may come at once.
+    outcomes = [rooms.packet(mouth, voice(20 + number), 20 / 75 + 0.95 + number / 1500) for number in range(71)]
+    assert outcomes.count("packets_late") > 30
+    assert not isinstance(outcomes[-1], str)
+    # Who claims to be late all the time is put out.
+    late = [outcome(rooms.packet, mouth, voice(200 + n, timestamp=90 + n // 8), 8.0 + n / 2000) for n in range(2000)]
+    assert CloseCode.TOO_FAST in late
