@@ -47,7 +47,7 @@ def test_a_long_clip_is_cut(tmp_path: Path) -> None:
 
 def made_up_call(condition: str, **figures: Any) -> dict[str, Any]:
     wire = {f"{person}_{way}": 27.4 for person in ("speaker", "listener") for way in ("up", "down")}
-    return {"condition": condition, "wire_kbps": wire, **figures}
+    return {"condition": condition, "transport": "websocket", "wire_kbps": wire, **figures}
 
 
 def test_the_table_has_medians_and_80_columns(
@@ -58,7 +58,7 @@ def test_the_table_has_medians_and_80_columns(
     figures |= {"longest_gap_ms": 5120.0, "recovered_s": 11.5, "pesq_wb": 1.234, "machine_stall_ms": 394.0}
     calls = [
         *(made_up_call("burst10t", concealed_percent=percent, **figures) for percent in (0.0, 34.0, 99.0)),
-        {"condition": "outage6", "failed": "nothing was heard"},
+        {"condition": "outage6", "transport": "websocket", "failed": "nothing was heard"},
     ]
     assert median(calls, "concealed_percent") == 34.0
     assert median(calls[:3], "wire_kbps", "listener_down") == 27.4

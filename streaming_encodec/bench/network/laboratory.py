@@ -39,11 +39,12 @@ Result = dict[str, Any]
 class Laboratory:
     """Makes calls of one speech, one after the other; its folder and namespaces are gone when it is left.
 
+    transport: what speaker and listener are told to use, auto or websocket.
     without_pesq: why there is no PESQ-WB, "" where there is.
     """
 
-    def __init__(self, clip: Path, seconds: float) -> None:
-        self._clip, self._seconds = clip, seconds
+    def __init__(self, clip: Path, seconds: float, transport: str = "auto") -> None:
+        self._clip, self._seconds, self._transport = clip, seconds, transport
         self._stack = ExitStack()
         self.without_pesq = ""
         self._pesq: PesqWideband | None = None
@@ -74,7 +75,7 @@ class Laboratory:
     def call(self, name: str, condition: Condition, where: Where | None, seed: int) -> Result:
         """Speak over this network. A call of which nothing can be said has `failed`, the reason, and no figures."""
         where = where or condition.where
-        head = {"condition": name, "where": str(where), "transport": "websocket", "seed": seed}
+        head = {"condition": name, "where": str(where), "transport": self._transport, "seed": seed}
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             try:
                 return head | self._measure(condition, where, seed, Path(folder))
@@ -87,7 +88,7 @@ class Laboratory:
             topology = stack.enter_context(Topology())
             lines = stack.enter_context(Forwarder(topology, condition, where, seed, _PORT, self._seconds))
             topology.address()
-            relay, listener, speaker = _programs(stack, topology, folder, recording, self._speech)
+            relay, listener, speaker = _programs(stack, topology, folder, recording, self._speech, self._transport)
             begin_s = read_trace(speaker.trace)[0]["at_s"]
             lines.begin(begin_s)
             preferred = [prefer(CALL_PRIORITY, each.process.pid) for each in (relay, listener, speaker)]
@@ -124,7 +125,7 @@ class Laboratory:
 
 
 def _programs(
-    stack: ExitStack, topology: Topology, folder: Path, recording: Path, speech: Path
+    stack: ExitStack, topology: Topology, folder: Path, recording: Path, speech: Path, transport: str
 ) -> tuple[Program, Program, Program]:
     """The relay, the listener in its room and the speaker, who has begun."""
 
@@ -132,7 +133,7 @@ def _programs(
         return stack.enter_context(Program(topology.name(place), folder, *arguments))
 
     def at(person: str) -> tuple[str, ...]:
-        return "--url", f"ws://{RELAY_FOR[person]}:{_PORT}", "--json"
+        return "--url", f"ws://{RELAY_FOR[person]}:{_PORT}", "--transport", transport, "--json"
 
     relay = start(RELAY, "serve", "--host", "0.0.0.0", "--port", _PORT, "--insecure")
     relay.wait_until("it listened", lambda: _answers(topology))

@@ -8,7 +8,7 @@ from typing import Any
 
 from streaming_encodec.bench.tables import Result, Table
 
-TITLE = "calls over bad networks; wire: down and up at the listener"
+TITLE = "calls over bad networks ({}); wire: down and up at the listener"
 
 
 def network_table(calls: list[Result]) -> Table:
@@ -19,7 +19,7 @@ def network_table(calls: list[Result]) -> Table:
         whole = [call for call in every if "failed" not in call]
         failed = [] if len(whole) == len(every) else [f"({len(every) - len(whole)} failed)"]
         rows.append([" ".join([name, *failed]), *(show(whole) for show in _COLUMNS.values())])
-    return Table(TITLE, ["network", *_COLUMNS], rows)
+    return Table(TITLE.format(calls[0]["transport"]), ["network", *_COLUMNS], rows)
 
 
 def median(calls: list[Result], *path: str) -> float | None:

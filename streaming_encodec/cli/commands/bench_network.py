@@ -12,6 +12,7 @@ import typer
 from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.bench.network.conditions import CONDITIONS, Where, find_conditions
 from streaming_encodec.bench.tables import machine
+from streaming_encodec.cli.shared.calling import Transport, TransportOption
 from streaming_encodec.cli.shared.console import note
 from streaming_encodec.cli.shared.figures import OutputJsonOption, ReportOption, check_outputs, show_figures
 from streaming_encodec.cli.shared.interrupt import ending_signals
@@ -27,6 +28,7 @@ def command(
     where: Annotated[
         Where | None, typer.Option(help="Whose line is bad.", show_default="listener; both for train")
     ] = None,
+    transport: TransportOption = Transport.AUTO,
     seconds: Annotated[float, typer.Option(min=10.0, max=600.0, metavar="S", help="Speech in each call.")] = 40.0,
     clip: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is said, repeated as needed.", show_default="bundled clip")
@@ -54,9 +56,10 @@ def command(
     check_possible()
     for number in ending_signals():
         signal.signal(number, _interrupt)
+    settings = {"seconds": seconds, "seeds": seeds, "transport": str(transport)}
     calls: list[dict[str, Any]] = []
     try:
-        with Laboratory(clip or bundled_clip(), seconds) as laboratory:
+        with Laboratory(clip or bundled_clip(), seconds, transport) as laboratory:
             if laboratory.without_pesq:
                 note(f"no PESQ-WB: {laboratory.without_pesq}")
             for name, condition in networks.items():
@@ -66,7 +69,7 @@ def command(
                     _tell_troubles(calls[-1])
     finally:
         if calls:
-            result = {"machine": machine(), "settings": {"seconds": seconds, "seeds": seeds}, "calls": calls}
+            result = {"machine": machine(), "settings": settings, "calls": calls}
             show_figures(result, [network_table(calls)], as_json, output_json, report)
     if any("failed" in call for call in calls):
         raise typer.Exit(1)
