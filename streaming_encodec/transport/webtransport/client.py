@@ -38,6 +38,7 @@ class ClientDatagramSession(DatagramSession):
         self._finished = asyncio.Event()
         self._moved_s = float("-inf")
         self._socket: asyncio.DatagramTransport | None = None
+        self._is_dialled = False
 
     async def open(self) -> None:
         """Open it. Raises CallError where the relay refuses, OSError where there is no network."""
@@ -45,12 +46,14 @@ class ClientDatagramSession(DatagramSession):
         found = await self._loop.getaddrinfo(
             self._host, self._offer.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
         )
+        self._is_dialled = True
         self.connect(found[0][4])
         await asyncio.shield(self._ready)
 
     def discard(self) -> None:
         """End it, and close its socket."""
-        self.abort()
+        if self._is_dialled:  # before that QUIC knows nobody to tell
+            self.abort()
         if self._socket is not None:
             self._socket.close()
 
