@@ -19,6 +19,7 @@ from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings, StallMeter
+from streaming_encodec.voice.speech import find_speech_detector
 from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE
@@ -59,7 +60,12 @@ class OutgoingVoice:
         self._adapt = adapt
         config = self._encoder.config
         self._ladder = tuple(sorted({config.num_codebooks_for(b) for b in config.target_bandwidths}))
-        self._vad = VoiceActivityDetector(stream_format.frame_seconds) if dtx else None
+        self._vad = None
+        if dtx:
+            # One with two channels is rare, and asks for its level alone.
+            mono = stream_format.channels == 1
+            speech = find_speech_detector(stream_format.sample_rate) if mono else None
+            self._vad = VoiceActivityDetector(stream_format.frame_seconds, speech=speech)
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
         self._rate = self._make_rate()

@@ -57,6 +57,12 @@ def steps(seed: int) -> list[dict[str, Any]]:
     return [*made, {"finish": True}, {"finish": True}]
 
 
+@pytest.fixture(autouse=True)
+def level_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser has no detector of speech: its silence is decided by the level."""
+    monkeypatch.setattr("streaming_encodec.call.outgoing.find_speech_detector", lambda sample_rate: None)
+
+
 def from_python(script: dict[str, Any], pcm: np.ndarray) -> list[str]:
     voice = OutgoingVoice(
         model(),
