@@ -17,6 +17,7 @@ from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE
 from streaming_encodec.relay.bus.nats import NatsBus, room_key
 from streaming_encodec.relay.bus.nats_connection import NatsServers
 from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.wire.control import Joined, Left, Report, parse_control, serialize_control
@@ -163,7 +164,11 @@ async def test_a_token_is_good_once_in_the_cluster(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_thousand_tokens_at_two_relays_at_once_give_a_thousand_seats(tmp_path: Path) -> None:
-    async with nats_servers(tmp_path, more=JETSTREAM) as servers, cluster(servers, token_key=KEY) as relays:
+    limits = RelayLimits(max_connections_per_address=1000)
+    async with (
+        nats_servers(tmp_path, more=JETSTREAM) as servers,
+        cluster(servers, limits=limits, token_key=KEY) as relays,
+    ):
         assert await _seats(relays, 1000) == 1000
 
 
