@@ -83,6 +83,8 @@ class CallErrorReason(StrEnum):
     """A fault in the relay (1011)."""
     LOST = "lost"
     """The connection was lost for so long that the client gave up, or failed in an unexpected way."""
+    CLUSTER = "cluster"
+    """A relay cannot reach what it shares rooms by: a NATS server, or its JetStream."""
     CANNOT_LISTEN = "cannot listen"
     """A relay cannot have the address and port that it should listen on."""
     MISUSE = "misuse"

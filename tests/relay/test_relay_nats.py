@@ -299,7 +299,7 @@ async def _refused_at_start(servers: NatsServers) -> CallError:
 async def test_no_server_at_the_start() -> None:
     with nothing_there() as port:
         error = await _refused_at_start(NatsServers((f"nats://u:secret@127.0.0.1:{port}",)))
-    assert error.reason is CallErrorReason.UNREACHABLE
+    assert error.reason is CallErrorReason.CLUSTER
     assert f"no NATS server at nats://127.0.0.1:{port} (nothing listens there)" in str(error)
 
 

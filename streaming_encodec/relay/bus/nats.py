@@ -309,7 +309,7 @@ class NatsBus:
         except (nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError) as error:
             raise CallError(
                 "tokens are good once in a cluster, and that needs JetStream: start nats-server with -js",
-                CallErrorReason.UNREACHABLE,
+                CallErrorReason.CLUSTER,
             ) from error
         except (OSError, TimeoutError, nats.errors.Error) as error:
             # It may elect a leader just now. Until it answers, tokens are refused.

@@ -455,4 +455,4 @@ def _explain(url: str, errors: list[Exception]) -> CallError:
     return CallError(f"{where} can't be used: {errors[0]}", _UNREACHABLE)
 
 
-_UNREACHABLE = CallErrorReason.UNREACHABLE
+_UNREACHABLE = CallErrorReason.CLUSTER
