@@ -1,0 +1,205 @@
+// A connection to a relay that is restored when it breaks, as docs/protocol.md asks: hello, welcome, signs of life,
+// the ticket. Over a WebSocket. Time and sockets are the browser's; a test hands in its own.
+
+import { SUBPROTOCOL, readMessage } from "./messages.js";
+
+/** @typedef {import("./messages.js").RelayMessage} RelayMessage */
+/** @typedef {import("./messages.js").Welcome} Welcome */
+
+/** After these another attempt fails as well. */
+const FINAL = new Set([1000, 1002, 1007, 1009, 4001, 4400, 4403, 4409, 4426]);
+const FIRST_TRY_S = 10;
+/** How long an attempt to come back may take: short ones first, since a lost network swallows the beginning of each. */
+const TRIES_S = [1, 1, 2, 4];
+const GIVE_UP_S = 120;
+const MAX_UNSENT_BYTES = 2048;
+/** Nothing was heard for so long where something should be: the network is lost, though the socket does not say so. */
+const SILENT_S = { voice: 1.2, reports: 3 };
+
+/**
+ * How long to wait before an attempt (0, 1, …).
+ * @param {number} attempt
+ * @param {number} chance 0 to 1, spreads a crowd over time
+ */
+export function reconnectDelayS(attempt, chance) {
+  return Math.min(1.2, 0.05 * 2 ** Math.min(attempt, 10)) * (0.5 + 0.5 * chance);
+}
+
+export class Link {
+  connected = false;
+  packetsDropped = 0;
+  bytesSent = 0;
+  /** What of the relay's is expected at present: voice, reports, or nothing. @type {() => "voice" | "reports" | null} */
+  expects = () => null;
+  #url;
+  #hello;
+  #on;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** @type {string | null} */
+  #ticket;
+  #welcomed = false;
+  #over = false;
+  #attempt = 0;
+  #lostMs = 0;
+  #lastHeardMs = 0;
+  #lastSaidMs = 0;
+  #heartbeatMs = 5000;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #watch;
+
+  /**
+   * hello: all but the ticket. onPacket: bytes and when they came, in ms of `performance.now()`. onLost: an outage began. onOver: the call has ended,
+   * with the close code (1006 for a relay that could not be reached).
+   * @param {string} url
+   * @param {Record<string, unknown>} hello
+   * @param {{onPacket: (bytes: Uint8Array, nowMs: number) => void, onMessage: (message: RelayMessage) => void,
+   *   onTicket: (ticket: string | null) => void, onLost: () => void, onOver: (code: number, reason: string) => void}} on
+   * @param {string | null} ticket of a call before, in the same room
+   */
+  constructor(url, hello, on, ticket = null) {
+    this.#url = url;
+    this.#hello = hello;
+    this.#on = on;
+    this.#ticket = ticket;
+  }
+
+  open() {
+    this.#connect(FIRST_TRY_S);
+    this.#watch = setInterval(() => this.#look(), 200);
+  }
+
+  /** Leave for good. */
+  close() {
+    if (this.#over) return;
+    this.say({ type: "bye" });
+    this.#socket?.close(1000);
+    this.#end(1000, "");
+  }
+
+  /** The browser says that the network is back. */
+  hurry() {
+    if (!this.connected && this.#welcomed && !this.#over) this.#connect(TRIES_S[1]);
+  }
+
+  /** @param {Uint8Array} bytes */
+  send(bytes) {
+    const socket = this.#socket;
+    if (!this.connected || socket === null || socket.bufferedAmount > MAX_UNSENT_BYTES) {
+      this.packetsDropped++; // voice that comes late is of no use
+      return;
+    }
+    socket.send(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
+    this.bytesSent += bytes.length;
+    this.#lastSaidMs = performance.now();
+  }
+
+  /** @param {Record<string, unknown>} message */
+  say(message) {
+    if (!this.connected || this.#socket === null) return;
+    this.#socket.send(JSON.stringify(message));
+    this.#lastSaidMs = performance.now();
+  }
+
+  /**
+   * Have the relay cut what is heard to so many codebooks, also after an outage.
+   * @param {number} codebooks
+   */
+  setLayers(codebooks) {
+    this.#hello.max_codebooks = codebooks;
+    this.say({ type: "layers", max_codebooks: codebooks });
+  }
+
+  /** @param {number} tryS */
+  #connect(tryS) {
+    clearTimeout(this.#timer);
+    this.#forget();
+    /** @type {WebSocket} */
+    let socket;
+    try {
+      socket = new WebSocket(this.#url, SUBPROTOCOL);
+    } catch {
+      this.#end(1006, "");
+      return;
+    }
+    this.#socket = socket;
+    socket.binaryType = "arraybuffer";
+    this.#timer = setTimeout(() => this.#lost(1006, ""), 1000 * tryS);
+    socket.onopen = () => socket.send(JSON.stringify({ ...this.#hello, resume: this.#ticket ?? undefined }));
+    socket.onmessage = ({ data }) => this.#take(data);
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+  }
+
+  /** @param {string | ArrayBuffer} data */
+  #take(data) {
+    this.#lastHeardMs = performance.now();
+    if (typeof data !== "string") {
+      if (this.connected) this.#on.onPacket(new Uint8Array(data), this.#lastHeardMs);
+      return;
+    }
+    const message = readMessage(data);
+    if (message === null) return;
+    if (message.type === "welcome") {
+      clearTimeout(this.#timer);
+      this.connected = this.#welcomed = true;
+      this.#attempt = 0;
+      this.#ticket = message.resume;
+      this.#heartbeatMs = 1000 * message.heartbeatS;
+      this.#lastSaidMs = this.#lastHeardMs;
+      this.#on.onTicket(this.#ticket);
+    }
+    this.#on.onMessage(message);
+  }
+
+  #look() {
+    if (!this.connected) return;
+    const nowMs = performance.now(), expected = this.expects();
+    if (nowMs - this.#lastSaidMs >= this.#heartbeatMs) this.say({ type: "layers", max_codebooks: this.#hello.max_codebooks ?? 32 });
+    if (expected !== null && nowMs - this.#lastHeardMs > 1000 * SILENT_S[expected]) this.#lost(1006, "nothing was heard");
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  #lost(code, reason) {
+    clearTimeout(this.#timer);
+    this.#forget();
+    if (this.#over) return;
+    const nowMs = performance.now();
+    if (this.connected) this.#lostMs = nowMs;
+    const was = this.connected;
+    this.connected = false;
+    if (FINAL.has(code) || !this.#welcomed || nowMs - this.#lostMs > 1000 * GIVE_UP_S) {
+      this.#end(code, reason);
+      return;
+    }
+    if (was) this.#on.onLost();
+    const attempt = this.#attempt++;
+    const tryS = TRIES_S[Math.min(attempt, TRIES_S.length - 1)];
+    this.#timer = setTimeout(() => this.#connect(tryS), 1000 * reconnectDelayS(attempt, Math.random()));
+  }
+
+  #forget() {
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket === null) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  #end(code, reason) {
+    if (this.#over) return;
+    this.#over = true;
+    this.connected = false;
+    clearTimeout(this.#timer);
+    clearInterval(this.#watch);
+    this.#on.onOver(code, reason);
+  }
+}
