@@ -41,11 +41,12 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-
     async def is_at(self, url: str) -> bool:
         """Whether the page of this address is loaded. While it changes, a page may have nothing that runs programs."""
         try:
-            return bool(await self.run(f"return location.href + document.readyState === {json.dumps(url + 'complete')}"))
+            return bool(
+                await self.run(f"return location.href + document.readyState === {json.dumps(url + 'complete')}")
+            )
         except AssertionError as error:
             if "execution context" in str(error):
                 return False

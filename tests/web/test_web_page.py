@@ -141,9 +141,7 @@ async def test_a_page_and_a_program_hear_each_other(tmp_path: Path, microphone: 
             assert len(heard) < 3000, "nothing was heard of the page"
 
 
-async def test_without_a_microphone_the_page_says_so_and_one_can_listen(
-    tmp_path: Path, microphone: list[str]
-) -> None:
+async def test_without_a_microphone_the_page_says_so_and_one_can_listen(tmp_path: Path, microphone: list[str]) -> None:
     port = free_port()
     async with relay(port), loaded(port, tmp_path, DENIED, *microphone) as tab:
         await tab.run("document.getElementById('join').click()")
