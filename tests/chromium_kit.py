@@ -41,6 +41,26 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    async def is_at(self, url: str) -> bool:
+        """Whether the page of this address is loaded. While it changes, a page may have nothing that runs programs."""
+        try:
+            return bool(
+                await self.run(f"return location.href + document.readyState === {json.dumps(url + 'complete')}")
+            )
+        except AssertionError as error:
+            if "execution context" in str(error):
+                return False
+            raise
+
+    async def until(self, condition: str, limit_s: float = 60.0) -> None:
+        """Wait until an expression is true. AssertionError with the page's text if it does not become so."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while not await self.run(f"return Boolean({condition})"):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{condition}\n{await self.run('return document.body.innerText')}") from None
+
 
 async def _ask(
     socket: ClientConnection, number: int, method: str, parameters: dict[str, Any], session: str | None = None
@@ -77,7 +97,7 @@ async def page(url: str, folder: Path, *options: str) -> AsyncIterator[Page]:
             target = await _ask(socket, 1, "Target.createTarget", {"url": url})
             attached = await _ask(socket, 2, "Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
             opened = Page(socket, attached["sessionId"])
-            while await opened.run("return location.href + document.readyState") != f"{url}complete":
+            while not await opened.is_at(url):
                 await asyncio.sleep(0.05)
             yield opened
     finally:

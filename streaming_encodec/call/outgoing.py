@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streaming_encodec.call.speech import find_speech_detector
 from streaming_encodec.model.find import AnyModel
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
@@ -19,7 +20,6 @@ from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings, StallMeter
-from streaming_encodec.voice.speech import find_speech_detector
 from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE

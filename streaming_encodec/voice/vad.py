@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming_encodec.voice.speech import SpeechDetector
-
 FloatArray = npt.NDArray[np.float32]
+
+
+class SpeechDetector(Protocol):
+    """Follows a stream, frame by frame."""
+
+    def probability(self, pcm: FloatArray) -> float:
+        """Of speech at the end of these samples, [n], 0 to 1."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

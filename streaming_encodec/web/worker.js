@@ -36,20 +36,20 @@ function tell(message) {
 /** @param {{kernel: string, weights: string, config: string, bytes: number, format: any}} files */
 async function load({ kernel, weights, config, bytes, format: said }) {
   const beginMs = performance.now();
-  format = new StreamFormat({
-    model: said.model, sampleRate: said.sample_rate, channels: said.channels, frameSamples: said.frame_samples,
-    maxCodebooks: said.max_codebooks, codebookSize: said.codebook_size,
-  });
-  vad = new VoiceActivityDetector(0.07); // it is asked once for each level
   const [wasm, tensors, configuration] = await Promise.all([
     fetchBytes(kernel), fetchBytes(weights, (done) => tell({ type: "loading", share: Math.min(1, done / bytes) })),
     fetchBytes(config).then((text) => JSON.parse(new TextDecoder().decode(text))),
   ]);
   const loadedMs = performance.now();
   codec = await loadCodec({ wasm, weights: tensors, config: configuration, fingerprint: said.model });
+  format = new StreamFormat({
+    model: said.model, sampleRate: said.sample_rate, channels: said.channels, frameSamples: said.frame_samples,
+    maxCodebooks: said.max_codebooks, codebookSize: said.codebook_size,
+  });
   const encoder = codec.createEncoder({ codebooks: codec.maxCodebooks }); // computes the silence before the first stream
   encoder.encode(new Float32Array(format.frameSamples));
   encoder.close();
+  vad = new VoiceActivityDetector(0.07); // it is asked once for each level
   tell({
     type: "ready", bandwidths: [...codec.bandwidths], codebooks: codec.bandwidths.map((kbps) => codec.codebooksFor(kbps)),
     rate: format.sampleRate, loadMs: loadedMs - beginMs, startMs: performance.now() - loadedMs,

@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    sounds = make_sounds(tmp_path / "sounds", 400)
+    sounds = make_sounds(tmp_path / "sounds", 400, 60_000)  # seconds of work: it must not be done before it is ended
     model = save_random(tmp_path / "tiny-24khz", num_filters=2, hidden_size=8)
     run = command(sounds, tmp_path / "out", model, "ecdc", 1)
     # The workers inherit the pipe: it ends when the last of them has ended.
@@ -100,7 +100,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_all_at_once_and_says_so(tmp_path: Path) -> None:
-    sounds = make_sounds(tmp_path / "sounds", 400)
+    sounds = make_sounds(tmp_path / "sounds", 400, 60_000)  # seconds of work: it must not be done before it is ended
     model = save_random(tmp_path / "tiny-24khz", num_filters=2, hidden_size=8)
     run = command(sounds, tmp_path / "out", model, "ecdc", 1)
     process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -118,6 +118,6 @@ def test_bad_input_is_one_error_and_leaves_nothing(mono_model: Path, speech: Pat
 
 def test_no_torch_until_a_model_is_opened() -> None:
     program = (
-        "import sys, streaming_encodec.corpus.local, streaming_encodec.corpus.folder; assert 'torch' not in sys.modules"
+        "import sys, streaming_encodec.corpus.local, streaming_encodec.corpus.encode; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -100,6 +100,31 @@ assert not {"torch", "onnx", "onnxruntime"} & set(sys.modules)
     run(program)
 
 
+def test_a_call_without_datagrams_loads_nothing_for_them() -> None:
+    program = """
+import asyncio
+import numpy as np, streaming_encodec as se
+from streaming_encodec.client.settings import ConnectionSettings
+from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.relay import Relay
+async def main():
+    model = se.ModelFolder.from_pretrained("voice-24khz")
+    for offers, wants in ((False, "auto"), (DATAGRAMS, "websocket")):
+        async with (
+            Relay(RelayConfig(port=0, datagrams=offers)) as relay,
+            se.VoiceClient(relay.url, None, model, connection=ConnectionSettings(transport=wants)) as call,
+        ):
+            await call.send(np.zeros(2_400, np.float32))
+            while not relay.metrics.counts["packets_in"]:
+                await asyncio.sleep(0.01)
+asyncio.run(main())
+assert ("aioquic.h3.connection" in sys.modules) == DATAGRAMS
+assert "streaming_encodec.transport.webtransport.client" not in sys.modules
+"""
+    run(program.replace("DATAGRAMS", "False"), refused=(*EXTRA, "aioquic", "cryptography"))
+    run(program.replace("DATAGRAMS", "True"))
+
+
 @pytest.mark.parametrize(
     "program",
     [

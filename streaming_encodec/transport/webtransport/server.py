@@ -63,11 +63,15 @@ _PACKETS_PER_S = 1500.0
 _UNSENT_BYTES = 65_536
 """Packets beyond are dropped when the system takes no more; voice would grow old there."""
 _RECEIVE_BYTES = 1 << 20
+_LINGER_S = 0.5
+"""From the close code to the end of the connection, unless the client ends it."""
 _VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
 
 
 class ServerDatagramSession(DatagramSession):
     """A client's session: a `transport.base.ServerSession`."""
+
+    lingers = True
 
     def __init__(
         self, quic: VoiceQuic, door: WebTransportListener, host: SessionHost, limits: ServerLimits, group: str
@@ -106,7 +110,7 @@ class ServerDatagramSession(DatagramSession):
     def is_overdue(self, now_s: float) -> bool:
         """Whether it should have opened, answered, or ended by now."""
         if self._over:
-            return True
+            return now_s - self._over_s > _LINGER_S
         return self.has_given_up(now_s) or (not self.is_open and now_s - self._since_s > self._limits.hello_s)
 
     def quic_event_received(self, event: QuicEvent) -> None:

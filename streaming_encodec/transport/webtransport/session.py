@@ -35,6 +35,7 @@ class DatagramSession(QuicConnectionProtocol):
 
     ordered = False
     reliable = False
+    lingers = False  # after the close code, for a moment
 
     def __init__(self, quic: VoiceQuic, queue_frames: int) -> None:
         super().__init__(quic)
@@ -47,6 +48,7 @@ class DatagramSession(QuicConnectionProtocol):
         self._outbox = Outbox(queue_frames)
         self._reported = 0
         self._over = False
+        self._over_s = float("inf")
 
     # -- packets --------------------------------------------------------------------------------------------
 
@@ -116,6 +118,10 @@ class DatagramSession(QuicConnectionProtocol):
             capsule += int(error_code).to_bytes(4, "big") + reason
             self._http.send_data(self._stream_id, capsule, end_stream=True)
             self.transmit()
+            # A browser that sees the connection end first does not read the code: a relay ends it a little later.
+            if self.lingers:
+                self._end()
+                return
         self.abort()
 
     def abort(self) -> None:
@@ -131,6 +137,7 @@ class DatagramSession(QuicConnectionProtocol):
         """The session is over, once."""
         if not self._over:
             self._over = True
+            self._over_s = self._loop.time()
             self._ended()
 
     # -- what comes -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-// Mirrors voice/vad.py: little is sent while nobody speaks (DTX).
+// Mirrors voice/vad.py without its detector of speech, which is a library: little is sent while nobody speaks (DTX).
 
 import { roundHalfEven } from "../numbers.js";
 

@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.voice.speech import WebRtcSpeech
+from streaming_encodec.call.speech import WebRtcSpeech
 from streaming_encodec.voice.vad import VoiceActivityDetector
 
 RATE, FRAME = 24_000, 320

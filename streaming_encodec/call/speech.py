@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
+
+from streaming_encodec.voice.vad import SpeechDetector
 
 FloatArray = npt.NDArray[np.float32]
 
 _CELL_S = 0.010
-
-
-class SpeechDetector(Protocol):
-    """Follows a stream, frame by frame."""
-
-    def probability(self, pcm: FloatArray) -> float:
-        """Of speech at the end of these samples, [n], 0 to 1."""
-        ...
 
 
 class WebRtcSpeech:

@@ -1,0 +1,158 @@
+"""The call page in Chromium: people in browsers and programs hear each other, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from chromium_kit import Page, page
+from cli.test_cli_call_commands import free_port
+from relay_kit import KEY
+
+from streaming_encodec import AudioReader, VoiceClient
+from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
+from streaming_encodec.relay.config import RelayConfig
+from streaming_encodec.relay.relay import Relay
+from streaming_encodec.relay.web_files import WebFiles
+
+pytestmark = pytest.mark.browser
+
+RATE = 24_000
+IN_CALL = "!document.getElementById('call').hidden"
+PEOPLE = "document.getElementById('people').innerText"
+PROBLEM = "document.getElementById('problem').innerText"
+
+
+def relay(port: int, *, tokens: bool = False) -> Relay:
+    web = WebFiles.bundled(tokens=tokens)
+    return Relay(RelayConfig(port=port, web=web, token_key=KEY if tokens else None))
+
+
+@pytest.fixture(scope="module")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of Chromium that make the bundled clip its microphone, and need no click for sound."""
+    path = tmp_path_factory.mktemp("microphone") / "speech.wav"
+    with AudioReader(bundled_clip(), RATE, channels=1) as reader:
+        soundfile.write(path, np.concatenate(list(reader), axis=1)[0], RATE)
+    return [
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={path}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
+ALLOWED = "--use-fake-ui-for-media-stream"
+DENIED = "--deny-permission-prompts"
+
+
+@asynccontextmanager
+async def loaded(port: int, folder: Path, *options: str) -> AsyncIterator[Page]:
+    """The page of the room kitchen, ready to join."""
+    async with page(f"http://localhost:{port}/r/kitchen", folder, *options) as tab:
+        await tab.until("document.documentElement.dataset.ready")
+        yield tab
+
+
+async def join(tab: Page, name: str) -> None:
+    await tab.run(f"document.getElementById('name').value = {json.dumps(name)}")
+    await tab.run("document.getElementById('join').click()")
+    await tab.until(IN_CALL)
+
+
+def speaks(name: str) -> str:
+    """Whether the page shows that somebody speaks."""
+    return (
+        "[...document.querySelectorAll('[data-speaking=true] bdi')]"
+        f".some(label => label.textContent === {json.dumps(name)})"
+    )
+
+
+async def test_two_pages_hear_each_other_and_go_on_after_a_restart_of_the_relay(
+    tmp_path: Path, microphone: list[str]
+) -> None:
+    port = free_port()
+    async with (
+        relay(port) as first,
+        loaded(port, tmp_path / "a", ALLOWED, *microphone) as anna,
+        loaded(port, tmp_path / "b", ALLOWED, *microphone) as ben,
+    ):
+        await join(anna, "Anna")
+        assert "Nobody else is here" in await anna.run("return document.getElementById('call').innerText")
+        await join(ben, "Ben")
+        await anna.until(speaks("Ben"))
+        await ben.until(speaks("Anna"))
+        assert await ben.run(f"return {PEOPLE}.includes('Ben (you)')")
+
+        await first.stop()
+        await anna.until("document.getElementById('status-text').textContent === 'Reconnecting'")
+        async with relay(port):
+            for tab, other in ((anna, "Ben"), (ben, "Anna")):
+                await tab.until("document.getElementById('banner').hidden")
+                await tab.until(speaks(other))
+
+            await anna.run("document.getElementById('mute').click()")
+            await ben.until(f"!({speaks('Anna')})")
+            await anna.until("!document.getElementById('muted-speech').hidden")
+
+            await anna.run("document.getElementById('leave').click()")
+            await anna.until("!document.getElementById('over').hidden")
+            await ben.until(f"!{PEOPLE}.includes('Anna')")
+
+
+async def test_a_page_and_a_program_hear_each_other(tmp_path: Path, microphone: list[str]) -> None:
+    port = free_port()
+    async with (
+        relay(port),
+        loaded(port, tmp_path, ALLOWED, *microphone) as tab,
+        VoiceClient(
+            f"ws://localhost:{port}/r/kitchen",
+            None,
+            "voice-24khz",
+            codec=CodecSettings(bandwidth=6.0),
+            connection=ConnectionSettings(name="Program"),
+        ) as program,
+    ):
+        await join(tab, "Anna")
+
+        async def say() -> None:
+            with AudioReader(bundled_clip(), RATE, channels=1) as reader:
+                for block in reader.blocks(RATE // 50):
+                    await program.send(block)
+                    await asyncio.sleep(0.02)
+
+        saying = asyncio.create_task(say())
+        try:
+            await tab.until(speaks("Program"))
+        finally:
+            saying.cancel()
+        await program.wait_for_voice()
+        heard = []
+        async for block in program.receive():
+            heard.append(np.abs(block).max())
+            if heard[-1] > 0.05:
+                break
+            assert len(heard) < 3000, "nothing was heard of the page"
+
+
+async def test_without_a_microphone_the_page_says_so_and_one_can_listen(tmp_path: Path, microphone: list[str]) -> None:
+    port = free_port()
+    async with relay(port), loaded(port, tmp_path, DENIED, *microphone) as tab:
+        await tab.run("document.getElementById('join').click()")
+        await tab.until(f"{PROBLEM}.includes('does not let this page use the microphone')")
+        await tab.run("document.getElementById('listen').click()")
+        await tab.until(IN_CALL)
+
+
+async def test_a_wrong_token_is_refused_in_plain_words(tmp_path: Path, microphone: list[str]) -> None:
+    port = free_port()
+    async with relay(port, tokens=True), loaded(port, tmp_path, ALLOWED, *microphone) as tab:
+        await tab.run("document.getElementById('join').click()")
+        await tab.until(f"{PROBLEM}.includes('You are not allowed in this room.')")
+        assert not await tab.run(f"return {IN_CALL}")
