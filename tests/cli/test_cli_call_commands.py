@@ -102,7 +102,7 @@ def test_a_file_goes_through_a_relay_that_is_killed_on_the_way(tmp_path: Path) -
     speak = run("token", "room", "--key", key, "--no-subscribe")[1].strip()
     (tmp_path / "token").write_text(run("token", "room", "--key", key, "--no-publish")[1])
     url = f"ws://127.0.0.1:{(port := free_port())}"
-    call = ("--url", url, "--model", tmp_path / "model", "--json")
+    call = ("--url", url, "--model", tmp_path / "model", "--json", "--transport", "websocket")
     with started("serve", "--port", port, "--key", key) as relay:
         event = first_event(relay)
         assert (event["event"], event["url"], event["tokens"]) == ("listening", url, True)

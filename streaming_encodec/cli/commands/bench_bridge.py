@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from streaming_encodec.cli.shared.console import print_facts, print_json
+from streaming_encodec.bench.tables import Table, machine
+from streaming_encodec.cli.shared.figures import OutputJsonOption, ReportOption, check_outputs, show_figures
 from streaming_encodec.cli.shared.options import JsonOption
 
 
@@ -16,6 +17,8 @@ def command(
     seconds: Annotated[float, typer.Option(min=12.0, max=7200.0, help="Of each call.")] = 30.0,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=6, metavar="N", help="Frames in a packet.")] = 2,
     threads: Annotated[int, typer.Option(min=1, max=16, metavar="N", help="That encode and decode.")] = 1,
+    output_json: OutputJsonOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Call through a bridge on this machine, and measure delay, and its share of a core.
@@ -24,21 +27,26 @@ def command(
     """
     if kind not in ("twilio", "audiosocket", "asterisk-ws"):
         raise typer.BadParameter("twilio, audiosocket or asterisk-ws", param_hint="KIND")
+    check_outputs(output_json, report)
     from streaming_encodec.bench.bridge_calls import measure
 
     options = ("--frames-per-packet", str(frames_per_packet), "--threads", str(threads))
     facts = measure(kind, calls, seconds, options)
-    if as_json:
-        print_json(facts)
-        return
     delay = facts["loop_delay_ms"]
-    print_facts(
+    table = Table(
         f"{calls} calls of {seconds:g} s through the bridge {kind}",
-        {
-            "delay": f"{delay['median']:.0f} ms there and back, at most {delay['max']:.0f}",
-            "heard": f"{100 * facts['heard_share']:.1f} % of what was said",
-            "core": f"{100 * facts['cpu_share']:.0f} %",
-            "memory": f"{facts['memory_mb']} MB at the start, in the middle, at the end",
-            "load": f"{facts['load_average']:.1f}",
-        },
+        ["bridge", "p50 ms there and back", "max ms", "heard", "of a core", "memory MB", "load"],
+        [
+            [
+                kind,
+                f"{delay['median']:.0f}",
+                f"{delay['max']:.0f}",
+                f"{100 * facts['heard_share']:.1f} %",
+                f"{100 * facts['cpu_share']:.0f} %",
+                str(facts["memory_mb"]),
+                f"{facts['load_average']:.1f}",
+            ]
+        ],
     )
+    result = {"machine": machine(), "settings": {"kind": kind, "calls": calls, "seconds": seconds}, "runs": [facts]}
+    show_figures(result, [table], as_json, output_json, report)
