@@ -101,15 +101,24 @@ def json_bytes(value: Any) -> bytes:
         return json.dumps(value).encode("ascii")
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def shard_name(number: int, ending: str) -> str:
     """The name of a shard's file."""
     return f"codes-{number:06d}{ending}"
+
+
+def shard_line(number: int, name: str, written: Path, recordings: int, samples: int) -> Line:
+    """What `done.jsonl` says of a shard. name: of its file; written: where that lies at present."""
+    with written.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = written.stat().st_size
+    return {
+        "shard": number,
+        "file": name,
+        "recordings": recordings,
+        "samples": samples,
+        "bytes": size,
+        "sha256": digest,
+    }
 
 
 def shard_is_there(path: Path, line: Line | None) -> bool:

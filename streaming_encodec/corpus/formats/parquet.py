@@ -18,8 +18,8 @@ from streaming_encodec.corpus.formats.base import (
     Line,
     facts_of,
     one_line,
-    sha256_of,
     shard_is_there,
+    shard_line,
     shard_name,
 )
 from streaming_encodec.corpus.recordings import Recording
@@ -63,9 +63,8 @@ class ParquetFiles:
                         writer.write_table(_table(pa, rows, schema))
             except pa.ArrowException as error:
                 raise not_written(path, error) from error
-            size, digest = target.temporary.stat().st_size, sha256_of(target.temporary)
-        line = {"shard": number, "file": path.name, "recordings": count, "samples": samples, "bytes": size}
-        return [line | {"sha256": digest}]
+            line = shard_line(number, path.name, target.temporary, count, samples)
+        return [line]
 
     def found(self, folder: Path, key: str, dataset: Dataset, line: Line | None) -> Line | None:
         return line if shard_is_there(folder / shard_name(int(key), ".parquet"), line) else None

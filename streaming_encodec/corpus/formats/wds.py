@@ -22,8 +22,8 @@ from streaming_encodec.corpus.formats.base import (
     Line,
     facts_of,
     json_bytes,
-    sha256_of,
     shard_is_there,
+    shard_line,
     shard_name,
 )
 from streaming_encodec.corpus.recordings import Recording
@@ -70,9 +70,8 @@ class WdsTars:
                     _add(tar, f"{key}.json", json_bytes(facts_of(recording, encoding, dataset) | fields))
                     count += 1
                     samples += encoding.samples
-            size, digest = target.temporary.stat().st_size, sha256_of(target.temporary)
-        line = {"shard": number, "file": path.name, "recordings": count, "samples": samples, "bytes": size}
-        return [line | {"sha256": digest}]
+            line = shard_line(number, path.name, target.temporary, count, samples)
+        return [line]
 
     def found(self, folder: Path, key: str, dataset: Dataset, line: Line | None) -> Line | None:
         return line if shard_is_there(folder / shard_name(int(key), ".tar"), line) else None
