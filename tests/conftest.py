@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,12 +36,29 @@ class Ledger:
         self.same[what] += same
         self.total[what] += total
 
+    def tables(self) -> tuple[Counter[str], ...]:
+        return self.counts, self.same, self.total
+
 
 _LEDGER = pytest.StashKey[Ledger]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEDGER] = Ledger()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Adds what one process of `pytest -n` counted."""
+    theirs = getattr(node, "workeroutput", {}).get("ledger", ())
+    for mine, more in zip(node.config.stash[_LEDGER].tables(), theirs, strict=False):
+        mine.update(more)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["ledger"] = [dict(table) for table in session.config.stash[_LEDGER].tables()]
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,7 @@ def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.Monk
     assert facts["packets_sent"] > 450
 
 
+@pytest.mark.slow  # and beside other tests the machine has no quiet minute
 def test_a_minute_without_a_glitch(card: None) -> None:
     """The best of five minutes has to be without, unless the machine itself stood still in it: then each of a few
     glitches must have such a moment to blame. Who goes before all programs and is woken late all the same saw it."""
