@@ -32,6 +32,8 @@ from streaming_encodec.wire.hello import Hello, StreamFormat
 
 _STARTED_S = 60.0
 _ROOM = "bridge"
+_WINDOW_S = 60.0
+"""Begin and end of a long call are compared over so long."""
 
 
 class Echo(_Bare):
@@ -50,8 +52,13 @@ class Echo(_Bare):
         return await cls._join(port, Hello(room, "both", stream_format))
 
 
-def measure(kind: str, calls: int, seconds: float, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Delay and cost of so many calls at once. options: more of the command `bridge`."""
+def measure(
+    kind: str, calls: int, seconds: float, options: Sequence[str] = (), *, clock_ppm: float = 0.0
+) -> dict[str, Any]:
+    """Delay and cost of so many calls at once.
+
+    options: more of the command `bridge`. clock_ppm: by so many parts per million the telephones' clocks run fast.
+    """
     relay_port = _free_port()
     relay = _start("serve", "--port", relay_port, "--max-rooms", calls + 1, "--max-per-address", 4 * calls + 8)
     bridge = None
@@ -62,34 +69,52 @@ def measure(kind: str, calls: int, seconds: float, options: Sequence[str] = ()) 
         bridge = _start("bridge", kind, f"{_ROOM}-{{call}}", *where)
         port = int(next(told["port"] for told in _log(bridge) if told["event"] == "bridge_listening"))
         usage = Usage(bridge)
-        telephones = asyncio.run(_call(kind, bridge, relay_port, port, calls, seconds))
+        telephones = asyncio.run(_call(kind, bridge, relay_port, port, calls, seconds, clock_ppm))
         facts = usage.facts()
     finally:
         for process in (bridge, relay):
             if process is not None:
                 process.terminate()
                 process.wait(20)
-    delays = sorted(telephone.loop_delay_ms for telephone in telephones)
+    delays = sorted(telephone.loop_delay_ms() for telephone in telephones)
     sent_s = seconds * calls
     return {
         "kind": kind,
         "calls": calls,
         "seconds": seconds,
         "options": list(options),
+        "clock_ppm": clock_ppm,
         "load_average": os.getloadavg()[0],
         "loop_delay_ms": {"median": float(np.median(delays)), "max": delays[-1]},
         "heard_share": sum(len(telephone.heard) for telephone in telephones) / 8000 / sent_s,
+        "long": _begin_and_end(telephones, seconds) if seconds >= 3 * _WINDOW_S else None,
         **facts,
     }
 
 
+def _begin_and_end(telephones: Sequence[Telephone], seconds: float) -> dict[str, Any]:
+    """Delay, and sound that waits at the telephone, in the second minute and in the last one."""
+    windows = {"begin": _WINDOW_S, "end": seconds - _WINDOW_S - 1}
+    stocks = {name: [each.stock_ms(at, at + _WINDOW_S) for each in telephones] for name, at in windows.items()}
+    return {
+        "loop_delay_ms": {
+            name: float(np.median([each.loop_delay_ms(at, _WINDOW_S) for each in telephones]))
+            for name, at in windows.items()
+        },
+        "stock_ms": {
+            name: [min(least for least, _ in every), max(most for _, most in every)] for name, every in stocks.items()
+        },
+    }
+
+
 async def _call(
-    kind: str, bridge: subprocess.Popen[str], relay_port: int, port: int, calls: int, seconds: float
+    kind: str, bridge: subprocess.Popen[str], relay_port: int, port: int, calls: int, seconds: float, clock_ppm: float
 ) -> list[Telephone]:
     said = speech(seconds)
     room = stream_format(DEFAULT_MODEL)
     scheme = "tcp" if kind == "audiosocket" else "ws"
-    telephones = [make_telephone(kind, said) for _ in range(calls)]
+    rate = 1 + 1e-6 * clock_ppm
+    telephones = [make_telephone(kind, said, lambda: rate * time.monotonic()) for _ in range(calls)]
     rooms = asyncio.create_task(asyncio.to_thread(_rooms, bridge, calls))
     calling = []
     for telephone in telephones:

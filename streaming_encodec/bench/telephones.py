@@ -31,9 +31,9 @@ class Telephone(ABC):
     def __init__(self, said: Pcm, encoding: Encoding, clock: Callable[[], float] = time.monotonic) -> None:
         self.said, self.encoding, self._clock = said, encoding, clock
         self.begin_s = 0.0
-        """When the first frame began to be spoken."""
+        """When the first frame began to be spoken, by its clock."""
         self.arrivals_s: list[float] = []
-        """When each piece of sound came."""
+        """When each piece of sound came, by its clock."""
         self._heard: list[Pcm] = []
         self.control: list[str] = []
         """What it was told besides sound."""
@@ -43,14 +43,25 @@ class Telephone(ABC):
         """All sound that came, [n]."""
         return np.concatenate(self._heard) if self._heard else np.zeros(0, np.float32)
 
-    @property
-    def loop_delay_ms(self) -> float:
+    def loop_delay_ms(self, from_s: float = 0.0, seconds: float = 60.0) -> float:
         """From speaking to playing what an echo in the room returns, without a buffer here beyond what was sent ahead.
 
-        By the place where what was heard is most like what was said, in its energy.
+        By the place where what was heard is most like what was said, in its energy, of what was said in this time.
         """
-        lag = best_lag(self.said, self.heard, self.encoding.rate)
-        return 1000 * (self.arrivals_s[0] - self.begin_s + lag / self.encoding.rate)
+        rate = self.encoding.rate
+        at, count = round(from_s * rate), round(seconds * rate)
+        lag = best_lag(self.said[at : at + count], self.heard[at : at + count + rate], rate)
+        return 1000 * (self.arrivals_s[0] - self.begin_s + lag / rate)
+
+    def stock_ms(self, from_s: float, to_s: float) -> tuple[float, float]:
+        """The least and the most sound that waited to be played when the next came, in this time since the first.
+
+        Less than nothing: what was played had a gap before.
+        """
+        at_s = np.array(self.arrivals_s) - self.arrivals_s[0]
+        came_s = np.cumsum([len(piece) for piece in self._heard]) / self.encoding.rate
+        waits_s = (came_s[:-1] - at_s[1:])[(at_s[1:] >= from_s) & (at_s[1:] < to_s)]
+        return 1000 * float(waits_s.min()), 1000 * float(waits_s.max())
 
     async def call(self, address: str) -> None:
         """The whole call."""
@@ -59,8 +70,7 @@ class Telephone(ABC):
         try:
             await self._begin()
             count = self.encoding.rate * FRAME_MS // 1000
-            self.begin_s = time.monotonic()
-            begin_s = self._clock()
+            begin_s = self.begin_s = self._clock()
             for number in range(len(self.said) // count):
                 # A frame can be sent when its last sample is spoken.
                 await asyncio.sleep(max(0.0, begin_s + (number + 1) * FRAME_MS / 1000 - self._clock()))
@@ -76,7 +86,7 @@ class Telephone(ABC):
             await self._close()
 
     def _came(self, samples: Pcm) -> None:
-        self.arrivals_s.append(time.monotonic())
+        self.arrivals_s.append(self._clock())
         self._heard.append(samples)
 
     @abstractmethod
@@ -185,7 +195,7 @@ class TwilioTelephone(_WebSocketTelephone):
         assert message["streamSid"] == self.stream
         if message["event"] == "media":
             samples = self.encoding.decode(base64.b64decode(message["media"]["payload"]))
-            self._plays_until_s = max(self._plays_until_s, time.monotonic()) + len(samples) / 8000
+            self._plays_until_s = max(self._plays_until_s, self._clock()) + len(samples) / 8000
             self._came(samples)
             return
         self.control.append(message["event"])
@@ -195,7 +205,7 @@ class TwilioTelephone(_WebSocketTelephone):
             answer.add_done_callback(self._answers.discard)
 
     async def _played(self, message: object, at_s: float) -> None:
-        await asyncio.sleep(max(0.0, at_s - time.monotonic()))
+        await asyncio.sleep(max(0.0, at_s - self._clock()))
         try:
             await self._socket.send(json.dumps(message))
         except ConnectionClosed:

@@ -17,6 +17,9 @@ def command(
     seconds: Annotated[float, typer.Option(min=12.0, max=7200.0, help="Of each call.")] = 30.0,
     frames_per_packet: Annotated[int, typer.Option(min=1, max=6, metavar="N", help="Frames in a packet.")] = 2,
     threads: Annotated[int, typer.Option(min=1, max=16, metavar="N", help="That encode and decode.")] = 1,
+    clock_ppm: Annotated[
+        float, typer.Option(min=-1000, max=1000, metavar="PPM", help="By how much the telephones' clocks run fast.")
+    ] = 0.0,
     output_json: OutputJsonOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
@@ -31,7 +34,7 @@ def command(
     from streaming_encodec.bench.bridge_calls import measure
 
     options = ("--frames-per-packet", str(frames_per_packet), "--threads", str(threads))
-    facts = measure(kind, calls, seconds, options)
+    facts = measure(kind, calls, seconds, options, clock_ppm=clock_ppm)
     delay = facts["loop_delay_ms"]
     table = Table(
         f"{calls} calls of {seconds:g} s through the bridge {kind}",
@@ -48,5 +51,18 @@ def command(
             ]
         ],
     )
+    tables = [table]
+    if (long := facts["long"]) is not None:
+        delays, stocks = long["loop_delay_ms"], long["stock_ms"]
+        tables.append(
+            Table(
+                f"the second minute and the last; the telephones' clocks are {clock_ppm:+g} ppm off",
+                ["minute", "ms there and back", "sound that waits at the telephone, ms"],
+                [
+                    [name, f"{delays[name]:.0f}", f"{stocks[name][0]:.0f} to {stocks[name][1]:.0f}"]
+                    for name in ("begin", "end")
+                ],
+            )
+        )
     result = {"machine": machine(), "settings": {"kind": kind, "calls": calls, "seconds": seconds}, "runs": [facts]}
-    show_figures(result, [table], as_json, output_json, report)
+    show_figures(result, tables, as_json, output_json, report)
