@@ -19,7 +19,7 @@ Pcm = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
 Powers = NDArray[np.float32]
 
-_TAIL_S = 0.2
+TAIL_S = 0.2
 """Length of the filter: the delay that remains between reference and microphone, and most of a room's reverberation."""
 _FORGET = 0.999
 """Of the filter from frame to frame: what it loses is uncertainty again, so it follows a room in which things move."""
@@ -54,7 +54,7 @@ class LinearCanceller:
 
     def __init__(self, frame_samples: int, sample_rate: int) -> None:
         self._frame = frame_samples
-        self._parts = math.ceil(_TAIL_S * sample_rate / frame_samples)
+        self._parts = math.ceil(TAIL_S * sample_rate / frame_samples)
         frame_s = frame_samples / sample_rate
         falls = 10 ** (-_FALLS_DB_PER_S / 10 * frame_s * np.arange(self._parts))
         self._first_uncertainty = np.repeat(_UNCERTAIN * falls[:, None], frame_samples + 1, axis=1).astype(np.float32)

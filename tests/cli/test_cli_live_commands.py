@@ -318,12 +318,14 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     run: Run, model: Path, relay: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(portaudio, "PortAudio", NoSound)
-    sick = run("doctor", "-m", model, "--engine", "fused", "--url", "ws://127.0.0.1:9", "--json")
+    sick = run("doctor", "-m", model, "--engine", "fused", "--url", "ws://127.0.0.1:9", "--loop", "--json")
     assert sick.code == 1
     verdicts = {finding["subject"]: finding for finding in sick.json["findings"]}
     assert verdicts["PortAudio"]["verdict"] == verdicts["relay"]["verdict"] == "bad"
     assert "apt install" in verdicts["PortAudio"]["details"]
     assert "streaming-encodec serve" in verdicts["relay"]["cure"]
+    assert verdicts["loop"]["verdict"] == "bad"
+    assert "takes a microphone and a speaker" in verdicts["loop"]["details"]
     monkeypatch.setattr(portaudio, "PortAudio", type("Works", (FakeBackend,), {"version": lambda self: "V19, x"}))
     well = {
         f["subject"]: f

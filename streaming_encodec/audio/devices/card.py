@@ -222,6 +222,17 @@ class SoundCard:
         return 0.0 if self._reference is None else 1e6 * self._reference.drift
 
     @property
+    def reference_delay_ms(self) -> float:
+        """From the callback that hands a sample to the speaker to the one that brings what the reference has beside it.
+
+        An echo that comes later than the reference is later than that, by as much. 0 while nobody reads the reference.
+        """
+        microphone, speaker, reference = self._microphone, self._speaker, self._reference
+        if microphone is None or speaker is None or reference is None:
+            return 0.0
+        return 1000 * (microphone.port.latency_s + speaker.port.latency_s - reference.lead_s)
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """The directions whose device is gone at the moment."""
         return tuple(side.kind for side in self._sides() if not side.is_open)

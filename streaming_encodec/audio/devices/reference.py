@@ -67,6 +67,11 @@ class Reference:
         self.realigned = 0
         """How often the relation was taken anew."""
 
+    @property
+    def lead_s(self) -> float:
+        """How much earlier than the time stamps say the reference is taken."""
+        return self._shift_s
+
     def close(self) -> None:
         """No longer remember what is played."""
         self._speaker.remember(False)
@@ -78,7 +83,7 @@ class Reference:
         """
         self._take_played()
         self._look(count)
-        out = np.zeros(count, np.float32) if self._position is None else self._cut(count, self._position)
+        out = np.zeros(count, np.float32) if self._position is None or not count else self._cut(count, self._position)
         self._near += count
         self._forget()
         return out
