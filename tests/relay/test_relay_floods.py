@@ -305,7 +305,8 @@ async def test_a_speaker_whose_network_stood_still_is_not_put_out() -> None:
             await mouth.send(voice(sequence))
         await until(lambda: counted(relay, "packets_in") == 451, "all are let through")
         assert counted(relay, "packets_late") == 419  # and those that can still be heard are passed on
-        # What is passed on has the burst and as much as the outage could hold back: 150 and 562 frames, of which 32 went.
+        # What is passed on has the burst and as much as the outage could hold back: 150 and 562 frames, of which 32
+        # went.
         for sequence in range(451, 1200):
             await mouth.send(voice(sequence))
         assert await closed_with(mouth) == CloseCode.TOO_FAST
