@@ -122,15 +122,15 @@ class RoomBackend:
 
 
 def converse(
-    card: SoundCard, backend: RoomBackend, far: Pcm, hear: Callable[[Pcm, Pcm], Pcm], frame: int
+    card: SoundCard, wait: Callable[[float], None], far: Pcm, hear: Callable[[Pcm, Pcm], Pcm], frame: int
 ) -> tuple[Pcm, Pcm]:
     """Play ``far`` [n] in the room, frame by frame as a call does, and hear what the microphone gives meanwhile.
 
-    hear: microphone and reference, [1, m] each, to what is sent of them; m is a multiple of ``frame``. Returns what the
-    microphone gave, and what was sent, both [k].
+    wait: called with seconds. hear: microphone and reference, [1, m] each, to what is sent of them; m is a multiple of
+    ``frame``. Returns what the microphone gave, and what was sent, both [k].
     """
     near, sent = [np.zeros((1, 0), np.float32)], [np.zeros((1, 0), np.float32)]
-    for _ in _play(card, backend, (far[at : at + frame] for at in range(0, len(far) - frame + 1, frame))):
+    for _ in _play(card, wait, (far[at : at + frame] for at in range(0, len(far) - frame + 1, frame))):
         if card.has(frame):
             microphone, reference = card.read_with_reference()
             near.append(microphone)
@@ -138,10 +138,10 @@ def converse(
     return np.concatenate(near, axis=1)[0], np.concatenate(sent, axis=1)[0]
 
 
-def _play(card: SoundCard, backend: RoomBackend, frames: Iterable[Pcm]) -> Iterator[None]:
+def _play(card: SoundCard, wait: Callable[[float], None], frames: Iterable[Pcm]) -> Iterator[None]:
     for frame in frames:
         while (card.ahead_s or 0.0) > card.target_s:
-            backend.pass_time(_STEP_S)
+            wait(_STEP_S)
             card.maintain()
             yield
         card.write(frame[None])

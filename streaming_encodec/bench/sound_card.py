@@ -166,22 +166,23 @@ class Participant:
 
 
 class Cable:
-    """From one program's speaker to its microphone, ``delay_samples`` long, ``gain`` times as loud."""
+    """From one program's speaker to its microphone.
 
-    def __init__(self, name: str, delay_samples: int, gain: float) -> None:
+    through: what becomes of each block, [n] to [n] in [-1, 1].
+    """
+
+    def __init__(self, name: str, through: Callable[[Pcm], Pcm]) -> None:
         import jack
 
         self._client = jack.Client(name, no_start_server=True)
         self._from = self._client.inports.register("from")
         self._to = self._client.outports.register("to")
-        self._gain, self._held = np.float32(gain), np.zeros(delay_samples, np.float32)
+        self._through = through
         self._client.set_process_callback(self._process)
         self._client.activate()
 
     def _process(self, count: int) -> None:
-        sound = np.concatenate([self._held, self._from.get_array() * self._gain])
-        self._to.get_array()[:] = sound[:count]
-        self._held = sound[count:]
+        self._to.get_array()[:] = self._through(self._from.get_array().copy())
 
     def ports(self) -> set[str]:
         """Ports of PortAudio programs."""

@@ -333,6 +333,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     }
     assert {well[name]["verdict"] for name in ("PortAudio", "microphone", "speaker")} == {"ok"}
     assert well["relay"]["verdict"] in ("ok", "poor")
+    assert "loop" not in well  # no sound unasked
     assert "ms takes" in well["speed"]["details"]
 
 

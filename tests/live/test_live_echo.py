@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from pystoi import stoi
 
-from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.audio.low_delay import LowDelayResampler
-from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom, impulse_response
-from streaming_encodec.bench.room_card import RoomBackend, RoomClock, converse
+from streaming_encodec.bench.echo import FRAME, RATE, EchoCall, at_the_microphone, echo_tables, kept, measure, speech
+from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom
 from streaming_encodec.live.echo import KalmanEchoCanceller
-
-RATE, FRAME = 24_000, 320
 
 
 def clip(seconds: float, from_s: float = 0.0) -> np.ndarray:
     """The bundled speech, over and over, [n]."""
-    sound, _ = soundfile.read(bundled_clip(), dtype="float32")
-    sound = np.roll(sound, -round(from_s * RATE)) * np.float32(0.5)
-    return np.tile(sound, 1 + round(seconds * RATE) // len(sound))[: round(seconds * RATE)]
+    return speech(None, seconds, from_s) * np.float32(0.5)
 
 
 def reduction_db(before: np.ndarray, after: np.ndarray, from_s: float, to_s: float) -> float:
     part = slice(round(from_s * RATE), round(to_s * RATE))
     return float(10 * np.log10(np.sum(before[part] ** 2) / np.sum(after[part] ** 2)))
-
-
-class Call:
-    """Plays the far end in a room and cancels it."""
-
-    def __init__(
-        self,
-        room: Room,
-        far: np.ndarray,
-        rates: tuple[int, int] = (RATE, RATE),
-        ppm: tuple[float, float] = (0, 0),
-        near: np.ndarray | None = None,
-    ) -> None:
-        self.sim = SimulatedRoom(
-            room,
-            speaker_rate=rates[0],
-            microphone_rate=rates[1],
-            speaker_ppm=ppm[0],
-            microphone_ppm=ppm[1],
-            near=None if near is None else LowDelayResampler(RATE, rates[1]).push(near[None])[0],
-            seed=7,
-        )
-        clock = RoomClock()
-        backend = RoomBackend(self.sim, clock, rates, ppm)
-        self.card, self.echo = SoundCard(RATE, backend=backend, clock=clock), KalmanEchoCanceller(FRAME, RATE)
-        self._held = np.zeros((2, 0), np.float32)
-        self.microphone, self.sent = converse(self.card, backend, far, self._hear, 2 * FRAME)
-
-    def _hear(self, near: np.ndarray, far: np.ndarray) -> np.ndarray:
-        sound = np.concatenate([self._held, np.concatenate([near, far])], axis=1)
-        whole = sound.shape[1] // FRAME * FRAME
-        self._held = sound[:, whole:]
-        return self.echo.process(sound[0, :whole].copy(), sound[1, :whole].copy())[None]
 
 
 @pytest.mark.parametrize(
@@ -75,9 +37,9 @@ class Call:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_echo_goes_in_three_seconds(room: Room, rates: tuple[int, int], ppm: tuple[float, float]) -> None:
-    call = Call(room, clip(14), rates, ppm)
-    assert reduction_db(call.microphone, call.sent, 3, 6) > 20
-    assert reduction_db(call.microphone, call.sent, 10, 13.5) > 30
+    call = EchoCall(room, clip(14), rates, ppm)
+    assert call.reduction_db(3, 6) > 20
+    assert call.reduction_db(10, 13.5) > 30
     assert call.echo.reduction_db is not None
     assert call.echo.reduction_db > 25
     assert call.card.counts.underruns == 0
@@ -87,23 +49,41 @@ def test_the_echo_goes_in_three_seconds(room: Room, rates: tuple[int, int], ppm:
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_who_speaks_at_the_same_time_is_heard(room: Room) -> None:
     """The near voice as it arrives at the microphone, louder than the far end's echo, from the sixth second."""
-    said = clip(12, from_s=2.3) * np.float32(0.8)
-    response = impulse_response(room, room.mouth_m, RATE, 3)
-    near = np.convolve(said, response / np.linalg.norm(response))[: len(said)].astype(np.float32)
+    near = at_the_microphone(room, clip(12, from_s=2.3) * np.float32(0.8))
     near[: 6 * RATE] = 0
-    call = Call(room, clip(12), (RATE, RATE), (100.0, 0.0), near)
-    heard, was = call.sent[7 * RATE + call.echo.delay_samples : 11 * RATE], near[7 * RATE : 11 * RATE]
-    was = was[: len(heard)]
+    was, heard = kept(EchoCall(room, clip(12), (RATE, RATE), (100.0, 0.0), near), near, 7, 11)
     kept_db = 20 * np.log10(np.dot(was, heard) / np.dot(was, was))
     assert -6 < kept_db < 0.5
     assert stoi(was, heard, RATE) > 0.85
+
+
+def test_the_bench_reads_and_writes_files(tmp_path: Path) -> None:
+    """Another rate than the codec's, and stereo; what is saved gives the figures again."""
+    far, near = tmp_path / "far.wav", tmp_path / "near.wav"
+    sound = LowDelayResampler(RATE, 48_000).push(clip(6)[None])[0]
+    soundfile.write(far, np.stack([sound, sound], axis=1), 48_000)
+    soundfile.write(near, clip(6, from_s=2.3), RATE)
+    figures = measure(far, near, tmp_path / "saved", rooms=ROOMS[:1], drifts_ppm=(100.0,))
+    (run,) = figures["runs"]
+    assert run["erle_db_3_s"] > 20
+    assert run["erle_db_10_s"] > 30
+    assert -6 < run["near_level_db"] < 0.5
+    assert run["near_stoi"] > 0.85
+    assert figures["added_delay_ms"] == pytest.approx(64 / 24, abs=0.1)
+    assert 0 < figures["core_share"]["canceller"] < 1
+    saved = [
+        soundfile.read(tmp_path / "saved" / f"laptop_+100ppm_alone_{part}.wav")[0] for part in ("microphone", "sent")
+    ]
+    # Not from 10 s: what is left then is as soft as the steps of 16 bits.
+    assert reduction_db(*saved, 3, 6) == pytest.approx(run["erle_db_3_s"], abs=0.2)
+    assert all(len(row) == len(table.columns) for table in echo_tables(figures) for row in table.rows)
 
 
 def test_without_an_echo_the_voice_passes() -> None:
     """Nobody hears the loudspeaker here; the voice is late by the canceller's delay, and otherwise nearly the same."""
     silent = dataclasses.replace(ROOMS[0], echo_db=-120.0)
     near = clip(8, from_s=1.0)
-    call = Call(silent, clip(8), near=near)
+    call = EchoCall(silent, clip(8), near=near)
     delay = call.echo.delay_samples
     assert 1000 * delay / RATE < 10
     heard, was = call.sent[4 * RATE + delay : 7 * RATE], near[4 * RATE : 7 * RATE][: 3 * RATE - delay]

@@ -1,8 +1,9 @@
-"""`streaming-encodec bench call`: the delay of a call, from mouth to ear."""
+"""`streaming-encodec bench call`: the delay of a call, from mouth to ear, and its echo."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,7 @@ class Way(StrEnum):
     clients = "clients"
     demo = "demo"
     talk = "talk"
+    echo = "echo"
 
 
 def command(
@@ -48,18 +50,29 @@ def command(
     ] = 0.0,
     jitter: Annotated[float, typer.Option(min=0, metavar="MS", help="Simulated jitter; not for clients.")] = 0.0,
     seconds: SecondsOption = 30.0,
+    far: Annotated[Path | None, typer.Option(metavar="FILE", help="Speech of the far end; echo only.")] = None,
+    near: Annotated[Path | None, typer.Option(metavar="FILE", help="Speech in the room; echo only.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep what was heard and sent as WAV files; echo only.")
+    ] = None,
     real_time: RealTimeOption = False,
     output_json: OutputJsonOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a call on this machine and measure how long a frame takes from mouth to ear.
+    """Make a call on this machine and measure how long a frame takes from mouth to ear, or what is left of an echo.
 
     - **clients**: a relay and two clients in this process, without sound cards.
     - **demo**: the program `demo` on a sound card that JACK's dummy driver makes; its speaker is heard and compared.
     - **talk**: two programs `talk` and a relay on such a card. Both need jackd2 and JACK-Client.
+    - **echo**: echo cancellation in three simulated rooms, with cards whose clocks differ.
     """
     check_outputs(output_json, report)
+    if way is Way.echo:
+        _echo(far, near, save, as_json, output_json, report)
+        return
+    if far or near or save:
+        raise typer.BadParameter("--far, --near and --save are for `bench call echo`")
     settings: dict[str, Any] = {
         "way": way.value,
         "model": model,
@@ -80,6 +93,18 @@ def command(
         calls, table = _programs(settings, real_time)
     result = {"machine": machine(), "settings": settings, "calls": calls}
     show_figures(result, [table], as_json, output_json, report)
+
+
+def _echo(
+    far: Path | None, near: Path | None, save: Path | None, as_json: bool, output_json: Path | None, report: Path | None
+) -> None:
+    from streaming_encodec.bench.echo import echo_tables, measure
+
+    use_threads(1)
+    figures = measure(far, near, save)
+    files = {name: None if file is None else str(file) for name, file in (("far", far), ("near", near))}
+    result = {"machine": machine(), "settings": {"way": Way.echo.value, **files}, **figures}
+    show_figures(result, echo_tables(figures), as_json, output_json, report)
 
 
 def _clients(
