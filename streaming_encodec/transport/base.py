@@ -238,6 +238,8 @@ class HttpFile:
     headers: tuple[tuple[str, str], ...]
     etag: str = ""
     status: HTTPStatus = HTTPStatus.OK
+    gzipped: HttpFile | None = None
+    """The same, compressed, for clients that take it: with headers that say so, and an ETag of its own."""
 
 
 class Host(Protocol):

@@ -32,6 +32,7 @@ _PACE_S = 0.02
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _REQUEST = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1\Z")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\Z")
+_NO_WEIGHT = re.compile(rb"[ \t]*q=0(\.0*)?[ \t]*\Z", re.IGNORECASE)
 _NOT_PLAIN = (b"upgrade", b"content-length", b"transfer-encoding", b"expect")
 
 
@@ -46,6 +47,8 @@ class PlainRequest:
     """What the client has (If-None-Match)."""
     keeps: bool
     """Whether another request may follow on the same connection."""
+    takes_gzip: bool = False
+    """Whether the answer may be compressed (Accept-Encoding)."""
 
 
 def read_request(head: bytes) -> PlainRequest | None:
@@ -72,11 +75,22 @@ def read_request(head: bytes) -> PlainRequest | None:
         path=asked[2].partition(b"?")[0].decode(),
         etags=tuple(etag.strip().removeprefix("W/") for etag in etags),
         keeps=b"close" not in options,
+        takes_gzip=_takes_gzip(fields.get(b"accept-encoding", b"")),
     )
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    for coding in accepted.split(b","):
+        name, _, weight = coding.partition(b";")
+        if name.strip().lower() == b"gzip":
+            return _NO_WEIGHT.match(weight) is None
+    return False
 
 
 def response_head(request: PlainRequest, file: HttpFile) -> tuple[bytes, bytes]:
     """The head of the answer, and its body: none of it for HEAD, and where the client has the file already."""
+    if request.takes_gzip and file.gzipped is not None:
+        file = file.gzipped
     known = file.status is HTTPStatus.OK and (file.etag in request.etags or "*" in request.etags)
     status = HTTPStatus.NOT_MODIFIED if known else file.status
     fields = [*file.headers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gzip
 import json
 import re
 import ssl
@@ -113,6 +114,38 @@ async def test_a_second_visit_transfers_nothing() -> None:
             status, fields, body = await page.get(path, If_None_Match=f'"other", W/{tag}')
             assert (status, body, fields["etag"]) == (304, b"", tag)
             assert "content-length" not in fields
+
+
+async def test_text_is_compressed_for_who_takes_it() -> None:
+    async with running(web=FILES) as relay, browser(relay) as page:
+        for path in ("/", "/call.json", "/r/kitchen", "HASH/codec/kernel.wasm", "HASH/page/main.js", "HASH/worker.js"):
+            base = re.search(rb'<base href="(web/[0-9a-f]{16})/">', (await page.get("/"))[2])
+            assert base is not None
+            path = path.replace("HASH", f"/{base[1].decode()}")
+            plain = await page.get(path, Accept_Encoding="br, gzip;q=0.0")
+            packed = await page.get(path, Accept_Encoding="deflate, GZIP; q=0.5, br")
+            assert "content-encoding" not in plain[1]
+            assert packed[1]["content-encoding"] == "gzip"
+            assert gzip.decompress(packed[2]) == plain[2]
+            assert len(packed[2]) < len(plain[2])
+            # A cache that stands between keeps both, and mixes up neither.
+            assert plain[1]["vary"] == packed[1]["vary"] == "Accept-Encoding"
+            assert plain[1]["etag"] != packed[1]["etag"]
+            known = packed[1]["etag"]
+            assert (await page.get(path, Accept_Encoding="gzip", If_None_Match=known))[0] == 304
+            assert (await page.get(path, If_None_Match=known))[0] == 200
+        model = await page.get(await model_path(page), Accept_Encoding="gzip")
+        assert "content-encoding" not in model[1]
+        assert model[2] == MODEL.read_bytes()
+
+
+async def test_what_browsers_give_rights_has_the_policy() -> None:
+    for path, file in FILES._files.items():
+        fields = dict(file.headers)
+        assert fields["X-Content-Type-Options"] == "nosniff"
+        assert fields["Cross-Origin-Resource-Policy"] == "same-origin"
+        document = path == "/" or path.endswith((".html", ".svg", "/worker.js"))
+        assert ("Content-Security-Policy" in fields) == document, path
 
 
 async def test_head_says_the_length_and_sends_nothing() -> None:
