@@ -198,9 +198,7 @@ def _file(path: str, content: bytes, caching: str) -> HttpFile:
     if not path.endswith(_COMPRESSED):
         return HttpFile(content, headers, etag=f'"{tag}"')
     headers = (*headers, ("Vary", "Accept-Encoding"))
-    gzipped = HttpFile(
-        gzip.compress(content, mtime=0), (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"'
-    )
+    gzipped = HttpFile(gzip.compress(content, mtime=0), (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"')
     return HttpFile(content, headers, etag=f'"{tag}"', gzipped=gzipped)
 
 
