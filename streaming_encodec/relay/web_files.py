@@ -192,7 +192,7 @@ def _digest(parts: Mapping[str, bytes]) -> str:
 def _file(path: str, content: bytes, caching: str) -> HttpFile:
     kind = _TYPES[path[path.rindex(".") :]]
     tag = hashlib.sha256(content).hexdigest()[:_HASH_DIGITS]
-    headers = (("Content-Type", kind), ("Cache-Control", caching), *_HEADERS)
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", kind), ("Cache-Control", caching), *_HEADERS)
     if path.endswith(_DOCUMENTS):
         headers = (*headers, *_DOCUMENT_HEADERS)
     if not path.endswith(_COMPRESSED):
