@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE
@@ -27,17 +28,76 @@ _OPTIONS = (
 )
 
 
+class Browser:
+    """The debugging protocol's connection: questions and their answers, and what Chromium reports by itself."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket, self._numbers = socket, count(1)
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+        self._reading = asyncio.create_task(self._read())
+        self.received = 0
+        """Bytes of all finished requests, heads and bodies, as Chromium counts them."""
+        self.requests: set[str] = set()
+
+    async def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Ask, and wait for the answer. AssertionError with the error if it is one."""
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        message = {"id": number, "method": method, "params": parameters}
+        await self._socket.send(json.dumps(message if session is None else message | {"sessionId": session}))
+        said = await asyncio.wait_for(answer, 120)
+        assert "error" not in said, said["error"]
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def watch(self, session: str) -> None:
+        """Count what a page, a Worker or a worklet loads, and what those load that it starts."""
+        attach = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
+        # All at once: what waits to be started answers nothing before it may run. Worklets have no network.
+        await asyncio.gather(
+            self.ask("Network.enable", session),
+            self.ask("Target.setAutoAttach", session, **attach),
+            self.ask("Runtime.runIfWaitingForDebugger", session),
+            return_exceptions=True,
+        )
+
+    def close(self) -> None:
+        self._reading.cancel()
+        for chore in self._chores:
+            chore.cancel()
+
+    async def _read(self) -> None:
+        async for text in self._socket:
+            said = json.loads(text)
+            asked = self._asked.pop(said.get("id"), None)
+            if asked is not None and not asked.done():
+                asked.set_result(said)
+            match said.get("method"):
+                case "Network.loadingFinished":
+                    self.received += int(said["params"]["encodedDataLength"])
+                case "Network.requestWillBeSent":
+                    self.requests.add(said["params"]["request"]["url"])
+                case "Target.attachedToTarget":
+                    chore = asyncio.create_task(self.watch(said["params"]["sessionId"]))
+                    self._chores.add(chore)
+                    chore.add_done_callback(self._chores.discard)
+
+
 class Page:
     """One page."""
 
-    def __init__(self, socket: ClientConnection, session: str) -> None:
-        self._socket, self._session, self._numbers = socket, session, count(100)
+    def __init__(self, browser: Browser, session: str) -> None:
+        self.browser, self._session = browser, session
+
+    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Ask what belongs to this page."""
+        return await self.browser.ask(method, self._session, **parameters)
 
     async def run(self, program: str) -> Any:
         """Run JavaScript, the body of an async function; its result. AssertionError with what it throws."""
         source = f"(async () => {{{program}}})()"
-        parameters = {"expression": source, "awaitPromise": True, "returnByValue": True}
-        answer = await _ask(self._socket, next(self._numbers), "Runtime.evaluate", parameters, self._session)
+        answer = await self.ask("Runtime.evaluate", expression=source, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -48,9 +108,15 @@ class Page:
                 await self.run(f"return location.href + document.readyState === {json.dumps(url + 'complete')}")
             )
         except AssertionError as error:
-            if "execution context" in str(error):
+            if "execution context" in str(error) or "navigated or closed" in str(error):
                 return False
             raise
+
+    async def go(self, url: str) -> None:
+        """Load an address, also the present one again."""
+        await self.ask("Page.navigate", url=url)
+        while not await self.is_at(url):
+            await asyncio.sleep(0.05)
 
     async def until(self, condition: str, limit_s: float = 60.0) -> None:
         """Wait until an expression is true. AssertionError with the page's text if it does not become so."""
@@ -61,17 +127,23 @@ class Page:
         except TimeoutError:
             raise AssertionError(f"{condition}\n{await self.run('return document.body.innerText')}") from None
 
+    async def press(self, key: str, code: str | None = None) -> None:
+        """Press a key and let it go, as a keyboard does: `Tab`, `Enter`, ` `, a letter."""
+        text = {"Enter": "\r", "Tab": ""}.get(key, key if len(key) == 1 else "")
+        number = {"Enter": 13, "Tab": 9, " ": 32}.get(key, ord(key[0].upper()))
+        about = {"key": key, "code": code or key, "windowsVirtualKeyCode": number}
+        await self.ask("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        await self.ask("Input.dispatchKeyEvent", type="keyUp", **about)
 
-async def _ask(
-    socket: ClientConnection, number: int, method: str, parameters: dict[str, Any], session: str | None = None
-) -> Any:
-    message = {"id": number, "method": method, "params": parameters}
-    await socket.send(json.dumps(message if session is None else message | {"sessionId": session}))
-    while True:
-        answer = json.loads(await asyncio.wait_for(socket.recv(), 120))
-        if answer.get("id") == number:
-            assert "error" not in answer, answer["error"]
-            return answer["result"]
+    async def tree(self) -> list[tuple[str, str]]:
+        """Role and name of what a screen reader finds."""
+        nodes = (await self.ask("Accessibility.getFullAXTree"))["nodes"]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+
+    async def picture(self, path: Path) -> None:
+        """Write what is to be seen to a PNG file."""
+        taken = await self.ask("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(taken["data"]))
 
 
 @asynccontextmanager
@@ -94,12 +166,16 @@ async def page(url: str, folder: Path, *options: str) -> AsyncIterator[Page]:
         rest = asyncio.create_task(process.stderr.read())
         address = line.removeprefix("DevTools listening on ").strip()
         async with connect(address, max_size=None, compression=None, proxy=None, ping_interval=None) as socket:
-            target = await _ask(socket, 1, "Target.createTarget", {"url": url})
-            attached = await _ask(socket, 2, "Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
-            opened = Page(socket, attached["sessionId"])
-            while not await opened.is_at(url):
-                await asyncio.sleep(0.05)
-            yield opened
+            browser = Browser(socket)
+            try:
+                target = await browser.ask("Target.createTarget", url="about:blank")
+                attached = await browser.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+                opened = Page(browser, attached["sessionId"])
+                await browser.watch(attached["sessionId"])
+                await opened.go(url)
+                yield opened
+            finally:
+                browser.close()
     finally:
         process.kill()
         await process.wait()

@@ -41,7 +41,7 @@ _POLICY = "; ".join(
         "worker-src 'self'",
         "style-src 'self'",
         "img-src 'self'",
-        "connect-src 'self'",
+        "connect-src 'self' https://127.0.0.1:*",  # datagrams of a page at localhost, see web/client/datagrams.js
         "media-src 'self' blob:",
         "base-uri 'self'",
         "form-action 'none'",

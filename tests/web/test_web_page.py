@@ -15,6 +15,7 @@ from chromium_kit import Page, page
 from cli.test_cli_call_commands import free_port
 from relay_kit import KEY
 
+import streaming_encodec
 from streaming_encodec import AudioReader, VoiceClient
 from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
@@ -22,17 +23,23 @@ from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.web_files import WebFiles
 
+MODEL = Path(streaming_encodec.__file__).parent / "assets" / "voice-24khz" / "model.safetensors"
+
 pytestmark = pytest.mark.browser
 
 RATE = 24_000
 IN_CALL = "!document.getElementById('call').hidden"
 PEOPLE = "document.getElementById('people').innerText"
+WAY = "document.getElementById('status').dataset.way"
+SENT = "Number(document.getElementById('status').dataset.datagramsSent)"
+RECEIVED = "Number(document.getElementById('status').dataset.datagramsReceived)"
+FIGURES = "document.getElementById('figures').textContent"
 PROBLEM = "document.getElementById('problem').innerText"
 
 
-def relay(port: int, *, tokens: bool = False) -> Relay:
+def relay(port: int, *, tokens: bool = False, datagrams: bool = True) -> Relay:
     web = WebFiles.bundled(tokens=tokens)
-    return Relay(RelayConfig(port=port, web=web, token_key=KEY if tokens else None))
+    return Relay(RelayConfig(port=port, web=web, token_key=KEY if tokens else None, datagrams=datagrams))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +111,52 @@ async def test_two_pages_hear_each_other_and_go_on_after_a_restart_of_the_relay(
             await anna.run("document.getElementById('leave').click()")
             await anna.until("!document.getElementById('over').hidden")
             await ben.until(f"!{PEOPLE}.includes('Anna')")
+
+
+async def test_a_first_visit_loads_the_model_and_little_else_a_second_one_nothing(
+    tmp_path: Path, microphone: list[str]
+) -> None:
+    port = free_port()
+    async with relay(port), loaded(port, tmp_path, ALLOWED, *microphone) as tab:
+        everything = {url for url in tab.browser.requests if "/model/" in url or "/web/" in url}
+        assert len(everything) > 40
+        beside = tab.browser.received - MODEL.stat().st_size
+        assert 50_000 < beside <= 150_000
+        first = tab.browser.received
+        await tab.go(f"http://localhost:{port}/r/other")
+        await tab.until("document.documentElement.dataset.ready")
+        assert tab.browser.received - first < 8000  # the page itself and call.json
+
+
+async def test_voice_goes_by_datagrams_where_the_relay_offers_them(tmp_path: Path, microphone: list[str]) -> None:
+    port = free_port()
+    async with (
+        relay(port),
+        loaded(port, tmp_path / "a", ALLOWED, *microphone) as anna,
+        loaded(port, tmp_path / "b", ALLOWED, *microphone) as ben,
+    ):
+        await join(anna, "Anna")
+        await join(ben, "Ben")
+        for tab, other in ((anna, "Ben"), (ben, "Anna")):
+            await tab.until(f"{WAY} === 'datagrams' && {FIGURES}.includes('Datagrams (UDP)')")
+            await tab.until(f"{SENT} > 100 && {RECEIVED} > 100")
+            await tab.until(speaks(other))
+
+
+async def test_voice_goes_over_the_websocket_where_there_are_no_datagrams(
+    tmp_path: Path, microphone: list[str]
+) -> None:
+    port = free_port()
+    async with (
+        relay(port, datagrams=False),
+        loaded(port, tmp_path / "a", ALLOWED, *microphone) as anna,
+        loaded(port, tmp_path / "b", ALLOWED, *microphone) as ben,
+    ):
+        await join(anna, "Anna")
+        await join(ben, "Ben")
+        await anna.until(f"{WAY} === 'websocket' && {FIGURES}.includes('WebSocket (TCP)')")
+        await anna.until(speaks("Ben"))
+        assert await anna.run(f"return [{SENT}, {RECEIVED}]") == [0, 0]
 
 
 async def test_a_page_and_a_program_hear_each_other(tmp_path: Path, microphone: list[str]) -> None:

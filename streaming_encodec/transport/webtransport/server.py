@@ -181,7 +181,7 @@ class _Outlet:
     def sendto(self, data: bytes, address: NetworkAddress) -> None:
         """Send a UDP packet, or drop it."""
         waiting: int = self._transport.get_write_buffer_size()  # type: ignore[attr-defined]  # typeshed lacks it
-        if waiting <= _UNSENT_BYTES:
+        if waiting <= _UNSENT_BYTES and not self._transport.is_closing():  # a session's timer outlives the socket
             self._transport.sendto(data, address)
 
 

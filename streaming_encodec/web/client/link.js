@@ -1,6 +1,7 @@
 // A connection to a relay that is restored when it breaks, as docs/protocol.md asks: hello, welcome, signs of life,
-// the ticket. Over a WebSocket. Time and sockets are the browser's; a test hands in its own.
+// the ticket. Over a WebSocket, and voice over datagrams where they get through. Time and sockets are the browser's; a test hands in its own.
 
+import { Datagrams } from "./datagrams.js";
 import { SUBPROTOCOL, readMessage } from "./messages.js";
 
 /** @typedef {import("./messages.js").RelayMessage} RelayMessage */
@@ -14,7 +15,7 @@ const TRIES_S = [1, 1, 2, 4];
 const GIVE_UP_S = 120;
 const MAX_UNSENT_BYTES = 2048;
 /** Nothing was heard for so long where something should be: the network is lost, though the socket does not say so. */
-const SILENT_S = { voice: 1.2, reports: 3 };
+const SILENT_MS = { voice: 1200, reports: 3000 };
 
 /**
  * How long to wait before an attempt (0, 1, …).
@@ -29,8 +30,10 @@ export class Link {
   connected = false;
   packetsDropped = 0;
   bytesSent = 0;
-  /** What of the relay's is expected at present: voice, reports, or nothing. @type {() => "voice" | "reports" | null} */
-  expects = () => null;
+  /** Whether the last packet came by a way that keeps order. */
+  hearsOrdered = true;
+  /** What of the relay's is expected at present. */
+  expects = () => ({ voice: false, reports: false });
   #url;
   #hello;
   #on;
@@ -42,13 +45,18 @@ export class Link {
   #over = false;
   #attempt = 0;
   #lostMs = 0;
-  #lastHeardMs = 0;
+  /** When voice last came, by either way, and when anything came over the WebSocket. */
+  #voiceMs = 0;
+  #heardMs = 0;
   #lastSaidMs = 0;
   #heartbeatMs = 5000;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #watch;
+  /** @type {Datagrams | null} */
+  #datagrams = null;
+  #port;
 
   /**
    * hello: all but the ticket. onPacket: bytes and when they came, in ms of `performance.now()`. onLost: an outage began. onOver: the call has ended,
@@ -64,6 +72,33 @@ export class Link {
     this.#hello = hello;
     this.#on = on;
     this.#ticket = ticket;
+    const { hostname, port, protocol } = new URL(url);
+    this.#port = Number(port) || (protocol === "wss:" ? 443 : 80);
+    if (Datagrams.isPossible) {
+      this.#datagrams = new Datagrams(hostname, {
+        ask: () => this.say({ type: "datagrams" }),
+        onPacket: (bytes, nowMs) => {
+          this.#voiceMs = nowMs;
+          this.hearsOrdered = false;
+          if (this.#welcomed) on.onPacket(bytes, nowMs);
+        },
+      });
+    }
+  }
+
+  /** Whether packets that are sent now arrive in order, and all of them. */
+  get sendsOrdered() {
+    return !this.#datagrams?.isCertain;
+  }
+
+  /** The way that voice goes at present. @returns {"datagrams" | "websocket"} */
+  get way() {
+    return this.#datagrams?.isUsed ? "datagrams" : "websocket";
+  }
+
+  /** Packets that went over datagrams, and that came so. */
+  get datagramCounts() {
+    return { sent: this.#datagrams?.sent ?? 0, received: this.#datagrams?.received ?? 0 };
   }
 
   open() {
@@ -86,13 +121,18 @@ export class Link {
 
   /** @param {Uint8Array} bytes */
   send(bytes) {
-    const socket = this.#socket;
+    const socket = this.#socket, datagrams = this.#datagrams;
+    if (datagrams?.isOpen) {
+      const sent = datagrams.sent, arrives = datagrams.send(bytes);
+      if (datagrams.sent > sent) this.bytesSent += bytes.length;
+      if (arrives) return;
+    }
     if (!this.connected || socket === null || socket.bufferedAmount > MAX_UNSENT_BYTES) {
       this.packetsDropped++; // voice that comes late is of no use
       return;
     }
     socket.send(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
-    this.bytesSent += bytes.length;
+    if (!datagrams?.isOpen) this.bytesSent += bytes.length;
     this.#lastSaidMs = performance.now();
   }
 
@@ -134,9 +174,12 @@ export class Link {
 
   /** @param {string | ArrayBuffer} data */
   #take(data) {
-    this.#lastHeardMs = performance.now();
+    this.#heardMs = performance.now();
     if (typeof data !== "string") {
-      if (this.connected) this.#on.onPacket(new Uint8Array(data), this.#lastHeardMs);
+      this.#voiceMs = this.#heardMs;
+      this.hearsOrdered = true;
+      this.#datagrams?.heardElsewhere(this.#heardMs);
+      if (this.connected) this.#on.onPacket(new Uint8Array(data), this.#heardMs);
       return;
     }
     const message = readMessage(data);
@@ -147,17 +190,33 @@ export class Link {
       this.#attempt = 0;
       this.#ticket = message.resume;
       this.#heartbeatMs = 1000 * message.heartbeatS;
-      this.#lastSaidMs = this.#lastHeardMs;
+      this.#lastSaidMs = this.#voiceMs = this.#heardMs;
       this.#on.onTicket(this.#ticket);
+      this.#offered(message.datagrams, !message.resumed);
+    } else if (message.type === "offer") {
+      this.#offered(message.datagrams);
+      return;
     }
     this.#on.onMessage(message);
+  }
+
+  /**
+   * A relay behind a proxy offers a port that is not the page's: going around the proxy is not the page's to do, and
+   * its policy forbids it.
+   * @param {import("./messages.js").DatagramOffer | null} offer
+   * @param {boolean} [fresh]
+   */
+  #offered(offer, fresh) {
+    this.#datagrams?.offered(offer?.port === this.#port ? offer : null, fresh);
   }
 
   #look() {
     if (!this.connected) return;
     const nowMs = performance.now(), expected = this.expects();
     if (nowMs - this.#lastSaidMs >= this.#heartbeatMs) this.say({ type: "layers", max_codebooks: this.#hello.max_codebooks ?? 32 });
-    if (expected !== null && nowMs - this.#lastHeardMs > 1000 * SILENT_S[expected]) this.#lost(1006, "nothing was heard");
+    const lost = (expected.voice && nowMs - Math.max(this.#voiceMs, this.#heardMs) > SILENT_MS.voice)
+      || (expected.reports && nowMs - this.#heardMs > SILENT_MS.reports);
+    if (lost) this.#lost(1006, "nothing was heard");
   }
 
   /**
@@ -200,6 +259,7 @@ export class Link {
     this.connected = false;
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
+    this.#datagrams?.close();
     this.#on.onOver(code, reason);
   }
 }

@@ -2,11 +2,13 @@
 
 /** @typedef {import("../voice/statistics.js").Report} Report */
 
+/** How to open a datagram session. @typedef {{port: number, key: string, certificateSha256: Uint8Array<ArrayBuffer>}} DatagramOffer */
+
 /**
  * @typedef {{type: "welcome", sender: number, resume: string | null, resumed: boolean, heartbeatS: number,
- *   speakers: {sender: number, name: string | null}[]}} Welcome
+ *   speakers: {sender: number, name: string | null}[], datagrams: DatagramOffer | null}} Welcome
  * @typedef {Welcome | {type: "joined", sender: number, name: string | null} | {type: "left", sender: number}
- *   | {type: "report", report: Report} | {type: "bye", reason: string, retryS: number | null}} RelayMessage
+ *   | {type: "report", report: Report} | {type: "offer", datagrams: DatagramOffer} | {type: "bye", reason: string, retryS: number | null}} RelayMessage
  */
 
 export const SUBPROTOCOL = "streaming-encodec.v1";
@@ -48,11 +50,16 @@ export function readMessage(text) {
       resumed: said.resumed === true, heartbeatS: said.heartbeat_s > 0 ? Math.min(said.heartbeat_s, 3600) : 5,
       speakers: speakers.filter((/** @type {any} */ other) => isNumber(other?.sender, 1))
         .map((/** @type {any} */ other) => ({ sender: other.sender, name: nameOf(other) })),
+      datagrams: readOffer(said.datagrams),
     };
   }
   if (type === "joined" && isNumber(said.sender, 1)) return { type, sender: said.sender, name: nameOf(said) };
   if (type === "left" && isNumber(said.sender, 1)) return { type, sender: said.sender };
   if (type === "report" && isNumber(said.sender, 1)) return { type, report: said };
+  if (type === "offer") {
+    const datagrams = readOffer(said);
+    return datagrams && { type, datagrams };
+  }
   if (type === "bye") return { type, reason: String(said.reason ?? ""), retryS: typeof said.retry_s === "number" ? said.retry_s : null };
   return null;
 }
@@ -63,6 +70,14 @@ export function readMessage(text) {
  */
 function isNumber(value, least) {
   return typeof value === "number" && Number.isInteger(value) && value >= least && value <= 0xffff;
+}
+
+/** @param {any} said @returns {DatagramOffer | null} */
+function readOffer(said) {
+  const { port, key, certificate_sha256: hash } = said ?? {};
+  if (!isNumber(port, 1) || typeof key !== "string" || !/^[\w-]{1,64}$/u.test(key)) return null;
+  if (typeof hash !== "string" || !/^[0-9a-f]{64}$/u.test(hash)) return null;
+  return { port, key, certificateSha256: Uint8Array.from(hash.match(/../gu) ?? [], (digits) => parseInt(digits, 16)) };
 }
 
 /** @param {any} said */

@@ -5,13 +5,16 @@
 
 /**
  * concealed: frames made up of all played, in the last seconds, 0 to 1, of the worst speaker. delayMs: of the largest
- * jitter buffer. sentConcealed, sentQueueMs: what the worst listener says. sentKbps: payload that was sent.
+ * jitter buffer. sentConcealed, sentQueueMs: what the worst listener says. sentKbps: payload that was sent. way: by
+ * which voice comes and goes. datagrams: packets that went so.
  * @typedef {object} QualityReport
  * @property {number} concealed
  * @property {number} delayMs
  * @property {number | null} sentConcealed
  * @property {number} sentQueueMs
  * @property {number} sentKbps
+ * @property {"datagrams" | "websocket"} way
+ * @property {{sent: number, received: number}} datagrams
  */
 
 const FRESH_S = 4;
@@ -37,7 +40,7 @@ export class Quality {
   }
 
   /**
-   * @param {{bytesSent: number}} link
+   * @param {{bytesSent: number, way: QualityReport["way"], datagramCounts: QualityReport["datagrams"]}} link
    * @param {{statistics: Map<number, ReceiverStatistics>, targetMs: Map<number, number>}} mixer
    * @param {number} nowS
    * @returns {QualityReport}
@@ -69,6 +72,8 @@ export class Quality {
       sentConcealed: reports.length ? Math.max(...reports.map((report) => report.fraction_concealed)) : null,
       sentQueueMs: Math.max(0, ...reports.map((report) => report.queue_ms ?? 0)),
       sentKbps: kbps,
+      way: link.way,
+      datagrams: link.datagramCounts,
     };
   }
 }

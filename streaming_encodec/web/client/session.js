@@ -67,7 +67,7 @@ export class Session {
     });
     this.#voices = new IncomingVoices(codec, format, {
       settings: LIVE_PLAYOUT, nowS, onReports: (reports) => {
-        for (const report of reports) this.#link.say({ type: "report", ...report });
+        for (const report of reports) this.#link.say({ type: "report", ...report, ordered: this.#link.hearsOrdered });
       },
     });
     const hello = {
@@ -178,7 +178,7 @@ export class Session {
       case "report":
         this.#lastReportS = performance.now() / 1000;
         this.#quality.onReport(message.report, this.#lastReportS);
-        this.#voice?.onReport(message.report, this.#lastReportS);
+        this.#voice?.onReport(message.report, this.#lastReportS, { ordered: this.#link.sendsOrdered });
         return;
       default:
         return;
@@ -197,8 +197,10 @@ export class Session {
   }
 
   #expected() {
-    if (this.#quality.hearsVoice) return "voice";
-    return !this.isSilent && performance.now() / 1000 - this.#lastReportS < 5 ? "reports" : null;
+    return {
+      voice: this.#quality.hearsVoice,
+      reports: !this.isSilent && performance.now() / 1000 - this.#lastReportS < 5,
+    };
   }
 
   #tellTicket() {

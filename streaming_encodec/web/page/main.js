@@ -341,12 +341,16 @@ function showQuality({ quality, underruns }) {
   if (made > 0.08 || late > 600) show.showStatus("poor", "Poor connection");
   else if (made > 0.02 || late > 250) show.showStatus("fair", "Fair connection");
   else show.showStatus("good", "Good connection");
+  Object.assign(view.status.dataset, {
+    way: quality.way, datagramsSent: quality.datagrams.sent, datagramsReceived: quality.datagrams.received,
+  });
   const percent = (/** @type {number} */ share) => `${(100 * share).toFixed(1)} %`;
   show.showFigures([
     ["Made up of what you hear", percent(quality.concealed)],
     ["Made up of what others hear of you", quality.sentConcealed === null ? "nobody listens" : percent(quality.sentConcealed)],
     ["Jitter buffer", `${Math.round(quality.delayMs)} ms`],
     ["You send", `${quality.sentKbps.toFixed(1)} kbit/s`],
+    ["Way of the voice", quality.way === "datagrams" ? "Datagrams (UDP)" : "WebSocket (TCP)"],
     ["Pauses of the loudspeaker", String(underruns)],
   ]);
 }
