@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -50,18 +52,26 @@ class Telephone(ABC):
         """
         rate = self.encoding.rate
         at, count = round(from_s * rate), round(seconds * rate)
-        lag = best_lag(self.said[at : at + count], self.heard[at : at + count + rate], rate)
-        return 1000 * (self.arrivals_s[0] - self.begin_s + lag / rate)
+        plays_s = self._plays_s()
+        first = int(np.searchsorted(plays_s, self.begin_s + from_s))
+        came = np.cumsum([0, *(len(piece) for piece in self._heard)])
+        heard = self.heard[came[first] : came[first] + count + rate]
+        lag = best_lag(self.said[at : at + count], heard, rate)
+        return 1000 * (float(plays_s[first]) - self.begin_s - from_s + lag / rate)
 
     def stock_ms(self, from_s: float, to_s: float) -> tuple[float, float]:
-        """The least and the most sound that waited to be played when the next came, in this time since the first.
-
-        Less than nothing: what was played had a gap before.
-        """
-        at_s = np.array(self.arrivals_s) - self.arrivals_s[0]
-        came_s = np.cumsum([len(piece) for piece in self._heard]) / self.encoding.rate
-        waits_s = (came_s[:-1] - at_s[1:])[(at_s[1:] >= from_s) & (at_s[1:] < to_s)]
+        """The least and the most sound that waited to be played when more came, in this time since the first."""
+        at_s = np.array(self.arrivals_s)
+        waits_s = (self._plays_s() - at_s)[(at_s >= at_s[0] + from_s) & (at_s < at_s[0] + to_s)]
         return 1000 * float(waits_s.min()), 1000 * float(waits_s.max())
+
+    def _plays_s(self) -> NDArray[np.float64]:
+        """When each piece of sound is played: at once, or when what came before it is over."""
+        plays_s, end_s = np.zeros(len(self._heard)), -math.inf
+        for number, (at_s, piece) in enumerate(zip(self.arrivals_s, self._heard, strict=True)):
+            plays_s[number] = max(at_s, end_s)
+            end_s = plays_s[number] + len(piece) / self.encoding.rate
+        return plays_s
 
     async def call(self, address: str) -> None:
         """The whole call."""

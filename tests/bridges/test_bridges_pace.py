@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
+from streaming_encodec.bench.telephones import make_telephone
 from streaming_encodec.bridges.pace import PeerClock, SendPace
 
 FRAME_S = 0.02
@@ -163,3 +165,17 @@ def test_messages_that_are_late_for_a_while_change_nothing_that_waits_there(slow
             taken += 1
         sent += pace.take(now_s)
         assert abs(sent - (tick + 3)) <= 1  # two in stock, and that of each tick
+
+
+def test_what_a_telephone_tells_of_delay_and_stock() -> None:
+    """An echo 100 ms late; a second of it never comes, which is a gap and not a delay."""
+    said = np.random.default_rng(0).standard_normal(8000 * 30).astype(np.float32)
+    telephone = make_telephone("audiosocket", said)
+    telephone.begin_s, echo = 5.0, np.concatenate([np.zeros(800, np.float32), said])
+    for number in (*range(200), *range(250, 1500)):
+        telephone.arrivals_s.append(5.0 + 0.02 * number - (0.03 if number > 1000 else 0.0))
+        telephone._heard.append(echo[160 * number : 160 * (number + 1)])
+    assert telephone.loop_delay_ms(0, 4) == pytest.approx(100)
+    assert telephone.loop_delay_ms(10, 5) == pytest.approx(100)
+    assert telephone.stock_ms(0, 18) == pytest.approx((0, 0))
+    assert telephone.stock_ms(22, 30) == pytest.approx((30, 30))
