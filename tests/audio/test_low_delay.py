@@ -31,6 +31,16 @@ def test_output_does_not_depend_on_cuts(source: int, target: int, cuts: list[int
     assert whole.shape[1] == -(-sound.shape[1] * target // source)  # all of the new rate up to the last
 
 
+@given(RATES, RATES, st.lists(st.integers(0, 400), min_size=1, max_size=6), st.integers(1, 2))
+def test_the_matrix_is_the_filter_of_each_output(source: int, target: int, cuts: list[int], channels: int) -> None:
+    rows, each = LowDelayResampler(source, target, channels), LowDelayResampler(source, target, channels)
+    each._matrix = None
+    random = np.random.default_rng(1)
+    for cut in cuts:
+        sound = random.standard_normal((channels, cut)).astype(np.float32)
+        np.testing.assert_allclose(rows.push(sound), each.push(sound), atol=1e-5)
+
+
 @given(RATES, RATES, st.integers(0, 500), st.integers(1, 900))
 def test_inputs_for_is_the_least_that_gives_so_many_outputs(source: int, target: int, first: int, wanted: int) -> None:
     def after(more: int) -> int:
