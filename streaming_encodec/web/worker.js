@@ -100,9 +100,9 @@ const HANDLERS = {
       tell({ type: "failed", unsupported: error instanceof UnsupportedError, detail: error.message });
     });
   },
-  audio: ({ capture, playback, contextRate, outputS }) => {
+  audio: ({ capture, playback, contextRate }) => {
     station = new Station(
-      { capture, playback, contextRate, outputS, rate: format.sampleRate, hop: format.frameSamples }, onLevel,
+      { capture, playback, contextRate, rate: format.sampleRate, hop: format.frameSamples }, onLevel,
       (state) => tell({ type: "test", state }),
     );
     station.call = session;

@@ -66,6 +66,13 @@ def test_the_traces_hold_what_happens_to_calls() -> None:
     assert seen["bad packet"] >= 1
 
 
+@pytest.mark.parametrize("name", ["clean", "clean-live"])
+def test_nothing_is_made_up_where_nothing_is_lost_or_late(name: str) -> None:
+    (statistics,) = from_python(TRACES / f"{name}.jsonl")["statistics"].values()
+    assert statistics["packetsReceived"] > 100
+    assert statistics["concealedSamples"] == 0
+
+
 def test_live_playout_is_the_live_loop_s() -> None:
     assert settings_of(LIVE) == LIVE_PLAYOUT
     told = json.loads(run("live_playout.mjs"))

@@ -39,8 +39,6 @@ from streaming_encodec.wire.hello import StreamFormat
 TRACES = Path(__file__).parent / "traces"
 ASSETS = Path(streaming_encodec.__file__).parent / "assets"
 RATE = 24_000
-_PUSHED = 960  # samples that the sender's sound card gives at once
-
 LIVE = {
     "minimum_frames": 0.5,
     "initial_frames": 1,
@@ -78,7 +76,7 @@ class Speaker:
 
     outages: nothing that is sent between these seconds arrives. ends: seconds at which the stream ends and goes on.
     renumbered_s: from then on the numbers are others, as after a relay's restart. cut: codebooks that a relay leaves.
-    damaged: one packet in so many has a flipped bit.
+    damaged: one packet in so many has a flipped bit. pushed: samples that the sound card gives at once.
     """
 
     network: NetworkModel = PRESETS["clean"]
@@ -96,6 +94,7 @@ class Speaker:
     cut: int | None = None
     damaged: int = 0
     gain: float = 1.0
+    pushed: int = 960
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ _UDP = {"reliable": False}
 
 SCENARIOS: dict[str, Scenario] = {
     "clean": Scenario(),
-    "clean-live": Scenario((Speaker(sending=_ONE),), playout=LIVE, ahead=True),
+    "clean-live": Scenario((Speaker(sending=_ONE, pushed=240),), playout=LIVE, ahead=True),
     "wifi": Scenario((Speaker(PRESETS["wifi"]),), seconds=8),
     "wifi-live": Scenario((Speaker(PRESETS["wifi"], sending=_ONE),), seconds=8, playout=LIVE, ahead=True),
     "lte": Scenario((Speaker(PRESETS["lte"]),), seconds=10),
@@ -183,8 +182,10 @@ def make(name: str) -> Iterator[dict[str, Any]]:
             yield player.step({"reports": True})
         count = scenario.pulled[i % len(scenario.pulled)]
         more = {"certain": True} if scenario.ahead else {}
-        # The sound card plays at its own pace, whenever it asked.
-        yield player.step({"pull": count, "at": round(at + 0.01, 6), **more})
+        # The sound card plays at its own pace, whenever it asked. The live loop makes what depends on packets to come
+        # when it is due, not earlier: with these settings playout has nothing to spare for a card that asks ahead.
+        due_s = at if scenario.ahead else at + 0.01
+        yield player.step({"pull": count, "at": round(due_s, 6), **more})
         pulled, i = pulled + player.given, i + 1
 
 
@@ -217,14 +218,14 @@ def _packets(speaker: Speaker, seconds: float, rng: np.random.Generator) -> Iter
         pcm[a:b] = rng.normal(0, 10 ** (-62 / 20), len(pcm[a:b])).astype(np.float32)
     voice = _voice(speaker, speaker.first)
     ends, renumbered = list(speaker.ends), speaker.renumbered_s
-    for at in range(0, length, _PUSHED):
-        said_s = (at + _PUSHED) / RATE
+    for at in range(0, length, speaker.pushed):
+        said_s = (at + speaker.pushed) / RATE
         if ends and said_s > ends[0]:
             ends.pop(0)
             yield from ((said_s, data) for data in voice.finish())
         if renumbered is not None and said_s > renumbered:
             renumbered, voice = None, _voice(speaker, (40_000, 2**31 + 5))
-        yield from ((said_s, data) for data in voice.push(pcm[at : at + _PUSHED], said_s))
+        yield from ((said_s, data) for data in voice.push(pcm[at : at + speaker.pushed], said_s))
     yield from ((seconds, data) for data in voice.finish())
 
 

@@ -23,30 +23,27 @@ export class Station {
   #inwards;
   #outwards;
   #contextRate;
-  #outputS;
   #levelAtS = 0;
   /** A test of the microphone: what it recorded, and how far it was played. */
   #test = { state: "none", sound: new Float32Array(0), at: 0 };
   #onTest;
 
   /**
-   * @param {{capture: MessagePort, playback: MessagePort, contextRate: number, outputS: number, rate: number, hop: number}} options
-   * outputS: how long after it was handed over a sample is heard.
+   * @param {{capture: MessagePort, playback: MessagePort, contextRate: number, rate: number, hop: number}} options
    * @param {(peak: number, pcm: Float32Array) => void} onLevel called with each block of the microphone
    * @param {(state: "recording" | "playing" | "none") => void} onTest
    */
-  constructor({ capture, playback, contextRate, outputS, rate, hop }, onLevel, onTest) {
+  constructor({ capture, playback, contextRate, rate, hop }, onLevel, onTest) {
     this.#rate = rate;
     this.#hop = hop;
     this.#onLevel = onLevel;
     this.#onTest = onTest;
     this.#contextRate = contextRate;
-    this.#outputS = outputS;
     this.#inwards = new Resampler(contextRate, rate);
     this.#outwards = new Resampler(rate, contextRate);
     capture.onmessage = ({ data }) => this.#hear(data, performance.now() / 1000);
     playback.onmessage = ({ data }) => {
-      const block = this.#read(data % 65536, performance.now() / 1000);
+      const block = this.#read(performance.now() / 1000 - (data % 65536) / this.#contextRate);
       this.underruns = Math.floor(data / 65536);
       playback.postMessage(block, [block.buffer]);
     };
@@ -83,12 +80,11 @@ export class Station {
   }
 
   /**
-   * @param {number} queued
-   * @param {number} nowS
+   * @param {number} dueS when the block had to be made: as smooth as the loudspeaker's clock, and never later than now,
+   * since playout counts on the packets that have come until then
    */
-  #read(queued, nowS) {
-    const heardS = nowS + queued / this.#contextRate + this.#outputS;
-    const pcm = this.call ? this.call.read(this.#hop, heardS) : new Float32Array(this.#hop);
+  #read(dueS) {
+    const pcm = this.call ? this.call.read(this.#hop, dueS) : new Float32Array(this.#hop);
     const test = this.#test;
     if (test.state === "playing") {
       const part = test.sound.subarray(test.at, test.at + pcm.length);

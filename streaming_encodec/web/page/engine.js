@@ -8,7 +8,7 @@
  *   ticket: Ticket | null, kbps: number, codebooks: number | null}} JoinOptions
  *
  * @typedef {{type: "load", files: {kernel: string, weights: string, config: string, bytes: number, format: unknown}}
- *   | {type: "audio", capture: MessagePort, playback: MessagePort, contextRate: number, outputS: number}
+ *   | {type: "audio", capture: MessagePort, playback: MessagePort, contextRate: number}
  *   | {type: "test"} | {type: "join", options: JoinOptions} | {type: "mute", muted: boolean}
  *   | {type: "kbps", kbps: number} | {type: "codebooks", codebooks: number} | {type: "hurry"} | {type: "leave"}} ToWorker
  *

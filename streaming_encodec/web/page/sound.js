@@ -139,9 +139,8 @@ export class Sound {
     const captured = new MessageChannel(), played = new MessageChannel();
     capture.port.postMessage(captured.port1, [captured.port1]);
     playback.port.postMessage(played.port1, [played.port1]);
-    const outputS = (context.outputLatency || 0) + (context.baseLatency || 0);
     this.#engine.tell(
-      { type: "audio", capture: captured.port2, playback: played.port2, contextRate: context.sampleRate, outputS },
+      { type: "audio", capture: captured.port2, playback: played.port2, contextRate: context.sampleRate },
       [captured.port2, played.port2],
     );
     context.onstatechange = () => this.onState();

@@ -57,7 +57,7 @@ class Playback extends AudioWorkletProcessor {
     this.#adapt(count < out.length, out.length);
     if (this.#source !== null && !this.#asked && this.#queued < this.#low) {
       this.#asked = true;
-      this.#source.postMessage(this.#queued + this.#underruns * 65536);
+      this.#source.postMessage(this.#low - this.#queued + this.#underruns * 65536);
     }
     return true;
   }
