@@ -241,10 +241,12 @@ class PhoneCall:
             now_s = self._clock()
             if now_s - self._heard_at_s > self._limits.silent_s:
                 raise BridgeError(f"nothing came from the telephone for {self._limits.silent_s:g} s")
-            for _ in range(pace.take(now_s)):
-                heard = await loop.run_in_executor(
-                    self._pool, _listen, client, line, frame_samples, now_s + protocol.lead_ms / 1000
-                )
+            due = pace.take(now_s)
+            next_s = now_s + pace.wait_s(now_s)
+            for number in range(due, 0, -1):
+                # When it is due here, not when it is played there: what comes into the room by then is not in it.
+                due_s = next_s - number * protocol.frame_ms / 1000
+                heard = await loop.run_in_executor(self._pool, _listen, client, line, frame_samples, due_s)
                 if self._connection.unsent_bytes > _MOST_UNSENT_BYTES:
                     self.figures.dropped_s += frame_samples / self._rate
                     continue
@@ -261,5 +263,5 @@ def _say(client: ThreadedVoiceClient, line: PhoneLine, samples: Pcm) -> None:
     client.send(line.to_room(samples))
 
 
-def _listen(client: ThreadedVoiceClient, line: PhoneLine, count: int, heard_s: float) -> Pcm:
-    return line.to_phone(client.read(line.wanted(count), heard_s), count)
+def _listen(client: ThreadedVoiceClient, line: PhoneLine, count: int, due_s: float) -> Pcm:
+    return line.to_phone(client.read(line.wanted(count), due_s), count)
