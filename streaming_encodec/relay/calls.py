@@ -24,7 +24,9 @@ from streaming_encodec.wire.control import AskDatagrams, Bye, Report, parse_cont
 from streaming_encodec.wire.header import cut_packet
 from streaming_encodec.wire.hello import Hello, Welcome
 
-_CLEAN_CODES = (1000, 1001)
+_NORMAL, _GOING_AWAY = 1000, 1001
+_LOADED_AGAIN_S = 10.0
+"""A browser that leaves a page says "going away", also where it loads the page again: the seat is kept for so long."""
 _ENDS_SESSION = (CloseCode.TOO_FAST, CloseCode.TIMEOUT, CloseCode.RESTARTING)
 """After these a participant's datagram session ends too. Else it goes on while the connection is restored."""
 
@@ -199,12 +201,13 @@ class Calls:
         """The connection is over: free its participant, or keep it for a client that may come back."""
         if participant is None or participant.peer is not connection:
             return
-        if code in FINAL_CODES or code in _CLEAN_CODES:
+        if code in FINAL_CODES or code == _NORMAL:
             self.apply(self._rooms.leave(participant))
         else:
             if code in _ENDS_SESSION and participant.session is not None:
                 participant.session.close(code)
-            self._rooms.lose(participant, self._clock())
+            spent_s = max(0.0, self._limits.resume_s - _LOADED_AGAIN_S) if code == _GOING_AWAY else 0.0
+            self._rooms.lose(participant, self._clock() - spent_s)
         event("leave", room=participant.room.name, seat=participant.number, code=code)
 
     # -- what the bus brings ----------------------------------------------------------------------------------

@@ -47,6 +47,25 @@ async def test_a_goodbye_frees_the_seat_before_its_connection_ends() -> None:
         assert isinstance(messages[1], Left)
 
 
+async def test_a_page_that_is_loaded_again_finds_its_seat_and_one_that_was_closed_leaves_soon() -> None:
+    clock = FakeClock()
+    async with running(clock=clock) as relay, seated(relay, "subscribe"):
+
+        def lost() -> bool:
+            return any(one.peer is None for one in relay._rooms.rooms["r"].participants.values())
+
+        async with seated(relay) as (page, first):
+            await page.close(1001)
+        await until(lost, "the relay saw it")
+        clock.now_s += 9
+        async with seated(relay, resume=first.resume) as (page, again):
+            assert (again.resumed, again.sender) == (True, first.sender)
+            await page.close(1001)
+        await until(lost, "the relay saw it")
+        clock.now_s += 11
+        await until(lambda: relay._rooms.participants == 1, "the seat is free")
+
+
 async def test_goodbyes_do_not_lock_an_address_out() -> None:
     limits = RelayLimits(max_connections_per_address=2)
     async with running(limits=limits, clock=FakeClock()) as relay:
