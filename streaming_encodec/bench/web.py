@@ -1,6 +1,6 @@
 """The codec in JavaScript (node) beside ONNX Runtime and the kernel in Python, in turns, and the cost of a call.
 
-``python -m streaming_encodec.bench.web`` prints a table. Ratios of one run count, not milliseconds.
+`streaming-encodec bench web` prints it. Ratios of one run count, not milliseconds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,13 +18,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from streaming_encodec.audio.files.bundled import bundled_clip
+from streaming_encodec.bench.tables import Table
 from streaming_encodec.errors import StreamError
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
 
 MODEL, KBPS, HOP = "voice-24khz", 6.0, 320
-BLOCK_FRAMES, ROUNDS = 25, 60
-SPEAKERS, SECONDS = 4, 12.0
+BLOCK_FRAMES = 25
+SPEAKERS = 4
 
 
 class _Node:
@@ -83,7 +83,7 @@ class _Python:
         return times
 
 
-def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> dict[str, Any]:
+def measure(rounds: int, seconds: float) -> dict[str, Any]:
     """p5 and p50 of each, in milliseconds a frame; and the share of a core that a call with four others takes."""
     pcm, _ = soundfile.read(bundled_clip(), dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
@@ -106,10 +106,13 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> dict[str, Any]:
     return {"ms_a_frame": rows, "call_share": call["cpu_s"] / call["audio_s"]}
 
 
-if __name__ == "__main__":
-    result = measure()
-    base = result["ms_a_frame"]["onnx"]
-    for name, (low, middle) in result["ms_a_frame"].items():
-        print(f"{name:12} {low:.2f} / {middle:.2f} ms a frame, {low / base[0]:.2f} / {middle / base[1]:.2f} x onnx")
-    print(f"a call with {SPEAKERS} speakers in JavaScript: {result['call_share']:.0%} of a core")
-    sys.exit(0)
+def web_tables(figures: dict[str, Any]) -> list[Table]:
+    """For people."""
+    rows = figures["ms_a_frame"]
+    base = rows["onnx"]
+    frames = [[name, f"{low:.2f}", f"{middle:.2f}", f"{middle / base[1]:.2f}"] for name, (low, middle) in rows.items()]
+    share = [[f"speaks, and hears {SPEAKERS} others", f"{figures['call_share']:.0%}"]]
+    return [
+        Table("a frame of 13.3 ms", ["engine", "p5, ms", "p50, ms", "p50 / onnx"], frames),
+        Table("a call in JavaScript", ["call", "of a core"], share),
+    ]

@@ -46,6 +46,7 @@ COMMANDS = (
             Entry("bridge", "Many telephone calls at once, through one bridge."),
             Entry("network", "Whole calls over bad networks, measured (Linux, root)."),
             Entry("playout", "Simulated calls over bad networks."),
+            Entry("web", "The codec of the web page, beside Python's."),
         ),
     ),
     Entry("corpus", "Encode a corpus: many recordings to codes, in parallel.", _ENGINES),

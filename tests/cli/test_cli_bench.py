@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile
+from ci_kit import cannot
 from cli_kit import CLIP, Run
 
 from streaming_encodec.cli.app import COMMANDS
@@ -50,6 +52,16 @@ def test_playout_gives_its_tables_and_figures(run: Run, tmp_path: Path) -> None:
     one = run(*quick, "drift", "--ppm", 100).out
     assert "+100" in one
     assert "wifi" not in one
+
+
+@pytest.mark.node
+def test_web_gives_its_tables_and_figures(run: Run) -> None:
+    if shutil.which("node") is None:
+        cannot("Node.js is not installed")
+    done = run("bench", "web", "--rounds", 1, "--seconds", 1, "--json")
+    assert done.json["ms_a_frame"].keys() == {"javascript", "onnx", "kernel"}
+    assert all(0 < low <= middle for low, middle in done.json["ms_a_frame"].values())
+    assert done.json["call_share"] > 0
 
 
 def test_redundancy_is_measured_on_recordings(run: Run, tmp_path: Path) -> None:
