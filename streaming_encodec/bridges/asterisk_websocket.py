@@ -24,9 +24,9 @@ from streaming_encodec.bridges.protocol import (
     Started,
     check_digit,
     check_name,
+    parse_event,
 )
 from streaming_encodec.errors import BridgeError
-from streaming_encodec.json_text import parse_json
 
 FORMATS = {
     "ulaw": Encoding("ulaw", 8000),
@@ -132,12 +132,7 @@ def _read(text: str) -> tuple[str, dict[str, Any]]:
         if not name.replace("_", "").isalpha() or not name.isupper():
             raise BridgeError("a text message is no control message of Asterisk's")
         return name, dict(fields)
-    try:
-        message = parse_json(text)
-    except ValueError as error:
-        raise BridgeError("a control message is not JSON") from error
-    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
-        raise BridgeError("a control message in JSON has an 'event'")
+    message = parse_event(text)
     return message["event"], message
 
 

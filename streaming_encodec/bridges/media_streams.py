@@ -26,9 +26,9 @@ from streaming_encodec.bridges.protocol import (
     Started,
     check_digit,
     check_name,
+    parse_event,
 )
 from streaming_encodec.errors import BridgeError
-from streaming_encodec.json_text import parse_json
 
 _MOST_MARKS = 64
 _MOST_PARAMETERS = 64
@@ -128,12 +128,7 @@ class MediaStream:
         """See `PhoneProtocol`."""
         if not isinstance(data, str):
             raise BridgeError("a binary message: media streams are JSON in text messages")
-        try:
-            message = parse_json(data)
-        except ValueError as error:
-            raise BridgeError("a message is not JSON") from error
-        if not isinstance(message, dict) or not isinstance(message.get("event"), str):
-            raise BridgeError("a message is a JSON object with an 'event'")
+        message = parse_event(data)
         name = message["event"]
         if self._ended:
             raise BridgeError(f"{_quoted(name)} after 'stop'")

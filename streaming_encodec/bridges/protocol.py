@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streaming_encodec.bridges.g711 import decode_g711, encode_g711
 from streaming_encodec.call.pcm import give_pcm
 from streaming_encodec.errors import BridgeError
+from streaming_encodec.json_text import parse_json
 
 Pcm = NDArray[np.float32]
 Message = str | bytes
@@ -138,6 +139,17 @@ class PhoneProtocol(Protocol):
 
     def hang_up(self) -> Message | None:
         """End the call. None where closing the connection says it."""
+
+
+def parse_event(text: str) -> dict[str, Any]:
+    """A message in JSON, whose `event` is text. Raises BridgeError."""
+    try:
+        message = parse_json(text)
+    except ValueError as error:
+        raise BridgeError("a message is not JSON") from error
+    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
+        raise BridgeError("a message is a JSON object with an 'event'")
+    return message
 
 
 def check_name(text: object, what: str) -> str:
