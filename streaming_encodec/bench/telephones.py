@@ -36,6 +36,8 @@ class Telephone(ABC):
         """When the first frame began to be spoken, by its clock."""
         self.arrivals_s: list[float] = []
         """When each piece of sound came, by its clock."""
+        self.cleared_s: list[float] = []
+        """When it was told to forget what waits to be played."""
         self._heard: list[Pcm] = []
         self.control: list[str] = []
         """What it was told besides sound."""
@@ -68,7 +70,10 @@ class Telephone(ABC):
     def _plays_s(self) -> NDArray[np.float64]:
         """When each piece of sound is played: at once, or when what came before it is over."""
         plays_s, end_s = np.zeros(len(self._heard)), -math.inf
+        cleared_s = list(reversed(self.cleared_s))
         for number, (at_s, piece) in enumerate(zip(self.arrivals_s, self._heard, strict=True)):
+            while cleared_s and cleared_s[-1] <= at_s:
+                end_s = min(end_s, cleared_s.pop())
             plays_s[number] = max(at_s, end_s)
             end_s = plays_s[number] + len(piece) / self.encoding.rate
         return plays_s
@@ -98,6 +103,9 @@ class Telephone(ABC):
     def _came(self, samples: Pcm) -> None:
         self.arrivals_s.append(self._clock())
         self._heard.append(samples)
+
+    def _forget(self) -> None:
+        self.cleared_s.append(self._clock())
 
     @abstractmethod
     async def _dial(self, address: str) -> None: ...
@@ -209,7 +217,10 @@ class TwilioTelephone(_WebSocketTelephone):
             self._came(samples)
             return
         self.control.append(message["event"])
-        if message["event"] == "mark":
+        if message["event"] == "clear":
+            self._forget()
+            self._plays_until_s = self._clock()
+        elif message["event"] == "mark":
             answer = asyncio.create_task(self._played(message, self._plays_until_s))
             self._answers.add(answer)
             answer.add_done_callback(self._answers.discard)
@@ -292,6 +303,7 @@ class AsteriskTelephone(_WebSocketTelephone):
                 answer = f"STATUS channel_id:1 queue_length:{self._queued} xon_level:800 xoff_level:900"
             self._answering = asyncio.create_task(self._socket.send(answer))
         elif command == "FLUSH_MEDIA":
+            self._forget()
             self._queued = 0
 
     async def _end(self) -> None:

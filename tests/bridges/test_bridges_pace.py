@@ -179,3 +179,5 @@ def test_what_a_telephone_tells_of_delay_and_stock() -> None:
     assert telephone.loop_delay_ms(10, 5) == pytest.approx(100)
     assert telephone.stock_ms(0, 18) == pytest.approx((0, 0), abs=1e-6)
     assert telephone.stock_ms(22, 30) == pytest.approx((30, 30))
+    telephone.cleared_s.append(25.001)  # 20.001 s after the first, with 29 ms of the stock not yet played
+    assert telephone.stock_ms(22, 30) == pytest.approx((0, 0), abs=1e-6)
