@@ -62,7 +62,7 @@ def note_preview(name: str) -> None:
     """Of the bundled model, say on stderr that it is a preview."""
     if name == DEFAULT_MODEL:
         note(
-            f"{name} is a preview: at 6 kbps near Opus, but one word in twelve is hard to understand; "
+            f"{name} is a preview: at 6 kbps near Opus, but one word in sixteen is hard to understand; "
             "--model facebook/encodec_24khz sounds as published"
         )
 
