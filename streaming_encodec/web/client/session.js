@@ -14,6 +14,8 @@ import { Quality } from "./quality.js";
 const FRAMES_PER_PACKET = 2;
 /** Numbers that a page may have used after it last said where it was. */
 const NUMBERS_SPARE = 512;
+/** Who speaks for so long has had a report of a listener, if the line works. */
+const REPORTED_S = 3;
 
 /**
  * What a page must know to come back after it was loaded again.
@@ -46,7 +48,10 @@ export class Session {
   /** @type {string | null} */
   #ticket = null;
   #quality = new Quality();
-  #lastReportS = -Infinity;
+  /** Somebody here reports, and did not leave since. */
+  #isReportedOn = false;
+  /** When this page was silent last. */
+  #silentS = performance.now() / 1000;
   #looked = 0;
 
   /**
@@ -159,7 +164,10 @@ export class Session {
   #take(message) {
     switch (message.type) {
       case "welcome":
-        if (!message.resumed) this.#others.clear();
+        if (!message.resumed) {
+          this.#others.clear();
+          this.#isReportedOn = false;
+        }
         for (const sender of this.#others.keys()) {
           if (!message.speakers.some((other) => other.sender === sender)) this.#others.delete(sender);
         }
@@ -174,12 +182,15 @@ export class Session {
       case "left":
         this.#others.delete(message.sender);
         this.#voices.onLeft(message.sender);
+        this.#isReportedOn = false; // until one who is left does
         break;
-      case "report":
-        this.#lastReportS = performance.now() / 1000;
-        this.#quality.onReport(message.report, this.#lastReportS);
-        this.#voice?.onReport(message.report, this.#lastReportS, { ordered: this.#link.sendsOrdered });
+      case "report": {
+        const nowS = performance.now() / 1000;
+        this.#isReportedOn = true;
+        this.#quality.onReport(message.report, nowS);
+        this.#voice?.onReport(message.report, nowS, { ordered: this.#link.sendsOrdered });
         return;
+      }
       default:
         return;
     }
@@ -196,11 +207,11 @@ export class Session {
     }
   }
 
+  /** Who listens reports once a second on whom they hear: also on somebody who speaks into a line that died before. */
   #expected() {
-    return {
-      voice: this.#quality.hearsVoice,
-      reports: !this.isSilent && performance.now() / 1000 - this.#lastReportS < 5,
-    };
+    const nowS = performance.now() / 1000;
+    if (this.isSilent) this.#silentS = nowS;
+    return { voice: this.#quality.hearsVoice, reports: this.#isReportedOn && nowS - this.#silentS > REPORTED_S };
   }
 
   #tellTicket() {
