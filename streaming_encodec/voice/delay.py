@@ -7,7 +7,9 @@ finer ones; the target is one of its quantiles, and a frame more. The scheme is 
 packet is heard whether 20 or 200 of its neighbours were on time.
 
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
-remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another.
+remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
+some packets come late and the last of them in time; where all of a half second are late a queue grows on the way, and
+that is learned at once. While such a queue stands, less time is left to wait for stalls: both add up.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class DelaySettings:
     """Settings of the target, in frames unless said otherwise.
 
     reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
+    most_in_all_frames: the most of the target and of a queue on the way together, though never less than the minimum.
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: bins of the histogram for each frame of delay.
     spare_frames: what the target is above the quantile. Delay may fall below its target by
@@ -36,6 +39,7 @@ class DelaySettings:
 
     minimum_frames: float = 2
     maximum_frames: int = 30
+    most_in_all_frames: int = 40
     initial_frames: float = 3
     reliable: bool = True
     window_s: float = 2.0
@@ -47,8 +51,8 @@ class DelaySettings:
     spare_frames: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
-            raise StreamError("delays in frames: 0 < minimum <= initial <= maximum <= 500")
+        if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= self.most_in_all_frames <= 1000:
+            raise StreamError("delays in frames: 0 < minimum <= initial <= maximum <= most in all <= 1000")
         if min(self.window_s, self.bucket_s, self.peak_memory_s) <= 0 or self.memory_buckets < 2:
             raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
         if not (1 <= self.bins_per_frame <= 16 and 0 <= self.spare_frames <= 10):
@@ -73,7 +77,9 @@ class DelayEstimator:
         self._buckets = 0
         self._bucket_ends = math.nan
         self._bucket_max = 0.0
-        self._peaks: deque[tuple[float, float]] = deque()  # (arrival, height)
+        self._bucket_least = math.inf
+        self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
+        self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
         self._learned = float(settings.initial_frames)
         self._target = float(settings.initial_frames)
 
@@ -90,8 +96,9 @@ class DelayEstimator:
     def restart(self) -> None:
         """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
+        self._leasts.clear()
         self._bucket_ends = math.nan
-        self._bucket_max = 0.0
+        self._bucket_max, self._bucket_least = 0.0, math.inf
 
     def on_packet(self, timestamp: int, clock_frames: float) -> float:
         """A packet with the first frame ``timestamp`` arrived. Returns its relative delay, in frames."""
@@ -103,29 +110,36 @@ class DelayEstimator:
             self._fastest.popleft()
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
+        self._bucket_least = min(self._bucket_least, offset)
         if math.isnan(self._bucket_ends):
             self._bucket_ends = clock_frames + self._bucket
         elif clock_frames >= self._bucket_ends:
             self._close_bucket(clock_frames)
             self._bucket_ends = clock_frames + self._bucket
-            self._bucket_max = 0.0
+            self._bucket_max, self._bucket_least = 0.0, math.inf
         return delay
 
     def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
+        self._leasts.append(self._bucket_least)
         while self._peaks and self._peaks[0][0] < clock_frames - self._peak_memory:
             self._peaks.popleft()
         # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
-        if height > 2 * self._learned and height > self._learned + 6:
+        is_high = height > 2 * self._learned and height > self._learned + 6
+        if is_high and self._bucket_least - self.base <= self._learned:
             # One stall can end one half second and fill the next with what it held back.
             if self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket:
-                height = max(height, self._peaks.pop()[1])
-            self._peaks.append((clock_frames, height))
+                since, before = self._peaks.pop()
+                self._peaks.append((since, max(height, before)))
+            else:
+                self._peaks.append((clock_frames, height))
         else:
             self._learn(height)
         held = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
         wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
-        self._target = min(max(wanted, settings.minimum_frames), settings.maximum_frames)
+        queue = self.base - min(self._leasts)
+        most = min(settings.maximum_frames, settings.most_in_all_frames - queue)
+        self._target = max(min(wanted, most), settings.minimum_frames)
 
     def _learn(self, height: float) -> None:
         settings = self.settings

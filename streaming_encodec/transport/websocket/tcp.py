@@ -28,8 +28,11 @@ GIVE_UP_S = 20.0
 _LINUX = sys.platform == "linux"
 _SIOCOUTQ = 0x5411  # linux/sockios.h
 _SO_NWRITE = 0x1024  # sys/socket.h of macOS
-_MIN_RTT = 148  # of tcpi_min_rtt in tcp_info, linux/tcp.h
 _TCP_INFO = 11
+_SACKED, _RTT, _MIN_RTT = 28, 68, 148  # of tcpi_sacked, tcpi_rtt and tcpi_min_rtt in tcp_info, linux/tcp.h
+_MOST_QUEUE_S = 0.5
+"""Of the round trip as it is lately, so much counts: others may fill a queue in the network, and what waits there comes
+through. A longer queue may be this connection's own, which grows with whatever is written."""
 # Not in the socket module, or only of newer Python versions: linux/tcp.h, and netinet/tcp.h of macOS.
 _NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _OPTIONS: tuple[tuple[int, int], ...] = (
@@ -61,11 +64,11 @@ class KernelQueue:
     """What was written to a socket and not acknowledged by the other end. Time is handed in.
 
     unacknowledged: bytes in the kernel; None where the system does not tell, and then nothing is ever late.
-    least_round_trip_s: what a byte needs at least until it is acknowledged.
+    way_s: what a byte on its way needs until it is acknowledged, as things are.
     """
 
-    def __init__(self, unacknowledged: Callable[[], int] | None, least_round_trip_s: Callable[[], float]) -> None:
-        self._unacknowledged, self._least_round_trip_s = unacknowledged, least_round_trip_s
+    def __init__(self, unacknowledged: Callable[[], int] | None, way_s: Callable[[], float]) -> None:
+        self._unacknowledged, self._way_s = unacknowledged, way_s
         self._written: deque[tuple[float, int]] = deque()  # when, and the bytes written until then
         self._total = 0
         self._progress_s = 0.0
@@ -80,7 +83,7 @@ class KernelQueue:
         self._written.append((now_s, self._total))
 
     def is_late(self, now_s: float) -> bool:
-        """Whether the oldest byte in the kernel is older than `MAX_KERNEL_AGE_S` and a round trip."""
+        """Whether the oldest byte in the kernel is older than `MAX_KERNEL_AGE_S` and what its way takes."""
         # The kernel is asked only once there may be something old: three times a second on a good line.
         if not self._written or now_s - self._written[0][0] <= MAX_KERNEL_AGE_S:
             return False
@@ -88,7 +91,7 @@ class KernelQueue:
         if not self._written:
             return False
         age_s = now_s - self._written[0][0]
-        return age_s > MAX_KERNEL_AGE_S and age_s > MAX_KERNEL_AGE_S + self._least_round_trip_s()
+        return age_s > MAX_KERNEL_AGE_S and age_s > MAX_KERNEL_AGE_S + self._way_s()
 
     def stalled_s(self, now_s: float) -> float:
         """For how long nothing was acknowledged though there was something to acknowledge."""
@@ -117,7 +120,7 @@ def kernel_queue(sock: socket.socket | None, round_trip_s: Callable[[], float]) 
         return KernelQueue(lambda: sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE), round_trip_s)
     if not _LINUX:
         return KernelQueue(None, round_trip_s)
-    return KernelQueue(lambda: _outq(sock), lambda: _min_rtt_s(sock))
+    return KernelQueue(lambda: _outq(sock), lambda: _way_s(sock))
 
 
 def _outq(sock: socket.socket) -> int:
@@ -127,8 +130,12 @@ def _outq(sock: socket.socket) -> int:
         return 0
 
 
-def _min_rtt_s(sock: socket.socket) -> float:
+def _way_s(sock: socket.socket) -> float:
+    """A round trip; two while the other end tells that it waits for a packet that was lost, and gets later ones."""
     try:
-        return float(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256), _MIN_RTT)[0]) / 1e6
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256)
+        sacked, rtt_us, min_rtt_us = (int(struct.unpack_from("I", info, at)[0]) for at in (_SACKED, _RTT, _MIN_RTT))
     except (OSError, struct.error):
         return 0.0
+    round_trip_s = max(min_rtt_us / 1e6, min(rtt_us / 1e6, _MOST_QUEUE_S))
+    return 2 * round_trip_s if sacked else round_trip_s
