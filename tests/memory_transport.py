@@ -63,7 +63,7 @@ class MemoryConnection:
             raise message
         return message
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
+    def send_packet(self, sender: int, frames: int, packet: bytes, *, spare: bool = False) -> None:
         for delivery in self._packets.send(packet, self._wire.clock()):
             self._wire.at(delivery.time_s, lambda data=packet: self.peer.arrive(data))
 

@@ -16,6 +16,8 @@ from streaming_encodec.wire.hello import StreamFormat, Welcome
 _WAITING_EVENTS = 4096
 """The most packets that wait to be read: some seconds of a full room."""
 _REPORT_S = 1.0
+_SOON_S = 0.4
+"""Between two reports where a queue grows on the way."""
 
 
 class IncomingVoices:
@@ -82,7 +84,8 @@ class IncomingVoices:
             for moment_s, data in self._impairment.leave(self._clock()):
                 self._take(data, moment_s)
         clock_s = self._clock()
-        if clock_s >= self._report_at_s:
+        wait_s = self._report_at_s - clock_s
+        if wait_s <= 0 or (wait_s <= _REPORT_S - _SOON_S and self.mixer.reports_are_due):
             self._report_at_s = clock_s + _REPORT_S
             self._on_reports(self.mixer.reports())
 

@@ -142,6 +142,11 @@ class Mixer:
 
     # -- figures --------------------------------------------------------------------------------------------
 
+    @property
+    def reports_are_due(self) -> bool:
+        """Whether there is news that should not wait."""
+        return any(voice.receiver.report_is_due for voice in self._voices.values())
+
     def reports(self) -> list[Report]:
         """How each speaker's packets arrived since the last call."""
         return [voice.receiver.report(sender) for sender, voice in self._voices.items()]

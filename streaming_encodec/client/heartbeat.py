@@ -8,6 +8,7 @@ opens another connection beside the old one, and goes on with whichever works fi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from streaming_encodec.transport.base import Connection
 
@@ -17,6 +18,10 @@ _IDLE_S = 1.0
 """The same where the last sign of life was such an answer: nobody speaks, and there is no hurry."""
 _LEAST_PATIENCE_S, _MOST_PATIENCE_S = 0.5, 1.5
 """For so long the answer may be missing; in between, three round trips."""
+_UNHURRIED_S = 4.0
+"""The same while voice has another way. A full line delays the answer, and a new connection would fill it up."""
+
+_LOOK_S = 0.05
 
 
 def patience_s(round_trip_s: float) -> float:
@@ -26,8 +31,11 @@ def patience_s(round_trip_s: float) -> float:
     return min(_MOST_PATIENCE_S, max(_LEAST_PATIENCE_S, 3 * round_trip_s))
 
 
-async def wait_for_silence(connection: Connection) -> float:
-    """Return when the relay has left a question unanswered; gives the event loop's time at which it was asked."""
+async def wait_for_silence(connection: Connection, has_other: Callable[[], bool] = lambda: False) -> float:
+    """Return when the relay has left a question unanswered; gives the event loop's time at which it was asked.
+
+    has_other: whether voice has another way that works, so that there is no hurry.
+    """
     loop = asyncio.get_running_loop()
     answered_s = asked_s = loop.time()
     connection.probe()  # tells how long a round trip is
@@ -39,7 +47,10 @@ async def wait_for_silence(connection: Connection) -> float:
             continue
         asked_s = loop.time()
         connection.probe()
-        await asyncio.sleep(patience_s(connection.round_trip_s))
+        while loop.time() < asked_s + (_UNHURRIED_S if has_other() else patience_s(connection.round_trip_s)):
+            await asyncio.sleep(_LOOK_S)
+            if connection.heard_s > asked_s:
+                break
         if connection.heard_s <= asked_s:
             return asked_s
         answered_s = loop.time()

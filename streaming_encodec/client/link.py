@@ -17,7 +17,7 @@ from streaming_encodec.client.datagrams import DatagramWay
 from streaming_encodec.client.heartbeat import wait_for_silence
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
-from streaming_encodec.transport.base import ClientConnection, ConnectionEnded, Dialer
+from streaming_encodec.transport.base import ClientConnection, ConnectionEnded, Dialer, PacketSession, Sent
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
 from streaming_encodec.transport.failures import ended_error, system_error
 from streaming_encodec.transport.limits import Bucket
@@ -175,8 +175,8 @@ class Link:
     @property
     def sends_ordered(self) -> bool:
         """Whether packets that are sent now arrive at the relay in order, and all of them."""
-        session = None if self._datagrams is None else self._datagrams.session
-        if session is not None and session.is_certain:
+        session = self._certain_session
+        if session is not None:
             return session.ordered
         return self._connection is None or self._connection.ordered
 
@@ -188,10 +188,16 @@ class Link:
     @property
     def round_trip_s(self) -> float:
         """A message to the relay and its answer, lately; 0 in the first seconds."""
-        session = None if self._datagrams is None else self._datagrams.session
-        if session is not None and session.is_certain and session.round_trip_s:
+        session = self._certain_session
+        if session is not None and session.round_trip_s:
             return session.round_trip_s
         return 0.0 if self._connection is None else self._connection.round_trip_s
+
+    @property
+    def _certain_session(self) -> PacketSession | None:
+        """The datagram session, while it is answered."""
+        session = None if self._datagrams is None else self._datagrams.session
+        return session if session is not None and session.is_certain else None
 
     async def wait_over(self) -> None:
         """Wait until the call has ended."""
@@ -217,14 +223,15 @@ class Link:
             return
         counts.packets_sent += 1
         counts.bytes_sent += len(data)
+        sent = Sent.NO
         if session is not None:
-            arrives = session.send_packet(0, frames, data)
+            sent = session.send_packet(0, frames, data)
             self._count_dropped(session.take_dropped())
-            if arrives:
+            if sent is Sent.YES:
                 counts.datagrams_sent += 1
                 return
         if self._connection is not None and self.connected:
-            self._connection.send_packet(0, frames, data)
+            self._connection.send_packet(0, frames, data, spare=sent is Sent.PERHAPS)
             self._count_dropped(self._connection.take_dropped())
 
     def send_packets(self, packets: list[bytes]) -> None:
@@ -354,7 +361,7 @@ class Link:
         """
         loop = asyncio.get_running_loop()
         while True:
-            asked_s = await wait_for_silence(connection)
+            asked_s = await wait_for_silence(connection, lambda: self._certain_session is not None)
             event("connection silent")
             self.connected = False
             attempt = self._open_next()

@@ -17,7 +17,7 @@ from streaming_encodec.relay.metrics import Metrics
 from streaming_encodec.relay.participants import Effects, Participant, Room
 from streaming_encodec.relay.rooms import RoomTable
 from streaming_encodec.relay.tokens import Grant
-from streaming_encodec.transport.base import ConnectionEnded, ServerConnection
+from streaming_encodec.transport.base import ConnectionEnded, Sent, ServerConnection
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
 from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.wire.control import AskDatagrams, Bye, Report, parse_control, serialize_control
@@ -189,8 +189,9 @@ class Calls:
                 assert layers is not None  # None is there
                 copy = copies[layers] = cut_packet(packet, layers)
             session, peer = listener.session, listener.peer
-            if (session is None or not session.send_packet(number, frames, copy)) and peer is not None:
-                peer.send_packet(number, frames, copy)
+            went = Sent.NO if session is None else session.send_packet(number, frames, copy)
+            if went is not Sent.YES and peer is not None:
+                peer.send_packet(number, frames, copy, spare=went is Sent.PERHAPS)
             sent += 1
             size += len(copy)
         counts = self._metrics.counts

@@ -68,9 +68,10 @@ class Connection(Protocol):
         """The next packet (bytes) or control message (str). Raises ConnectionEnded."""
         ...
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
+    def send_packet(self, sender: int, frames: int, packet: bytes, *, spare: bool = False) -> None:
         """Send a packet of so many frames at once, or queue it; never waits.
 
+        spare: it went by another way too. Where this one does not get its packets through soon, it is left out.
         Where many connections get the same packet, hand each the same object: it is framed once.
         """
         ...
@@ -95,6 +96,14 @@ class Connection(Protocol):
         ...
 
 
+class Sent(Enum):
+    """Whether a packet arrives by the way that it was given to, as far as can be known."""
+
+    NO = "no"
+    PERHAPS = "perhaps"
+    YES = "yes"
+
+
 class PacketSession(Protocol):
     """A second way, for packets alone, beside a connection. It says of itself what may happen to them there."""
 
@@ -116,8 +125,8 @@ class PacketSession(Protocol):
         """Of a recent packet and its acknowledgement; 0 before the first."""
         ...
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> bool:
-        """Send a packet at once, or queue it; False where it should go by another way too (or only)."""
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> Sent:
+        """Send a packet at once, or queue it. What is not sent for certain should go by another way too."""
         ...
 
     def take_dropped(self) -> int:

@@ -9,7 +9,8 @@ packet is heard whether 20 or 200 of its neighbours were on time.
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
 some packets come late and the last of them in time; where all of a half second are late a queue grows on the way, and
-that is learned at once. While such a queue stands, less time is left to wait for stalls: both add up.
+the target covers that at once, until a second after it has grown last. While a queue stands, less time is left to wait
+for stalls: both add up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from streaming_encodec.errors import StreamError
 
 _REMEMBERED_INTERVALS = 30
 """Reports go out about once a second."""
+_RECENT_S = 0.4
+_MORE_S = 0.08
+"""A queue that is longer by so much is news."""
+_GROWN_S = 0.04
+"""Where all packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class DelaySettings:
     """Settings of the target, in frames unless said otherwise.
 
     reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
-    most_in_all_frames: the most of the target and of a queue on the way together, though never less than the minimum.
+    free_queue_frames: a queue on the way takes from the maximum what it has beyond so much.
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: bins of the histogram for each frame of delay.
     spare_frames: what the target is above the quantile. Delay may fall below its target by
@@ -39,7 +45,7 @@ class DelaySettings:
 
     minimum_frames: float = 2
     maximum_frames: int = 30
-    most_in_all_frames: int = 40
+    free_queue_frames: int = 10
     initial_frames: float = 3
     reliable: bool = True
     window_s: float = 2.0
@@ -51,8 +57,8 @@ class DelaySettings:
     spare_frames: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= self.most_in_all_frames <= 1000:
-            raise StreamError("delays in frames: 0 < minimum <= initial <= maximum <= most in all <= 1000")
+        if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
+            raise StreamError("delays in frames: 0 < minimum <= initial <= maximum <= 500")
         if min(self.window_s, self.bucket_s, self.peak_memory_s) <= 0 or self.memory_buckets < 2:
             raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
         if not (1 <= self.bins_per_frame <= 16 and 0 <= self.spare_frames <= 10):
@@ -69,6 +75,7 @@ class DelayEstimator:
 
     def __init__(self, frame_seconds: float, settings: DelaySettings) -> None:
         self.settings = settings
+        self._rate = 1 / frame_seconds
         self._window = settings.window_s / frame_seconds
         self._bucket = settings.bucket_s / frame_seconds
         self._peak_memory = settings.peak_memory_s / frame_seconds
@@ -79,6 +86,7 @@ class DelayEstimator:
         self._bucket_max = 0.0
         self._bucket_least = math.inf
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
+        self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
         self._learned = float(settings.initial_frames)
         self._target = float(settings.initial_frames)
@@ -97,6 +105,7 @@ class DelayEstimator:
         """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
         self._leasts.clear()
+        self._growths.clear()
         self._bucket_ends = math.nan
         self._bucket_max, self._bucket_least = 0.0, math.inf
 
@@ -126,19 +135,24 @@ class DelayEstimator:
             self._peaks.popleft()
         # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
         is_high = height > 2 * self._learned and height > self._learned + 6
-        if is_high and self._bucket_least - self.base <= self._learned:
+        grows = self._bucket_least - self.base > _GROWN_S * self._rate or (is_high and any(self._growths))
+        self._growths.append(height if grows else 0.0)
+        is_lately = self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket
+        if grows and is_lately:
+            self._peaks.pop()  # so it has begun
+        elif is_high and not grows and is_lately:
             # One stall can end one half second and fill the next with what it held back.
-            if self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket:
-                since, before = self._peaks.pop()
-                self._peaks.append((since, max(height, before)))
-            else:
-                self._peaks.append((clock_frames, height))
-        else:
+            since, before = self._peaks.pop()
+            self._peaks.append((since, max(height, before)))
+        elif is_high and not grows:
+            self._peaks.append((clock_frames, height))
+        elif not grows and not is_high:
             self._learn(height)
-        held = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
+        stalls = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
+        held = max(stalls, *self._growths)
         wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
         queue = self.base - min(self._leasts)
-        most = min(settings.maximum_frames, settings.most_in_all_frames - queue)
+        most = settings.maximum_frames - max(0.0, queue - settings.free_queue_frames)
         self._target = max(min(wanted, most), settings.minimum_frames)
 
     def _learn(self, height: float) -> None:
@@ -157,30 +171,49 @@ class DelayEstimator:
 
 
 class QueueMeter:
-    """What a queue on the way adds to the one-way delay: the least delay of an interval above the least lately.
+    """What a queue on the way adds to the one-way delay: its least of late above the least of the last half minute.
 
     Jitter makes some packets late; a standing queue makes all of them late. Clocks need not agree. One that is fast by
     100 ppm counts as 3 ms of queue in the half minute that is remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame_seconds: float) -> None:
+        self._recent, self._more = _RECENT_S / frame_seconds, _MORE_S / frame_seconds
+        self._recently: deque[tuple[float, float]] = deque()  # (arrival, offset), offsets rising
         self._past: deque[float] = deque(maxlen=_REMEMBERED_INTERVALS)  # the least offset of each interval, in frames
         self._least = math.inf
-        self._frames = 0.0
+        self._closed = 0.0
 
     def restart(self) -> None:
         """Timestamps begin anew."""
+        self._recently.clear()
         self._past.clear()
-        self._least, self._frames = math.inf, 0.0
+        self._least, self._closed = math.inf, 0.0
 
     def on_packet(self, timestamp: int, clock_frames: float) -> None:
-        """A packet with the first frame ``timestamp`` arrived."""
-        self._least = min(self._least, clock_frames - timestamp)
+        """A packet that ends before the frame ``timestamp`` arrived."""
+        offset = clock_frames - timestamp
+        self._least = min(self._least, offset)
+        while self._recently and self._recently[-1][1] >= offset:
+            self._recently.pop()
+        self._recently.append((clock_frames, offset))
+        while self._recently[0][0] < clock_frames - self._recent:
+            self._recently.popleft()
+
+    @property
+    def frames(self) -> float:
+        """The queue at present, in frames; where no packet came lately, what was last known."""
+        return self._recently[0][1] - min((self._least, *self._past)) if self._recently else 0.0
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether it is much longer than when the last interval ended."""
+        return self.frames > self._closed + self._more
 
     def close(self) -> float:
-        """The interval's queue in frames; the next interval begins. Where no packet came, what was last known."""
+        """The queue in frames; the next interval begins."""
+        self._closed = self.frames
         if self._least < math.inf:
             self._past.append(self._least)
-            self._frames = self._least - min(self._past)
             self._least = math.inf
-        return self._frames
+        return self._closed

@@ -5,9 +5,10 @@ Loss and congestion are different things and want opposite cures:
 - A queue that grows on the way is congestion: the line carries less than is sent. Reports tell it as one-way delay
   above the least of the last half minute (`Report.queue_ms`). The cure is fewer bits: first more frames a packet,
   because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
-  the queue grows, so one step usually is enough.
-- Packets that are missing while no queue grows are random loss: fewer bits would not help. The cure is redundancy, as
-  long as the usual hole.
+  the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent.
+- Packets that are missing while no queue stands are random loss: fewer bits would not help. The cure is redundancy, as
+  long as the usual hole. What a full queue dropped is no reason to send more, unless the queue is others': it stands
+  though as little as possible is sent. Redundancy never takes more than a line was seen to carry.
 
 On a path that keeps order (TCP all the way) a missing packet is only late. It is no loss, and redundancy for it would
 arrive later still. Redundancy that a user asks for is sent all the same: a listener's own way may lose packets.
@@ -15,6 +16,7 @@ arrive later still. Redundancy that a user asks for is sent all the same: a list
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from streaming_encodec.errors import StreamError
@@ -26,11 +28,15 @@ from streaming_encodec.wire.wire_size import OVERHEAD_BYTES
 
 _INTERVAL_S = 1.0
 """Between two reports of a listener, about."""
+_LEAST_INTERVAL_S = 0.3
+"""The same where a queue grows; on a bad line reports may arrive closer together than they were sent."""
 _GROWS_MS_PER_S = 10.0
 _SETTLE_S = 1.5
 """After a step down, until reports show what it did: an interval of reports and some more."""
 _CARRIED_SHARE = 0.9
 """Of what the line was seen to carry, so much is used: the queue must drain."""
+_DRAIN_S = 3.0
+"""For so long at most: a queue that stands for longer is others'."""
 _LONGEST_PATIENCE = 16.0
 
 
@@ -95,15 +101,18 @@ class RateControl:
         fewer = [count for count in reversed(settings.ladder) if count < start.num_codebooks]
         # From the start to the least that can be sent: frames a packet first, then codebooks.
         base = start.frames_per_packet  # what the encoder computes at once; packets hold whole steps
-        self._rungs = [(frames, start.num_codebooks) for frames in range(base, most_frames + 1, base)]
-        self._rungs += [(self._rungs[-1][0], count) for count in fewer]
+        most_frames -= most_frames % base
+        self._rungs = [(frames, start.num_codebooks) for frames in sorted({base, most_frames})]
+        self._rungs += [(most_frames, count) for count in fewer]
         self._rung = 0
         self._least_frames = start.redundant_frames if start.has_redundancy else 0
         self._redundant_frames = self._least_frames
         self._listeners: dict[int, _Listener] = {}
-        self._settled_s = float("-inf")
+        self._settled_s = self._drains_until_s = float("-inf")
+        self._drains = False
         self._calm_since_s: float | None = None
         self._climbed_s = float("-inf")
+        self._carried_kbps = math.inf  # what the line was seen to carry, as far as it limits
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
     def on_report(self, report: Report, now_s: float, *, ordered: bool = False) -> SenderSettings:
@@ -113,10 +122,12 @@ class RateControl:
         """
         # A new listener's queue is as old as its first interval.
         listener = self._listeners.setdefault(report.listener, _Listener(now_s - _INTERVAL_S))
-        interval_s = max(0.1, now_s - listener.reported_s)
+        interval_s = max(_LEAST_INTERVAL_S, now_s - listener.reported_s)
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
-        if not (ordered and report.ordered):
+        at_last = self._rung == len(self._rungs) - 1
+        overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not at_last)
+        if not (ordered and report.ordered) and not overflows:
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
             # No redundancy covers an outage. The holes of the usual length decide.
             covered = report.burst_frames if report.burst_frames <= self.settings.most_redundant_frames else 0.0
@@ -130,10 +141,12 @@ class RateControl:
     def current(self) -> SenderSettings:
         """The settings as they stand. Redundancy above the budget takes codebooks, and goes last itself."""
         redundant_frames = self._redundant_frames
+        budget_kbps = min(self.settings.budget_kbps, _CARRIED_SHARE * self._carried_kbps)
         while True:
-            for rung in range(self._rung, len(self._rungs)):
+            last = len(self._rungs) - 1
+            for rung in range(last if self._drains else self._rung, last + 1):
                 made = self._made(rung, redundant_frames)
-                if not redundant_frames or self._wire_kbps(made) <= self.settings.budget_kbps:
+                if not redundant_frames or self._wire_kbps(made) <= budget_kbps:
                     return made
             redundant_frames //= 2
 
@@ -168,6 +181,7 @@ class RateControl:
         settings = self.settings
         worst = max(self._listeners.values(), key=lambda one: one.queue_ms)
         queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
+        self._drains = self._drains and queue_ms > settings.standing_ms and now_s < self._drains_until_s
         grows = queue_ms > settings.standing_ms and growth > _GROWS_MS_PER_S
         if grows or (queue_ms > settings.full_ms and growth > -_GROWS_MS_PER_S):
             self._calm_since_s = None
@@ -186,6 +200,10 @@ class RateControl:
         # A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
         carried = self._wire_kbps(self.current()) / (1 + max(0.0, growth_ms_per_s) / 1000)
         last = len(self._rungs) - 1
+        if self._rung < last:
+            if now_s >= self._drains_until_s:  # else a queue grows by what others send
+                self._carried_kbps = carried
+            self._drains, self._drains_until_s = True, now_s + _DRAIN_S
         fits = (
             rung
             for rung in range(self._rung + 1, last)
@@ -203,3 +221,6 @@ class RateControl:
         if now_s - self._calm_since_s >= patience_s:
             self._rung -= 1
             self._climbed_s = self._calm_since_s = now_s
+            # It carries what is sent now, and so much more that a step is worth a try; at the top it has room.
+            made_kbps = self._wire_kbps(self._made(self._rung, 0)) / _CARRIED_SHARE
+            self._carried_kbps = max(self._carried_kbps, made_kbps) if self._rung else math.inf

@@ -67,7 +67,7 @@ class Receiver:
         self._most_codebooks = 0
         self._last_transit: float | None = None
         self._report = ReportInterval()
-        self._queue = QueueMeter()
+        self._queue = QueueMeter(stream_format.frame_seconds)
 
     @property
     def buffered_frames(self) -> int:
@@ -94,9 +94,10 @@ class Receiver:
             return
         stats.count_packet(packet, len(data), now_s)
         stats.restarts += result.restarted
+        if result.restarted:
+            self._queue.restart()
         if result.restarted or result.after_outage:
             self.delay.restart()
-            self._queue.restart()
             self._playing, self._owed, self._last_transit = False, 0, None
             self._ladder.pause(None)
         stats.packets_discarded += result.late - result.recalled
@@ -109,7 +110,8 @@ class Receiver:
             self._last_transit = None
         clock_frames = now_s / self.format.frame_seconds
         self.delay.on_packet(result.timestamp, clock_frames)
-        self._queue.on_packet(result.timestamp, clock_frames)
+        # By its last frame: of a longer packet the first one has waited for longer at the sender.
+        self._queue.on_packet(result.timestamp + packet.num_frames, clock_frames)
         if result.repaired is not None:
             # Redundancy helps only if playout waits for it, so what it repaired counts as arriving now.
             self.delay.on_packet(result.repaired, clock_frames)
@@ -136,6 +138,11 @@ class Receiver:
             return False
         pace, _ = self._choose_pace((now_s + queued_s) / self.format.frame_seconds)
         return pace is Pace.KEEP
+
+    @property
+    def report_is_due(self) -> bool:
+        """Whether a queue on the way has become much longer since the last report: the sender should know."""
+        return self._queue.has_grown
 
     def report(self, sender: int) -> Report:
         """How the stream arrived since the last report, for its sender."""

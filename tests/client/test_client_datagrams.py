@@ -186,6 +186,16 @@ def test_one_lost_ping_is_no_doubt_where_the_next_one_is_answered() -> None:
     assert answers.waited_s(10.0) == 0.0
 
 
+def test_a_way_that_becomes_slower_and_slower_is_not_dead() -> None:
+    answers, asked = Answers(), []
+    for at in range(60):
+        asked.append(answers.ask(at * PING_S))
+    for at, number in enumerate(asked):
+        now_s = at * PING_S * 1.8 + 0.1  # a queue grows
+        answers.answered(number, now_s)
+        assert answers.is_certain(now_s + DOUBT_S)
+
+
 def test_a_slow_way_is_not_a_dead_one() -> None:
     answers = Answers()
     for at in range(200):

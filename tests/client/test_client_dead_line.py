@@ -175,6 +175,15 @@ async def test_only_an_unanswered_question_is_silence() -> None:
     assert asked.questions == 4
 
 
+async def test_there_is_no_hurry_where_voice_has_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming_encodec.client.heartbeat._LEAST_PATIENCE_S", 3600.0)
+    monkeypatch.setattr("streaming_encodec.client.heartbeat._MOST_PATIENCE_S", 3600.0)
+    monkeypatch.setattr("streaming_encodec.client.heartbeat._UNHURRIED_S", 0.1)
+    asked = Questioned(answers=2)
+    await asyncio.wait_for(wait_for_silence(asked, lambda: True), 30)  # type: ignore[arg-type]
+    assert asked.questions == 3
+
+
 def local(port: int) -> opening.Address:
     return socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1", port)
 

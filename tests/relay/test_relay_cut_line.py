@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -161,6 +163,68 @@ def test_a_long_way_is_no_queue(round_trip_s: float, late: bool) -> None:
     queue.wrote(30, 0.0)
     kernel.bytes = 30
     assert queue.is_late(0.6) == late
+
+
+@pytest.mark.parametrize(("after_s", "slow"), [(0.15, False), (0.3, False), (0.5, True)])
+def test_a_line_is_slow_after_two_round_trips_and_some_time(after_s: float, slow: bool) -> None:
+    kernel = Kernel()
+    queue = tcp.KernelQueue(kernel, lambda: 0.1)
+    queue.wrote(30, 0.0)
+    kernel.bytes = 30
+    assert queue.is_slow(after_s) == slow
+    kernel.bytes = 0
+    assert not queue.is_slow(after_s)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what the kernel holds")
+def test_the_kernel_tells_the_round_trip() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        far, _ = server.accept()
+        with far:
+            near.sendall(b"x")
+            assert far.recv(1) == b"x"
+            queue = tcp.kernel_queue(near, lambda: 1000.0)
+            queue.wrote(1 << 30, 0.0)  # more than the kernel has, so it was acknowledged
+            assert not queue.is_late(10.0)
+            assert 0 < tcp.way_s(near) < 0.5
+
+
+async def test_voice_is_sent_again_soon_and_control_messages_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("these options are Linux's")
+    async with running() as relay, seated(relay, "subscribe"), seated(relay, "publish") as (mouth, _):
+        ears, mouths = relay._admission.connections
+        assert isinstance(ears, WebSocketServerConnection)
+        assert isinstance(mouths, WebSocketServerConnection)
+
+        def hurries(connection: WebSocketServerConnection) -> bool:
+            sock: socket.socket = connection.transport.get_extra_info("socket")
+            return bool(sock.getsockopt(socket.IPPROTO_TCP, 16))  # TCP_THIN_LINEAR_TIMEOUTS
+
+        await mouth.send(voice(0))
+        await until(lambda: counted(relay, "packets_out") == 1, "voice goes out")
+        assert (hurries(ears), hurries(mouths)) == (True, False)
+        ears.send_control("{}")
+        assert hurries(ears)  # voice went out just now
+        monkeypatch.setattr("streaming_encodec.transport.websocket.connection._NO_VOICE_S", -1.0)
+        ears.send_control("{}")
+        assert not hurries(ears)
+
+
+async def test_a_copy_of_a_packet_is_left_out_where_the_line_is_slow() -> None:
+    async with running() as relay, seated(relay, "subscribe") as (ear, _):
+        (ears,) = relay._admission.connections
+        assert isinstance(ears, WebSocketServerConnection)
+        kernel = Kernel()
+        kernel.bytes = 10
+        ears._kernel = tcp.KernelQueue(kernel, lambda: 0.0)
+        ears._kernel.wrote(10, ears.loop.time() - 0.25)  # not yet so old that all has to wait
+        ears.send_packet(1, 1, voice(1), spare=True)
+        ears.send_packet(1, 1, voice(2))
+        assert await asyncio.wait_for(ear.recv(), 30) == voice(2)
+        kernel.bytes = 0
+        ears.send_packet(1, 1, voice(3), spare=True)
+        assert await asyncio.wait_for(ear.recv(), 30) == voice(3)
 
 
 def test_where_the_system_does_not_tell_nothing_is_late() -> None:

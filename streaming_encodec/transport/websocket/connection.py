@@ -20,10 +20,12 @@ from websockets.protocol import State
 from streaming_encodec.transport.base import ConnectionEnded
 from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES
 from streaming_encodec.transport.outbox import Outbox
-from streaming_encodec.transport.websocket.tcp import is_tcp, kernel_queue, tune
+from streaming_encodec.transport.websocket.tcp import hurry, is_tcp, kernel_queue, tune
 
 _LOOK_S = 0.02
 """How often to look whether the kernel has room again."""
+_NO_VOICE_S = 1.0
+"""Without a packet for so long it is a connection for control messages."""
 _TLS_RECORD_BYTES = 22
 """What TLS 1.3 adds to a write."""
 
@@ -76,6 +78,9 @@ class WebSocketConnection(Connection):
         self._question: asyncio.Task[None] | None = None
         self._kernel = kernel_queue(None, lambda: 0.0)
         self._record_bytes = 0
+        self._tcp: socket.socket | None = None
+        self._hurries = False
+        self._voice_s = float("-inf")  # when a packet was last given to it
         self._look: asyncio.TimerHandle | None = None
         self.outbox = Outbox(queue_frames)
 
@@ -83,6 +88,7 @@ class WebSocketConnection(Connection):
         """Keep the kernel from holding much voice."""
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and is_tcp(sock):
+            self._tcp = sock
             tune(sock)
         self._kernel = kernel_queue(sock, lambda: self.latency)
         self._record_bytes = 0 if transport.get_extra_info("ssl_object") is None else _TLS_RECORD_BYTES
@@ -147,14 +153,18 @@ class WebSocketConnection(Connection):
         except ConnectionClosed as closed:
             raise ended(closed) from closed
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> None:
+    def send_packet(self, sender: int, frames: int, packet: bytes, *, spare: bool = False) -> None:
         """Write a packet, or queue it; see `transport.base.Connection`."""
         if self.protocol.state is not State.OPEN or self.transport.is_closing():
             return
+        now_s = self.loop.time()
+        if spare and (self.outbox or self._kernel.is_slow(now_s)):
+            return
+        self._voice_s = now_s
+        self._hurry(True)
         framed = self._frames
         if packet is not framed.packet:
             framed.put(packet)
-        now_s = self.loop.time()
         if not self.outbox and self._has_room(now_s):
             self._write(framed.frame, now_s)
         else:
@@ -171,6 +181,8 @@ class WebSocketConnection(Connection):
         if not self.is_open:
             return True
         data, now_s = self._frames.text(message), self.loop.time()
+        if now_s - self._voice_s > _NO_VOICE_S:
+            self._hurry(False)
         if not self.outbox and self._has_room(now_s):
             self._write(data, now_s)
             return True
@@ -181,6 +193,11 @@ class WebSocketConnection(Connection):
     def abort(self) -> None:
         """Cut the connection at once."""
         self.transport.abort()
+
+    def _hurry(self, soon: bool) -> None:
+        if soon is not self._hurries and self._tcp is not None:
+            self._hurries = soon
+            hurry(self._tcp, soon)
 
     def _has_room(self, now_s: float) -> bool:
         """Whether what is written now would leave soon."""

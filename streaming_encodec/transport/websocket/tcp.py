@@ -19,7 +19,10 @@ if sys.platform != "win32":
     import fcntl
 
 RESEND_S = 0.02
-"""The least time until a lost packet is sent again, on top of the round trip."""
+"""The least time until a lost packet of voice is sent again, on top of the round trip."""
+_USUAL_RESEND_S = 0.2
+SLOW_S = 0.2
+"""What is not acknowledged after so long and two round trips waits for something."""
 LONGEST_RESEND_S = 1.0
 """The most, however often in a row it was lost: after an outage the line is tried at least so often."""
 GIVE_UP_S = 20.0
@@ -37,14 +40,14 @@ through. A longer queue may be this connection's own, which grows with whatever 
 _NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (
-        (16, 1),  # TCP_THIN_LINEAR_TIMEOUTS: the waiting time of a stream with few packets on the way is not doubled
         (18, round(1000 * GIVE_UP_S)),  # TCP_USER_TIMEOUT
         (44, round(1000 * LONGEST_RESEND_S)),  # TCP_RTO_MAX_MS, Linux 6.15
-        (45, round(1e6 * RESEND_S)),  # TCP_RTO_MIN_US, Linux 6.15
     )
     if _LINUX
     else ()
 )
+_THIN_LINEAR_TIMEOUTS = 16  # the waiting time of a stream with few packets on the way is not doubled
+_RTO_MIN_US = 45  # Linux 6.15
 
 
 def is_tcp(sock: socket.socket | None) -> bool:
@@ -54,7 +57,23 @@ def is_tcp(sock: socket.socket | None) -> bool:
 
 def tune(sock: socket.socket) -> None:
     """Set the options of a TCP socket that voice goes out of."""
-    options = _OPTIONS if _NOTSENT_LOWAT is None else ((_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES), *_OPTIONS)
+    _set(sock, _OPTIONS if _NOTSENT_LOWAT is None else ((_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES), *_OPTIONS))
+
+
+def hurry(sock: socket.socket, soon: bool) -> None:
+    """Send lost packets again soon, or as the system does it by itself.
+
+    Voice is worth it. For control messages it would not be: on a slow line a packet takes longer than the time after
+    which it is sent again, and its copies would fill the line up.
+    """
+    if _LINUX:
+        _set(
+            sock,
+            ((_THIN_LINEAR_TIMEOUTS, int(soon)), (_RTO_MIN_US, round(1e6 * (RESEND_S if soon else _USUAL_RESEND_S)))),
+        )
+
+
+def _set(sock: socket.socket, options: tuple[tuple[int, int], ...]) -> None:
     for option, value in options:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -84,14 +103,21 @@ class KernelQueue:
 
     def is_late(self, now_s: float) -> bool:
         """Whether the oldest byte in the kernel is older than `MAX_KERNEL_AGE_S` and what its way takes."""
-        # The kernel is asked only once there may be something old: three times a second on a good line.
-        if not self._written or now_s - self._written[0][0] <= MAX_KERNEL_AGE_S:
+        return self._is_older(MAX_KERNEL_AGE_S, 1, now_s)
+
+    def is_slow(self, now_s: float) -> bool:
+        """Whether it is older than `SLOW_S` and twice that: a line that works has got it through by then."""
+        return self._is_older(SLOW_S, 2, now_s)
+
+    def _is_older(self, age_s: float, ways: int, now_s: float) -> bool:
+        # The kernel is asked only once there may be something old: a few times a second on a good line.
+        if not self._written or now_s - self._written[0][0] <= age_s:
             return False
         self._look(now_s)
         if not self._written:
             return False
-        age_s = now_s - self._written[0][0]
-        return age_s > MAX_KERNEL_AGE_S and age_s > MAX_KERNEL_AGE_S + self._way_s()
+        over_s = now_s - self._written[0][0] - age_s
+        return over_s > 0 and over_s > ways * self._way_s()
 
     def stalled_s(self, now_s: float) -> float:
         """For how long nothing was acknowledged though there was something to acknowledge."""
@@ -120,7 +146,7 @@ def kernel_queue(sock: socket.socket | None, round_trip_s: Callable[[], float]) 
         return KernelQueue(lambda: sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE), round_trip_s)
     if not _LINUX:
         return KernelQueue(None, round_trip_s)
-    return KernelQueue(lambda: _outq(sock), lambda: _way_s(sock))
+    return KernelQueue(lambda: _outq(sock), lambda: way_s(sock))
 
 
 def _outq(sock: socket.socket) -> int:
@@ -130,7 +156,7 @@ def _outq(sock: socket.socket) -> int:
         return 0
 
 
-def _way_s(sock: socket.socket) -> float:
+def way_s(sock: socket.socket) -> float:
     """A round trip; two while the other end tells that it waits for a packet that was lost, and gets later ones."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 256)

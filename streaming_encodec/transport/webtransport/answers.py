@@ -18,11 +18,11 @@ _MOST_ASKED = 16
 class Answers:
     """Pings that were sent, and those that were acknowledged."""
 
-    __slots__ = ("_asked", "_asked_s", "_number", "round_trip_s")
+    __slots__ = ("_answered_s", "_asked", "_asked_s", "_number", "round_trip_s")
 
     def __init__(self) -> None:
         self._asked: dict[int, float] = {}  # of those that wait for an answer, and were sent after the last answered
-        self._asked_s = float("-inf")
+        self._asked_s = self._answered_s = float("-inf")
         self._number = 0
         self.round_trip_s = 0.0
         """Smoothed; 0 before the first answer."""
@@ -39,6 +39,7 @@ class Answers:
     def answered(self, number: int, now_s: float) -> None:
         """A ping was acknowledged, so those before it matter no more."""
         asked_s = self._asked.get(number)
+        self._answered_s = now_s
         if asked_s is not None:
             took_s = now_s - asked_s
             self.round_trip_s += (took_s - self.round_trip_s) / 8 if self.round_trip_s else took_s
@@ -49,8 +50,11 @@ class Answers:
         return now_s - self._asked_s
 
     def waited_s(self, now_s: float) -> float:
-        """For how long there has been no answer; 0 where none is owed."""
-        return now_s - next(iter(self._asked.values())) if self._asked else 0.0
+        """For how long there has been no answer; 0 where none is owed.
+
+        An answer to an older question counts: where a queue grows on the way, answers come late, one after the other.
+        """
+        return now_s - max(self._answered_s, next(iter(self._asked.values()))) if self._asked else 0.0
 
     def is_certain(self, now_s: float) -> bool:
         """Whether what is sent now arrives, as far as can be known."""

@@ -9,10 +9,12 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # re-exported, though not by name
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicSentPacket
 
 from streaming_encodec.transport.webtransport.certificate import Certificate, sha256_of
@@ -23,11 +25,13 @@ SERVER_ID_BYTES = 6
 """Of the connection identifiers that clients write into each packet: unlikely to meet by chance among thousands."""
 CLIENT_ID_BYTES = 4
 """The same towards a client, which has one connection on its socket."""
-_ACK_DELAY_S = 0.02
-"""Acknowledgements wait for so long for others; 25 ms is the most that QUIC lets pass unannounced (RFC 9000, 18.2)."""
+_ACK_DELAY_S = 0.08
+"""Acknowledgements wait for so long for others: alone for each packet they would take as much of a line as the voice.
+The other end is told (max_ack_delay, RFC 9000, 18.2)."""
 _STREAM_BYTES = 16_384
 """The most that a stream may send before it was read: requests have some hundred bytes."""
 _MOST_STREAMS = 8
+_PARAMETERS_BYTES = 2048
 _WINDOW_BYTES = 1 << 20
 _MOST_DATAGRAM_BYTES = 65_536
 _WT_MAX_SESSIONS = (0x14E9CD29, 0xC671706A)
@@ -78,6 +82,18 @@ class VoiceQuic(QuicConnection):
         self._ack_delay = _ACK_DELAY_S
         self._local_max_streams_bidi.value = _MOST_STREAMS
         self._local_max_streams_uni.value = _MOST_STREAMS
+
+    def _serialize_transport_parameters(self) -> bytes:
+        parameters = pull_quic_transport_parameters(Buffer(data=super()._serialize_transport_parameters()))
+        parameters.max_ack_delay = round(1000 * _ACK_DELAY_S)
+        buffer = Buffer(capacity=_PARAMETERS_BYTES)
+        push_quic_transport_parameters(buffer, parameters)
+        return buffer.data
+
+    @property
+    def round_trip_s(self) -> float:
+        """Smoothed, without the time that acknowledgements were held back; 0 before the first."""
+        return self._loss._rtt_smoothed
 
     @property
     def is_blocked(self) -> bool:

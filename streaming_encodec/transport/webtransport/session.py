@@ -15,6 +15,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
+from streaming_encodec.transport.base import Sent
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.outbox import Outbox
 from streaming_encodec.transport.webtransport.answers import GIVE_UP_S, PING_S, THIN_S, Answers
@@ -64,18 +65,19 @@ class DatagramSession(QuicConnectionProtocol):
 
     @property
     def round_trip_s(self) -> float:
-        """Of a recent ping; 0 before the first."""
-        return self._answers.round_trip_s
+        """Of recent packets, without the time that the other end gathers what it answers; 0 before the first."""
+        return self._voice_quic.round_trip_s
 
-    def send_packet(self, sender: int, frames: int, packet: bytes) -> bool:
-        """Send a packet, or queue it; False where it should go by another way too."""
+    def send_packet(self, sender: int, frames: int, packet: bytes) -> Sent:
+        """Send a packet, or queue it; see `transport.base.PacketSession`."""
         if not self.is_open or len(packet) + _FRAME_BYTES > self._voice_quic.peer_datagram_bytes:
-            return False
+            return Sent.NO
         now_s = self._loop.time()
-        certain = self._answers.is_certain(now_s)
-        if not certain and self._answers.is_lost(now_s):
+        sent = Sent.YES if self._answers.is_certain(now_s) else Sent.PERHAPS
+        if sent is Sent.PERHAPS and self._answers.is_lost(now_s):
+            sent = Sent.NO
             if now_s - self._tried_s < THIN_S:
-                return False
+                return sent
             self._tried_s = now_s
         if self._voice_quic.is_blocked:
             self._outbox.put(sender, frames, packet, now_s)
@@ -84,7 +86,7 @@ class DatagramSession(QuicConnectionProtocol):
         if self._answers.since_asked_s(now_s) >= PING_S:
             self._voice_quic.send_ping(self._answers.ask(now_s))
         self.transmit()
-        return certain
+        return sent
 
     def take_dropped(self) -> int:
         """How many packets were dropped since this was last asked."""

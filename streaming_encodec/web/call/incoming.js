@@ -8,6 +8,7 @@ import { Mixer } from "./mixer.js";
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 const REPORT_S = 1;
+const SOON_S = 0.4; // between two reports where a queue grows on the way
 
 /** A mixer that follows the relay's messages and gives a report of each speaker about once a second. */
 export class IncomingVoices {
@@ -90,7 +91,8 @@ export class IncomingVoices {
 
   /** @param {number} nowS */
   #report(nowS) {
-    if (nowS < this.#reportAtS) return;
+    const waitS = this.#reportAtS - nowS;
+    if (waitS > 0 && !(waitS <= REPORT_S - SOON_S && this.mixer.reportsAreDue)) return;
     this.#reportAtS = nowS + REPORT_S;
     this.#onReports(this.mixer.reports());
   }

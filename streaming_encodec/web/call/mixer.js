@@ -154,6 +154,11 @@ export class Mixer {
     return more ? concatenated([pcm, this.read(more, nowS)]) : pcm;
   }
 
+  /** Whether a report has news that should not wait. */
+  get reportsAreDue() {
+    return [...this.#voices.values()].some(({ playout }) => playout.receiver.reportIsDue);
+  }
+
   /** How each speaker's packets arrived since the last call. @returns {Report[]} */
   reports() {
     return [...this.#voices].map(([sender, { playout }]) => playout.receiver.report(sender));

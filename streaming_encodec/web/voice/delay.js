@@ -4,12 +4,16 @@ import { StreamError } from "../errors.js";
 
 /** Reports go out about once a second. */
 const REMEMBERED_INTERVALS = 30;
+const RECENT_S = 0.4;
+const MORE_S = 0.08; // a queue that is longer by so much is news
+const GROWN_S = 0.04; // where all packets of half a second are later by more than this, a queue grows
 
 /**
  * Settings of the target, in frames unless said otherwise; see the Python class.
  * @typedef {object} DelaySettings
  * @property {number} minimumFrames
  * @property {number} maximumFrames
+ * @property {number} freeQueueFrames
  * @property {number} initialFrames
  * @property {boolean} reliable packets come over TCP: none is lost, some come in bursts
  * @property {number} windowS
@@ -27,7 +31,7 @@ const REMEMBERED_INTERVALS = 30;
  */
 export function delaySettings(given = {}) {
   const s = {
-    minimumFrames: 2, maximumFrames: 30, initialFrames: 3, reliable: true, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
+    minimumFrames: 2, maximumFrames: 30, freeQueueFrames: 10, initialFrames: 3, reliable: true, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
     peakMemoryS: 30, trialBuckets: 1, binsPerFrame: 1, spareFrames: 1, ...given,
   };
   if (!(0 < s.minimumFrames && s.minimumFrames <= s.initialFrames && s.initialFrames <= s.maximumFrames && s.maximumFrames <= 500)) {
@@ -44,6 +48,7 @@ export function delaySettings(given = {}) {
 
 /** Learns from arrivals what playout follows: `base` and `targetFrames`. All times are in frames. */
 export class DelayEstimator {
+  #rate;
   #window;
   #bucket;
   #peakMemory;
@@ -53,7 +58,12 @@ export class DelayEstimator {
   #buckets = 0;
   #bucketEnds = NaN;
   #bucketMax = 0;
-  /** Arrival and height. @type {[number, number][]} */
+  #bucketLeast = Infinity;
+  /** The least offset of each bucket. @type {number[]} */
+  #leasts = [];
+  /** Heights of the last buckets in which a queue grew. @type {number[]} */
+  #growths = [];
+  /** Since when, and height. @type {[number, number][]} */
   #peaks = [];
   #learned;
   #target;
@@ -64,6 +74,7 @@ export class DelayEstimator {
    */
   constructor(frameSeconds, settings) {
     this.settings = settings;
+    this.#rate = 1 / frameSeconds;
     this.#window = settings.windowS / frameSeconds;
     this.#bucket = settings.bucketS / frameSeconds;
     this.#peakMemory = settings.peakMemoryS / frameSeconds;
@@ -84,8 +95,11 @@ export class DelayEstimator {
   /** A new stream begins, with other timestamps. What was learned about the network stays. */
   restart() {
     this.#fastest = [];
+    this.#leasts = [];
+    this.#growths = [];
     this.#bucketEnds = NaN;
     this.#bucketMax = 0;
+    this.#bucketLeast = Infinity;
   }
 
   /**
@@ -100,32 +114,37 @@ export class DelayEstimator {
     while (fastest[0][0] < clockFrames - this.#window) fastest.shift();
     const delay = offset - fastest[0][1];
     this.#bucketMax = Math.max(this.#bucketMax, delay);
+    this.#bucketLeast = Math.min(this.#bucketLeast, offset);
     if (Number.isNaN(this.#bucketEnds)) this.#bucketEnds = clockFrames + this.#bucket;
     else if (clockFrames >= this.#bucketEnds) {
       this.#closeBucket(clockFrames);
       this.#bucketEnds = clockFrames + this.#bucket;
       this.#bucketMax = 0;
+      this.#bucketLeast = Infinity;
     }
   }
 
   /** @param {number} clockFrames */
   #closeBucket(clockFrames) {
-    const { settings } = this, peaks = this.#peaks;
-    let height = this.#bucketMax;
+    const { settings } = this, peaks = this.#peaks, growths = this.#growths, height = this.#bucketMax;
+    this.#leasts.push(this.#bucketLeast);
+    if (this.#leasts.length > Math.ceil(settings.peakMemoryS / settings.bucketS)) this.#leasts.shift();
     while (peaks.length && peaks[0][0] < clockFrames - this.#peakMemory) peaks.shift();
     // A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
-    if (height > 2 * this.#learned && height > this.#learned + 6) {
-      // One stall can end one half second and fill the next with what it held back.
-      const last = peaks[peaks.length - 1];
-      if (last && clockFrames - last[0] < 3 * this.#bucket) {
-        peaks.pop();
-        height = Math.max(height, last[1]);
-      }
-      peaks.push([clockFrames, height]);
-    } else this.#learn(height);
-    const held = peaks.length >= 2 ? Math.max(...peaks.map(([, h]) => h)) : 0;
-    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0);
-    this.#target = Math.min(Math.max(wanted, settings.minimumFrames), settings.maximumFrames);
+    const isHigh = height > 2 * this.#learned && height > this.#learned + 6;
+    const grows = this.#bucketLeast - this.base > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
+    growths.push(grows ? height : 0);
+    if (growths.length > 2) growths.shift();
+    const last = peaks[peaks.length - 1], isLately = last !== undefined && clockFrames - last[0] < 3 * this.#bucket;
+    if (grows && isLately) peaks.pop(); // so it has begun
+    // One stall can end one half second and fill the next with what it held back.
+    else if (isHigh && !grows && isLately) last[1] = Math.max(height, last[1]);
+    else if (isHigh && !grows) peaks.push([clockFrames, height]);
+    else if (!grows && !isHigh) this.#learn(height);
+    const stalls = peaks.length >= 2 ? Math.max(...peaks.map(([, h]) => h)) : 0, held = Math.max(stalls, ...growths);
+    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0), queue = this.base - Math.min(...this.#leasts);
+    const most = settings.maximumFrames - Math.max(0, queue - settings.freeQueueFrames);
+    this.#target = Math.max(Math.min(wanted, most), settings.minimumFrames);
   }
 
   /** @param {number} height */
@@ -144,37 +163,62 @@ export class DelayEstimator {
   }
 }
 
-/** What a queue on the way adds to the one-way delay: the least delay of an interval above the least lately. */
+/** What a queue on the way adds to the one-way delay: its least of late above the least of the last half minute. */
 export class QueueMeter {
+  #recent;
+  #more;
+  /** Arrival and offset, offsets rising. @type {[number, number][]} */
+  #recently = [];
   /** The least offset of each interval, in frames. @type {number[]} */
   #past = [];
   #least = Infinity;
-  #frames = 0;
+  #closed = 0;
+
+  /** @param {number} frameSeconds */
+  constructor(frameSeconds) {
+    this.#recent = RECENT_S / frameSeconds;
+    this.#more = MORE_S / frameSeconds;
+  }
 
   /** Timestamps begin anew. */
   restart() {
+    this.#recently = [];
     this.#past = [];
     this.#least = Infinity;
-    this.#frames = 0;
+    this.#closed = 0;
   }
 
   /**
-   * A packet with the first frame `timestamp` arrived.
+   * A packet that ends before the frame `timestamp` arrived.
    * @param {number} timestamp
    * @param {number} clockFrames
    */
   onPacket(timestamp, clockFrames) {
-    this.#least = Math.min(this.#least, clockFrames - timestamp);
+    const offset = clockFrames - timestamp, recently = this.#recently;
+    this.#least = Math.min(this.#least, offset);
+    while (recently.length && recently[recently.length - 1][1] >= offset) recently.pop();
+    recently.push([clockFrames, offset]);
+    while (recently[0][0] < clockFrames - this.#recent) recently.shift();
   }
 
-  /** The interval's queue in frames; the next interval begins. Where no packet came, what was last known. */
+  /** The queue at present, in frames; where no packet came lately, what was last known. */
+  get frames() {
+    return this.#recently.length ? this.#recently[0][1] - Math.min(this.#least, ...this.#past) : 0;
+  }
+
+  /** Whether it is much longer than when the last interval ended. */
+  get hasGrown() {
+    return this.frames > this.#closed + this.#more;
+  }
+
+  /** The queue in frames; the next interval begins. */
   close() {
+    this.#closed = this.frames;
     if (this.#least < Infinity) {
       this.#past.push(this.#least);
       if (this.#past.length > REMEMBERED_INTERVALS) this.#past.shift();
-      this.#frames = this.#least - Math.min(...this.#past);
       this.#least = Infinity;
     }
-    return this.#frames;
+    return this.#closed;
   }
 }

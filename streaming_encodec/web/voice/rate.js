@@ -11,9 +11,11 @@ import { hasRedundancy, senderSettings, wireKbps } from "./sender.js";
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 const INTERVAL_S = 1; // between two reports of a listener, about
+const LEAST_INTERVAL_S = 0.3; // the same where a queue grows
 const GROWS_MS_PER_S = 10;
 const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
+const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
 const LONGEST_PATIENCE = 16;
 
 /**
@@ -61,6 +63,9 @@ export class RateControl {
   /** @type {Map<number, Listener>} */
   #listeners = new Map();
   #settledS = -Infinity;
+  #drainsUntilS = -Infinity;
+  #drains = false;
+  #carriedKbps = Infinity; // what the line was seen to carry, as far as it limits
   /** @type {number | null} */
   #calmSinceS = null;
   #climbedS = -Infinity;
@@ -77,11 +82,10 @@ export class RateControl {
     this.#format = format;
     this.#start = start;
     const base = start.framesPerPacket; // what the encoder computes at once; packets hold whole steps
-    const mostFrames = Math.max(base, settings.mostFrames);
-    for (let frames = base; frames <= mostFrames; frames += base) this.#rungs.push([frames, start.numCodebooks]);
-    const [frames] = this.#rungs[this.#rungs.length - 1];
+    const most = Math.max(base, settings.mostFrames), mostFrames = most - (most % base);
+    for (const frames of new Set([base, mostFrames])) this.#rungs.push([frames, start.numCodebooks]);
     const fewer = [...settings.ladder].reverse().filter((count) => count < start.numCodebooks);
-    for (const count of fewer) this.#rungs.push([frames, count]);
+    for (const count of fewer) this.#rungs.push([mostFrames, count]);
     this.#leastFrames = this.#redundantFrames = hasRedundancy(start) ? start.redundantFrames : 0;
     this.#patience = this.#rungs.map(() => 1);
   }
@@ -97,11 +101,12 @@ export class RateControl {
     // A new listener's queue is as old as its first interval.
     const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0 };
     this.#listeners.set(number, listener);
-    const intervalS = Math.max(0.1, nowS - listener.reportedS);
+    const intervalS = Math.max(LEAST_INTERVAL_S, nowS - listener.reportedS);
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
-    if (!(ordered && (report.ordered ?? true))) {
+    const overflows = queueMs > settings.standingMs && (this.#drains || this.#rung < this.#rungs.length - 1);
+    if (!(ordered && (report.ordered ?? true)) && !overflows) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
       // No redundancy covers an outage. The holes of the usual length decide.
       const covered = report.burst_frames <= settings.mostRedundantFrames ? report.burst_frames : 0;
@@ -115,10 +120,11 @@ export class RateControl {
 
   /** The settings as they stand. Redundancy above the budget takes codebooks, and goes last itself. */
   current() {
+    const budgetKbps = Math.min(this.settings.budgetKbps, CARRIED_SHARE * this.#carriedKbps), last = this.#rungs.length - 1;
     for (let redundantFrames = this.#redundantFrames; ; redundantFrames = Math.floor(redundantFrames / 2)) {
-      for (let rung = this.#rung; rung < this.#rungs.length; rung++) {
+      for (let rung = this.#drains ? last : this.#rung; rung <= last; rung++) {
         const made = this.#made(rung, redundantFrames);
-        if (!redundantFrames || this.#wireKbps(made) <= this.settings.budgetKbps) return made;
+        if (!redundantFrames || this.#wireKbps(made) <= budgetKbps) return made;
       }
     }
   }
@@ -156,6 +162,7 @@ export class RateControl {
     const { settings } = this;
     const worst = [...this.#listeners.values()].reduce((most, one) => (one.queueMs > most.queueMs ? one : most));
     const { queueMs, growthMsPerS } = worst;
+    this.#drains &&= queueMs > settings.standingMs && nowS < this.#drainsUntilS;
     const grows = queueMs > settings.standingMs && growthMsPerS > GROWS_MS_PER_S;
     if (grows || (queueMs > settings.fullMs && growthMsPerS > -GROWS_MS_PER_S)) {
       this.#calmSinceS = null;
@@ -178,6 +185,11 @@ export class RateControl {
     // A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
     const carried = this.#wireKbps(this.current()) / (1 + Math.max(0, growthMsPerS) / 1000);
     const last = this.#rungs.length - 1;
+    if (this.#rung < last) {
+      if (nowS >= this.#drainsUntilS) this.#carriedKbps = carried; // else a queue grows by what others send
+      this.#drains = true;
+      this.#drainsUntilS = nowS + DRAIN_S;
+    }
     let rung = this.#rung + 1;
     while (rung < last && this.#wireKbps(this.#made(rung, this.#redundantFrames)) > CARRIED_SHARE * carried) rung++;
     this.#rung = Math.min(last, rung);
@@ -191,6 +203,9 @@ export class RateControl {
     if (nowS - this.#calmSinceS >= this.settings.patienceS * this.#patience[this.#rung - 1]) {
       this.#rung--;
       this.#climbedS = this.#calmSinceS = nowS;
+      // It carries what is sent now, and so much more that a step is worth a try; at the top it has room.
+      const madeKbps = this.#wireKbps(this.#made(this.#rung, 0)) / CARRIED_SHARE;
+      this.#carriedKbps = this.#rung ? Math.max(this.#carriedKbps, madeKbps) : Infinity;
     }
   }
 }

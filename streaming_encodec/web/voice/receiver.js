@@ -1,7 +1,7 @@
 // Mirrors voice/receiver.py: the receiver with a jitter buffer, as a pure object: packets in, decisions out.
 
 import { roundHalfEven } from "../numbers.js";
-import { codebooksIn, parsePacket } from "../wire/packet.js";
+import { codebooksIn, framesIn, parsePacket } from "../wire/packet.js";
 import { FrameBuffer } from "./buffer.js";
 import { DelayEstimator, QueueMeter, delaySettings } from "./delay.js";
 import { ConcealmentLadder } from "./ladder.js";
@@ -56,7 +56,7 @@ export class Receiver {
   /** @type {number | null} */
   #lastTransit = null;
   #report = new ReportInterval();
-  #queue = new QueueMeter();
+  #queue;
 
   /**
    * @param {StreamFormat} format
@@ -65,6 +65,7 @@ export class Receiver {
   constructor(format, settings = receiverSettings()) {
     this.format = format;
     this.settings = settings;
+    this.#queue = new QueueMeter(format.frameSeconds);
     this.delay = new DelayEstimator(format.frameSeconds, settings.delay);
     this.#buffer = new FrameBuffer(settings.capacityFrames);
     this.#ladder = new ConcealmentLadder(format, this.statistics, settings.repeatFrames);
@@ -98,9 +99,9 @@ export class Receiver {
     }
     stats.countPacket(packet, data.length, nowS);
     stats.restarts += Number(result.restarted);
+    if (result.restarted) this.#queue.restart();
     if (result.restarted || result.afterOutage) {
       this.delay.restart();
-      this.#queue.restart();
       this.#playing = false;
       this.#owed = 0;
       this.#lastTransit = null;
@@ -116,7 +117,8 @@ export class Receiver {
     }
     const clockFrames = nowS / this.format.frameSeconds;
     this.delay.onPacket(result.timestamp, clockFrames);
-    this.#queue.onPacket(result.timestamp, clockFrames);
+    // By its last frame: of a longer packet the first one has waited for longer at the sender.
+    this.#queue.onPacket(result.timestamp + framesIn(packet), clockFrames);
     // Redundancy helps only if playout waits for it, so what it repaired counts as arriving now.
     if (result.repaired !== null) this.delay.onPacket(result.repaired, clockFrames);
     this.#updateJitter(clockFrames - result.timestamp);
@@ -143,6 +145,11 @@ export class Receiver {
   isCertain(frames, nowS, queuedS = 0) {
     if (!this.#playing || !this.#have(frames)) return false;
     return this.#choosePace((nowS + queuedS) / this.format.frameSeconds)[0] === "keep";
+  }
+
+  /** Whether a queue on the way has become much longer since the last report: the sender should know. */
+  get reportIsDue() {
+    return this.#queue.hasGrown;
   }
 
   /**
