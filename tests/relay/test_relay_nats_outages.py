@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -216,12 +215,11 @@ async def test_a_relay_stands_still_and_comes_back(tmp_path: Path) -> None:
                 await until(lambda: left in made.controls, "its speakers are forgotten")
             finally:
                 process.send_signal(signal.SIGCONT)
-            # The others did not notice: all was heard, but for packets here and there that a busy machine made too old.
+            # The others did not notice: every packet was heard. A speaker who is late says the last of several numbers.
             upto = len(made.sent_s)
             await until(lambda: made.heard[-1] >= upto, "all was heard")
-            said = {number for number in range(before, upto) if made.sent_s[number] != made.sent_s[number - 1]}
-            missed = sorted(said - set(made.heard))
-            assert all(later > sooner + 5 for sooner, later in pairwise(missed)), missed
+            said = {number for number in range(before, upto) if made.sent_s[number] != made.sent_s[number + 1]}
+            assert said <= set(made.heard)
             await until(lambda: Joined(welcome.sender) in made.controls[made.controls.index(left) :], "it is back")
             made.check_ages()
         await still.close()
