@@ -47,8 +47,12 @@ async def wait_for_silence(connection: Connection, has_other: Callable[[], bool]
             continue
         asked_s = loop.time()
         connection.probe()
-        while loop.time() < asked_s + (_UNHURRIED_S if has_other() else patience_s(connection.round_trip_s)):
+        waited_s = 0.0
+        while waited_s < (_UNHURRIED_S if has_other() else patience_s(connection.round_trip_s)):
+            before_s = loop.time()
             await asyncio.sleep(_LOOK_S)
+            # A program that was stopped itself has not waited: an answer may lie there unread.
+            waited_s += min(loop.time() - before_s, 2 * _LOOK_S)
             if connection.heard_s > asked_s:
                 break
         if connection.heard_s <= asked_s:
