@@ -80,7 +80,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
     tmp_path: Path, output: str, shard_size: int
 ) -> None:
     # docs/corpora.md says what 10,000 files and 50 kills gave.
-    killed = kill_and_compare(tmp_path, 1500, 8, output, shard_size)
+    killed = 0
+    for attempt in range(3):  # how long a run takes is measured first, and may change on a busy machine
+        (tmp_path / str(attempt)).mkdir()
+        killed = kill_and_compare(tmp_path / str(attempt), 1500, 8, output, shard_size)
+        if killed >= 4:
+            break
     assert killed >= 4, "it was done before it could be killed"
 
 
