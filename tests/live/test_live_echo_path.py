@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from ci_kit import cannot
 from device_kit import FakeBackend
 
 from streaming_encodec.audio.devices.card import SoundCard
@@ -144,17 +142,9 @@ def test_a_device_that_stands_still_is_an_error() -> None:
         measure_echo_path(card)
 
 
-@pytest.fixture(scope="module")
-def dummy() -> Iterator[None]:
-    missing = sound_card.what_is_missing()
-    if missing is not None:
-        cannot(missing)
-    with sound_card.dummy_card():
-        yield
-
-
 @pytest.mark.device
-def test_a_known_delay_through_a_real_audio_stack(dummy: None) -> None:
+@pytest.mark.usefixtures("card")
+def test_a_known_delay_through_a_real_audio_stack() -> None:
     """Two cables on JACK's dummy card, one 40 ms longer than the other, 12 and 6 dB weaker than what goes in."""
     paths: list[Echo | None] = []
     for delay_samples, gain in ((240, 0.25), (1200, 0.5)):
@@ -181,7 +171,7 @@ def test_a_known_delay_through_a_real_audio_stack(dummy: None) -> None:
 
 
 @pytest.mark.device
-def test_doctor_measures_the_loop(dummy: None) -> None:
+def test_doctor_measures_the_loop(card: None) -> None:
     """Nothing connects the dummy card's speaker with its microphone."""
     facts = sound_card.end(sound_card.start("doctor", "--loop", "--json"), 60)
     found = {finding["subject"]: finding for finding in facts["findings"]}

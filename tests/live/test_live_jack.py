@@ -5,7 +5,6 @@ With the bundled voice model, since a random one turns speech into noise that no
 
 import os
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,15 +19,6 @@ from streaming_encodec.live.echo import KalmanEchoCanceller
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 
 pytestmark = pytest.mark.device
-
-
-@pytest.fixture(scope="module")
-def card() -> Iterator[None]:
-    missing = sound_card.what_is_missing()
-    if missing is not None:
-        cannot(missing)
-    with sound_card.dummy_card():
-        yield
 
 
 def test_portaudio_calls_back_at_the_cards_pace(card: None) -> None:
