@@ -82,6 +82,7 @@ class ChannelConfig:
 class QuantizerConfig:
     """Training of the codebooks: from ``start_step`` on, or if None, when ``start_share`` of the budget is used.
 
+    ``keep``: those of ``start_model`` are used from the first step on, and nothing is computed.
     ``learning_rate_share``: of the run's peak, from there on.
     ``counts`` are drawn for every clip, so that each bandwidth works. ``freeze_encoder``: from then on only the
     decoder learns, from codes that no longer change; else the codebooks follow the encoder by moving averages
@@ -91,6 +92,7 @@ class QuantizerConfig:
 
     start_step: int | None = None
     start_share: float = 0.7
+    keep: bool = False
     learning_rate_share: float = 0.3
     counts: tuple[int, ...] = (2, 2, 4, 8, 8, 8, 16)
     freeze_encoder: bool = True
@@ -216,6 +218,8 @@ class TrainConfig:
                 f"quantizer.start_share must be from 0 to below 1, got {self.quantizer.start_share!r}: "
                 "a model without trained codebooks codes nothing"
             )
+        if self.quantizer.keep and self.start_model is None:
+            raise ConfigError("quantizer.keep needs start_model: random weights have no codebooks to keep")
         if not 1 <= self.loss.mel_windows_a_step <= len(self.loss.mel_windows):
             raise ConfigError(
                 f"loss.mel_windows_a_step must be within 1 to {len(self.loss.mel_windows)}, "

@@ -58,7 +58,11 @@ class TrainingRun:
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
         resumes = self._state_path.exists()
         # The state holds all weights: a resumed run doesn't need its start model.
-        start = dataclasses.replace(config, start_model=None) if resumes else config
+        start = config
+        if resumes:
+            start = dataclasses.replace(
+                config, start_model=None, quantizer=dataclasses.replace(config.quantizer, keep=False)
+            )
         self.trainer = CodecTrainer(start, self._batch(_LEVELS_STEP))
         self.step = 0
         self.elapsed_s = 0.0

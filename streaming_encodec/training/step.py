@@ -59,7 +59,7 @@ class CodecTrainer:
             require_sane_gradients(config.model, self.device, torch.bfloat16)
         self.model = _starting_model(config, batch.cpu()).to(self.device).train()
         self.replicas = Replicas(self.model, config.replicas)
-        self.quantised = False
+        self.quantised = config.quantizer.keep
         self.channel = GaussianChannel(config.model.hidden_size, config.channel)
         self.quantizer = QuantizerTrainer(self.model.quantizer, config.quantizer)
         self.mel = MelLoss(config.model.sampling_rate, config.loss.mel_windows).to(self.device)
