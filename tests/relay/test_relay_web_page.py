@@ -98,7 +98,6 @@ async def test_the_page_and_what_it_loads_over_one_connection() -> None:
         assert room == body.replace(base[1], b"../" + base[1])
         model = await page.get(await model_path(page))
         assert model[2] == MODEL.read_bytes()
-        assert len(b"".join(file.body for path, file in FILES._files.items() if path.startswith("/model"))) < 10.4e6
 
 
 async def test_what_the_page_knows_of_the_model_is_what_python_computes() -> None:
@@ -116,7 +115,7 @@ async def test_a_second_visit_transfers_nothing() -> None:
             assert "content-length" not in fields
 
 
-async def test_text_is_compressed_for_who_takes_it() -> None:
+async def test_files_are_compressed_for_who_takes_it() -> None:
     async with running(web=FILES) as relay, browser(relay) as page:
         for path in ("/", "/call.json", "/r/kitchen", "HASH/codec/kernel.wasm", "HASH/page/main.js", "HASH/worker.js"):
             base = re.search(rb'<base href="(web/[0-9a-f]{16})/">', (await page.get("/"))[2])
@@ -134,9 +133,16 @@ async def test_text_is_compressed_for_who_takes_it() -> None:
             known = packed[1]["etag"]
             assert (await page.get(path, Accept_Encoding="gzip", If_None_Match=known))[0] == 304
             assert (await page.get(path, If_None_Match=known))[0] == 200
-        model = await page.get(await model_path(page), Accept_Encoding="gzip")
-        assert "content-encoding" not in model[1]
-        assert model[2] == MODEL.read_bytes()
+            head = await page.get(path, "HEAD", Accept_Encoding="gzip")
+            assert int(head[1]["content-length"]) == len(packed[2])
+
+
+def test_a_first_visit_is_10_mb_of_weights_and_150_kb_at_most() -> None:
+    sizes = {path: len(file.gzipped.body) for path, file in FILES._files.items() if file.gzipped is not None}
+    weights = sum(size for path, size in sizes.items() if path.startswith("/model/"))
+    assert set(sizes) == set(FILES._files)
+    assert 9e6 < weights < 10e6 < MODEL.stat().st_size
+    assert 50e3 < sum(sizes.values()) - weights < 150e3
 
 
 async def test_what_browsers_give_rights_has_the_policy() -> None:
