@@ -1,7 +1,8 @@
 """The multi-scale STFT discriminator of EnCodec (arXiv 2210.13438, section 3.4), and its losses.
 
 Each scale looks at the real and imaginary part of a short-time spectrum as a two-channel picture. Its magnitudes are
-compressed: speech above 4 kHz is 40 to 60 dB below its vowels, and next to a layer's bias a linear picture of it is empty.
+compressed: speech above 4 kHz is 40 to 60 dB below its vowels, and next to a layer's bias a linear picture of it is
+empty.
 """
 
 from __future__ import annotations
