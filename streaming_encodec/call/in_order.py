@@ -28,7 +28,9 @@ class InOrderReceiver:
         self.format = stream_format
         self.settings = settings or ReceiverSettings()
         self.statistics = ReceiverStatistics()
-        self._ladder = ConcealmentLadder(stream_format, self.statistics, self.settings.repeat_frames)
+        self._ladder = ConcealmentLadder(
+            stream_format, self.statistics, self.settings.repeat_frames, self.settings.noise_frames
+        )
         self._queue: deque[BufferedFrame | None] = deque()  # None: a frame to be made up
         self._unwrap = Unwrapper(TIMESTAMP_BITS)
         self._next: int | None = None  # frame after the last one queued or given up

@@ -91,6 +91,7 @@ class Mixer:
         """A speaker has left: the frames that wait are played, then the speaker is forgotten."""
         if sender in self._voices:
             self._leaving.add(sender)
+            self._voices[sender].receiver.leave()
 
     def forget(self, sender: int) -> None:
         """Drop a speaker at once."""
@@ -104,8 +105,10 @@ class Mixer:
         One speaker alone comes through bit for bit; a sum beyond full scale is turned down.
         """
         parts = self._read_all(count, now_s)
-        for sender in [s for s in self._leaving if not self._voices[s].receiver.buffered_frames]:
-            self.forget(sender)
+        for sender in list(self._leaving):
+            voice = self._voices[sender]
+            if not voice.receiver.buffered_frames and voice.is_silent:  # a voice fades, it is not cut off
+                self.forget(sender)
         if not parts:
             return np.zeros((self._format.channels, count), np.float32)
         if len(parts) == 1:

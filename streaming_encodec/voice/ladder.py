@@ -1,7 +1,7 @@
 """The concealment ladder: what is played for one frame, and how it is counted.
 
 From the best to the least: the frame's own codes, codes from redundancy, repeats of the last frame that grow softer,
-comfort noise, silence. Two receivers decide which frame is next, and ask this what to do about it: `Receiver`, which
+comfort noise that fades, silence. Two receivers decide which frame is next, and ask this what to do about it: `Receiver`, which
 has a jitter buffer, and `InOrderReceiver`, for hosts that have one of their own.
 """
 
@@ -41,8 +41,9 @@ class PlayoutInstruction:
     kind: DECODE: decode ``codes``, int64 ``[K, 1]``. K may be less than usual: a relay cut it, or it is ``redundant``.
         REPEAT: the frame is lost, and the decoder steps on its last latent, decayed by ``lost_frames``.
         NOISE: comfort noise at the levels ``noise``: the sender's (DTX), or if None the receiver's own estimate.
-        SILENCE: nothing has come yet, or the stream has ended.
+        SILENCE: nothing has come yet, the stream has ended, or the noise for lost frames has faded.
     lost_frames: 1 for the first frame made up in a row, and so on; 0 for a frame that was not lost.
+    noise_gain: of the noise, 0..1, at the end of this frame.
     reset: the decoder must reset before this frame.
     pace: the same for all frames of one pull.
     spare_samples: the most that SHORTEN may leave out, so that delay does not fall below its target.
@@ -55,6 +56,7 @@ class PlayoutInstruction:
     codes: IntArray | None = None
     noise: tuple[int, ...] | None = None
     lost_frames: int = 0
+    noise_gain: float = 1.0
     redundant: bool = False
     reset: bool = False
     pace: Pace = Pace.KEEP
@@ -70,13 +72,15 @@ class PlayoutInstruction:
 class ConcealmentLadder:
     """Makes one stream's instructions and counts its samples.
 
-    repeat_frames: repeats in a row before comfort noise takes over.
+    repeat_frames: repeats in a row before comfort noise takes over. noise_frames: how long that takes to fade.
     """
 
-    def __init__(self, stream_format: StreamFormat, statistics: ReceiverStatistics, repeat_frames: int) -> None:
+    def __init__(
+        self, stream_format: StreamFormat, statistics: ReceiverStatistics, repeat_frames: int, noise_frames: int
+    ) -> None:
         self._frame_samples = stream_format.frame_samples
         self._statistics = statistics
-        self._repeat_frames = repeat_frames
+        self._repeat_frames, self._noise_frames = repeat_frames, noise_frames
         self._lost_frames = 0  # made up in a row
         self._pause: tuple[int, ...] | None = None  # the sender's noise levels, while it pauses
 
@@ -93,11 +97,29 @@ class ConcealmentLadder:
         self._pause = None if entry is None or entry.end else entry.noise
 
     def conceal(self, frame: int = 0) -> PlayoutInstruction:
-        """A frame that is lost, or late: repeat, then comfort noise."""
+        """A frame that is lost, or late: repeat, then comfort noise that fades, then silence."""
         self._lost_frames += 1
-        repeats = self._lost_frames <= self._repeat_frames
-        self._statistics.count_concealed(self._frame_samples, begins=self._lost_frames == 1, silent=not repeats)
-        return PlayoutInstruction(Kind.REPEAT if repeats else Kind.NOISE, frame, lost_frames=self._lost_frames)
+        noise = self._lost_frames - self._repeat_frames  # frames of it so far
+        self._statistics.count_concealed(self._frame_samples, begins=self._lost_frames == 1, silent=noise > 0)
+        if noise <= 0:
+            return PlayoutInstruction(Kind.REPEAT, frame, lost_frames=self._lost_frames)
+        if noise > self._noise_frames:
+            return PlayoutInstruction(Kind.SILENCE, frame, lost_frames=self._lost_frames)
+        gain = 1.0 - noise / self._noise_frames
+        return PlayoutInstruction(Kind.NOISE, frame, lost_frames=self._lost_frames, noise_gain=gain)
+
+    def take_back(self, frames: int | None = None) -> None:
+        """Of the frames made up last in a row, so many stood for no voice (None: all): they do not count as concealed.
+
+        The sender had paused, or left, and word of that came late.
+        """
+        frames = self._lost_frames if frames is None else min(frames, self._lost_frames)
+        if frames > 0:
+            silent = min(frames, max(0, self._lost_frames - self._repeat_frames))
+            self._statistics.take_back_concealed(
+                frames * self._frame_samples, silent * self._frame_samples, all_of_it=frames == self._lost_frames
+            )
+            self._lost_frames -= frames
 
     def rest(self) -> PlayoutInstruction:
         """Nothing is due: the noise of the sender's pause, or silence."""

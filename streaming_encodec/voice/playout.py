@@ -100,6 +100,11 @@ class PcmPlayout(Generic[Source]):
         """Samples made and not yet read."""
         return int(self._ready.shape[1])
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is to be heard any more unless another frame comes."""
+        return not self._voice_gain and not self._noise_gain and not self._ready.any()
+
     def is_certain(self: PcmPlayout[Receiver], count: int, now_s: float) -> bool:
         """Whether `read` would decode nothing but frames that are here (see `Receiver.is_certain`)."""
         missing = count - self._ready.shape[1]
@@ -168,7 +173,7 @@ class PcmPlayout(Generic[Source]):
         if instruction.kind is Kind.REPEAT:
             # The latent decays, and the sound with it: measured, a fade of the sound on top is no better.
             return self._mix(self._checked((yield DecodeRequest(None))), 1.0, 0.0, None)
-        noise_gain = 1.0 if instruction.kind is Kind.NOISE else 0.0
+        noise_gain = instruction.noise_gain if instruction.kind is Kind.NOISE else 0.0
         ringing: FloatArray | None = None
         if self._voice_gain:
             # The voice fades within this frame, not before it: one more step gives the sound that fades.

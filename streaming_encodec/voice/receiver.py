@@ -13,6 +13,7 @@ of `DelayEstimator`. All decisions follow from it:
   instead, what was made up stands for the lost ones, and delay has not grown.
 - Delay off its target asks for shortening or stretching; delay far above it, for shortening at once.
 - After noise (DTX) any delay can be had at once, since noise may last as long as needed.
+- Of a speaker who has left nothing more is expected: what waits is played, and nothing is made up after it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class ReceiverSettings:
 
     repeat_frames: repeats of a lost frame before comfort noise takes over. Measured (docs/quality.md): 200 ms, when
         next to nothing is left of the decayed latent, is better than the 5 frames of old.
+    noise_frames: how long the noise takes to fade to silence; 64 are 0.85 s at 75 frames a second. Nobody should listen
+        for long to a noise that stands for nobody.
     capacity_frames: the most that the buffer holds; 2 s at 75 frames a second.
     hurry_frames: excess delay above which shortening does not wait for a quiet place.
     shorten_above_frames, stretch_below_frames: how far delay may be off its target before playout is shortened or
@@ -44,6 +47,7 @@ class ReceiverSettings:
 
     delay: DelaySettings = field(default_factory=DelaySettings)
     repeat_frames: int = 15
+    noise_frames: int = 64
     capacity_frames: int = 150
     hurry_frames: float = 6.0
     shorten_above_frames: float = 0.75
@@ -62,7 +66,10 @@ class Receiver:
         self._buffer = FrameBuffer(self.settings.capacity_frames)
         self._playing = False
         self._position = 0
-        self._ladder = ConcealmentLadder(stream_format, self.statistics, self.settings.repeat_frames)
+        self._ladder = ConcealmentLadder(
+            stream_format, self.statistics, self.settings.repeat_frames, self.settings.noise_frames
+        )
+        self._left = False
         self._owed = 0  # frames made up while nothing waited, not yet known to be lost
         self._most_codebooks = 0
         self._last_transit: float | None = None
@@ -125,9 +132,20 @@ class Receiver:
         Returns one frame, or several to be treated together where the pace is not KEEP. Never an empty list.
         """
         clock_frames = (now_s + queued_s) / self.format.frame_seconds
+        if self._left and not len(self._buffer):
+            self._fall_silent()
         if self._playing:
             return self._play(clock_frames)
         return self._wait(clock_frames)
+
+    def leave(self) -> None:
+        """The speaker has left: what waits is still played, and nothing is made up after it.
+
+        What was made up after the last frame stood for no voice: word of the leaving came late.
+        """
+        self._left = True
+        if not len(self._buffer):
+            self._fall_silent()
 
     def is_certain(self, frames: int, now_s: float, queued_s: float = 0.0) -> bool:
         """Whether that many pulls from now on decode one frame each that is here, at the sender's pace.
@@ -168,12 +186,16 @@ class Receiver:
         return [self._ladder.rest()]
 
     def _play(self, clock_frames: float) -> list[PlayoutInstruction]:
+        owed, place = self._owed, self._position
         entry = self._buffer.peek(self._position)
         if entry is None and not self._leap(clock_frames):
             return [self._conceal()]
         entry = self._buffer.peek(self._position)
         if entry is None:
             return [self._conceal()]
+        if entry.noise is not None or entry.end:
+            # More was made up than is missing: word that the sender pauses was late.
+            self._ladder.take_back(owed - (self._position - place))
         if entry.noise is not None:
             self._buffer.take(self._position)
             self._pause(entry)
@@ -279,6 +301,12 @@ class Receiver:
         stats.jitter_buffer_minimum_delay += self.settings.delay.minimum_frames * seconds * samples
         codebooks = 0 if entry.codes is None else entry.codes.shape[0]
         stats.reduced_frames += not entry.redundant and codebooks < self._most_codebooks
+
+    def _fall_silent(self) -> None:
+        """Nothing follows the last frame: what was made up since stood for nothing."""
+        self._playing, self._owed = False, 0
+        self._ladder.take_back()
+        self._ladder.pause(None)
 
     def _pause(self, entry: BufferedFrame) -> None:
         self._playing, self._owed = False, 0

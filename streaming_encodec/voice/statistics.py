@@ -33,9 +33,10 @@ class ReceiverStatistics:
     total_samples_received: int = 0
     """Samples played, made-up ones included, the silence before the first frame not."""
     concealed_samples: int = 0
-    """Made-up samples: repeated frames, and comfort noise for lost frames. The noise of DTX is not counted."""
+    """Made-up samples: repeated frames, and comfort noise or silence for lost frames. The noise of DTX is not counted.
+    Where word comes that the sender had paused or left, what was made up after its last frame is taken off again."""
     silent_concealed_samples: int = 0
-    """Those of them that are comfort noise."""
+    """Those of them that are comfort noise or silence."""
     concealment_events: int = 0
     inserted_samples_for_deceleration: int = 0
     removed_samples_for_acceleration: int = 0
@@ -89,6 +90,13 @@ class ReceiverStatistics:
         self.total_samples_received += samples
         self.silent_concealed_samples += samples * silent
 
+    def take_back_concealed(self, samples: int, silent_samples: int, *, all_of_it: bool) -> None:
+        """So many made-up samples, with the silent ones among them, stood for no voice. all_of_it: that was their event."""
+        self.concealment_events -= all_of_it
+        self.concealed_samples -= samples
+        self.total_samples_received -= samples
+        self.silent_concealed_samples -= silent_samples
+
     def count_stretch(self, samples: int) -> None:
         """Samples that a change of pace added (positive) or left out (negative)."""
         self.inserted_samples_for_deceleration += max(0, samples)
@@ -114,11 +122,12 @@ class ReportInterval:
         )
         received, lost, played, concealed, events = (a - b for a, b in zip(marks, self._marks, strict=True))
         self._marks = marks
+        concealed = max(0, concealed)  # some may have been taken back
         return Report(
             sender=sender,
             fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
             fraction_concealed=min(1.0, concealed / max(1, played)),
-            burst_frames=concealed / frame_samples / events if events else 0.0,
+            burst_frames=concealed / frame_samples / events if events > 0 else 0.0,
             jitter_ms=1000 * stats.jitter,
             playout_delay_ms=delay_ms,
             queue_ms=queue_ms,

@@ -106,6 +106,17 @@ def test_what_came_before_a_speaker_left_is_heard_to_its_end() -> None:
     assert room.voices.mixer.speakers == ()
 
 
+def test_a_voice_that_left_fades_and_is_forgotten_also_where_blocks_fit_no_frame() -> None:
+    for block in (128, 441, HOP, 960):
+        room = Room()
+        room.hear((7,), range(75))
+        room.voices.on_control(Left(7))
+        for _ in range(2 * HOP * 10 // block):
+            room.voices.read(block, room.clock.now_s)
+            room.clock.now_s += block / FORMAT.sample_rate
+        assert room.voices.mixer.speakers == (), block
+
+
 def test_who_left_in_an_outage_is_gone_after_it_and_who_stayed_is_not() -> None:
     room = Room()
     room.hear((7, 8), range(75))

@@ -66,6 +66,14 @@ def test_the_traces_hold_what_happens_to_calls() -> None:
     assert seen["bad packet"] >= 1
 
 
+def test_what_is_made_up_for_who_has_left_is_no_concealment() -> None:
+    stayed, left = from_python(TRACES / "outage.jsonl"), from_python(TRACES / "leaves-in-an-outage.jsonl")
+    assert stayed["statistics"]["1"]["silentConcealedSamples"] > 0
+    assert [one[0] for one in left["instructions"]["1"]].count("silence") > 75
+    assert left["statistics"]["1"]["concealedSamples"] == 0
+    assert left["statistics"]["1"]["concealmentEvents"] == 0
+
+
 @pytest.mark.parametrize("name", ["clean", "clean-live"])
 def test_nothing_is_made_up_where_nothing_is_lost_or_late(name: str) -> None:
     (statistics,) = from_python(TRACES / f"{name}.jsonl")["statistics"].values()

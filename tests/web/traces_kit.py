@@ -111,6 +111,7 @@ class Scenario:
 
 _RED = SenderSettings(num_codebooks=4, redundant_codebooks=2, redundant_frames=6)
 _ONE = SenderSettings(num_codebooks=4, frames_per_packet=1)
+_TWO = SenderSettings(num_codebooks=4, frames_per_packet=2)
 _LOSS = GilbertElliott.with_loss
 _PAUSES = ((1.5, 2.6), (3.4, 5.0))
 _UDP = {"reliable": False}
@@ -138,6 +139,17 @@ SCENARIOS: dict[str, Scenario] = {
     "outage": Scenario((Speaker(outages=((2.0, 3.2),)),)),
     "long-outage": Scenario((Speaker(NetworkModel(jitter_ms=2), _RED, outages=((1.5, 4.5),)),), seconds=8),
     "ends": Scenario((Speaker(NetworkModel(jitter_ms=4), ends=(1.53, 3.9)),)),
+    "late-ends": Scenario(
+        (
+            Speaker(
+                NetworkModel(stalls=(Stalls(0.9, 400, 900, True),), ordered=True),
+                _TWO,
+                ends=tuple(i / 4 for i in range(2, 22)),
+            ),
+        )
+    ),
+    "leaves-in-an-outage": Scenario((Speaker(outages=((1.5, 9.0),), leaves_s=4.0), Speaker(clip_s=2.0))),
+    "leaves-in-a-pause": Scenario((Speaker(dtx=True, pauses=((1.5, 9.0),), leaves_s=4.0), Speaker(clip_s=2.0))),
     "renumbered": Scenario((Speaker(NetworkModel(jitter_ms=2), renumbered_s=2.5),)),
     "cut": Scenario((Speaker(NetworkModel(loss=_LOSS(0.05)), _RED, cut=2),), playout=_UDP),
     "damaged": Scenario((Speaker(NetworkModel(jitter_ms=2), _RED, damaged=9),)),

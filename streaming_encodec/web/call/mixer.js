@@ -100,7 +100,10 @@ export class Mixer {
    * @param {number} sender
    */
   leave(sender) {
-    if (this.#voices.has(sender)) this.#leaving.add(sender);
+    const voice = this.#voices.get(sender);
+    if (!voice) return;
+    this.#leaving.add(sender);
+    voice.playout.receiver.leave();
   }
 
   /**
@@ -126,7 +129,10 @@ export class Mixer {
       this.levels.set(sender, meanSquare(part));
       return part;
     });
-    for (const sender of [...this.#leaving]) if (!this.#voices.get(sender)?.playout.receiver.bufferedFrames) this.forget(sender);
+    for (const sender of [...this.#leaving]) {
+      const playout = this.#voices.get(sender)?.playout;
+      if (!playout || (!playout.receiver.bufferedFrames && playout.isSilent)) this.forget(sender); // it fades first
+    }
     for (const sender of this.levels.keys()) if (!this.#voices.has(sender)) this.levels.delete(sender);
     if (!parts.length) return new Float32Array(count);
     if (parts.length === 1) {

@@ -16,6 +16,7 @@
  * @property {Frame | null} codes
  * @property {readonly number[] | null} noise
  * @property {number} lostFrames
+ * @property {number} noiseGain
  * @property {boolean} redundant
  * @property {boolean} reset
  * @property {Pace} pace
@@ -30,8 +31,8 @@
  */
 function instruction(kind, more = {}) {
   return {
-    kind, frame: 0, codes: null, noise: null, lostFrames: 0, redundant: false, reset: false, pace: "keep", spareSamples: 0,
-    following: [], ...more,
+    kind, frame: 0, codes: null, noise: null, lostFrames: 0, noiseGain: 1, redundant: false, reset: false, pace: "keep",
+    spareSamples: 0, following: [], ...more,
   };
 }
 
@@ -40,6 +41,7 @@ export class ConcealmentLadder {
   #frameSamples;
   #statistics;
   #repeatFrames;
+  #noiseFrames;
   #lostFrames = 0; // made up in a row
   /** The sender's noise levels, while it pauses. @type {readonly number[] | null} */
   #pause = null;
@@ -48,11 +50,13 @@ export class ConcealmentLadder {
    * @param {StreamFormat} format
    * @param {ReceiverStatistics} statistics
    * @param {number} repeatFrames repeats in a row before comfort noise takes over
+   * @param {number} noiseFrames how long that takes to fade
    */
-  constructor(format, statistics, repeatFrames) {
+  constructor(format, statistics, repeatFrames, noiseFrames) {
     this.#frameSamples = format.frameSamples;
     this.#statistics = statistics;
     this.#repeatFrames = repeatFrames;
+    this.#noiseFrames = noiseFrames;
   }
 
   /**
@@ -78,14 +82,28 @@ export class ConcealmentLadder {
   }
 
   /**
-   * A frame that is lost, or late: repeat, then comfort noise.
+   * A frame that is lost, or late: repeat, then comfort noise that fades, then silence.
    * @param {number} frame
    */
   conceal(frame) {
     this.#lostFrames++;
-    const repeats = this.#lostFrames <= this.#repeatFrames;
-    this.#statistics.countConcealed(this.#frameSamples, this.#lostFrames === 1, !repeats);
-    return instruction(repeats ? "repeat" : "noise", { frame, lostFrames: this.#lostFrames });
+    const lostFrames = this.#lostFrames, noise = lostFrames - this.#repeatFrames; // frames of it so far
+    this.#statistics.countConcealed(this.#frameSamples, lostFrames === 1, noise > 0);
+    if (noise <= 0) return instruction("repeat", { frame, lostFrames });
+    if (noise > this.#noiseFrames) return instruction("silence", { frame, lostFrames });
+    return instruction("noise", { frame, lostFrames, noiseGain: 1 - noise / this.#noiseFrames });
+  }
+
+  /**
+   * Of the frames made up last in a row, so many stood for no voice: they do not count as concealed.
+   * @param {number} [frames]
+   */
+  takeBack(frames = this.#lostFrames) {
+    const taken = Math.min(frames, this.#lostFrames);
+    if (taken <= 0) return;
+    const silent = Math.min(taken, Math.max(0, this.#lostFrames - this.#repeatFrames));
+    this.#statistics.takeBackConcealed(taken * this.#frameSamples, silent * this.#frameSamples, taken === this.#lostFrames);
+    this.#lostFrames -= taken;
   }
 
   /** Nothing is due: the noise of the sender's pause, or silence. */

@@ -66,6 +66,11 @@ export class PcmPlayout {
     return this.#ready.length;
   }
 
+  /** Whether nothing is to be heard any more unless another frame comes. */
+  get isSilent() {
+    return !this.#voiceGain && !this.#noiseGain && this.#ready.every((sample) => sample === 0);
+  }
+
   /**
    * Whether `read` would decode nothing but frames that are here (see `Receiver.isCertain`).
    * @param {number} count
@@ -116,7 +121,7 @@ export class PcmPlayout {
   }
 
   /** @param {PlayoutInstruction} instruction */
-  #frameOf({ kind, codes, reset, noise }) {
+  #frameOf({ kind, codes, reset, noise, noiseGain }) {
     if (kind === "decode") {
       const pcm = this.#decode({ codes, reset });
       this.#decoded++;
@@ -128,7 +133,7 @@ export class PcmPlayout {
     if (kind === "repeat") return this.#mix(this.#decode(lost), 1, 0, null);
     // The voice fades within this frame, not before it: one more step gives the sound that fades.
     const ringing = this.#voiceGain ? this.#decode(lost) : null;
-    return this.#mix(ringing, 0, kind === "noise" ? 1 : 0, noise);
+    return this.#mix(ringing, 0, kind === "noise" ? noiseGain : 0, noise);
   }
 
   /**
@@ -151,12 +156,13 @@ export class PcmPlayout {
       for (let i = 0; i < count; i++) out[i] += f(voice[i] * f(begin + f((voiceGain - begin) * glide[i]))); // += : no -0
     }
     if (this.#noiseGain || noiseGain) {
-      const noise = this.#noise.make(count, levels ?? this.#background.levels()), begin = this.#noiseGain;
-      for (let i = 0; i < count; i++) out[i] += f(noise[i] * f(begin + f((noiseGain - begin) * glide[i])));
+      const noise = this.#noise.make(count, levels ?? this.#background.levels());
+      const begin = this.#noiseGain, gain = f(noiseGain);
+      for (let i = 0; i < count; i++) out[i] += f(noise[i] * f(begin + f(f(gain - begin) * glide[i])));
     }
     if (count && (join || (!voice && this.#voiceGain))) this.#smooth(out);
     this.#voiceGain = voiceGain;
-    this.#noiseGain = noiseGain;
+    this.#noiseGain = f(noiseGain);
     return out;
   }
 

@@ -19,6 +19,7 @@ import { ReceiverStatistics, ReportInterval } from "./statistics.js";
  * @typedef {object} ReceiverSettings
  * @property {Readonly<DelaySettings>} delay
  * @property {number} repeatFrames
+ * @property {number} noiseFrames
  * @property {number} capacityFrames
  * @property {number} hurryFrames
  * @property {number} shortenAboveFrames
@@ -32,8 +33,8 @@ import { ReceiverStatistics, ReportInterval } from "./statistics.js";
  */
 export function receiverSettings(given = {}) {
   return Object.freeze({
-    delay: delaySettings(), repeatFrames: 15, capacityFrames: 150, hurryFrames: 6, shortenAboveFrames: 0.75,
-    stretchBelowFrames: 0.5, togetherFrames: 1, ...given,
+    delay: delaySettings(), repeatFrames: 15, noiseFrames: 64, capacityFrames: 150, hurryFrames: 6,
+    shortenAboveFrames: 0.75, stretchBelowFrames: 0.5, togetherFrames: 1, ...given,
   });
 }
 
@@ -57,6 +58,7 @@ export class Receiver {
   #lastTransit = null;
   #report = new ReportInterval();
   #queue;
+  #left = false;
 
   /**
    * @param {StreamFormat} format
@@ -68,7 +70,7 @@ export class Receiver {
     this.#queue = new QueueMeter(format.frameSeconds);
     this.delay = new DelayEstimator(format.frameSeconds, settings.delay);
     this.#buffer = new FrameBuffer(settings.capacityFrames);
-    this.#ladder = new ConcealmentLadder(format, this.statistics, settings.repeatFrames);
+    this.#ladder = new ConcealmentLadder(format, this.statistics, settings.repeatFrames, settings.noiseFrames);
   }
 
   /** Frames that wait. */
@@ -133,7 +135,14 @@ export class Receiver {
    */
   pull(nowS, queuedS = 0) {
     const clockFrames = (nowS + queuedS) / this.format.frameSeconds;
+    if (this.#left && !this.#buffer.length) this.#fallSilent();
     return this.#playing ? this.#play(clockFrames) : this.#wait(clockFrames);
+  }
+
+  /** The speaker has left: what waits is still played, and nothing is made up after it. */
+  leave() {
+    this.#left = true;
+    if (!this.#buffer.length) this.#fallSilent();
   }
 
   /**
@@ -197,9 +206,12 @@ export class Receiver {
    * @returns {PlayoutInstruction[]}
    */
   #play(clockFrames) {
+    const owed = this.#owed, place = this.#position;
     if (!this.#buffer.peek(this.#position) && !this.#leap(clockFrames)) return [this.#conceal()];
     const entry = this.#buffer.peek(this.#position);
     if (!entry) return [this.#conceal()];
+    // More was made up than is missing: word that the sender pauses was late.
+    if (entry.noise !== null || entry.end) this.#ladder.takeBack(owed - (this.#position - place));
     if (entry.noise !== null) {
       this.#buffer.take(this.#position);
       this.#pause(entry);
@@ -334,6 +346,14 @@ export class Receiver {
     stats.jitterBufferTargetDelay += this.delay.targetFrames * seconds * samples;
     stats.jitterBufferMinimumDelay += this.settings.delay.minimumFrames * seconds * samples;
     stats.reducedFrames += Number(!entry.redundant && (entry.codes?.length ?? 0) < this.#mostCodebooks);
+  }
+
+  /** Nothing follows the last frame: what was made up since stood for nothing. */
+  #fallSilent() {
+    this.#playing = false;
+    this.#owed = 0;
+    this.#ladder.takeBack();
+    this.#ladder.pause(null);
   }
 
   /** @param {BufferedFrame} entry */

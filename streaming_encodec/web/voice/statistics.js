@@ -85,6 +85,19 @@ export class ReceiverStatistics {
   }
 
   /**
+   * So many made-up samples, with the silent ones among them, stood for no voice.
+   * @param {number} samples
+   * @param {number} silentSamples
+   * @param {boolean} allOfIt that was their event
+   */
+  takeBackConcealed(samples, silentSamples, allOfIt) {
+    this.concealmentEvents -= Number(allOfIt);
+    this.concealedSamples -= samples;
+    this.totalSamplesReceived -= samples;
+    this.silentConcealedSamples -= silentSamples;
+  }
+
+  /**
    * Samples that a change of pace added (positive) or left out (negative).
    * @param {number} samples
    */
@@ -111,13 +124,14 @@ export class ReportInterval {
     const marks = [
       stats.packetsReceived, stats.packetsLost, stats.totalSamplesReceived, stats.concealedSamples, stats.concealmentEvents,
     ];
-    const [received, lost, played, concealed, events] = marks.map((mark, i) => mark - this.#marks[i]);
+    const [received, lost, played, more, events] = marks.map((mark, i) => mark - this.#marks[i]);
+    const concealed = Math.max(0, more); // some may have been taken back
     this.#marks = marks;
     return {
       sender,
       fraction_lost: Math.min(1, Math.max(0, lost) / Math.max(1, received + lost)),
       fraction_concealed: Math.min(1, concealed / Math.max(1, played)),
-      burst_frames: events ? concealed / frameSamples / events : 0,
+      burst_frames: events > 0 ? concealed / frameSamples / events : 0,
       jitter_ms: 1000 * stats.jitter,
       playout_delay_ms: delayMs,
       queue_ms: queueMs,
