@@ -1,8 +1,8 @@
 """The concealment ladder: what is played for one frame, and how it is counted.
 
 From the best to the least: the frame's own codes, codes from redundancy, repeats of the last frame that grow softer,
-comfort noise that fades, silence. Two receivers decide which frame is next, and ask this what to do about it: `Receiver`, which
-has a jitter buffer, and `InOrderReceiver`, for hosts that have one of their own.
+comfort noise that fades, silence. Two receivers decide which frame is next, and ask this what to do about it:
+`Receiver`, which has a jitter buffer, and `InOrderReceiver`, for hosts that have one of their own.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class ReceiverStatistics:
         self.silent_concealed_samples += samples * silent
 
     def take_back_concealed(self, samples: int, silent_samples: int, *, all_of_it: bool) -> None:
-        """So many made-up samples, with the silent ones among them, stood for no voice. all_of_it: that was their event."""
+        """So many made-up samples, the silent ones among them, stood for no voice. all_of_it: they were an event."""
         self.concealment_events -= all_of_it
         self.concealed_samples -= samples
         self.total_samples_received -= samples
