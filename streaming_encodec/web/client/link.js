@@ -16,6 +16,8 @@ const GIVE_UP_S = 120;
 const MAX_UNSENT_BYTES = 2048;
 /** Nothing was heard for so long where something should be: the network is lost, though the socket does not say so. */
 const SILENT_MS = { voice: 1200, reports: 3000 };
+/** Before that the relay is asked for a sign of life, where a stream's end may have been lost on the way. */
+const ASK_MS = 600;
 
 /**
  * How long to wait before an attempt (0, 1, …).
@@ -49,6 +51,7 @@ export class Link {
   #voiceMs = 0;
   #heardMs = 0;
   #lastSaidMs = 0;
+  #lastAskedMs = 0;
   #heartbeatMs = 5000;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -214,7 +217,12 @@ export class Link {
     if (!this.connected) return;
     const nowMs = performance.now(), expected = this.expects();
     if (nowMs - this.#lastSaidMs >= this.#heartbeatMs) this.say({ type: "layers", max_codebooks: this.#hello.max_codebooks ?? 32 });
-    const lost = (expected.voice && nowMs - Math.max(this.#voiceMs, this.#heardMs) > SILENT_MS.voice)
+    const silentMs = nowMs - Math.max(this.#voiceMs, this.#heardMs);
+    if (expected.voice && silentMs > ASK_MS && this.#datagrams?.isOpen && nowMs - this.#lastAskedMs > ASK_MS) {
+      this.#lastAskedMs = nowMs;
+      this.say({ type: "datagrams" }); // it answers with an offer
+    }
+    const lost = (expected.voice && silentMs > SILENT_MS.voice)
       || (expected.reports && nowMs - this.#heardMs > SILENT_MS.reports);
     if (lost) this.#lost(1006, "nothing was heard");
   }

@@ -21,9 +21,7 @@ const FRESH_S = 4;
 const SMOOTH = 0.5;
 
 export class Quality {
-  /** Whether somebody is in the middle of a stream, so that packets must keep coming. */
-  hearsVoice = false;
-  /** @type {Map<ReceiverStatistics, {played: number, concealed: number, received: number}>} */
+  /** @type {Map<ReceiverStatistics, {played: number, concealed: number}>} */
   #seen = new Map();
   #concealed = 0;
   /** @type {Map<number, {report: Report, atS: number}>} */
@@ -46,20 +44,18 @@ export class Quality {
    * @returns {QualityReport}
    */
   look(link, mixer, nowS) {
-    let worst = 0, heard = false;
+    let worst = 0;
     const seen = new Map();
     for (const statistics of mixer.statistics.values()) {
       const now = {
-        played: statistics.totalSamplesReceived, received: statistics.packetsReceived,
+        played: statistics.totalSamplesReceived,
         concealed: statistics.concealedSamples - statistics.silentConcealedSamples,
       };
-      const before = this.#seen.get(statistics) ?? { played: 0, concealed: 0, received: 0 };
+      const before = this.#seen.get(statistics) ?? { played: 0, concealed: 0 };
       if (now.played > before.played) worst = Math.max(worst, (now.concealed - before.concealed) / (now.played - before.played));
-      heard ||= now.received > before.received;
       seen.set(statistics, now);
     }
     this.#seen = seen;
-    this.hearsVoice = heard;
     this.#concealed += SMOOTH * (worst - this.#concealed);
     for (const [listener, { atS }] of this.#reports) if (nowS - atS > FRESH_S) this.#reports.delete(listener);
     const reports = [...this.#reports.values()].map(({ report }) => report);

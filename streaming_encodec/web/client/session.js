@@ -4,6 +4,7 @@ import { IncomingVoices, OutgoingVoice } from "../call/index.js";
 import { LIVE_PLAYOUT } from "../voice/index.js";
 import { Link } from "./link.js";
 import { Quality } from "./quality.js";
+import { Streams } from "./streams.js";
 
 /** @typedef {import("../codec/codec.js").Codec} Codec */
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
@@ -48,6 +49,7 @@ export class Session {
   /** @type {string | null} */
   #ticket = null;
   #quality = new Quality();
+  #streams = new Streams();
   /** Somebody here reports, and did not leave since. */
   #isReportedOn = false;
   /** When this page was silent last. */
@@ -80,7 +82,10 @@ export class Session {
       max_codebooks: codebooks ?? undefined,
     };
     this.#link = new Link(url, hello, {
-      onPacket: (bytes, nowMs) => this.#voices.onPacket(bytes, nowMs / 1000),
+      onPacket: (bytes, nowMs) => {
+        this.#streams.onPacket(bytes, nowMs / 1000);
+        this.#voices.onPacket(bytes, nowMs / 1000);
+      },
       onMessage: (message) => this.#take(message),
       onTicket: (value) => {
         this.#ticket = value;
@@ -164,6 +169,7 @@ export class Session {
   #take(message) {
     switch (message.type) {
       case "welcome":
+        this.#streams.clear();
         if (!message.resumed) {
           this.#others.clear();
           this.#isReportedOn = false;
@@ -181,6 +187,7 @@ export class Session {
         break;
       case "left":
         this.#others.delete(message.sender);
+        this.#streams.onLeft(message.sender);
         this.#voices.onLeft(message.sender);
         this.#isReportedOn = false; // until one who is left does
         break;
@@ -211,7 +218,7 @@ export class Session {
   #expected() {
     const nowS = performance.now() / 1000;
     if (this.isSilent) this.#silentS = nowS;
-    return { voice: this.#quality.hearsVoice, reports: this.#isReportedOn && nowS - this.#silentS > REPORTED_S };
+    return { voice: this.#streams.isVoiceDue(nowS), reports: this.#isReportedOn && nowS - this.#silentS > REPORTED_S };
   }
 
   #tellTicket() {
