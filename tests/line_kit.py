@@ -12,14 +12,14 @@ _PIECE_BYTES = 4096
 class Line:
     """While it is lost, nothing passes either way, and new connections are not answered; then all goes on.
 
-    bytes_per_s: of each connection, each way; None is no limit.
+    bytes_per_s: of all connections together, each way; None is no limit.
     """
 
     def __init__(self, port: int, bytes_per_s: float | None) -> None:
         self._port, self._bytes_per_s = port, bytes_per_s
         self._works = asyncio.Event()
         self._works.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._free_s = {"up": 0.0, "down": 0.0}
 
     def lose(self) -> None:
         """The line is lost."""
@@ -36,8 +36,8 @@ class Line:
             there, back = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._carry(reader, back))
-                    both.create_task(self._carry(there, writer))
+                    both.create_task(self._carry(reader, back, "up"))
+                    both.create_task(self._carry(there, writer, "down"))
             finally:
                 back.close()
         except* (OSError, EOFError):
@@ -45,13 +45,15 @@ class Line:
         finally:
             writer.close()
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str) -> None:
+        clock = asyncio.get_running_loop().time
         while piece := await source.read(_PIECE_BYTES):
             await self._works.wait()
+            if self._bytes_per_s is not None:
+                self._free_s[way] = max(self._free_s[way], clock()) + len(piece) / self._bytes_per_s
+                await asyncio.sleep(self._free_s[way] - clock())
             sink.write(piece)
             await sink.drain()
-            if self._bytes_per_s is not None:
-                await asyncio.sleep(len(piece) / self._bytes_per_s)
         raise EOFError
 
 

@@ -33,9 +33,9 @@ class UdpWay:
         self.port = 0
         self.passed = {"up": 0, "down": 0}
 
-    async def open(self) -> None:
+    async def open(self, port: int) -> None:
         loop = asyncio.get_running_loop()
-        self._front, _ = await loop.create_datagram_endpoint(lambda: _End(self, None), local_addr=("127.0.0.1", 0))
+        self._front, _ = await loop.create_datagram_endpoint(lambda: _End(self, None), local_addr=("127.0.0.1", port))
         self.port = self._front.get_extra_info("sockname")[1]
 
     def close(self) -> None:
@@ -72,10 +72,10 @@ class UdpWay:
 
 
 @asynccontextmanager
-async def udp_way(relay: Relay) -> AsyncIterator[UdpWay]:
-    """A way to this relay, which the relay offers from now on in place of its own port."""
+async def udp_way(relay: Relay, port: int = 0) -> AsyncIterator[UdpWay]:
+    """A way to this relay from a port, which the relay offers from now on in place of its own."""
     way = UdpWay(relay.port)
-    await way.open()
+    await way.open(port)
     relay._calls.datagrams.begin(relay._session_listeners[0], way.port)
     try:
         yield way

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium_kit import Page
+from chromium_kit import Page, page
 from cli.test_cli_call_commands import free_port
 from line_kit import line
 from relay_kit import KEY
@@ -18,6 +18,13 @@ __all__ = ["microphone"]
 
 LOST = "document.getElementById('status-text').textContent === 'Reconnecting'"
 FOCUS = "document.activeElement.id"
+PROGRESS = """
+    window.shares = [];
+    new MutationObserver(() => {
+        const said = document.getElementById("loading")?.textContent.match(/([0-9]+) %/);
+        if (said) shares.push(Number(said[1]));
+    }).observe(document, { childList: true, characterData: true, subtree: true });
+"""
 
 
 async def test_after_a_lost_network_the_page_is_heard_and_hears_again(tmp_path: Path, microphone: list[str]) -> None:
@@ -40,6 +47,23 @@ async def test_after_a_lost_network_the_page_is_heard_and_hears_again(tmp_path: 
         await anna.until(f"document.getElementById('banner').hidden && {speaks('Ben')}")
         await ben.until(speaks("Anna"))
         assert await ben.run(f"return {PEOPLE}.split('Anna').length === 2"), "she has one seat"
+
+
+async def test_on_a_slow_line_the_page_says_how_far_it_is(tmp_path: Path, microphone: list[str]) -> None:
+    port, far = free_port(), free_port()
+    async with (
+        relay(port),
+        line(port, far, bytes_per_s=2e6),
+        page("about:blank", tmp_path, ALLOWED, *microphone) as tab,
+    ):
+        await tab.ask("Page.enable")
+        await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=PROGRESS)
+        await tab.go(f"http://localhost:{far}/r/kitchen")
+        await tab.until("document.documentElement.dataset.ready")
+        shares = await tab.run("return shares")
+        assert shares == sorted(shares)
+        assert len(set(shares)) > 50, "it moves"
+        assert shares[-1] == 100
 
 
 async def test_who_loads_the_page_again_is_back_and_a_used_link_is_explained(
