@@ -30,6 +30,8 @@ _NOISE_SMOOTH = 0.9
 _QUIETEST = 1e-8
 _CONSTRAINED = 4
 """Parts whose time domain is set right in each frame, in turn. All of them would cost as much as the rest."""
+_FORGET_FRAMES = 8
+"""What is forgotten is taken into account at once for so many frames."""
 _WORSE = 1.5
 _WORSE_S = 0.4
 """A filter that makes the microphone louder by so much for so long starts anew: the way has changed."""
@@ -59,64 +61,86 @@ class LinearCanceller:
         falls = 10 ** (-_FALLS_DB_PER_S / 10 * frame_s * np.arange(self._parts))
         self._first_uncertainty = np.repeat(_UNCERTAIN * falls[:, None], frame_samples + 1, axis=1).astype(np.float32)
         self._worse_frames = round(_WORSE_S / frame_s)
+        self._products = np.empty((self._parts, frame_samples + 1), np.complex64)
+        self._work = np.empty((self._parts, frame_samples + 1), np.float32)
         self.restarts = 0
         """How often the filter started anew by itself."""
         self.reset()
 
     def reset(self) -> None:
         """Forget the room."""
-        bins = self._frame + 1
-        self._far = np.zeros((self._parts, bins), np.complex64)  # spectra of the reference, newest at `_newest`
-        self._newest = self._turn = self._worse = 0
-        self._before = np.zeros(self._frame, np.float32)
+        bins, parts = self._frame + 1, self._parts
+        # Spectra of the reference, their conjugates and their powers, each at two places, so that the last frames lie
+        # beside each other wherever the newest is.
+        self._far = np.zeros((2 * parts, bins), np.complex64)
+        self._conjugate, self._loud = np.zeros_like(self._far), np.zeros((2 * parts, bins), np.float32)
+        self._newest = self._turn = self._worse = self._frames = 0
+        # The reference's last two frames, and parts of the filter in time, whose second half is silent.
+        self._windows = np.zeros((1 + min(_CONSTRAINED, parts), 2 * self._frame), np.float32)
+        self._rest = np.zeros(2 * self._frame, np.float32)  # what remains of the microphone, after a frame of silence
         self._noise = np.full(bins, _QUIETEST * self._frame, np.float32)
         self._forget_filter()
 
     def _forget_filter(self) -> None:
-        self._filter = np.zeros_like(self._far)
+        self._filter = np.zeros((self._parts, self._frame + 1), np.complex64)
         self._uncertainty = self._first_uncertainty.copy()
 
     def process(self, near: Pcm, far: Pcm) -> LinearEcho:
         """Microphone and reference, both [n]."""
         n = self._frame
-        self._newest = (self._newest - 1) % self._parts
-        self._far[self._newest] = np.fft.rfft(np.concatenate([self._before, far]))
-        self._before = far
+        self._take(far)
+        last = slice(self._newest, self._newest + self._parts)
         # Part p of the filter meets the reference of p frames ago.
-        x = np.concatenate([self._far[self._newest :], self._far[: self._newest]])
-        echo = np.fft.irfft((x * self._filter).sum(0))[n:].astype(np.float32, copy=False)
-        rest: Pcm = near - echo
-        missed = self._learn(x, rest)
+        np.multiply(self._far[last], self._filter, out=self._products)
+        echo = np.fft.irfft(self._products.sum(0))[n:].astype(np.float32)
+        self._rest[n:] = near - echo
+        error = np.fft.rfft(self._rest).astype(np.complex64, copy=False)
+        missed = self._learn(last, error)
+        rest: Pcm = self._rest[n:].copy()
         self._watch(near, rest)
         return LinearEcho(rest, echo, missed)
 
-    def _learn(self, x: Spectrum, rest: Pcm) -> Powers:
-        n, w, p = self._frame, self._filter, self._uncertainty
-        error = np.fft.rfft(np.concatenate([np.zeros(n, np.float32), rest])).astype(np.complex64, copy=False)
-        loud = x.real**2
-        loud += x.imag**2
-        p *= np.float32(_FORGET**2)
-        p += np.float32(1 - _FORGET**2) * (w.real**2 + w.imag**2)
-        self._noise *= np.float32(_NOISE_SMOOTH)
-        self._noise += np.float32(1 - _NOISE_SMOOTH) * (error.real**2 + error.imag**2)
-        # Half of the window of two frames is zero, so half of each power reaches the error.
-        missed: Powers = np.float32(0.5) * (loud * p).sum(0)
-        gain = p / (missed + self._noise + np.float32(_QUIETEST))
-        w += np.conj(x) * error * gain
-        gain *= loud
-        gain *= np.float32(-0.5)
-        gain += np.float32(1)
-        p *= np.maximum(gain, np.float32(0), out=gain)
-        self._constrain()
-        return missed
+    def _take(self, far: Pcm) -> None:
+        """Put the reference's spectrum where it belongs, and keep some of the filter's parts in the first half of their
+        window; in the second they would wrap around. Numpy's transforms cost as much for each call as for five rows, so
+        they go together."""
+        n, parts = self._frame, self._parts
+        turned = self._filter[self._turn : self._turn + _CONSTRAINED]
+        self._turn = self._turn + _CONSTRAINED if self._turn + _CONSTRAINED < parts else 0
+        windows = self._windows[: 1 + len(turned)]
+        windows[1:, :n] = np.fft.irfft(turned)[:, :n]
+        windows[0, :n] = windows[0, n:]
+        windows[0, n:] = far
+        spectra = np.fft.rfft(windows).astype(np.complex64, copy=False)
+        turned[...] = spectra[1:]
+        self._newest = (self._newest - 1) % parts
+        both = slice(self._newest, None, parts)
+        self._far[both] = spectra[0]
+        self._conjugate[both] = spectra[0].conj()
+        self._loud[both] = _power(spectra[0])
 
-    def _constrain(self) -> None:
-        """Keep the filter's parts in the first half of their window; in the second they would wrap around."""
-        turn = [(self._turn + i) % self._parts for i in range(min(_CONSTRAINED, self._parts))]
-        self._turn = (turn[-1] + 1) % self._parts
-        response = np.fft.irfft(self._filter[turn])
-        response[:, self._frame :] = 0
-        self._filter[turn] = np.fft.rfft(response)
+    def _learn(self, last: slice, error: Spectrum) -> Powers:
+        w, p, work = self._filter, self._uncertainty, self._work
+        self._frames += 1
+        if self._frames % _FORGET_FRAMES == 0:
+            forget = np.float32(_FORGET ** (2 * _FORGET_FRAMES))
+            p *= forget
+            p += (1 - forget) * _power(w)
+        self._noise *= np.float32(_NOISE_SMOOTH)
+        self._noise += np.float32(1 - _NOISE_SMOOTH) * _power(error)
+        np.multiply(self._loud[last], p, out=work)
+        # Half of the window of two frames is zero, so half of each power reaches the error.
+        missed: Powers = np.float32(0.5) * work.sum(0)
+        of_all = 1 / (missed + self._noise + np.float32(_QUIETEST))
+        # The gain is p · of_all. What is known of each coefficient grows by the share of its own in what was missed.
+        np.multiply(self._conjugate[last], error * of_all, out=self._products)
+        self._products *= p
+        w += self._products
+        work *= p
+        work *= np.float32(0.5) * of_all
+        p -= work
+        np.maximum(p, 0, out=p)
+        return missed
 
     def _watch(self, near: Pcm, rest: Pcm) -> None:
         worse = float(np.dot(rest, rest)) > _WORSE * float(np.dot(near, near)) + _QUIETEST * self._frame
@@ -125,3 +149,9 @@ class LinearCanceller:
             self._worse = 0
             self.restarts += 1
             self._forget_filter()
+
+
+def _power(spectrum: Spectrum) -> Powers:
+    power: Powers = spectrum.real**2
+    power += spectrum.imag**2
+    return power

@@ -9,6 +9,8 @@ applied as a short symmetric filter, whose half is all the delay there is.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,8 @@ _REVERBERATION_S = 0.8
 """Until the echo that goes on after the predicted one has fallen by 60 dB."""
 _OVER = 14.0
 """The rest fluctuates around its mean: so many times of it are taken away."""
+_NEPER = math.log(10) / 10
+"""Power of a decibel, as a logarithm to the base e."""
 _SOFTEST = 10 ** (-40 / 20)
 _FIRST_LEAK_DB, _LEAST_LEAK_DB, _MOST_LEAK_DB = -6.0, -60.0, 6.0
 _LEAK_FALLS = 0.2
@@ -53,15 +57,14 @@ class ResidualEchoSuppressor:
         self._active = (_ACTIVE * sizes * frame_samples).astype(np.float32)
         self._decay = np.float32(10 ** (-6 * frame_s / _REVERBERATION_S))
         self._rise_db = _LEAK_RISES_DB_PER_S * frame_s
-        self._taper = np.hanning(2 * self.delay_samples + 3)[1:-1].astype(np.float32)
+        self._responses = self._make_responses()
         self._ramp = np.linspace(0, 1, frame_samples, dtype=np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         bands, half = len(self._bands), self.delay_samples
-        self._rest_before = np.zeros(self._frame, np.float32)
-        self._echo_before = np.zeros(self._frame, np.float32)
+        self._sounds = np.zeros((2, 2 * self._frame), np.float32)  # the last two frames of rest and echo
         self._tail = np.zeros(bands, np.float32)
         self._leak_db = np.full(bands, _FIRST_LEAK_DB, np.float32)
         self._gains = np.ones(bands, np.float32)
@@ -69,37 +72,45 @@ class ResidualEchoSuppressor:
         self._filter[half] = 1
         self._past = np.zeros(2 * half, np.float32)
 
+    def _make_responses(self) -> Pcm:
+        """The short filter that passes one band, for each of them: [bands, 2 · delay + 1]."""
+        half, bands = self.delay_samples, len(self._bands)
+        passes = (np.arange(bands)[:, None] == self._band_of).astype(np.float64)
+        responses = np.roll(np.fft.irfft(passes), half, axis=1)[:, : 2 * half + 1]
+        tapered: Pcm = (responses * np.hanning(2 * half + 3)[1:-1]).astype(np.float32)
+        return tapered
+
     def process(self, linear: LinearEcho) -> Pcm:
         """What the linear canceller gave; returns [n], later by the delay."""
         self._follow(linear)
-        half = self.delay_samples
-        response = np.fft.irfft(self._gains[self._band_of])
-        new = np.concatenate([response[-half:], response[: half + 1]]).astype(np.float32) * self._taper
+        new = self._gains @ self._responses
         sound = np.concatenate([self._past, linear.rest])
-        self._past = sound[-2 * half :]
-        out: Pcm = np.convolve(sound, self._filter, "valid")
-        out += self._ramp * (np.convolve(sound, new, "valid") - out)
+        self._past = sound[self._frame :]
+        # The filters are symmetric: their correlation is their convolution, without a copy.
+        out: Pcm = np.correlate(sound, self._filter, "valid")
+        out += self._ramp * (np.correlate(sound, new, "valid") - out)
         self._filter = new
         return out
 
     def _follow(self, linear: LinearEcho) -> None:
         """Bring tail, leakage and gains up to this frame."""
-        rest = self._powers(np.concatenate([self._rest_before, linear.rest])) + np.float32(1e-9)
-        echo = self._powers(np.concatenate([self._echo_before, linear.echo])) + np.float32(1e-10)
-        self._rest_before, self._echo_before = linear.rest, linear.echo
+        n = self._frame
+        self._sounds[:, :n] = self._sounds[:, n:]
+        self._sounds[0, n:], self._sounds[1, n:] = linear.rest, linear.echo
+        spectra = np.fft.rfft(self._sounds * self._window)
+        powers = spectra.real**2
+        powers += spectra.imag**2
+        rest, echo = np.add.reduceat(powers, self._bands, axis=1).astype(np.float32, copy=False)
+        rest += np.float32(1e-9)
+        echo += np.float32(1e-10)
         self._tail = np.maximum(echo, self._tail * self._decay)
         above_db = 10 * np.log10(rest / self._tail) - self._leak_db
-        step = np.where(above_db < 0, _LEAK_FALLS * above_db, np.minimum(self._rise_db, above_db))
-        self._leak_db += np.where(self._tail > self._active, step, 0).astype(np.float32)
-        np.clip(self._leak_db, _LEAST_LEAK_DB, _MOST_LEAK_DB, out=self._leak_db)
-        left = _OVER * 10 ** (self._leak_db / 10) * self._tail + np.add.reduceat(linear.missed, self._bands)
-        wanted = np.clip(1 - left / rest, _SOFTEST, 1).astype(np.float32)
-        self._gains = np.where(wanted < self._gains, wanted, self._gains + _OPEN * (wanted - self._gains))
-
-    def _powers(self, sound: Pcm) -> Powers:
-        """Of two frames [2n], by band."""
-        spectrum = np.fft.rfft(sound * self._window)
-        return np.asarray(np.add.reduceat(spectrum.real**2 + spectrum.imag**2, self._bands), np.float32)
+        step = np.minimum(np.maximum(above_db, _LEAK_FALLS * above_db), self._rise_db)
+        step *= self._tail > self._active
+        self._leak_db = np.minimum(np.maximum(self._leak_db + step, _LEAST_LEAK_DB), _MOST_LEAK_DB)
+        left = np.exp(_NEPER * self._leak_db) * (_OVER * self._tail) + np.add.reduceat(linear.missed, self._bands)
+        wanted = np.minimum(np.maximum(1 - left / rest, _SOFTEST), 1)
+        self._gains = np.minimum(wanted, self._gains + _OPEN * (wanted - self._gains))
 
 
 def _bark_bands(size: int, sample_rate: int) -> NDArray[np.int64]:

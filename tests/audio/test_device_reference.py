@@ -8,6 +8,7 @@ from device_kit import Clock, FakeBackend
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.port import Port
+from streaming_encodec.audio.devices.reference import Reference
 
 RATE, BLOCK = 24_000, 240
 
@@ -78,6 +79,24 @@ def test_no_latency_makes_it_read_what_was_not_played_yet(latency_s: float) -> N
     duplex = Duplex(latency_s)
     duplex.turn(300)
     assert (np.diff(np.concatenate(duplex.reference[-100:])) == 1).all()
+
+
+@pytest.mark.parametrize("ppm", [-3000.0, -100.0, -7.0, 7.0, 100.0, 3000.0])
+@pytest.mark.parametrize("count", [1, 333, 640, 2000])
+def test_between_two_samples_a_tone_keeps_its_phase(ppm: float, count: int) -> None:
+    """Read at a drift, in blocks of any size: the tone, at the place of each sample."""
+    speaker, microphone = Port("output", RATE, 1), Port("input", RATE, 1)
+    reference = Reference(microphone, speaker, RATE)
+    omega = 2 * np.pi * 2000 / RATE
+    reference._far = np.sin(omega * np.arange(8000)).astype(np.float32)
+    reference.drift, position = 1e-6 * ppm, 100.3
+    for _ in range(3):
+        read = reference._cut(count, position)
+        places = position + (1 + reference.drift) * np.arange(count)
+        np.testing.assert_allclose(read, np.sin(omega * places), atol=2e-3)
+        assert reference._position == pytest.approx(position + (1 + reference.drift) * count)
+        position = reference._position
+    assert reference.realigned == 0
 
 
 def test_nobody_who_wants_no_reference_pays_for_it() -> None:

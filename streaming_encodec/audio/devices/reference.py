@@ -13,7 +13,6 @@ from collections import deque
 from statistics import median
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from streaming_encodec.audio.devices.port import Port
@@ -38,6 +37,9 @@ _JUMP_S, _JUMP_LOOKS = 0.008, 6
 """A relation that is off by so much in so many looks is taken anew: one device has lost samples."""
 _OFF_S, _PULL_S, _MOST_PULL = 0.0015, 60.0, 15e-6
 _PHASES, _HALF, _CUTOFF = 512, 16, 0.95
+_PIECE, _MOST_MOVE = 640, 0.1
+"""Samples that are read at once at most, and by how much of a sample the position within one may move meanwhile: at
+100 ppm by 0.06."""
 _KEPT_S = 1.0
 
 
@@ -54,6 +56,7 @@ class Reference:
         speaker.remember(True)
         self._resampler = LowDelayResampler(speaker.rate, sample_rate)
         self._filters = fractional_filters(_PHASES, _HALF, _CUTOFF)
+        self._fade = np.arange(_PIECE, dtype=np.float32) / _PIECE
         self._far: Pcm = np.zeros(0, np.float32)  # from number `_far_at` on
         self._far_at = self._near = 0  # `_near`: samples of the microphone whose reference was read
         self._position: float | None = None  # of the next sample to be read, in samples of the speaker
@@ -152,23 +155,51 @@ class Reference:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def _cut(self, count: int, position: float) -> Pcm:
-        lacking = math.ceil(position + count * (1 + self.drift)) + _HALF + 1 - self._far_end
+        lacking = math.ceil(position + count * (1 + self.drift)) + _HALF + 2 - self._far_end
         if lacking > 0:  # the speaker's callbacks come later than at first
             position -= lacking + round(_SPARE_S * self._rate)
             self._shift_s -= lacking / self._rate + _SPARE_S
             self.realigned += 1
-        at = position - self._far_at + (1 + self.drift) * np.arange(count)
         self._position = position + (1 + self.drift) * count
-        padded = np.concatenate([np.zeros(max(0, _HALF - math.floor(at[0])), np.float32), self._far])
-        at += len(padded) - len(self._far)
         if self.drift == 0.0 and position == int(position):
-            first = round(float(at[0]))
-            return padded[first : first + count]
-        whole = np.floor(at).astype(int)
-        windows = sliding_window_view(padded, 2 * _HALF)[whole - _HALF + 1]
-        phases = np.minimum(((at - whole) * _PHASES + 0.5).astype(int), _PHASES - 1)
-        out: Pcm = np.einsum("nt,nt->n", windows, self._filters[phases])
-        return out
+            return self._sound(round(position), count)
+        step, piece = 1 + self.drift, _PIECE
+        if abs(self.drift) * piece > _MOST_MOVE:
+            piece = max(1, math.floor(_MOST_MOVE / abs(self.drift)))
+        parts = [self._between(position + step * at, min(piece, count - at)) for at in range(0, count, piece)]
+        return np.concatenate(parts)
+
+    def _between(self, position: float, count: int) -> Pcm:
+        """``count`` samples from a position between two samples on.
+
+        The position within a sample hardly moves meanwhile, so the filter fades from that of the first to that of the
+        last: two convolutions cost far less than a filter for each sample.
+        """
+        whole = math.floor(position)
+        first = position - whole
+        last = first + self.drift * count
+        if last < 0:
+            whole, first, last = whole - 1, first + 1, last + 1
+        sound = self._sound(whole - _HALF + 1, count + 2 * _HALF)
+        begin, end = (np.correlate(sound, self._filter(place), "valid") for place in (first, last))
+        end -= begin
+        end *= self._fade[:count] * np.float32(_PIECE / count)
+        end += begin
+        return end
+
+    def _filter(self, place: float) -> Pcm:
+        """For a place from 0 to below 2, [2 · half + 1]."""
+        later, phase = divmod(round(place * _PHASES), _PHASES)
+        taps = np.zeros(2 * _HALF + 1, np.float32)
+        taps[later : later + 2 * _HALF] = self._filters[phase]
+        return taps
+
+    def _sound(self, first: int, count: int) -> Pcm:
+        """Samples from this number on; silence before those that are kept."""
+        begin = first - self._far_at
+        if begin >= 0:
+            return self._far[begin : begin + count]
+        return np.concatenate([np.zeros(-begin, np.float32), self._far])[:count]
 
     def _forget(self) -> None:
         kept = self._far_end - round(_KEPT_S * self._rate)
