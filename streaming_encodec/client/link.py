@@ -27,9 +27,11 @@ from streaming_encodec.wire.control import (
     Bye,
     ControlMessage,
     Layers,
+    Left,
     parse_control,
     serialize_control,
 )
+from streaming_encodec.wire.header import ends
 from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome
 
 _HELLO_S = 5.0
@@ -227,11 +229,12 @@ class Link:
         if session is not None:
             sent = session.send_packet(0, frames, data)
             self._count_dropped(session.take_dropped())
-            if sent is Sent.YES:
-                counts.datagrams_sent += 1
+            counts.datagrams_sent += sent is Sent.YES
+            if sent is Sent.YES and not ends(data):
                 return
         if self._connection is not None and self.connected:
-            self._connection.send_packet(0, frames, data, spare=sent is Sent.PERHAPS)
+            # The end goes both ways: without it, listeners would make up what is no more said.
+            self._connection.send_packet(0, frames, data, spare=sent is Sent.PERHAPS and not ends(data))
             self._count_dropped(self._connection.take_dropped())
 
     def send_packets(self, packets: list[bytes]) -> None:
@@ -334,7 +337,8 @@ class Link:
             while True:
                 message = await connection.receive()
                 if isinstance(message, bytes):
-                    self._heard_ordered = connection.ordered
+                    if not ends(message):  # that one comes this way too, whatever way the others take
+                        self._heard_ordered = connection.ordered
                     self._on_packet(message)
                     continue
                 try:
@@ -388,9 +392,19 @@ class Link:
             attempt.result().abort()
 
     def _on_datagram(self, packet: bytes) -> None:
-        self._heard_ordered = False
         self.counts.datagrams_received += 1
+        if packet.startswith(b"{"):  # no packet begins so
+            self._on_message(packet)
+            return
+        self._heard_ordered = False
         self._on_packet(packet)
+
+    def _on_message(self, data: bytes) -> None:
+        """A control message in a datagram: who has left. The connection, which may stand still, says the same."""
+        with contextlib.suppress(UnicodeDecodeError, PacketError):
+            control = parse_control(data.decode())
+            if isinstance(control, Left):
+                self._on_control(control)
 
     def _ask_datagrams(self) -> None:
         self.send_control(AskDatagrams())

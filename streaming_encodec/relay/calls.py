@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from streaming_encodec.errors import PacketError
 from streaming_encodec.relay.bus.base import Bus, Elsewhere
-from streaming_encodec.relay.datagrams import DatagramSeats
+from streaming_encodec.relay.datagrams import DatagramSeats, Farewells
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import Login
 from streaming_encodec.relay.metrics import Metrics
@@ -20,8 +20,8 @@ from streaming_encodec.relay.tokens import Grant
 from streaming_encodec.transport.base import ConnectionEnded, Sent, ServerConnection
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode, Refused
 from streaming_encodec.transport.logs import event, failure
-from streaming_encodec.wire.control import AskDatagrams, Bye, Report, parse_control, serialize_control
-from streaming_encodec.wire.header import cut_packet
+from streaming_encodec.wire.control import AskDatagrams, Bye, Left, Report, parse_control, serialize_control
+from streaming_encodec.wire.header import cut_packet, ends
 from streaming_encodec.wire.hello import Hello, Welcome
 
 _NORMAL, _GOING_AWAY = 1000, 1001
@@ -49,6 +49,7 @@ class Calls:
         self._metrics, self._limits, self._clock = metrics, limits, clock
         self._entering: Counter[str] = Counter()  # clients that are about to enter a room
         self._tasks: set[asyncio.Task[None]] = set()
+        self._farewells: Farewells[ServerConnection] = Farewells()
         self.datagrams = DatagramSeats(metrics, clock, packet=self._from_session, refuse=self._refuse)
 
     # -- one connection -------------------------------------------------------------------------------------
@@ -179,6 +180,7 @@ class Calls:
     ) -> None:
         """Send a packet to the listeners here."""
         copies: dict[int | None, bytes] = {None: packet}
+        both_ways = ends(packet)  # without it, listeners would make up what is no more said
         sent = size = 0
         for listener in room.listeners:
             if listener is speaker:
@@ -190,8 +192,8 @@ class Calls:
                 copy = copies[layers] = cut_packet(packet, layers)
             session, peer = listener.session, listener.peer
             went = Sent.NO if session is None else session.send_packet(number, frames, copy)
-            if went is not Sent.YES and peer is not None:
-                peer.send_packet(number, frames, copy, spare=went is Sent.PERHAPS)
+            if (both_ways or went is not Sent.YES) and peer is not None:
+                peer.send_packet(number, frames, copy, spare=went is Sent.PERHAPS and not both_ways)
             sent += 1
             size += len(copy)
         counts = self._metrics.counts
@@ -242,11 +244,19 @@ class Calls:
         self.apply(effects)
         return True
 
+    def tick(self) -> None:
+        """To be called twice a second."""
+        self.datagrams.tick()
+        self._farewells.say_again()
+
     # -- doing what the protocol says -----------------------------------------------------------------------
 
     def apply(self, effects: Effects[ServerConnection]) -> None:
         """Send the notices, close the connections, and tell the other relays."""
         texts: dict[int, str] = {}
+        left = {id(message): (to.room, message) for to, message in effects.notices if isinstance(message, Left)}
+        for room, message in left.values():
+            self._farewells.say(room, message)
         for participant, message in effects.notices:
             if participant.peer is None:
                 continue

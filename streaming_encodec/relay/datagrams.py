@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol
 
 from streaming_encodec.relay.metrics import Metrics
-from streaming_encodec.relay.participants import Participant
+from streaming_encodec.relay.participants import Participant, Peer, Room
 from streaming_encodec.transport.base import ServerConnection, ServerSession
 from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.logs import event
+from streaming_encodec.wire.control import Left, serialize_control
 from streaming_encodec.wire.hello import DatagramOffer
 
+_FAREWELLS = 3
+"""Times that a leaving is told: datagrams are lost."""
+_MOST_FAREWELLS = 1024
 KEY_S = 30.0
 """A key is good for so long: a client uses it at once."""
 
@@ -34,6 +39,31 @@ class SessionListener(Protocol):
 class _Key:
     participant: Member
     until_s: float
+
+
+class Farewells(Generic[Peer]):
+    """Tells listeners over their sessions that a speaker has left.
+
+    They are told over their connections too, where that may wait behind segments that are sent again, for seconds.
+    """
+
+    def __init__(self) -> None:
+        self._again: deque[tuple[Room[Peer], Left, int]] = deque(maxlen=_MOST_FAREWELLS)
+
+    def say(self, room: Room[Peer], message: Left, times: int = _FAREWELLS) -> None:
+        """Tell a room now, and when `say_again` is called next."""
+        data = serialize_control(message).encode()
+        sessions = [each.session for each in room.listeners if each.session is not None]
+        for session in sessions:
+            session.send_packet(message.sender, 1, data)
+        if times > 1 and sessions:
+            self._again.append((room, message, times - 1))
+
+    def say_again(self) -> None:
+        """Tell once more what may not have arrived."""
+        waiting, self._again = self._again, deque(maxlen=_MOST_FAREWELLS)
+        for room, message, times in waiting:
+            self.say(room, message, times)
 
 
 class DatagramSeats:

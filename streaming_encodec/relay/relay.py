@@ -233,7 +233,7 @@ class Relay:
         """Close connections that have been idle, stalled, or closing for too long."""
         self._caps.log_refused()
         self._calls.apply(self._rooms.tick(self._clock()))
-        self._calls.datagrams.tick()
+        self._calls.tick()
         for listener in self._session_listeners:
             listener.tick()
         for connection in list(self._admission.connections):

@@ -82,6 +82,11 @@ class PacketHeader(NamedTuple):
         return bool(self.flags & FLAG_NOISE)
 
 
+def ends(packet: bytes) -> bool:
+    """Whether a packet is the last one of what is said: nothing follows for now. Its other fields are not looked at."""
+    return len(packet) > 1 and bool(packet[1] & FLAG_END)
+
+
 def read_header(data: bytes) -> PacketHeader:
     """Read and check the header: version, flags, limits, every length, spare bits. Codes stay packed.
 

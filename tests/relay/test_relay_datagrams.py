@@ -18,7 +18,7 @@ from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.transport.webtransport.client import ClientDatagramSession, open_session
-from streaming_encodec.wire.control import AskDatagrams, Bye, Layers, serialize_control
+from streaming_encodec.wire.control import AskDatagrams, Bye, Joined, Layers, Left, parse_control, serialize_control
 from streaming_encodec.wire.header import read_header
 from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome
 
@@ -243,6 +243,89 @@ async def test_packets_of_a_session_do_not_use_up_the_ticket_of_a_welcome_that_m
         await until(lambda: counted(relay, "packets_in") == 1, "it came")
         async with seated(relay, resume=welcome.resume) as (_, again):
             assert again.resumed
+
+
+class Told(list[bytes]):
+    """Control messages that came over a session."""
+
+    def __call__(self, packet: bytes) -> None:
+        if packet.startswith(b"{"):
+            self.append(packet)
+
+
+async def test_who_leaves_is_told_by_both_ways_and_more_than_once_where_datagrams_may_be_lost() -> None:
+    came, stranger = Told(), Told()
+    async with (
+        running(datagrams=True) as relay,
+        seated(relay, "subscribe") as (ear, welcome),
+        opened(offer_of(welcome), came),
+        seated(relay, "subscribe", room="other") as (_, elsewhere),
+        opened(offer_of(elsewhere), stranger),
+    ):
+        async with seated(relay, "publish") as (mouth, spoken):
+            assert await told(ear) == Joined(spoken.sender)
+            await mouth.send(serialize_control(Bye("")))
+            assert await told(ear) == Left(spoken.sender)
+            await until(lambda: len(came) == 3, "it was said three times")
+        assert {parse_control(data.decode()) for data in came} == {Left(spoken.sender)}
+        assert stranger == []
+
+
+async def test_a_listener_whose_connection_is_lost_hears_over_its_session_who_left() -> None:
+    came = Told()
+    async with (
+        running(datagrams=True) as relay,
+        seated(relay, "publish") as (mouth, spoken),
+        seated(relay, "subscribe") as (socket, welcome),
+        opened(offer_of(welcome), came),
+    ):
+        socket.transport.abort()
+        await until(lambda: len(relay._admission.connections) == 1, "it is lost")
+        await mouth.send(serialize_control(Bye("")))
+        await until(lambda: bool(came), "it was told")
+        assert parse_control(came[0].decode()) == Left(spoken.sender)
+
+
+async def test_the_end_of_what_is_said_goes_by_both_ways() -> None:
+    came: list[bytes] = []
+    async with (
+        running(datagrams=True) as relay,
+        seated(relay, "subscribe") as (ear, welcome),
+        opened(offer_of(welcome), came.append) as session,  # type: ignore[arg-type]
+        linked(relay, "publish") as mouth,
+    ):
+        await until(lambda: has_session(mouth), "a session is open")
+        for sequence in range(20):  # until answers have come
+            mouth.send_packet(voice(sequence))
+            await asyncio.sleep(0.01)
+        await until(lambda: not mouth.sends_ordered and len(came) >= 20, "the session is certain")
+        await until(lambda: session.is_certain, "so is the other")
+        replayed = counted(relay, "packets_replayed")
+        mouth.send_packet(voice(20))
+        mouth.send_packet(voice(21, end=True))
+        await until(lambda: counted(relay, "packets_replayed") == replayed + 1, "the end came twice to the relay")
+        await until(lambda: came[-1:] != [] and read_header(came[-1]).sequence == 21, "it is heard as a datagram")
+        while (sequence := read_header(await heard(ear)).sequence) != 21:
+            assert sequence < 20, "the one before came as a datagram alone"
+        assert mouth.counts.datagrams_sent >= 2
+
+
+async def test_a_client_believes_a_session_who_left_and_nothing_else() -> None:
+    heard_of: list[object] = []
+    hello = Hello("r", "subscribe", FORMAT)
+    async with running(datagrams=True) as relay:
+        link = Link(
+            WebSocketDialer(relay.url), hello, None, on_packet=Heard(), on_control=heard_of.append, datagrams=True
+        )
+        await link.open()
+        heard_of.clear()
+        await until(lambda: has_session(link), "a session is open")
+        (session,) = relay._calls.datagrams._participants
+        for text in ("{", "{\udcff", '{"type":"joined","sender":3}', '{"type":"bye"}', "{}"):
+            session.send_packet(3, 1, text.encode(errors="surrogateescape"))
+        session.send_packet(3, 1, serialize_control(Left(3)).encode())
+        await until(lambda: heard_of == [Left(3)], "it was told that alone")
+        await link.close()
 
 
 async def test_a_second_session_takes_the_place_of_the_first() -> None:

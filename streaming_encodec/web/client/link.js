@@ -2,6 +2,7 @@
 // the ticket. Over a WebSocket, and voice over datagrams where they get through. Time and sockets are the browser's; a test hands in its own.
 
 import { Datagrams } from "./datagrams.js";
+import { FLAG_END } from "../wire/header.js";
 import { SUBPROTOCOL, readMessage } from "./messages.js";
 
 /** @typedef {import("./messages.js").RelayMessage} RelayMessage */
@@ -10,6 +11,8 @@ import { SUBPROTOCOL, readMessage } from "./messages.js";
 /** After these another attempt fails as well. */
 const FINAL = new Set([1000, 1002, 1007, 1009, 4001, 4400, 4403, 4409, 4426]);
 const FIRST_TRY_S = 10;
+/** A control message in a datagram begins so, and no packet does. */
+const BRACE = 0x7b;
 /** How long an attempt to come back may take: short ones first, since a lost network swallows the beginning of each. */
 const TRIES_S = [1, 1, 2, 4];
 const GIVE_UP_S = 120;
@@ -81,6 +84,11 @@ export class Link {
       this.#datagrams = new Datagrams(hostname, {
         ask: () => this.say({ type: "datagrams" }),
         onPacket: (bytes, nowMs) => {
+          if (bytes[0] === BRACE) { // who has left: the WebSocket, which may stand still, says the same
+            const message = this.#welcomed ? readMessage(new TextDecoder().decode(bytes)) : null;
+            if (message?.type === "left") on.onMessage(message);
+            return;
+          }
           this.#voiceMs = nowMs;
           this.hearsOrdered = false;
           if (this.#welcomed) on.onPacket(bytes, nowMs);
@@ -125,13 +133,16 @@ export class Link {
   /** @param {Uint8Array} bytes */
   send(bytes) {
     const socket = this.#socket, datagrams = this.#datagrams;
+    let arrives = false;
     if (datagrams?.isOpen) {
-      const sent = datagrams.sent, arrives = datagrams.send(bytes);
+      const sent = datagrams.sent;
+      arrives = datagrams.send(bytes);
       if (datagrams.sent > sent) this.bytesSent += bytes.length;
-      if (arrives) return;
+      // The end goes both ways: without it, listeners would make up what is no more said.
+      if (arrives && !(bytes[1] & FLAG_END)) return;
     }
     if (!this.connected || socket === null || socket.bufferedAmount > MAX_UNSENT_BYTES) {
-      this.packetsDropped++; // voice that comes late is of no use
+      this.packetsDropped += Number(!arrives); // voice that comes late is of no use
       return;
     }
     socket.send(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
@@ -179,10 +190,13 @@ export class Link {
   #take(data) {
     this.#heardMs = performance.now();
     if (typeof data !== "string") {
+      const bytes = new Uint8Array(data);
       this.#voiceMs = this.#heardMs;
-      this.hearsOrdered = true;
-      this.#datagrams?.heardElsewhere(this.#heardMs);
-      if (this.connected) this.#on.onPacket(new Uint8Array(data), this.#heardMs);
+      if (!(bytes[1] & FLAG_END)) { // that one comes this way too, whatever way the others take
+        this.hearsOrdered = true;
+        this.#datagrams?.heardElsewhere(this.#heardMs);
+      }
+      if (this.connected) this.#on.onPacket(bytes, this.#heardMs);
       return;
     }
     const message = readMessage(data);
