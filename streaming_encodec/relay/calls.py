@@ -255,8 +255,8 @@ class Calls:
         """Send the notices, close the connections, and tell the other relays."""
         texts: dict[int, str] = {}
         left = {id(message): (to.room, message) for to, message in effects.notices if isinstance(message, Left)}
-        for room, message in left.values():
-            self._farewells.say(room, message)
+        for room, farewell in left.values():
+            self._farewells.say(room, farewell)
         for participant, message in effects.notices:
             if participant.peer is None:
                 continue
