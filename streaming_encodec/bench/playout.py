@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from streaming_encodec.bench.simulated_call import CallResult, CallSettings, simulate_call
 from streaming_encodec.bench.tables import Table
-from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.network import PRESETS, GilbertElliott, NetworkModel, Stalls
 
 LOSSES = (0.01, 0.05, 0.1, 0.2, 0.3)
@@ -101,7 +100,6 @@ def network_row(name: str, network: NetworkModel, redundant_frames: int, seconds
             seed=seed,
             redundant_codebooks=2 if redundant_frames else 0,
             redundant_frames=redundant_frames,
-            delay=DelaySettings(reliable=network.ordered),
         )
     )
     recoveries = result.recoveries_s()
@@ -130,7 +128,6 @@ def loss_row(share: float, redundant_frames: int, seconds: float, seed: int) -> 
             num_codebooks=codebooks,
             redundant_codebooks=2 if redundant_frames else 0,
             redundant_frames=redundant_frames,
-            delay=DelaySettings(reliable=False),
         )
     )
     stats = result.statistics

@@ -60,6 +60,10 @@ class FrameBuffer:
         """Frames below this are too late."""
         self.lost = 0
         """Packets missing by sequence number, since the start."""
+        self.holes = 0
+        """Runs of packets that were missing when a later one came."""
+        self.missing_frames = 0
+        """Frames of these runs, a run's at most the buffer's capacity."""
         self._frames: dict[int, BufferedFrame] = {}
         self._doubtful: Packet | None = None
         self._confirmations = 0
@@ -182,6 +186,9 @@ class FrameBuffer:
         if len(self._seen) > _REMEMBERED_PACKETS:
             self._seen.popitem(last=False)
         self._received += 1
+        if sequence > self._highest_sequence + 1:
+            missing = (sequence - self._highest_sequence - 1) * packet.num_frames
+            self.holes, self.missing_frames = self.holes + 1, self.missing_frames + min(missing, self.capacity)
         self._highest_sequence = max(self._highest_sequence, sequence)
         if self._first_sequence is not None:
             self._first_sequence = min(self._first_sequence, sequence)

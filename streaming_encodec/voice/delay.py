@@ -2,9 +2,10 @@
 
 Each packet's delay is taken relative to the fastest packet of the last two seconds, so that neither the clocks' offset
 nor their drift matters. The largest delay of each half second goes into a histogram that forgets, of one-frame bins or
-finer ones; the target is one of its quantiles, and a frame more. The scheme is in outline that of WebRTC's NetEq
+finer ones; the target is one of its quantiles, and a little more. The scheme is in outline that of WebRTC's NetEq
 (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`), with half-second maxima in place of single packets: a late
-packet is heard whether 20 or 200 of its neighbours were on time.
+packet is heard whether 20 or 200 of its neighbours were on time. A frame that redundancy brought counts as late as it
+came: redundancy helps only if playout waits for it.
 
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
@@ -35,7 +36,9 @@ _GROWN_S = 0.04
 class DelaySettings:
     """Settings of the target, in frames unless said otherwise.
 
-    reliable: packets come over TCP: none is lost, some come in bursts (quantile 0.99 instead of 0.95).
+    quantile: share of half seconds that pass without a frame that comes too late.
+    repair_frames: the longest that playout waits for redundancy; holes that are longer are concealed in part. More delay
+        for every word costs more than the few frames that it saves.
     free_queue_frames: a queue on the way takes from the maximum what it has beyond so much.
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: bins of the histogram for each frame of delay.
@@ -47,14 +50,15 @@ class DelaySettings:
     maximum_frames: int = 30
     free_queue_frames: int = 10
     initial_frames: float = 3
-    reliable: bool = True
+    quantile: float = 0.95
+    repair_frames: float = 12
     window_s: float = 2.0
     bucket_s: float = 0.5
     memory_buckets: int = 50
     peak_memory_s: float = 30.0
     trial_buckets: int = 1
-    bins_per_frame: int = 1
-    spare_frames: float = 1.0
+    bins_per_frame: int = 4
+    spare_frames: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.minimum_frames <= self.initial_frames <= self.maximum_frames <= 500:
@@ -63,11 +67,8 @@ class DelaySettings:
             raise StreamError("the windows of the delay target are positive, its memory at least 2 buckets")
         if not (1 <= self.bins_per_frame <= 16 and 0 <= self.spare_frames <= 10):
             raise StreamError("the delay target has 1 to 16 bins a frame, and 0 to 10 frames to spare")
-
-    @property
-    def quantile(self) -> float:
-        """Share of half seconds that must pass without a late packet."""
-        return 0.99 if self.reliable else 0.95
+        if not 0 < self.quantile < 1:
+            raise StreamError(f"the quantile of the delay target lies between 0 and 1, not at {self.quantile:g}")
 
 
 class DelayEstimator:
@@ -85,6 +86,7 @@ class DelayEstimator:
         self._bucket_ends = math.nan
         self._bucket_max = 0.0
         self._bucket_least = math.inf
+        self._bucket_repair = 0.0
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
@@ -107,7 +109,7 @@ class DelayEstimator:
         self._leasts.clear()
         self._growths.clear()
         self._bucket_ends = math.nan
-        self._bucket_max, self._bucket_least = 0.0, math.inf
+        self._bucket_max, self._bucket_least, self._bucket_repair = 0.0, math.inf, 0.0
 
     def on_packet(self, timestamp: int, clock_frames: float) -> float:
         """A packet with the first frame ``timestamp`` arrived. Returns its relative delay, in frames."""
@@ -125,8 +127,16 @@ class DelayEstimator:
         elif clock_frames >= self._bucket_ends:
             self._close_bucket(clock_frames)
             self._bucket_ends = clock_frames + self._bucket
-            self._bucket_max, self._bucket_least = 0.0, math.inf
+            self._bucket_max, self._bucket_least, self._bucket_repair = 0.0, math.inf, 0.0
         return delay
+
+    def on_repair(self, timestamp: int, clock_frames: float) -> None:
+        """Redundancy brought the frame ``timestamp``, and those after it up to the packet that came.
+
+        Such a delay is no stall, however long.
+        """
+        late = min(clock_frames - timestamp - self.base, self.settings.repair_frames)
+        self._bucket_repair = max(self._bucket_repair, late)
 
     def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
@@ -147,7 +157,7 @@ class DelayEstimator:
         elif is_high and not grows:
             self._peaks.append((clock_frames, height))
         elif not grows and not is_high:
-            self._learn(height)
+            self._learn(max(height, self._bucket_repair))
         stalls = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
         held = max(stalls, *self._growths)
         wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)

@@ -7,7 +7,7 @@ Loss and congestion are different things and want opposite cures:
   because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
   the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent.
 - Packets that are missing while no queue stands are random loss: fewer bits would not help. The cure is redundancy, as
-  long as the usual hole. What a full queue dropped is no reason to send more, unless the queue is others': it stands
+  long as the usual hole, with as many codebooks as the line has room for: short holes are filled without a loss. What a full queue dropped is no reason to send more, unless the queue is others': it stands
   though as little as possible is sent. Redundancy never takes more than a line was seen to carry.
 
 On a path that keeps order (TCP all the way) a missing packet is only late. It is no loss, and redundancy for it would
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.header import MAX_FRAMES
+from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.wire_size import OVERHEAD_BYTES
 
@@ -49,6 +49,8 @@ class RateSettings:
     budget_kbps: wire bitrate that redundancy never exceeds.
     most_frames: frames a packet may hold where the line is full.
     lossy, clean: smoothed loss above and below which redundancy is added and taken away.
+    redundant_codebooks: of every redundant frame, at least. More of them, as the ladder goes, are sent where all redundant
+        frames of a packet have at most most_redundant_codes: eight of 7 frames, four of 15.
     most_redundant_frames: 200 ms of the 24 kHz model's; longer holes are not covered.
     standing_ms: a queue above it that grows means congestion. full_ms: one above it does, unless it shrinks.
     patience_s: time without a queue before a step up; doubled at each step that failed before.
@@ -62,6 +64,7 @@ class RateSettings:
     lossy: float = 0.02
     clean: float = 0.005
     redundant_codebooks: int = 2
+    most_redundant_codes: int = 60
     most_redundant_frames: int = 15
     standing_ms: float = 40.0
     full_ms: float = 120.0
@@ -145,21 +148,37 @@ class RateControl:
         while True:
             last = len(self._rungs) - 1
             for rung in range(last if self._drains else self._rung, last + 1):
-                made = self._made(rung, redundant_frames)
-                if not redundant_frames or self._wire_kbps(made) <= budget_kbps:
-                    return made
+                for redundant_codebooks in self._redundant_codebooks(rung, redundant_frames):
+                    made = self._made(rung, redundant_frames, redundant_codebooks)
+                    if not redundant_frames or self._wire_kbps(made) <= budget_kbps:
+                        return made
             redundant_frames //= 2
 
-    def _made(self, rung: int, redundant_frames: int) -> SenderSettings:
+    def _redundant_codebooks(self, rung: int, redundant_frames: int) -> list[int]:
+        """What may be sent of each redundant frame, the most first."""
+        if not redundant_frames:
+            return [0]
+        if self._start.redundant_codebooks:
+            return [self._start.redundant_codebooks]
+        settings = self.settings
+        most = min(self._rungs[rung][1], MAX_REDUNDANT_CODEBOOKS, settings.most_redundant_codes // redundant_frames)
+        more = [count for count in reversed(settings.ladder) if settings.redundant_codebooks < count <= most]
+        return [*more, settings.redundant_codebooks]
+
+    def _made(self, rung: int, redundant_frames: int, redundant_codebooks: int) -> SenderSettings:
         frames, num_codebooks = self._rungs[rung]
         return replace(
             self._start,
             frames_per_packet=frames,
             num_codebooks=num_codebooks,
-            redundant_codebooks=(
-                (self._start.redundant_codebooks or self.settings.redundant_codebooks) if redundant_frames else 0
-            ),
+            redundant_codebooks=redundant_codebooks,
             redundant_frames=redundant_frames,
+        )
+
+    def _least_kbps(self, rung: int, redundant_frames: int) -> float:
+        """On the wire, with as little of each redundant frame as may be sent."""
+        return self._wire_kbps(
+            self._made(rung, redundant_frames, self._redundant_codebooks(rung, redundant_frames)[-1])
         )
 
     def _wire_kbps(self, settings: SenderSettings) -> float:
@@ -207,7 +226,7 @@ class RateControl:
         fits = (
             rung
             for rung in range(self._rung + 1, last)
-            if self._wire_kbps(self._made(rung, self._redundant_frames)) <= _CARRIED_SHARE * carried
+            if self._least_kbps(rung, self._redundant_frames) <= _CARRIED_SHARE * carried
         )
         self._rung = min(last, next(fits, last))
         self._settled_s = now_s + _SETTLE_S + queue_ms / 1000
@@ -222,5 +241,5 @@ class RateControl:
             self._rung -= 1
             self._climbed_s = self._calm_since_s = now_s
             # It carries what is sent now, and so much more that a step is worth a try; at the top it has room.
-            made_kbps = self._wire_kbps(self._made(self._rung, 0)) / _CARRIED_SHARE
+            made_kbps = self._least_kbps(self._rung, 0) / _CARRIED_SHARE
             self._carried_kbps = max(self._carried_kbps, made_kbps) if self._rung else math.inf

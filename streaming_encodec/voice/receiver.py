@@ -96,6 +96,7 @@ class Receiver:
         stats = self.statistics
         result = self._buffer.insert(packet)
         stats.packets_lost = self._buffer.lost
+        stats.holes, stats.missing_frames = self._buffer.holes, self._buffer.missing_frames
         if result.duplicate:
             stats.duplicate_packets += 1
             return
@@ -120,8 +121,7 @@ class Receiver:
         # By its last frame: of a longer packet the first one has waited for longer at the sender.
         self._queue.on_packet(result.timestamp + packet.num_frames, clock_frames)
         if result.repaired is not None:
-            # Redundancy helps only if playout waits for it, so what it repaired counts as arriving now.
-            self.delay.on_packet(result.repaired, clock_frames)
+            self.delay.on_repair(result.repaired, clock_frames)
         self._update_jitter(clock_frames - result.timestamp)
         self._most_codebooks = max(self._most_codebooks, packet.num_codebooks)
 
@@ -159,13 +159,13 @@ class Receiver:
 
     @property
     def report_is_due(self) -> bool:
-        """Whether a queue on the way has become much longer since the last report: the sender should know."""
-        return self._queue.has_grown
+        """Whether the sender should know at once: a queue became much longer, or packets are lost and were not before."""
+        return self._queue.has_grown or self._report.has_new_losses(self.statistics)
 
     def report(self, sender: int) -> Report:
         """How the stream arrived since the last report, for its sender."""
         queue_ms = 1000 * self._queue.close() * self.format.frame_seconds
-        return self._report.close(self.statistics, sender, self.target_ms, queue_ms, self.format.frame_samples)
+        return self._report.close(self.statistics, sender, self.target_ms, queue_ms)
 
     def _delay_of(self, frame: int, clock_frames: float) -> float:
         return clock_frames - frame - self.delay.base

@@ -50,6 +50,10 @@ class ReceiverStatistics:
 
     duplicate_packets: int = 0
     """Not in the standard."""
+    holes: int = 0
+    """Runs of packets that were missing when a later one came; not in the standard."""
+    missing_frames: int = 0
+    """Frames of these runs; not in the standard."""
     redundant_frames_used: int = 0
     """Frames played from redundancy; not in the standard."""
     reduced_frames: int = 0
@@ -103,31 +107,39 @@ class ReceiverStatistics:
         self.removed_samples_for_acceleration += max(0, -samples)
 
 
+_NEWS_PACKETS = 2
+"""A lone packet that is missing may only be late."""
+
+
 class ReportInterval:
     """What happened since the last report to the sender."""
 
     def __init__(self) -> None:
-        self._marks = (0, 0, 0, 0, 0)
+        self._marks = (0, 0, 0, 0, 0, 0)
+        self._had_losses = False
 
-    def close(
-        self, stats: ReceiverStatistics, sender: int, delay_ms: float, queue_ms: float, frame_samples: int
-    ) -> Report:
+    def has_new_losses(self, stats: ReceiverStatistics) -> bool:
+        """Whether several packets are missing, where none was in the interval before."""
+        return not self._had_losses and stats.packets_lost - self._marks[1] >= _NEWS_PACKETS
+
+    def close(self, stats: ReceiverStatistics, sender: int, delay_ms: float, queue_ms: float) -> Report:
         """The report; the next interval begins."""
         marks = (
             stats.packets_received,
             stats.packets_lost,
             stats.total_samples_received,
             stats.concealed_samples,
-            stats.concealment_events,
+            stats.holes,
+            stats.missing_frames,
         )
-        received, lost, played, concealed, events = (a - b for a, b in zip(marks, self._marks, strict=True))
-        self._marks = marks
+        received, lost, played, concealed, holes, missing = (a - b for a, b in zip(marks, self._marks, strict=True))
+        self._marks, self._had_losses = marks, lost > 0
         concealed = max(0, concealed)  # some may have been taken back
         return Report(
             sender=sender,
             fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
             fraction_concealed=min(1.0, concealed / max(1, played)),
-            burst_frames=concealed / frame_samples / events if events > 0 else 0.0,
+            burst_frames=missing / holes if holes else 0.0,
             jitter_ms=1000 * stats.jitter,
             playout_delay_ms=delay_ms,
             queue_ms=queue_ms,

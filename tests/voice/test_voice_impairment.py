@@ -60,10 +60,10 @@ def target_after(jitter_frames: float, settings: DelaySettings) -> float:
 
 @pytest.mark.parametrize("jitter_frames", [0.1, 0.4, 0.6, 0.8, 1.3, 2.6])
 def test_finer_bins_aim_closer_and_still_behind_the_latest(jitter_frames: float) -> None:
-    coarse = target_after(jitter_frames, DelaySettings(minimum_frames=1, initial_frames=2))
-    fine = target_after(
-        jitter_frames, DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=4, spare_frames=0.75)
+    coarse = target_after(
+        jitter_frames, DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=1, spare_frames=1)
     )
+    fine = target_after(jitter_frames, DelaySettings(minimum_frames=0.5, initial_frames=2))
     assert coarse == np.ceil(jitter_frames - 0.05) + 1
     assert fine < coarse
     # Playout may lag behind the target by half a frame before it does something about it.
@@ -78,7 +78,7 @@ def test_a_call_is_on_trial_before_the_target_falls_below_the_first() -> None:
         return estimator.target_frames
 
     assert target(1.9) == 2.5
-    assert target(2.1) == 1.0
+    assert target(2.1) == 0.5
 
 
 def test_less_than_a_frame_may_be_enough() -> None:
@@ -87,6 +87,26 @@ def test_less_than_a_frame_may_be_enough() -> None:
     assert target_after(0.6, fine) == 0.75
     with pytest.raises(StreamError, match="0 < minimum"):
         DelaySettings(minimum_frames=0)
+
+
+def test_what_redundancy_brings_late_is_waited_for_as_the_quantile_says() -> None:
+    def target(quantile: float, late: int = 11) -> float:
+        estimator = DelayEstimator(FRAME_S, DelaySettings(quantile=quantile))
+        for number in range(3000):
+            estimator.on_packet(number, float(number))
+            if number % 375 == 10:  # one half second in ten
+                estimator.on_repair(number - late, float(number))
+        return estimator.target_frames
+
+    # A stall as long as that would be held against both once it came twice in half a minute.
+    assert target(0.95) == pytest.approx(11.5)
+    assert target(0.85) == 2.0
+    assert target(0.95, late=15) == pytest.approx(12.5)  # and no longer than that
+
+
+def test_a_quantile_lies_between_0_and_1() -> None:
+    with pytest.raises(StreamError, match="between 0 and 1, not at 1"):
+        DelaySettings(quantile=1.0)
 
 
 @pytest.mark.parametrize("wrong", [{"bins_per_frame": 0}, {"bins_per_frame": 17}, {"spare_frames": -0.1}])

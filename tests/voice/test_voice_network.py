@@ -15,7 +15,7 @@ FRAME_MS = 1000 / 75
 
 
 def call(network: NetworkModel, seconds: float = 30.0, **more: object) -> CallResult:
-    delay = DelaySettings(reliable=network.ordered)
+    delay = DelaySettings()
     return simulate_call(CallSettings(network, seconds=seconds, seed=1, delay=delay, **more))  # type: ignore[arg-type]
 
 
@@ -109,7 +109,7 @@ def test_reordered_and_doubled_packets_are_played_once_and_in_order() -> None:
     assert (np.diff(played) > 0).all()
     # A few frames are late until the buffer has learned how late packets may be; then none.
     learned = result.time_s > 30
-    assert (result.frame[~learned] < 0).sum() <= 8
+    assert (result.frame[~learned] < 0).sum() <= 12
     assert (result.frame[learned] < 0).sum() <= 2
 
 

@@ -101,6 +101,7 @@ def test_random_loss_adds_redundancy_and_keeps_all_codebooks() -> None:
     assert made.num_codebooks == START.num_codebooks
     assert made.frames_per_packet == START.frames_per_packet
     assert made.redundant_frames >= 4
+    assert made.redundant_codebooks == START.num_codebooks  # short holes are filled with all there is
     for second in range(20, 60):
         made = control.on_report(report(), float(second))
     assert made == START
@@ -126,6 +127,18 @@ def test_an_outage_does_not_take_redundancy_away_nor_make_it_too_large() -> None
     for burst in (14.0, 15.0):
         made = control.on_report(report(0.4, burst=burst), 13.0)
     assert made.redundant_frames == DATAGRAMS.most_redundant_frames
+
+
+def test_redundancy_has_the_codebooks_that_the_line_has_room_for() -> None:
+    def made(burst: float, budget_kbps: float) -> SenderSettings:
+        settings = RateSettings(overhead_bytes=54, budget_kbps=budget_kbps)
+        return RateControl(FORMAT, START, settings).on_report(report(0.3, burst=burst), 0.0)
+
+    assert made(3.0, 64.0).redundant_codebooks == 8
+    assert made(8.0, 64.0).redundant_codebooks == 4  # 14 frames of at most 60 codes in all
+    narrow = made(3.0, 34.0)
+    assert (narrow.num_codebooks, narrow.redundant_codebooks) == (START.num_codebooks, 2)
+    assert narrow.wire_kbps(FORMAT, 54) <= 34.0
 
 
 def test_redundancy_is_the_last_to_go_while_there_is_loss() -> None:

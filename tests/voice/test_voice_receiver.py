@@ -272,6 +272,17 @@ def test_a_report_tells_the_last_interval() -> None:
     assert quiet.fraction_lost == quiet.fraction_concealed == quiet.burst_frames == 0
 
 
+def test_the_first_holes_are_news_that_does_not_wait() -> None:
+    target = receiver()
+    drive(target, on_time(60, lost=(30,)), 45)
+    assert not target.report_is_due  # one packet that is missing may only be late
+    for number in range(70, 75):
+        target.receive(packet(number), number * FRAME)
+    assert target.report_is_due
+    assert target.report(7).burst_frames == (1 + 25) / 2
+    assert not target.report_is_due
+
+
 def test_statistics_have_the_standards_names() -> None:
     """Those of `RTCInboundRtpStreamStats` in snake_case, and few of our own."""
     target = receiver()
@@ -300,7 +311,15 @@ def test_statistics_have_the_standards_names() -> None:
     ]
     words = [field.name.split("_") for field in dataclasses.fields(target.statistics)]
     names = {head + "".join(word.capitalize() for word in rest) for head, *rest in words}
-    own = {"duplicatePackets", "redundantFramesUsed", "reducedFrames", "skippedFrames", "comfortNoiseSamples"}
+    own = {
+        "holes",
+        "missingFrames",
+        "duplicatePackets",
+        "redundantFramesUsed",
+        "reducedFrames",
+        "skippedFrames",
+        "comfortNoiseSamples",
+    }
     assert names == {*standard, *own, "restarts", "lastPlayedFrame", "lastPlayedTimestamp"}
 
 

@@ -51,8 +51,8 @@ def noise_packet(sequence: int, timestamp: int, **more: object) -> bytes:
     return serialize_packet(noise)
 
 
-def receiver(minimum: int = 2, initial: int = 2, reliable: bool = True, **more: object) -> Receiver:
-    delay = DelaySettings(minimum_frames=minimum, initial_frames=initial, reliable=reliable)
+def receiver(minimum: int = 2, initial: int = 2, **more: object) -> Receiver:
+    delay = DelaySettings(minimum_frames=minimum, initial_frames=initial)
     return Receiver(FORMAT, ReceiverSettings(delay=delay, **more))  # type: ignore[arg-type]
 
 

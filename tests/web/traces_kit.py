@@ -114,7 +114,6 @@ _ONE = SenderSettings(num_codebooks=4, frames_per_packet=1)
 _TWO = SenderSettings(num_codebooks=4, frames_per_packet=2)
 _LOSS = GilbertElliott.with_loss
 _PAUSES = ((1.5, 2.6), (3.4, 5.0))
-_UDP = {"reliable": False}
 
 SCENARIOS: dict[str, Scenario] = {
     "clean": Scenario(),
@@ -124,10 +123,10 @@ SCENARIOS: dict[str, Scenario] = {
     "lte": Scenario((Speaker(PRESETS["lte"]),), seconds=10),
     "wifi-tcp-live": Scenario((Speaker(PRESETS["wifi-tcp"]),), seconds=8, playout=LIVE, ahead=True),
     "reordering": Scenario((Speaker(PRESETS["reordering"], sending=_ONE),)),
-    "loss-datagrams": Scenario((Speaker(NetworkModel(loss=_LOSS(0.1, 2.0), jitter_ms=4)),), playout=_UDP),
-    "loss-with-redundancy": Scenario((Speaker(NetworkModel(loss=_LOSS(0.15, 1.5)), _RED),), playout=_UDP),
+    "loss-datagrams": Scenario((Speaker(NetworkModel(loss=_LOSS(0.1, 2.0), jitter_ms=4)),)),
+    "loss-with-redundancy": Scenario((Speaker(NetworkModel(loss=_LOSS(0.15, 1.5)), _RED),)),
     "long-losses": Scenario((Speaker(NetworkModel(loss=_LOSS(0.3, 8.0)), _ONE),), playout={"repeat_frames": 5}),
-    "jitter": Scenario((Speaker(NetworkModel(jitter_ms=25)),), seconds=8, playout=_UDP),
+    "jitter": Scenario((Speaker(NetworkModel(jitter_ms=25)),), seconds=8),
     "stalls": Scenario((Speaker(NetworkModel(stalls=(Stalls(2.0, 150.0, 400.0, True),), ordered=True)),), seconds=9),
     "drift-fast": Scenario((Speaker(NetworkModel(drift_ppm=8000, jitter_ms=1)),), seconds=8),
     "drift-slow": Scenario((Speaker(NetworkModel(drift_ppm=-8000, jitter_ms=1)),), seconds=8, playout=LIVE),
@@ -151,7 +150,7 @@ SCENARIOS: dict[str, Scenario] = {
     "leaves-in-an-outage": Scenario((Speaker(outages=((1.5, 9.0),), leaves_s=4.0), Speaker(clip_s=2.0))),
     "leaves-in-a-pause": Scenario((Speaker(dtx=True, pauses=((1.5, 9.0),), leaves_s=4.0), Speaker(clip_s=2.0))),
     "renumbered": Scenario((Speaker(NetworkModel(jitter_ms=2), renumbered_s=2.5),)),
-    "cut": Scenario((Speaker(NetworkModel(loss=_LOSS(0.05)), _RED, cut=2),), playout=_UDP),
+    "cut": Scenario((Speaker(NetworkModel(loss=_LOSS(0.05)), _RED, cut=2),)),
     "damaged": Scenario((Speaker(NetworkModel(jitter_ms=2), _RED, damaged=9),)),
     "blocks-of-128": Scenario((Speaker(PRESETS["wifi"]),), pulled=(128,), pull_jitter_ms=2.0),
     "odd-blocks": Scenario((Speaker(NetworkModel(jitter_ms=8)),), pulled=(441, 17, 960, 0, 320), pull_jitter_ms=1.0),

@@ -95,7 +95,7 @@ def command(
     loaded = load_model(model)
     packets = SenderSettings(
         frames_per_packet=frames_per_packet,
-        redundant_codebooks=min(2, loaded.config.num_quantizers),
+        redundant_codebooks=min(2, loaded.config.num_quantizers) if redundancy_frames else 0,
         redundant_frames=redundancy_frames,
     )
     call = VoiceClient(

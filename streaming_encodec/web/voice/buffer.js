@@ -58,6 +58,9 @@ export class FrameBuffer {
   floor = 0;
   /** Packets missing by sequence number, since the start. */
   lost = 0;
+  /** Runs of packets that were missing when a later one came, and their frames. */
+  holes = 0;
+  missingFrames = 0;
   /** @type {Map<number, BufferedFrame>} */
   #frames = new Map();
   /** @type {Packet | null} */
@@ -230,6 +233,10 @@ export class FrameBuffer {
       }
     }
     this.#received++;
+    if (sequence > this.#highestSequence + 1) {
+      this.holes++;
+      this.missingFrames += Math.min((sequence - this.#highestSequence - 1) * framesIn(packet), this.capacity);
+    }
     this.#highestSequence = Math.max(this.#highestSequence, sequence);
     if (this.#firstSequence !== null) this.#firstSequence = Math.min(this.#firstSequence, sequence);
     this.#highest = Math.max(this.#highest, after - 1);

@@ -15,7 +15,8 @@ const GROWN_S = 0.04; // where all packets of half a second are later by more th
  * @property {number} maximumFrames
  * @property {number} freeQueueFrames
  * @property {number} initialFrames
- * @property {boolean} reliable packets come over TCP: none is lost, some come in bursts
+ * @property {number} quantile
+ * @property {number} repairFrames
  * @property {number} windowS
  * @property {number} bucketS
  * @property {number} memoryBuckets
@@ -31,8 +32,8 @@ const GROWN_S = 0.04; // where all packets of half a second are later by more th
  */
 export function delaySettings(given = {}) {
   const s = {
-    minimumFrames: 2, maximumFrames: 30, freeQueueFrames: 10, initialFrames: 3, reliable: true, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
-    peakMemoryS: 30, trialBuckets: 1, binsPerFrame: 1, spareFrames: 1, ...given,
+    minimumFrames: 2, maximumFrames: 30, freeQueueFrames: 10, initialFrames: 3, quantile: 0.95, repairFrames: 12, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
+    peakMemoryS: 30, trialBuckets: 1, binsPerFrame: 4, spareFrames: 0.5, ...given,
   };
   if (!(0 < s.minimumFrames && s.minimumFrames <= s.initialFrames && s.initialFrames <= s.maximumFrames && s.maximumFrames <= 500)) {
     throw new StreamError("delays in frames: 0 < minimum <= initial <= maximum <= 500");
@@ -43,6 +44,7 @@ export function delaySettings(given = {}) {
   if (!(s.binsPerFrame >= 1 && s.binsPerFrame <= 16 && s.spareFrames >= 0 && s.spareFrames <= 10)) {
     throw new StreamError("the delay target has 1 to 16 bins a frame, and 0 to 10 frames to spare");
   }
+  if (!(s.quantile > 0 && s.quantile < 1)) throw new StreamError(`the quantile of the delay target lies between 0 and 1, not at ${s.quantile}`);
   return Object.freeze(s);
 }
 
@@ -59,6 +61,7 @@ export class DelayEstimator {
   #bucketEnds = NaN;
   #bucketMax = 0;
   #bucketLeast = Infinity;
+  #bucketRepair = 0;
   /** The least offset of each bucket. @type {number[]} */
   #leasts = [];
   /** Heights of the last buckets in which a queue grew. @type {number[]} */
@@ -98,7 +101,7 @@ export class DelayEstimator {
     this.#leasts = [];
     this.#growths = [];
     this.#bucketEnds = NaN;
-    this.#bucketMax = 0;
+    this.#bucketMax = this.#bucketRepair = 0;
     this.#bucketLeast = Infinity;
   }
 
@@ -119,9 +122,19 @@ export class DelayEstimator {
     else if (clockFrames >= this.#bucketEnds) {
       this.#closeBucket(clockFrames);
       this.#bucketEnds = clockFrames + this.#bucket;
-      this.#bucketMax = 0;
+      this.#bucketMax = this.#bucketRepair = 0;
       this.#bucketLeast = Infinity;
     }
+  }
+
+  /**
+   * Redundancy brought the frame `timestamp`, and those after it up to the packet that came. No stall, however long.
+   * @param {number} timestamp
+   * @param {number} clockFrames
+   */
+  onRepair(timestamp, clockFrames) {
+    const late = Math.min(clockFrames - timestamp - this.base, this.settings.repairFrames);
+    this.#bucketRepair = Math.max(this.#bucketRepair, late);
   }
 
   /** @param {number} clockFrames */
@@ -140,7 +153,7 @@ export class DelayEstimator {
     // One stall can end one half second and fill the next with what it held back.
     else if (isHigh && !grows && isLately) last[1] = Math.max(height, last[1]);
     else if (isHigh && !grows) peaks.push([clockFrames, height]);
-    else if (!grows && !isHigh) this.#learn(height);
+    else if (!grows && !isHigh) this.#learn(Math.max(height, this.#bucketRepair));
     const stalls = peaks.length >= 2 ? Math.max(...peaks.map(([, h]) => h)) : 0, held = Math.max(stalls, ...growths);
     const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0), queue = this.base - Math.min(...this.#leasts);
     const most = settings.maximumFrames - Math.max(0, queue - settings.freeQueueFrames);
@@ -155,7 +168,7 @@ export class DelayEstimator {
     for (let i = 0; i < weights.length; i++) weights[i] *= keep;
     const at = Math.ceil((height - 0.05) * settings.binsPerFrame);
     weights[Math.min(Math.max(at, 0), weights.length - 1)] += 1 - keep;
-    const total = weights.reduce((sum, weight) => sum + weight, 0), enough = (settings.reliable ? 0.99 : 0.95) * total - 1e-9;
+    const total = weights.reduce((sum, weight) => sum + weight, 0), enough = settings.quantile * total - 1e-9;
     let bins = 0;
     for (let sum = weights[0]; sum < enough; sum += weights[bins]) bins++;
     this.#learned = bins / settings.binsPerFrame + settings.spareFrames;

@@ -2,7 +2,7 @@
 
 import { StreamError } from "../errors.js";
 import { roundHalfEven } from "../numbers.js";
-import { MAX_FRAMES } from "../wire/header.js";
+import { MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS } from "../wire/header.js";
 import { OVERHEAD_BYTES } from "../wire/wireSize.js";
 import { hasRedundancy, senderSettings, wireKbps } from "./sender.js";
 
@@ -28,6 +28,7 @@ const LONGEST_PATIENCE = 16;
  * @property {number} lossy
  * @property {number} clean
  * @property {number} redundantCodebooks
+ * @property {number} mostRedundantCodes
  * @property {number} mostRedundantFrames
  * @property {number} standingMs
  * @property {number} fullMs
@@ -42,7 +43,7 @@ const LONGEST_PATIENCE = 16;
 export function rateSettings(given = {}) {
   const s = {
     ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
-    clean: 0.005, redundantCodebooks: 2, mostRedundantFrames: 15, standingMs: 40, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
+    clean: 0.005, redundantCodebooks: 2, mostRedundantCodes: 60, mostRedundantFrames: 15, standingMs: 40, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
   };
   const rises = s.ladder.length > 0 && s.ladder.every((count, i) => count > (i ? s.ladder[i - 1] : 0));
   if (!rises) throw new StreamError("the ladder of codebooks rises from at least 1");
@@ -123,19 +124,44 @@ export class RateControl {
     const budgetKbps = Math.min(this.settings.budgetKbps, CARRIED_SHARE * this.#carriedKbps), last = this.#rungs.length - 1;
     for (let redundantFrames = this.#redundantFrames; ; redundantFrames = Math.floor(redundantFrames / 2)) {
       for (let rung = this.#drains ? last : this.#rung; rung <= last; rung++) {
-        const made = this.#made(rung, redundantFrames);
-        if (!redundantFrames || this.#wireKbps(made) <= budgetKbps) return made;
+        for (const redundantCodebooks of this.#redundantCodebooks(rung, redundantFrames)) {
+          const made = this.#made(rung, redundantFrames, redundantCodebooks);
+          if (!redundantFrames || this.#wireKbps(made) <= budgetKbps) return made;
+        }
       }
     }
   }
 
   /**
+   * What may be sent of each redundant frame, the most first.
    * @param {number} rung
    * @param {number} redundantFrames
    */
-  #made(rung, redundantFrames) {
+  #redundantCodebooks(rung, redundantFrames) {
+    if (!redundantFrames) return [0];
+    if (this.#start.redundantCodebooks) return [this.#start.redundantCodebooks];
+    const { ladder, redundantCodebooks: least, mostRedundantCodes } = this.settings;
+    const most = Math.min(this.#rungs[rung][1], MAX_REDUNDANT_CODEBOOKS, Math.floor(mostRedundantCodes / redundantFrames));
+    return [...[...ladder].reverse().filter((count) => least < count && count <= most), least];
+  }
+
+  /**
+   * On the wire, with as little of each redundant frame as may be sent.
+   * @param {number} rung
+   * @param {number} redundantFrames
+   */
+  #leastKbps(rung, redundantFrames) {
+    const choices = this.#redundantCodebooks(rung, redundantFrames);
+    return this.#wireKbps(this.#made(rung, redundantFrames, choices[choices.length - 1]));
+  }
+
+  /**
+   * @param {number} rung
+   * @param {number} redundantFrames
+   * @param {number} redundantCodebooks
+   */
+  #made(rung, redundantFrames, redundantCodebooks) {
     const [framesPerPacket, numCodebooks] = this.#rungs[rung];
-    const redundantCodebooks = redundantFrames ? this.#start.redundantCodebooks || this.settings.redundantCodebooks : 0;
     return senderSettings({ ...this.#start, framesPerPacket, numCodebooks, redundantCodebooks, redundantFrames });
   }
 
@@ -191,7 +217,7 @@ export class RateControl {
       this.#drainsUntilS = nowS + DRAIN_S;
     }
     let rung = this.#rung + 1;
-    while (rung < last && this.#wireKbps(this.#made(rung, this.#redundantFrames)) > CARRIED_SHARE * carried) rung++;
+    while (rung < last && this.#leastKbps(rung, this.#redundantFrames) > CARRIED_SHARE * carried) rung++;
     this.#rung = Math.min(last, rung);
     this.#settledS = nowS + SETTLE_S + queueMs / 1000;
   }
@@ -204,7 +230,7 @@ export class RateControl {
       this.#rung--;
       this.#climbedS = this.#calmSinceS = nowS;
       // It carries what is sent now, and so much more that a step is worth a try; at the top it has room.
-      const madeKbps = this.#wireKbps(this.#made(this.#rung, 0)) / CARRIED_SHARE;
+      const madeKbps = this.#leastKbps(this.#rung, 0) / CARRIED_SHARE;
       this.#carriedKbps = this.#rung ? Math.max(this.#carriedKbps, madeKbps) : Infinity;
     }
   }

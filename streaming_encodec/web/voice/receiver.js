@@ -95,6 +95,8 @@ export class Receiver {
     this.format.checkPacket(packet);
     const stats = this.statistics, result = this.#buffer.insert(packet);
     stats.packetsLost = this.#buffer.lost;
+    stats.holes = this.#buffer.holes;
+    stats.missingFrames = this.#buffer.missingFrames;
     if (result.duplicate) {
       stats.duplicatePackets++;
       return;
@@ -121,8 +123,7 @@ export class Receiver {
     this.delay.onPacket(result.timestamp, clockFrames);
     // By its last frame: of a longer packet the first one has waited for longer at the sender.
     this.#queue.onPacket(result.timestamp + framesIn(packet), clockFrames);
-    // Redundancy helps only if playout waits for it, so what it repaired counts as arriving now.
-    if (result.repaired !== null) this.delay.onPacket(result.repaired, clockFrames);
+    if (result.repaired !== null) this.delay.onRepair(result.repaired, clockFrames);
     this.#updateJitter(clockFrames - result.timestamp);
     this.#mostCodebooks = Math.max(this.#mostCodebooks, codebooksIn(packet));
   }
@@ -156,9 +157,9 @@ export class Receiver {
     return this.#choosePace((nowS + queuedS) / this.format.frameSeconds)[0] === "keep";
   }
 
-  /** Whether a queue on the way has become much longer since the last report: the sender should know. */
+  /** Whether the sender should know at once: a queue became much longer, or packets are lost and were not before. */
   get reportIsDue() {
-    return this.#queue.hasGrown;
+    return this.#queue.hasGrown || this.#report.hasNewLosses(this.statistics);
   }
 
   /**
@@ -167,7 +168,7 @@ export class Receiver {
    */
   report(sender) {
     const queueMs = 1000 * this.#queue.close() * this.format.frameSeconds;
-    return this.#report.close(this.statistics, sender, this.targetMs, queueMs, this.format.frameSamples);
+    return this.#report.close(this.statistics, sender, this.targetMs, queueMs);
   }
 
   /**

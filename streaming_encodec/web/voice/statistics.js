@@ -39,6 +39,8 @@ export class ReceiverStatistics {
   jitterBufferEmittedCount = 0;
   fecPacketsReceived = 0;
   duplicatePackets = 0;
+  holes = 0;
+  missingFrames = 0;
   redundantFramesUsed = 0;
   reducedFrames = 0;
   skippedFrames = 0;
@@ -107,9 +109,20 @@ export class ReceiverStatistics {
   }
 }
 
+const NEWS_PACKETS = 2; // a lone packet that is missing may only be late
+
 /** What happened since the last report to the sender. */
 export class ReportInterval {
-  #marks = [0, 0, 0, 0, 0];
+  #marks = [0, 0, 0, 0, 0, 0];
+  #hadLosses = false;
+
+  /**
+   * Whether several packets are missing, where none was in the interval before.
+   * @param {ReceiverStatistics} stats
+   */
+  hasNewLosses(stats) {
+    return !this.#hadLosses && stats.packetsLost - this.#marks[1] >= NEWS_PACKETS;
+  }
 
   /**
    * The report; the next interval begins.
@@ -117,21 +130,22 @@ export class ReportInterval {
    * @param {number} sender
    * @param {number} delayMs
    * @param {number} queueMs
-   * @param {number} frameSamples
    * @returns {Report}
    */
-  close(stats, sender, delayMs, queueMs, frameSamples) {
+  close(stats, sender, delayMs, queueMs) {
     const marks = [
-      stats.packetsReceived, stats.packetsLost, stats.totalSamplesReceived, stats.concealedSamples, stats.concealmentEvents,
+      stats.packetsReceived, stats.packetsLost, stats.totalSamplesReceived, stats.concealedSamples, stats.holes,
+      stats.missingFrames,
     ];
-    const [received, lost, played, more, events] = marks.map((mark, i) => mark - this.#marks[i]);
+    const [received, lost, played, more, holes, missing] = marks.map((mark, i) => mark - this.#marks[i]);
     const concealed = Math.max(0, more); // some may have been taken back
     this.#marks = marks;
+    this.#hadLosses = lost > 0;
     return {
       sender,
       fraction_lost: Math.min(1, Math.max(0, lost) / Math.max(1, received + lost)),
       fraction_concealed: Math.min(1, concealed / Math.max(1, played)),
-      burst_frames: events > 0 ? concealed / frameSamples / events : 0,
+      burst_frames: holes ? missing / holes : 0,
       jitter_ms: 1000 * stats.jitter,
       playout_delay_ms: delayMs,
       queue_ms: queueMs,
