@@ -7,8 +7,9 @@ Loss and congestion are different things and want opposite cures:
   because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
   the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent.
 - Packets that are missing while no queue stands are random loss: fewer bits would not help. The cure is redundancy, as
-  long as the usual hole, with as many codebooks as the line has room for: short holes are filled without a loss. What a full queue dropped is no reason to send more, unless the queue is others': it stands
-  though as little as possible is sent. Redundancy never takes more than a line was seen to carry.
+  long as the usual hole, with as many codebooks as the line has room for: then short holes are not heard. What a full
+  queue dropped is no reason to send more, unless the queue is others': it stands though as little as possible is sent.
+  Redundancy never takes more than a line was seen to carry.
 
 On a path that keeps order (TCP all the way) a missing packet is only late. It is no loss, and redundancy for it would
 arrive later still. Redundancy that a user asks for is sent all the same: a listener's own way may lose packets.
@@ -49,8 +50,8 @@ class RateSettings:
     budget_kbps: wire bitrate that redundancy never exceeds.
     most_frames: frames a packet may hold where the line is full.
     lossy, clean: smoothed loss above and below which redundancy is added and taken away.
-    redundant_codebooks: of every redundant frame, at least. More of them, as the ladder goes, are sent where all redundant
-        frames of a packet have at most most_redundant_codes: eight of 7 frames, four of 15.
+    redundant_codebooks: of every redundant frame, at least. More of them, as the ladder goes, are sent where all
+        redundant frames of a packet have at most most_redundant_codes: eight of 7 frames, four of 15.
     most_redundant_frames: 200 ms of the 24 kHz model's; longer holes are not covered.
     standing_ms: a queue above it that grows means congestion. full_ms: one above it does, unless it shrinks.
     patience_s: time without a queue before a step up; doubled at each step that failed before.
