@@ -159,7 +159,7 @@ class Receiver:
 
     @property
     def report_is_due(self) -> bool:
-        """Whether the sender should know at once: a queue became much longer, or packets are lost as none was before."""
+        """Whether there is news for the sender: a queue became much longer, or packets are lost as none was before."""
         return self._queue.has_grown or self._report.has_new_losses(self.statistics)
 
     def report(self, sender: int) -> Report:
