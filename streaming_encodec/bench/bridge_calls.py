@@ -140,10 +140,12 @@ def _rooms(bridge: subprocess.Popen[str], calls: int) -> list[str]:
     for told in _log(bridge):
         if told["event"] == "phone_call":
             rooms.append(told["room"])
-        if len(rooms) == calls or told["event"] in ("phone_ended", "phone_refused"):
+        if told["event"] in ("phone_ended", "phone_refused"):
+            raise StreamingEncodecError(
+                f"only {len(rooms)} of {calls} calls came into their rooms, then one ended: {told['reason']}"
+            )
+        if len(rooms) == calls:
             break
-    if len(rooms) < calls:
-        raise StreamingEncodecError(f"only {len(rooms)} of {calls} calls came into their rooms")
     return rooms
 
 

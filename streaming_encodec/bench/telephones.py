@@ -41,6 +41,8 @@ class Telephone(ABC):
         self._heard: list[Pcm] = []
         self.control: list[str] = []
         """What it was told besides sound."""
+        self.enough = False
+        """Set it to have the caller hang up before all is said."""
 
     @property
     def heard(self) -> Pcm:
@@ -89,7 +91,7 @@ class Telephone(ABC):
             for number in range(len(self.said) // count):
                 # A frame can be sent when its last sample is spoken.
                 await asyncio.sleep(max(0.0, begin_s + (number + 1) * FRAME_MS / 1000 - self._clock()))
-                if hearing.done():
+                if hearing.done() or self.enough:
                     break
                 await self._say(self.said[number * count : (number + 1) * count])
             await self._end()
