@@ -68,7 +68,8 @@ class Bridge:
         self._on_digit, self._clock = on_digit, clock
         self._model = find_model(config.model)
         self._engine = make_live_engine("auto", self._model)
-        self._pool = ThreadPoolExecutor(config.threads, "streaming-encodec-bridge")
+        # One thread for all is less work than two that hand over to each other for each frame.
+        self._pool = ThreadPoolExecutor(config.threads, "streaming-encodec-bridge") if config.threads > 1 else None
         self._caps = ConnectionCaps(
             RelayLimits(
                 max_connections=config.limits.max_calls,
@@ -91,7 +92,7 @@ class Bridge:
         try:
             sockets = await self._caps.listen(config.host, config.port)
         except OSError as error:
-            self._pool.shutdown(wait=False)
+            self._shut()
             raise CallError(
                 f"a bridge cannot listen on {config.host or 'every address'}, port {config.port}: "
                 f"{error.strerror or error}",
@@ -136,8 +137,12 @@ class Bridge:
             await asyncio.wait(self._calls)
         for server in self._servers:
             await server.wait_closed()
-        self._pool.shutdown(wait=False)
+        self._shut()
         event("bridge_stopped", kind=self.config.kind, port=self.port)
+
+    def _shut(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
 
     @property
     def url(self) -> str:

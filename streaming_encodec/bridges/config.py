@@ -60,7 +60,7 @@ class BridgeConfig:
     what admits can be read on the way: a proxy in front provides it.
     token: for one call; token_key: the relay's, makes a token for each call. relay_tls: see `client_tls`.
     model, bandwidth, frames_per_packet, dtx: as in any call.
-    threads: that encode and decode.
+    threads: that encode and decode; with one the event loop does it, and all calls take one core at most.
 
     Raises ConfigError for a kind that does not exist, or an address that anybody can reach and call.
     """

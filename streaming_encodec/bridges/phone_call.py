@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from streaming_encodec.bridges.protocol import (
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import BridgeError, CallError
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, Bucket
+
+Result = TypeVar("Result")
 
 _PROBE_S = 1.0
 _MOST_UNSENT_BYTES = 24_576
@@ -57,7 +59,8 @@ class PhoneCall:
     """One call, good for one `run`.
 
     join: makes a participant in the room of a call of this name, still to be entered. pool: its threads encode and
-    decode; nothing else does in this call. stopping: set when the bridge ends.
+    decode; nothing else does in this call. None: the event loop does, for less than a millisecond at a time.
+    stopping: set when the bridge ends.
     on_digit: called with the call's name and each key that is pressed.
     """
 
@@ -67,7 +70,7 @@ class PhoneCall:
         protocol: PhoneProtocol,
         join: Callable[[str], ThreadedVoiceClient],
         *,
-        pool: Executor,
+        pool: Executor | None,
         limits: BridgeLimits,
         stopping: asyncio.Event,
         on_start: Callable[[PhoneCallFigures], None],
@@ -220,7 +223,6 @@ class PhoneCall:
     # -- to the room, and from it ---------------------------------------------------------------------------
 
     async def _speak(self, client: ThreadedVoiceClient, line: PhoneLine) -> str:
-        loop = asyncio.get_running_loop()
         while True:
             await self._said.wait()
             self._said.clear()
@@ -228,10 +230,10 @@ class PhoneCall:
             self._waiting.clear()
             self._waiting_samples = 0
             if len(samples):
-                await loop.run_in_executor(self._pool, _say, client, line, samples)
+                await self._compute(_say, client, line, samples)
 
     async def _play(self, client: ThreadedVoiceClient, line: PhoneLine) -> str:
-        pace, protocol, loop = self._pace, self._protocol, asyncio.get_running_loop()
+        pace, protocol = self._pace, self._protocol
         assert pace is not None
         frame_samples = round(self._rate * protocol.frame_ms / 1000)
         probe_at_s = self._clock() + _PROBE_S
@@ -246,7 +248,7 @@ class PhoneCall:
             for number in range(due, 0, -1):
                 # When it is due here, not when it is played there: what comes into the room by then is not in it.
                 due_s = next_s - number * protocol.frame_ms / 1000
-                heard = await loop.run_in_executor(self._pool, _listen, client, line, frame_samples, due_s)
+                heard = await self._compute(_listen, client, line, frame_samples, due_s)
                 if self._connection.unsent_bytes > _MOST_UNSENT_BYTES:
                     self.figures.dropped_s += frame_samples / self._rate
                     continue
@@ -257,6 +259,11 @@ class PhoneCall:
                 probe = protocol.probe()
                 if probe is not None and self._connection.unsent_bytes < _MOST_UNSENT_BYTES:
                     await self._connection.send(probe)
+
+    async def _compute(self, work: Callable[..., Result], *arguments: object) -> Result:
+        if self._pool is None:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
 def _say(client: ThreadedVoiceClient, line: PhoneLine, samples: Pcm) -> None:

@@ -281,7 +281,18 @@ class Participant:
         """Have the event loop call this soon. Thread-safe."""
         loop = self._check_running()
         with contextlib.suppress(RuntimeError):  # closed just now, and the call with it
-            loop.call_soon_threadsafe(function, *arguments)
+            if _running_loop() is loop:  # nobody has to be woken
+                loop.call_soon(function, *arguments)
+            else:
+                loop.call_soon_threadsafe(function, *arguments)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that this thread runs."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _room_of(dialers: Sequence[WebSocketDialer], room: str | None) -> str | None:

@@ -7,9 +7,11 @@ import base64
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Self
 
 import numpy as np
+import pytest
 
 from streaming_encodec.bridges.config import BridgeLimits
 from streaming_encodec.bridges.connection import HungUp
@@ -64,11 +66,12 @@ class _Line:
     async def close(self, reason: str) -> None: ...
 
 
-async def test_sound_is_taken_out_of_the_room_when_it_is_sent_not_when_it_is_played() -> None:
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_sound_is_taken_out_of_the_room_when_it_is_sent_not_when_it_is_played(threads: int) -> None:
     """What is sent 40 ms ahead can hold nothing of the 40 ms to come: a jitter buffer that is told so conceals a fifth
     of all frames. The times go on by 20 ms, however late this program wakes."""
     recorder = _Recorder()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) if threads else nullcontext() as pool:
         call = PhoneCall(
             _Line(recorder, 40),  # type: ignore[arg-type]
             MediaStream("twilio"),

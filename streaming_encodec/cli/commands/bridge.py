@@ -83,7 +83,12 @@ def command(
         ),
     ] = False,
     max_calls: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, metavar="N", help="That encode and decode.")] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MOST_THREADS, metavar="N", help="That encode and decode. More than one use more than one core."
+        ),
+    ] = 1,
 ) -> None:
     """Make telephone calls participants of a room, until Ctrl-C: docs/bridges.md says what to set on the other side.
 
@@ -118,8 +123,9 @@ def command(
         limits=BridgeLimits(max_calls=max_calls),
     )
     loaded = load_model(model)
-    # The event loop and the codec's threads hand over to each other thousands of times a second: not 5 ms each time.
-    sys.setswitchinterval(_SWITCH_S)
+    if threads > 1:
+        # They and the event loop hand over to each other thousands of times a second: not 5 ms each time.
+        sys.setswitchinterval(_SWITCH_S)
     log_json(verbose=False)
 
     async def run() -> None:
