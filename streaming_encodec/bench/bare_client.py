@@ -33,7 +33,7 @@ class _Bare(asyncio.Protocol):
         self._handshake: ClientProtocol | None = ClientProtocol(uri, subprotocols=[Subprotocol(SUBPROTOCOL)])
         self._hello = hello
         self._unread = b""
-        self.welcomed = asyncio.get_running_loop().create_future()
+        self.welcomed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,7 +75,7 @@ class _Bare(asyncio.Protocol):
         if opcode == Opcode.PING:
             self.transport.write(Frame(Opcode.PONG, payload).serialize(mask=True))
         elif opcode == Opcode.TEXT and not self.welcomed.done():
-            self.welcomed.set_result(None)
+            self.welcomed.set_result(payload)
 
     def write(self, opcode: Opcode, payload: bytes) -> None:
         """One frame."""
@@ -108,13 +108,17 @@ class BareListener(_Bare):
 
     def arrived(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.BINARY:
-            now_s = time.perf_counter()
-            sender, sequence = struct.unpack_from("<HH", payload, 4)
-            sent_s = _SENT_S.get((f"{self._hello.room}/{sender}", sequence))
-            if sent_s is not None:
-                self.latencies.append(now_s - sent_s)
+            self.heard(payload)
             return
         super().arrived(opcode, payload)
+
+    def heard(self, packet: bytes) -> None:
+        """A packet came."""
+        now_s = time.perf_counter()
+        sender, sequence = struct.unpack_from("<HH", packet, 4)
+        sent_s = _SENT_S.get((f"{self._hello.room}/{sender}", sequence))
+        if sent_s is not None:
+            self.latencies.append(now_s - sent_s)
 
     @classmethod
     async def join(cls, port: int, room: str, stream_format: StreamFormat, *, stalled: bool = False) -> Self:

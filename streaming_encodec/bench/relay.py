@@ -17,16 +17,18 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from streaming_encodec.bench.bare_client import BareListener, BareSpeaker, churn_once
-from streaming_encodec.bench.relay_flood import FLOODS, flooded
+from streaming_encodec.bench.datagram_listener import DatagramListener, join_all
+from streaming_encodec.bench.relay_flood import FLOODS, UDP_FLOODS, flooded
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.client.link import Link
 from streaming_encodec.relay.config import RelayConfig
@@ -47,7 +49,7 @@ class RelayPlan:
 
     Attributes:
         speakers: None is 1, or 10 in `many-rooms` and `one-room`.
-        listeners: of each speaker's room; None is 200, or 20 in these two.
+        listeners: of each speaker's room; None is 200, 20 in these two, or 60 in `datagrams`.
         seconds: of speech, of each flood, or of all rounds of churn together.
         connections: of a round of churn.
         attackers: connections at a time in a flood.
@@ -73,7 +75,7 @@ Cluster = tuple[tuple[str, ...], int]
 """URLs of NATS servers, and a relay's number."""
 
 
-def _relay_process(pipe: Connection, port: int, limits: RelayLimits, cluster: Cluster | None) -> None:
+def _relay_process(pipe: Connection, port: int, limits: RelayLimits, cluster: Cluster | None, datagrams: bool) -> None:
     logging.disable()  # connections that a flood has cut off
     bus = None
     if cluster is not None:
@@ -86,7 +88,7 @@ def _relay_process(pipe: Connection, port: int, limits: RelayLimits, cluster: Cl
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
-        async with Relay(RelayConfig(port=port, limits=limits, datagrams=False), bus=bus) as relay:
+        async with Relay(RelayConfig(port=port, limits=limits, datagrams=datagrams), bus=bus) as relay:
             pipe.send(relay.port)
             while True:
                 await asked.wait()
@@ -113,10 +115,14 @@ def _resources() -> dict[str, float]:
 class RelayProcess:
     """A relay in a process of its own that can be asked for its resources."""
 
-    def __init__(self, port: int = 0, limits: RelayLimits = AMPLE, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self, port: int = 0, limits: RelayLimits = AMPLE, cluster: Cluster | None = None, *, datagrams: bool = False
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_relay_process, args=(there, port, limits, cluster), daemon=True)
+        self._process = context.Process(
+            target=_relay_process, args=(there, port, limits, cluster, datagrams), daemon=True
+        )
         self._process.start()
         self.port: int = self._pipe.recv()
 
@@ -138,9 +144,9 @@ class RelayProcess:
 
 
 @contextmanager
-def relay_process(limits: RelayLimits = AMPLE) -> Iterator[RelayProcess]:
+def relay_process(limits: RelayLimits = AMPLE, *, datagrams: bool = False) -> Iterator[RelayProcess]:
     """Run a relay in a process of its own."""
-    relay = RelayProcess(limits=limits)
+    relay = RelayProcess(limits=limits, datagrams=datagrams)
     try:
         yield relay
     finally:
@@ -159,38 +165,46 @@ async def fan_out(
     stalled: int,
     seconds: float,
     frames_per_packet: int,
+    ways: tuple[str, ...] = ("websocket",),
+    meanwhile: AbstractContextManager[Counter[str]] | None = None,
 ) -> dict[str, Any]:
     """Speakers, evenly spread over time, and listeners; `stalled` more listeners read nothing at all.
 
+    ways: of listeners, in turn: "websocket", "datagrams". meanwhile: what happens while they speak; what it counts is
+    added to the figures.
+
     Returns:
-        Figures of the run; latencies in milliseconds.
+        Figures of the run, and of each way; latencies in milliseconds.
     """
     rooms = ["load"] * speakers if one_room else [f"load {i}" for i in range(speakers)]
     ears: list[BareListener] = []
+    way_of = [ways[i % len(ways)] for i in range(listeners_each)]
     for room in sorted(set(rooms)):
-        for _ in range(listeners_each):
-            ears.append(await BareListener.join(relay.port, room, FORMAT))
+        ears += await join_all(relay.port, room, FORMAT, way_of)
     stuck = [await BareListener.join(relay.port, rooms[0], FORMAT, stalled=True) for _ in range(stalled)]
     mouths = [await BareSpeaker.join(relay.port, room, FORMAT) for room in rooms]
+    meanwhile = meanwhile or nullcontext(Counter())
+    attack = await asyncio.to_thread(meanwhile.__enter__)
     await asyncio.sleep(0.5)
     for ear in ears:
         ear.latencies.clear()
     before = relay.resources()
     period_s = frames_per_packet / 75
     count = round(seconds / period_s)
-    begin_s = time.perf_counter()
+    begin_s, busy_s = time.perf_counter(), time.process_time()
     await asyncio.gather(
         *(
             talk(mouth, begin_s + period_s * i / speakers, period_s, count, frames_per_packet)
             for i, mouth in enumerate(mouths)
         )
     )
-    took_s = time.perf_counter() - begin_s
+    took_s, busy_s = time.perf_counter() - begin_s, time.process_time() - busy_s
     after = relay.resources()
     await asyncio.sleep(0.3)
-    latencies = np.sort(np.concatenate([np.asarray(ear.latencies) for ear in ears])) * 1000
+    await asyncio.to_thread(meanwhile.__exit__, None, None, None)
     for one in (*mouths, *ears, *stuck):
         one.close()
+    latencies = _latencies_ms(ears)
     p50_ms, p99_ms, p999_ms = np.percentile(latencies, (50, 99, 99.9))
     return {
         "speakers": speakers,
@@ -206,8 +220,30 @@ async def fan_out(
         "p999_ms": float(p999_ms),
         "max_ms": float(latencies[-1]),
         "relay_cpu_share": (after["cpu_s"] - before["cpu_s"]) / took_s,
+        "generator_cpu_share": busy_s / took_s,
         "relay_rss_before_kb": int(before["rss_kb"]),
         "relay_rss_after_kb": int(after["rss_kb"]),
+        "ways": {way: _way_figures(way, ears, count * (speakers if one_room else 1)) for way in dict.fromkeys(way_of)},
+        **attack,
+    }
+
+
+def _latencies_ms(ears: list[BareListener]) -> npt.NDArray[np.float64]:
+    return np.sort(np.concatenate([np.asarray(ear.latencies) for ear in ears])) * 1000
+
+
+def _way_figures(way: str, all_ears: list[BareListener], sent_each: int) -> dict[str, Any]:
+    """Figures of the listeners of one way. sent_each: packets that each should hear."""
+    ears = [ear for ear in all_ears if isinstance(ear, DatagramListener) == (way == "datagrams")]
+    latencies = _latencies_ms(ears)
+    p50_ms, p99_ms = np.percentile(latencies, (50, 99))
+    came = sum(ear.datagrams for ear in ears if isinstance(ear, DatagramListener))
+    return {
+        "listeners": len(ears),
+        "missing": sent_each * len(ears) - len(latencies),
+        "p50_ms": float(p50_ms),
+        "p99_ms": float(p99_ms),
+        "datagram_share": came / max(1, len(latencies)),
     }
 
 
@@ -236,6 +272,26 @@ async def flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[
             with flooded(relay.port, kind, attackers, FORMAT) as attack:
                 result = await calls()
         results.append({"flood": kind, **result, **attack})
+        await asyncio.sleep(2.0)  # what is left of the connections ends
+    return results
+
+
+async def udp_flood(relay: RelayProcess, *, attackers: int, seconds: float) -> list[dict[str, Any]]:
+    """Two speakers and 30 listeners, half of them over datagrams, whose port is flooded."""
+    results: list[dict[str, Any]] = []
+    for kind in ("none", *UDP_FLOODS, "none"):
+        result = await fan_out(
+            relay,
+            speakers=2,
+            listeners_each=15,
+            one_room=False,
+            stalled=0,
+            seconds=seconds,
+            frames_per_packet=1,
+            ways=("websocket", "datagrams"),
+            meanwhile=None if kind == "none" else flooded(relay.port, kind, attackers, FORMAT),
+        )
+        results.append({"flood": kind, **result})
         await asyncio.sleep(2.0)  # what is left of the connections ends
     return results
 
@@ -293,15 +349,19 @@ def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
     """Start a relay and measure it.
 
     Args:
-        run: `one-to-many`, `many-rooms`, `one-room`, `stalled`, `churn`, `resume` or `flood`, see `bench relay --help`.
+        run: `one-to-many`, `many-rooms`, `one-room`, `stalled`, `datagrams`, `churn`, `resume`, `flood` or `udp-flood`,
+            see `bench relay --help`.
     """
     raise_descriptor_limit(_DESCRIPTORS)
     if run == "resume":
         return asyncio.run(resume(plan.rounds))
     # A flood meets the limits of `serve` as it comes; 32 connections of one address are the callers'.
-    with relay_process(RelayLimits() if run == "flood" else AMPLE) as relay:
+    limits = RelayLimits() if run in ("flood", "udp-flood") else AMPLE
+    with relay_process(limits, datagrams=run in ("datagrams", "udp-flood")) as relay:
         if run == "flood":
             return asyncio.run(flood(relay, attackers=plan.attackers, seconds=plan.seconds))
+        if run == "udp-flood":
+            return asyncio.run(udp_flood(relay, attackers=plan.attackers, seconds=plan.seconds))
         if run == "churn":
             return asyncio.run(churn(relay, connections=plan.connections, seconds=plan.seconds))
         many = run in ("many-rooms", "one-room")
@@ -310,13 +370,15 @@ def measure_relay(run: str, plan: RelayPlan) -> list[dict[str, Any]]:
                 fan_out(
                     relay,
                     speakers=plan.speakers or (10 if many else 1),
-                    listeners_each=plan.listeners or (20 if many else 200),
+                    listeners_each=plan.listeners or (20 if many else 60 if run == "datagrams" else 200),
                     one_room=run != "many-rooms",
                     stalled=stalled,
                     seconds=plan.seconds,
                     frames_per_packet=plan.frames_per_packet,
+                    ways=(way,),
                 )
             )
+            for way in (("websocket", "datagrams") if run == "datagrams" else ("websocket",))
             for stalled in ((0, 1) if run == "stalled" else (0,))
         ]
 
@@ -333,7 +395,11 @@ def relay_table(run: str, rows: list[dict[str, Any]]) -> Table:
         lines = [[str(number), f"{wait:.2f}"] for number, wait in enumerate(waits)]
         lines += [["median", f"{statistics.median(waits):.2f}"], ["most", f"{max(waits):.2f}"]]
         return Table("from the relay's return to its clients'", ["round", "seconds"], lines)
-    label = {"flood": "flood", "stalled": "stalled"}.get(run, "run")
+    if run == "udp-flood":
+        return _udp_flood_table(rows)
+    if run == "datagrams":
+        rows = [{**row, "way": way} for row in rows for way in row["ways"]]
+    label = {"flood": "flood", "stalled": "stalled", "datagrams": "way"}.get(run, "run")
     lines = [
         [
             str(row.get(label, run)),
@@ -347,3 +413,21 @@ def relay_table(run: str, rows: list[dict[str, Any]]) -> Table:
     ]
     title = f"packets out of the relay; speakers: {rows[0]['speakers']}, listeners: {rows[0]['listeners']}"
     return Table(title, [label, "a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "lost", "core", "MB"], lines)
+
+
+def _udp_flood_table(rows: list[dict[str, Any]]) -> Table:
+    lines = [
+        [
+            row["flood"],
+            f"{row.get('packets', 0) / row['seconds']:.0f}",
+            way,
+            f"{of_way['p50_ms']:.1f}",
+            f"{of_way['p99_ms']:.1f}",
+            str(of_way["missing"]),
+            f"{row['relay_cpu_share']:.0%}",
+        ]
+        for row in rows
+        for way, of_way in row["ways"].items()
+    ]
+    title = f"calls while the UDP port is flooded; speakers: {rows[0]['speakers']}, listeners: {rows[0]['listeners']}"
+    return Table(title, ["flood", "packets a second", "heard over", "p50 ms", "p99 ms", "lost", "core"], lines)

@@ -74,7 +74,7 @@ def test_redundancy_is_measured_on_recordings(run: Run, tmp_path: Path) -> None:
     assert rows[0]["log_mel_db"] < rows[5]["log_mel_db"]  # without loss, and with the most
 
 
-@pytest.mark.parametrize("name", ["one-to-many", "many-rooms", "stalled", "churn", "resume"])
+@pytest.mark.parametrize("name", ["one-to-many", "many-rooms", "stalled", "datagrams", "churn", "resume"])
 def test_a_relay_is_measured(run: Run, name: str, tmp_path: Path) -> None:
     small = ("--speakers", 2, "--listeners", 3, "--seconds", 0.5, "--connections", 50, "--rounds", 1)
     done = run("bench", "relay", name, *small, "--output-json", tmp_path / "a.json")
@@ -87,8 +87,11 @@ def test_a_relay_is_measured(run: Run, name: str, tmp_path: Path) -> None:
         assert rows[0]["back_s"] > 0
     else:
         assert all(row["missing"] == 0 and row["packets_out"] > 0 for row in rows)
-        assert len(rows) == (2 if name == "stalled" else 1)
+        assert len(rows) == (2 if name in ("stalled", "datagrams") else 1)
         assert {row["speakers"] for row in rows} == {2}
+        ways = [way for row in rows for way in row["ways"]]
+        assert ways == (["websocket", "datagrams"] if name == "datagrams" else ["websocket"] * len(rows))
+        assert all(of["datagram_share"] > 0 for row in rows for way, of in row["ways"].items() if way == "datagrams")
         assert {row["listeners"] for row in rows} == {6 if name == "many-rooms" else 3}
 
 

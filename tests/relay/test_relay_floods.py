@@ -15,8 +15,8 @@ from relay_kit import FakeClock, certificate, closed_with, counted, guest, heard
 from websockets.frames import Frame, Opcode
 
 from streaming_encodec.bench.relay import flood as measure
-from streaming_encodec.bench.relay import relay_process
-from streaming_encodec.bench.relay_flood import FLOODS
+from streaming_encodec.bench.relay import relay_process, udp_flood
+from streaming_encodec.bench.relay_flood import FLOODS, UDP_FLOODS
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
@@ -145,6 +145,15 @@ async def test_a_message_in_a_few_fragments_is_a_message() -> None:
         packet = voice(5)
         await mouth.send([packet[:20], packet[20:30], b"", packet[30:]])
         assert (await heard(ear))[6] == 5
+
+
+async def test_the_load_generators_udp_floods_reach_the_port_and_the_calls_go_on() -> None:
+    with relay_process(RelayLimits(), datagrams=True) as relay:
+        results = await udp_flood(relay, attackers=2, seconds=0.3)
+    assert [result["flood"] for result in results] == ["none", *UDP_FLOODS, "none"]
+    assert all((result.get("packets", 0) > 0) == (result["flood"] != "none") for result in results)
+    assert all(of["listeners"] >= 14 for result in results for of in result["ways"].values())
+    assert all(result["ways"]["websocket"]["missing"] == 0 for result in results)
 
 
 @pytest.mark.parametrize("header", [b"X: " + b"y" * 8000 + b"\r\n", b"X: y\r\n", b"y"], ids=["long", "many", "endless"])

@@ -28,8 +28,10 @@ class Run(StrEnum):
     one_room = "one-room"
     stalled = "stalled"
     churn = "churn"
+    datagrams = "datagrams"
     resume = "resume"
     flood = "flood"
+    udp_flood = "udp-flood"
 
 
 def command(
@@ -40,7 +42,7 @@ def command(
         int | None, typer.Option(min=1, metavar="N", show_default="1, or 10", help="They all speak.")
     ] = None,
     listeners: Annotated[
-        int | None, typer.Option(min=1, metavar="N", show_default="200, or 20", help="In each speaker's room.")
+        int | None, typer.Option(min=1, metavar="N", show_default="200, 60 or 20", help="In each speaker's room.")
     ] = None,
     frames_per_packet: FramesPerPacketOption = 1,
     seconds: SecondsOption = 10.0,
@@ -61,9 +63,11 @@ def command(
     - **many-rooms**: a speaker and listeners in each room.
     - **one-room**: several speakers, all hear all.
     - **stalled**: one-to-many, without and with a listener that reads nothing.
+    - **datagrams**: one-to-many over the WebSocket, then over datagram sessions.
     - **churn**: rounds of connections that join, speak and leave; the relay's memory after each.
     - **resume**: the relay is killed and started again; seconds until its clients are back.
     - **flood**: calls while others send as much as they can.
+    - **udp-flood**: calls by both ways while others do so to the UDP port.
     """
     from dataclasses import asdict
 
