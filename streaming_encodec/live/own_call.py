@@ -28,7 +28,7 @@ _SMOOTH = 0.05
 # 40 frames, half a second: what a machine that stood still for longer has missed is left out, not caught up with.
 _PLAYOUT = replace(
     LIVE_PLAYOUT,
-    delay=replace(LIVE_PLAYOUT.delay, window_s=0.5, memory_buckets=40),
+    delay=replace(LIVE_PLAYOUT.delay, quantile=0.95, window_s=0.5, memory_buckets=40),
     capacity_frames=40,
 )
 

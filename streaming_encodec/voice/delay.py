@@ -50,7 +50,7 @@ class DelaySettings:
     maximum_frames: int = 30
     free_queue_frames: int = 10
     initial_frames: float = 3
-    quantile: float = 0.95
+    quantile: float = 0.99
     repair_frames: float = 12
     window_s: float = 2.0
     bucket_s: float = 0.5

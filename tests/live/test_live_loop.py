@@ -53,7 +53,8 @@ class EchoLine:
 
     def __init__(self, clock: Clock, decode_s: float = 0.0) -> None:
         self.format = StreamFormat("0" * 32)
-        settings = ReceiverSettings(delay=DelaySettings(minimum_frames=1, initial_frames=2), capacity_frames=40)
+        delay = DelaySettings(minimum_frames=1, initial_frames=2, bins_per_frame=1, spare_frames=1)
+        settings = ReceiverSettings(delay=delay, capacity_frames=40)
         self.mixer = Mixer(self.format, SpellingDecoder(self.format), settings)
         self._clock, self._meter, self._decode_s = clock, BufferMeter(), decode_s
         self.said = self.frames = 0

@@ -32,7 +32,7 @@ const GROWN_S = 0.04; // where all packets of half a second are later by more th
  */
 export function delaySettings(given = {}) {
   const s = {
-    minimumFrames: 2, maximumFrames: 30, freeQueueFrames: 10, initialFrames: 3, quantile: 0.95, repairFrames: 12, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
+    minimumFrames: 2, maximumFrames: 30, freeQueueFrames: 10, initialFrames: 3, quantile: 0.99, repairFrames: 12, windowS: 2, bucketS: 0.5, memoryBuckets: 50,
     peakMemoryS: 30, trialBuckets: 1, binsPerFrame: 4, spareFrames: 0.5, ...given,
   };
   if (!(0 < s.minimumFrames && s.minimumFrames <= s.initialFrames && s.initialFrames <= s.maximumFrames && s.maximumFrames <= 500)) {
