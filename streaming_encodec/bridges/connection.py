@@ -27,6 +27,13 @@ class PhoneConnection(Protocol):
     def unsent_bytes(self) -> int:
         """Bytes that wait for the telephone to read."""
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """What a message took there and back, by the last answer to `measure`; None where that is not known."""
+
+    async def measure(self) -> None:
+        """Begin to measure the round trip."""
+
     async def receive(self) -> Message:
         """The next message, or piece. Raises HungUp at the end, BridgeError for what is no WebSocket's."""
 
@@ -47,6 +54,16 @@ class WebSocketPhone:
     def unsent_bytes(self) -> int:
         """See `PhoneConnection`."""
         return self._socket.transport.get_write_buffer_size()
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """See `PhoneConnection`."""
+        return self._socket.latency or None  # 0 before the first answer
+
+    async def measure(self) -> None:
+        """See `PhoneConnection`. A ping; websockets notes when it is answered."""
+        with contextlib.suppress(ConnectionClosed):
+            await self._socket.ping()
 
     async def receive(self) -> Message:
         """See `PhoneConnection`."""
@@ -83,6 +100,14 @@ class TcpPhone:
     def unsent_bytes(self) -> int:
         """See `PhoneConnection`."""
         return self._writer.transport.get_write_buffer_size()
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """TCP tells nobody."""
+        return None
+
+    async def measure(self) -> None:
+        """Nothing to ask."""
 
     async def receive(self) -> bytes:
         """See `PhoneConnection`."""

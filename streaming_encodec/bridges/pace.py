@@ -7,6 +7,7 @@ runs out, or piles up. Pure: the time is handed in.
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
 
@@ -25,6 +26,8 @@ _EARLY_S = 0.002
 """A timer that ends so much too early is on time."""
 _NUDGE_S = 2.0
 """A frame is left out or added so often at most."""
+_STOCKS = 3
+"""As many answers in a row must say that too much waits, where they are not exact: each may be late by itself."""
 
 
 class PeerClock:
@@ -104,6 +107,7 @@ class SendPace:
         self._held = False
         self._nudged_s = -math.inf
         self._least_queued_s = math.inf
+        self._over_s: deque[float] = deque(maxlen=_STOCKS)
         self.skipped_frames = 0
         """Frames that were past when this program, or the telephone, could go on."""
 
@@ -149,11 +153,13 @@ class SendPace:
         self.skipped_frames += max(0, frames)
         return past_s
 
-    def queued(self, seconds: float, now_s: float, *, exact: bool) -> bool:
+    def queued(self, seconds: float, now_s: float, *, exact: bool, round_trip_s: float | None = None) -> bool:
         """So much waits there. Returns whether it is too much, and to be cleared.
 
         exact: counted there; then single frames are left out or added, so that the stock stays. Otherwise the time of
-        two messages is in it, of which the smallest so far stands for the usual.
+        two messages is in it, of which the smallest so far stands for the usual. round_trip_s: what that takes at
+        present, where it is known: what is beyond both is left out, frame by frame. What is left out waits in the
+        room's jitter buffers, which shorten the speech unheard.
         """
         self._least_queued_s = min(self._least_queued_s, seconds)
         usual_s = self._lead_s if exact else max(self._lead_s, self._least_queued_s)
@@ -161,7 +167,11 @@ class SendPace:
             return False
         if seconds > usual_s + MAX_VOICE_AGE_S:
             self._position_s -= self._lead_s  # the stock anew
+            self._over_s.clear()
             return True
+        if not exact and round_trip_s is not None:
+            # The way became longer, or more waits there? The one is in the round trip, too.
+            self._leave_out(seconds - max(usual_s, self._lead_s + round_trip_s))
         if exact and now_s - self._nudged_s >= _NUDGE_S:
             if seconds > self._lead_s + 1.5 * self._frame_s:
                 self._position_s += self._frame_s
@@ -170,6 +180,17 @@ class SendPace:
                 self._position_s -= self._frame_s
                 self._nudged_s = now_s
         return False
+
+    def _leave_out(self, over_s: float) -> None:
+        """An answer says that so much more waits than should."""
+        self._over_s.append(over_s)
+        least_s = min(self._over_s)
+        if len(self._over_s) == _STOCKS and least_s > 1.5 * self._frame_s:
+            left_out_s = self._frame_s * (1 if least_s < 5 * self._frame_s else 2)
+            assert self._position_s is not None
+            self._position_s += left_out_s
+            # The answers so far were of before.
+            self._over_s = deque((each_s - left_out_s for each_s in self._over_s), _STOCKS)
 
     def _due_s(self, now_s: float) -> float | None:
         due_s = now_s if self._peer is None else self._peer.now(now_s)

@@ -198,7 +198,8 @@ class PhoneCall:
                 self._pace.hold(event.on)
             case Queued():
                 assert self._pace is not None
-                if self._pace.queued(event.seconds, now_s, exact=event.exact):
+                way_s = self._connection.round_trip_s
+                if self._pace.queued(event.seconds, now_s, exact=event.exact, round_trip_s=way_s):
                     clear = self._protocol.clear()
                     self.figures.cleared += 1
                     if clear is not None:
@@ -259,6 +260,7 @@ class PhoneCall:
                 probe = protocol.probe()
                 if probe is not None and self._connection.unsent_bytes < _MOST_UNSENT_BYTES:
                     await self._connection.send(probe)
+                    await self._connection.measure()
 
     async def _compute(self, work: Callable[..., Result], *arguments: object) -> Result:
         if self._pool is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -147,6 +148,42 @@ def test_too_much_that_waits_is_cleared_whatever_the_round_trip() -> None:
     assert pace.queued(0.80, 3.0, exact=False)
     assert not pace.queued(0.1, 4.0, exact=True)
     assert pace.queued(0.5, 5.0, exact=True)
+
+
+def play_by_marks(stalls_s: float, ways_s: tuple[float, float], told: bool = True) -> list[float]:
+    """What waits at a telephone that answers marks, each second of a minute, in seconds.
+
+    stalls_s: for so long it gets nothing once, after 10 s, and then all of it. ways_s: there and back, before and after
+    20 s. told: whether the way is known.
+    """
+    pace, waits_s, waited, silent = SendPace(FRAME_S, 0.04, own_clock=True), 0.0, [], 0
+    for tick in range(3000):
+        now_s = tick * FRAME_S
+        if 500 <= tick < 500 + round(stalls_s / FRAME_S):
+            waits_s += FRAME_S  # of what is on its way nothing is played
+        sent_s = pace.take(now_s) * FRAME_S
+        silent += waits_s + sent_s < FRAME_S / 2
+        waits_s = max(0.0, waits_s + sent_s - FRAME_S)
+        if tick % 50 == 49:
+            waited.append(waits_s)
+            way_s = ways_s[now_s > 20]
+            cleared = pace.queued(waits_s + way_s, now_s, exact=False, round_trip_s=way_s if told else None)
+            assert not cleared
+    assert silent == 0
+    return waited
+
+
+def test_what_waits_after_a_stall_comes_down_frame_by_frame() -> None:
+    waited = play_by_marks(0.3, (0.06, 0.06))
+    assert waited[10] > 0.3
+    assert waited[-1] <= 0.08
+    assert max(before - after for before, after in itertools.pairwise(waited)) <= 2 * FRAME_S + 1e-9
+    assert play_by_marks(0.3, (0.06, 0.06), told=False)[-1] > 0.3
+
+
+def test_a_way_that_becomes_longer_is_not_taken_for_what_waits() -> None:
+    waited = play_by_marks(0.0, (0.05, 0.25))
+    assert max(waited) - min(waited) < 0.001
 
 
 @pytest.mark.parametrize(("slow_from", "slow_to"), [(0, 10), (500, 1500)])

@@ -44,6 +44,7 @@ class _Line:
     """A Twilio connection: start, then silence each 20 ms, until `enough` reads were made."""
 
     unsent_bytes = 0
+    round_trip_s = None
 
     def __init__(self, recorder: _Recorder, enough: int) -> None:
         self._recorder, self._enough, self._number = recorder, enough, -1
@@ -62,6 +63,8 @@ class _Line:
         return json.dumps({"event": "media", "streamSid": "MZ", "media": media})
 
     async def send(self, message: str | bytes) -> None: ...
+
+    async def measure(self) -> None: ...
 
     async def close(self, reason: str) -> None: ...
 
