@@ -60,6 +60,30 @@ async def test_where_udp_is_blocked_joining_waits_for_nothing_and_voice_goes_ove
             await until(lambda: mouth.counts.datagrams_sent > 20, "it goes as datagrams")
 
 
+async def test_joining_does_not_wait_for_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are in, and are heard, while their attempts to open one are still going on."""
+    attempts = 0
+
+    async def never(*arguments: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("streaming_encodec.transport.webtransport.client.open_session", never)
+    came = Heard()
+    async with (
+        running(datagrams=True) as relay,
+        linked(relay, "subscribe", came) as ear,
+        linked(relay, "publish") as mouth,
+    ):
+        mouth.send_packet(voice(0))
+        await until(lambda: came == [0] and attempts == 2, "it is heard, and both try")
+        mouth.send_packet(voice(1))
+        await until(lambda: came == [0, 1], "it is heard")
+        assert not has_session(ear)
+        assert not has_session(mouth)
+
+
 @pytest.mark.parametrize("who", ["speaker", "listener"])
 async def test_when_datagrams_stop_the_websocket_takes_over_and_gives_back(who: str) -> None:
     """What is said while nobody knows yet is lost, as long as an answer may take; from then on nothing is."""

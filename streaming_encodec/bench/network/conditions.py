@@ -67,6 +67,7 @@ CONDITIONS: dict[str, Condition] = {
     "bloat": Condition(
         "1 Mbit/s, 500 ms of queue, a download", Impairment(rate_kbps=1000, queue_ms=500), competing_s=(12.0, 26.0)
     ),
+    "noudp": Condition("no UDP passes", Impairment(no_udp=True)),
     "outage2": Condition("no line for 2 s", Impairment(down_s=((15.0, 17.0),))),
     "outage6": Condition("no line for 6 s", Impairment(down_s=((15.0, 21.0),))),
     "handover": Condition("no line for 3 s, another address", Impairment(down_s=((15.0, 18.0),)), new_address_s=17.9),

@@ -115,8 +115,13 @@ class Playback:
 
 def read_trace(path: Path) -> list[dict[str, Any]]:
     """The blocks of a trace, in order."""
-    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
-    return [entry for line in lines if (entry := json.loads(line))["event"] == "block"]
+    return [entry for entry in read_events(path) if entry["event"] == "block"]
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All that a trace tells, in order; without a last line that is not written to its end."""
+    whole, _, _ = path.read_text(encoding="ascii").rpartition("\n") if path.exists() else ("", "", "")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def find_first_frame(playback: Playback, clean: Sound) -> tuple[int, float]:

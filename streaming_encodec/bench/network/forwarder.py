@@ -29,7 +29,8 @@ _AT_ONCE = 64
 _MOST_ON_THE_WAY = 20_000
 """Packets: a bound for what a flood through a line without a rate could pile up here."""
 _NOT_YET_S = 1e6
-_WITH_PORTS = (6, 17)  # TCP and UDP begin with both ports
+_UDP = 17
+_WITH_PORTS = (6, _UDP)  # TCP and UDP begin with both ports
 
 
 class Forwarder:
@@ -162,6 +163,8 @@ class _Carrier:
                 return
             if packet[0] >> 4 != 4:
                 continue  # IPv6 looking for neighbours
+            if packet[9] == _UDP and way.line.impairment.no_udp:
+                continue
             now_s = time.monotonic()
             at_s = now_s - self._begin_s
             if at_s >= 0 and self._port in _ports(packet):

@@ -17,7 +17,8 @@ class Impairment:
     loss: share of packets, each by itself. burst_share, burst_ms: share of the time in which all packets are lost, and
     the mean length of such a time; both states last exponentially (Gilbert 1960; in time, not in packets, so that the
     bursts are the same whatever is sent). rate_kbps, queue_ms: a line that carries so much, before it a queue that
-    holds so much time and drops what comes on top. down_s: from … to … nothing passes.
+    holds so much time and drops what comes on top. down_s: from … to … nothing passes. no_udp: nothing of that protocol
+    does, before the first word neither.
     """
 
     delay_ms: float = 10.0
@@ -29,6 +30,7 @@ class Impairment:
     rate_kbps: float | None = None
     queue_ms: float = 1000.0
     down_s: tuple[tuple[float, float], ...] = ()
+    no_udp: bool = False
 
 
 @dataclass(slots=True)

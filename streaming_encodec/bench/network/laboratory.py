@@ -18,7 +18,15 @@ import numpy as np
 from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.bench.network.conditions import Condition, Where
 from streaming_encodec.bench.network.download import Download
-from streaming_encodec.bench.network.figures import Playback, Sound, Speech, figures, find_first_frame, read_trace
+from streaming_encodec.bench.network.figures import (
+    Playback,
+    Sound,
+    Speech,
+    figures,
+    find_first_frame,
+    read_events,
+    read_trace,
+)
 from streaming_encodec.bench.network.forwarder import Forwarder
 from streaming_encodec.bench.network.programs import Program, command
 from streaming_encodec.bench.network.quality import pesq_wideband
@@ -71,6 +79,30 @@ class Laboratory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def joins(self, count: int, condition: Condition, seed: int = 1) -> list[Result]:
+        """Join a room in which somebody speaks so many times by each transport, in turn.
+
+        Returns: of each join its transport, and the ms from the program's call to the welcome, and to the first word.
+        """
+        results: list[Result] = []
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder)))
+            topology = stack.enter_context(Topology())
+            stack.enter_context(Forwarder(topology, condition, Where.LISTENER, seed, _PORT, self._seconds))
+            topology.address()
+            _serve(stack, topology, folder)
+            for number in range(2 * count):
+                transport = ("auto", "websocket")[number % 2]
+                place = folder / str(number)
+                place.mkdir()
+                with ExitStack() as both:
+                    _begin(both, topology, SPEAKER, place, "send", self._speech, "websocket")
+                    listener = _begin(both, topology, LISTENER, place, "listen", place / "heard.wav", transport)
+                times = {entry["event"]: entry["at_s"] for entry in reversed(read_events(listener.trace))}
+                ms = {event: 1000 * (times[event] - times["dials"]) for event in ("joined", "block")}
+                results.append({"transport": transport, "joined_ms": ms["joined"], "heard_ms": ms["block"]})
+        return results
 
     def call(self, name: str, condition: Condition, where: Where | None, seed: int) -> Result:
         """Speak over this network. A call of which nothing can be said has `failed`, the reason, and no figures."""
@@ -132,16 +164,33 @@ def _programs(
     def start(place: str, *arguments: object) -> Program:
         return stack.enter_context(Program(topology.name(place), folder, *arguments))
 
-    def at(person: str) -> tuple[str, ...]:
-        return "--url", f"ws://{RELAY_FOR[person]}:{_PORT}", "--transport", transport, "--json"
-
-    relay = start(RELAY, "serve", "--host", "0.0.0.0", "--port", _PORT, "--insecure")
-    relay.wait_until("it listened", lambda: _answers(topology))
-    listener = start(LISTENER, "listen", recording, *at(LISTENER), "--trace", folder / "listen.jsonl")
+    relay = _serve(stack, topology, folder)
+    listener = start(LISTENER, "listen", recording, *_at(LISTENER, transport), "--trace", folder / "listen.jsonl")
     listener.wait_until("it was in the room", lambda: listener.said("joined"))
-    speaker = start(SPEAKER, "send", speech, *at(SPEAKER), "--trace", folder / "send.jsonl")
-    speaker.wait_until("the first word", lambda: speaker.said("block"))
+    speaker = _begin(stack, topology, SPEAKER, folder, "send", speech, transport)
     return relay, listener, speaker
+
+
+def _begin(
+    stack: ExitStack, topology: Topology, person: str, folder: Path, verb: str, sound: Path, transport: str
+) -> Program:
+    """A speaker or listener; the first word has been said, or heard."""
+    arguments = (verb, sound, *_at(person, transport), "--trace", folder / f"{verb}.jsonl")
+    program = stack.enter_context(Program(topology.name(person), folder, *arguments))
+    program.wait_until("the first word", lambda: program.said("block"))
+    return program
+
+
+def _serve(stack: ExitStack, topology: Topology, folder: Path) -> Program:
+    """A relay that listens."""
+    arguments = ("serve", "--host", "0.0.0.0", "--port", _PORT, "--insecure")
+    relay = stack.enter_context(Program(topology.name(RELAY), folder, *arguments))
+    relay.wait_until("it listened", lambda: _answers(topology))
+    return relay
+
+
+def _at(person: str, transport: str) -> tuple[str, ...]:
+    return "--url", f"ws://{RELAY_FOR[person]}:{_PORT}", "--transport", transport, "--json"
 
 
 def _answers(topology: Topology) -> bool:

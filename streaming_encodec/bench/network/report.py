@@ -22,6 +22,21 @@ def network_table(calls: list[Result]) -> Table:
     return Table(TITLE.format(calls[0]["transport"]), ["network", *_COLUMNS], rows)
 
 
+def joins_table(joins: list[Result]) -> Table:
+    """A row for each transport."""
+    rows = []
+    for transport in dict.fromkeys(join["transport"] for join in joins):
+        every = [join for join in joins if join["transport"] == transport]
+        figures = [
+            f"{of([join[name] for join in every]):.0f}"
+            for name in ("joined_ms", "heard_ms")
+            for of in (statistics.median, max)
+        ]
+        rows.append([transport, str(len(every)), *figures])
+    heads = ["transport", "joins", "welcome ms, median", "most", "first word ms, median", "most"]
+    return Table("joining where no UDP passes", heads, rows)
+
+
 def median(calls: list[Result], *path: str) -> float | None:
     """The median of a figure over those calls that have it."""
     values = []

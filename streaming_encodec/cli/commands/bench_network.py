@@ -33,6 +33,16 @@ def command(
     clip: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is said, repeated as needed.", show_default="bundled clip")
     ] = None,
+    joins: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="No calls: join N times by each transport where no UDP passes, and measure how long it takes.",
+            show_default=False,
+        ),
+    ] = None,
     output_json: OutputJsonOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
@@ -45,7 +55,7 @@ def command(
     measured so far.
     """
     from streaming_encodec.bench.network.laboratory import Laboratory
-    from streaming_encodec.bench.network.report import network_table
+    from streaming_encodec.bench.network.report import joins_table, network_table
     from streaming_encodec.bench.network.topology import check_possible
 
     try:
@@ -57,6 +67,13 @@ def command(
     for number in ending_signals():
         signal.signal(number, _interrupt)
     settings = {"seconds": seconds, "seeds": seeds, "transport": str(transport)}
+    if joins is not None:
+        note(f"{joins} joins by each transport")
+        with Laboratory(clip or bundled_clip(), seconds, transport) as laboratory:
+            joined = laboratory.joins(joins, CONDITIONS["noudp"])
+        result = {"machine": machine(), "settings": {"joins": joins}, "joins": joined}
+        show_figures(result, [joins_table(joined)], as_json, output_json, report)
+        return
     calls: list[dict[str, Any]] = []
     try:
         with Laboratory(clip or bundled_clip(), seconds, transport) as laboratory:

@@ -121,6 +121,7 @@ async def _listen(
     failed = False
     # Opened before anybody is called: what cannot be written is reported now, not at the first word.
     with Trace(trace) as diary, AudioWriter(target, rate, channels) as writer:
+        diary.dials()
         async with call:
             diary.joined()
             note(f"listening in {call.room}; Ctrl-C stops")

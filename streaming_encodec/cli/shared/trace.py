@@ -52,6 +52,10 @@ class Trace:
         if self._file is not None:
             self._file.close()
 
+    def dials(self) -> None:
+        """This program is about to call the relay."""
+        self._write("dials", {})
+
     def joined(self) -> None:
         """The relay has let this program in."""
         self._write("joined", {})
