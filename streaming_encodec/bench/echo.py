@@ -16,7 +16,7 @@ from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
 from streaming_encodec.audio.low_delay import LowDelayResampler, Pcm
 from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom, impulse_response
-from streaming_encodec.bench.room_card import RoomBackend, RoomClock, converse
+from streaming_encodec.bench.room_card import card_in_room, converse
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.errors import StreamError
 from streaming_encodec.live.echo import KalmanEchoCanceller
@@ -80,12 +80,11 @@ class EchoCall:
             near=None if near is None else LowDelayResampler(RATE, rates[1]).push(near[None])[0],
             seed=_ROOM_SEED,
         )
-        clock = RoomClock()
-        backend = RoomBackend(simulated, clock, rates, ppm)
-        self.card, self.echo = _TimedCard(RATE, backend=backend, clock=clock), KalmanEchoCanceller(FRAME, RATE)
+        self.card, pass_time = card_in_room(simulated, RATE, _TimedCard)
+        self.echo = KalmanEchoCanceller(FRAME, RATE)
         self._held = np.zeros((2, 0), np.float32)
         self.canceller_s = 0.0
-        self.microphone, self.sent = converse(self.card, backend.pass_time, far, self._hear, 2 * FRAME)
+        self.microphone, self.sent = converse(self.card, pass_time, far, self._hear, 2 * FRAME)
         """Both [k], sample beside sample."""
 
     def _hear(self, near: Pcm, far: Pcm) -> Pcm:

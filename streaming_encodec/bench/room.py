@@ -152,7 +152,9 @@ class SimulatedRoom:
         converters_s: float = _CONVERTERS_S,
         seed: int = 0,
     ) -> None:
-        self.room, self._block = room, block
+        self.room, self.block = room, block
+        self.rates, self.ppm = (speaker_rate, microphone_rate), (speaker_ppm, microphone_ppm)
+        """Of loudspeaker and microphone."""
         response = impulse_response(room, room.loudspeaker_m, speaker_rate, seed)
         response *= np.float32(10 ** (room.echo_db / 20)) / np.linalg.norm(response)
         self._echo = Convolver(response, block)

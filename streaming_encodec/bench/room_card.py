@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from streaming_encodec.audio.devices.port import Kind, Port
 from streaming_encodec.audio.devices.wakeup import Wakeup
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.room import SimulatedRoom
+
+Card = TypeVar("Card", bound=SoundCard)
 
 _JITTER_S = 0.0005
 """Callbacks come late by as much, on the mean."""
@@ -42,13 +45,9 @@ class RoomBackend:
     """A loudspeaker and a microphone, as `SoundCard` opens them; `pass_time` has them call back.
 
     Args:
-        room: what the microphone hears.
+        room: what the microphone hears; rates, clocks and blocks are its own.
         clock: time.
-        rates: of loudspeaker and microphone; those of the room.
-        ppm: errors of their clocks; those of the room.
-        block: of both, in samples; that of the room.
         latency_s: what each reports.
-        output: the loudspeaker's name.
         seed: of the callbacks' jitter.
     """
 
@@ -56,26 +55,25 @@ class RoomBackend:
         self,
         room: SimulatedRoom,
         clock: RoomClock,
-        rates: tuple[int, int] = (24_000, 24_000),
-        ppm: tuple[float, float] = (0.0, 0.0),
         *,
-        block: int = 256,
         latency_s: float = 0.015,
-        output: str = "Built-in Speaker",
         seed: int = 0,
     ) -> None:
         self.wakeup = Wakeup()
-        self._room, self._clock, self._block, self._latency_s = room, clock, block, latency_s
+        self._room, self._clock, self._latency_s = room, clock, latency_s
         self._random = np.random.default_rng(seed)
         kinds: tuple[Kind, Kind] = ("output", "input")
-        self._rates = dict(zip(kinds, rates, strict=True))
-        self._period_s = {kind: block / rates[i] / (1 + 1e-6 * ppm[i]) for i, kind in enumerate(kinds)}
+        self._rates = dict(zip(kinds, room.rates, strict=True))
+        self._period_s = {
+            kind: room.block / rate / (1 + 1e-6 * ppm)
+            for kind, rate, ppm in zip(kinds, room.rates, room.ppm, strict=True)
+        }
         self._next_s = dict.fromkeys(kinds, clock.now)
         self._late_s = dict.fromkeys(kinds, 0.0)
         self._streams: dict[Kind, _Stream] = {}
         self._devices = [
-            Device(0, "Built-in Microphone", "Room", 1, 0, rates[1], is_default_input=True),
-            Device(1, output, "Room", 0, 1, rates[0], is_default_output=True),
+            Device(0, "Built-in Microphone", "Room", 1, 0, room.rates[1], is_default_input=True),
+            Device(1, "Built-in Speaker", "Room", 0, 1, room.rates[0], is_default_output=True),
         ]
 
     def devices(self) -> list[Device]:
@@ -113,12 +111,27 @@ class RoomBackend:
     def _call_back(self, kind: Kind) -> None:
         port = self._streams[kind].port
         if kind == "input":
-            block = self._room.record(self._block)
+            block = self._room.record(self._room.block)
             port.take_block(block[:, None], self._latency_s, False)
             return
-        block = np.zeros((self._block, 1), np.float32)
+        block = np.zeros((self._room.block, 1), np.float32)
         port.fill_block(block, self._latency_s, False)
         self._room.play(block[:, 0])
+
+
+def card_in_room(
+    room: SimulatedRoom,
+    sample_rate: int,
+    card: type[Card],
+    *,
+    latency_s: float = 0.015,
+    backend: type[RoomBackend] = RoomBackend,
+) -> tuple[Card, Callable[[float], None]]:
+    """A sound card whose devices are in a room, and what has them go on for so many seconds. latency_s: what each
+    reports."""
+    clock = RoomClock()
+    devices = backend(room, clock, latency_s=latency_s)
+    return card(sample_rate, backend=devices, clock=clock), devices.pass_time
 
 
 def converse(

@@ -11,7 +11,7 @@ from device_kit import FakeBackend
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.bench import sound_card
 from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom
-from streaming_encodec.bench.room_card import RoomBackend, RoomClock
+from streaming_encodec.bench.room_card import RoomBackend, card_in_room
 from streaming_encodec.cli.commands.doctor import loop_findings
 from streaming_encodec.errors import DeviceError
 from streaming_encodec.live.echo_path import Echo, EchoPath, measure_echo_path
@@ -30,7 +30,7 @@ class Stuttering(RoomBackend):
         self.blocks += kind == "input"
         if self.blocks > self.interval:
             self.blocks, self.interval = 0, self.interval % 240 + 60
-            self._streams["input"].port.take_block(np.zeros((self._block, 1), np.float32), 0.015, False)
+            self._streams["input"].port.take_block(np.zeros((self._room.block, 1), np.float32), 0.015, False)
 
 
 class Delay:
@@ -61,10 +61,7 @@ def measure(
         noise_db=noise_db,
         seed=7,
     )
-    clock = RoomClock()
-    devices = backend(sim, clock, rates, ppm, latency_s=latency_s)
-    card = SoundCard(RATE, backend=devices, clock=clock)
-    return measure_echo_path(card, devices.pass_time)
+    return measure_echo_path(*card_in_room(sim, RATE, SoundCard, latency_s=latency_s, backend=backend))
 
 
 def verdicts(path: EchoPath) -> dict[str, str]:
