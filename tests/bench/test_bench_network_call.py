@@ -75,7 +75,7 @@ def test_a_call_over_a_bad_network_is_measured_and_nothing_is_left_behind(tmp_pa
 
 @pytest.mark.usefixtures("possible")
 def test_joining_where_no_udp_passes_is_measured(tmp_path: Path) -> None:
-    lab = bench_network("--joins", 1, "--seconds", 10, "--output-json", tmp_path / "joins.json")
+    lab = bench_network("--joins", 1, "--output-json", tmp_path / "joins.json")
     _, err = lab.communicate(timeout=600)
     assert lab.returncode == 0, err
     assert namespaces(lab.pid) == []
