@@ -17,7 +17,7 @@ from typing import Any
 from ci_kit import cannot
 
 from streaming_encodec.relay.bus.nats import ClusterTimes, NatsBus
-from streaming_encodec.relay.bus.nats_connection import NatsServers
+from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay

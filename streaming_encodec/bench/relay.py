@@ -80,7 +80,7 @@ def _relay_process(pipe: Connection, port: int, limits: RelayLimits, cluster: Cl
     bus = None
     if cluster is not None:
         from streaming_encodec.relay.bus.nats import NatsBus
-        from streaming_encodec.relay.bus.nats_connection import NatsServers
+        from streaming_encodec.relay.bus.nats_servers import NatsServers
 
         bus = NatsBus(NatsServers(cluster[0]), cluster[1])
 

@@ -20,7 +20,7 @@ from nats_kit import NatsServer, free_ports
 
 from streaming_encodec.cli.commands import serve
 from streaming_encodec.relay.bus.nats import NatsBus
-from streaming_encodec.relay.bus.nats_connection import NatsServers
+from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 

@@ -15,7 +15,7 @@ from relay_kit import FORMAT, KEY, OTHER, closed_with, counted, fetch, guest, he
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE
 from streaming_encodec.relay.bus.nats import NatsBus, room_key
-from streaming_encodec.relay.bus.nats_connection import NatsServers
+from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay

@@ -18,7 +18,7 @@ from relay_kit import certificate, seated
 
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError
 from streaming_encodec.relay.bus.nats import NatsBus
-from streaming_encodec.relay.bus.nats_connection import NatsServers
+from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.tls import client_tls

@@ -9,9 +9,9 @@ from typing import Self
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from streaming_encodec.audio.files.parts import UNKNOWN_SAMPLES, Part, RawFormat, Stream, Window
+from streaming_encodec.audio.files.parts import Window
+from streaming_encodec.audio.files.piece import Pcm, Piece
 from streaming_encodec.audio.files.source import ByteSource, find_parts, live_sound, unreadable
 from streaming_encodec.audio.files.writer import AudioWriter, output_format
 from streaming_encodec.audio.resample import MAX_RATIO, StreamResampler, mix_channels
@@ -19,8 +19,6 @@ from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.samples import MAX_AMPLITUDE, MAX_SAMPLE_RATE, clip_amplitude, is_audible
 
 __all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "output_format", "rechunk"]
-
-Pcm = NDArray[np.float32]
 
 # Large enough to make a call's overhead negligible, small enough (0.4 s at 44.1 kHz) to react to an interrupt.
 _READ_SAMPLES = 16_384
@@ -39,17 +37,6 @@ _SHORT_SAMPLES = 4 * _READ_SAMPLES
 
 # An MP3 decoder may give nothing for the first frames after a cut: they depend on earlier ones.
 _LOST_SAMPLES = 3 * 1152
-
-
-class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """A file that soundfile can only read forward.
-
-    After each block soundfile seeks to its present position, which makes libsndfile restart its MP3 decoder: a gap
-    at every block. It does not seek in a file that cannot.
-    """
-
-    def seekable(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +89,7 @@ class AudioReader:
         self._at = 0
         self._source = path if isinstance(path, ByteSource) else ByteSource(path)
         self._path = Path(self._source.path)
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         try:
             self._find()
             self._describe()
@@ -236,7 +223,7 @@ class AudioReader:
         for piece in self._pieces:
             yield from self._blocks(piece, most)
 
-    def _blocks(self, piece: "_Piece", most: int) -> Iterator[Pcm]:
+    def _blocks(self, piece: Piece, most: int) -> Iterator[Pcm]:
         try:
             piece.open()
             read = self.samples_read if len(self._pieces) == 1 else 0
@@ -256,7 +243,7 @@ class AudioReader:
         finally:
             piece.close()
 
-    def _read(self, piece: "_Piece", most: int) -> Pcm:
+    def _read(self, piece: Piece, most: int) -> Pcm:
         position = self.samples_read
         try:
             frames = piece.read(most)
@@ -283,7 +270,7 @@ class AudioReader:
             if not isinstance(live, bytes):
                 raw, stream, samples = live
                 self.is_live = True
-                self._pieces = [_Piece(stream, None, raw, samples)]
+                self._pieces = [Piece(stream, None, raw, samples)]
                 return
             taken = live
         file = self._source.whole(taken)
@@ -291,7 +278,7 @@ class AudioReader:
         self.notes += found.notes
         if len(found.parts) > 1:
             self.notes.append(f"{len(found.parts)} files were joined in it, and are read one after the other")
-        self._pieces = [_Piece(Window(file, part), part, part.raw, part.samples) for part in found.parts]
+        self._pieces = [Piece(Window(file, part), part, part.raw, part.samples) for part in found.parts]
 
     def _describe(self) -> None:
         infos = []
@@ -328,63 +315,6 @@ class AudioReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Piece:
-    """One part of a file."""
-
-    def __init__(self, data: Window | Stream, part: Part | None, raw: RawFormat | None, samples: int | None) -> None:
-        self.part = part
-        self.raw = raw
-        self.samples = samples
-        self._data = data
-        self._file: _SequentialFile | None = None
-
-    def open(self) -> "_SequentialFile":
-        """Open it, if it is not open. Raises libsndfile's errors, or the system's."""
-        if self._file is None:
-            self._data.seek(0)
-            raw = self.raw
-            try:
-                if raw is None:
-                    self._file = _SequentialFile(self._data)
-                else:
-                    self._file = _SequentialFile(
-                        self._data, "r", raw.sample_rate, raw.channels, raw.subtype, raw.endian, "RAW"
-                    )
-            finally:
-                self._check()
-            # For a pipe it is only a guess.
-            if self.part is not None and self.samples is None and 0 <= self._file.frames < UNKNOWN_SAMPLES:
-                self.samples = self._file.frames
-        return self._file
-
-    def read(self, most: int) -> Pcm:
-        """The next samples [n, C], at most this many."""
-        try:
-            frames: Pcm = self.open().read(most, dtype="float32", always_2d=True)
-        finally:
-            self._check()
-        return frames
-
-    def seek(self, sample: int) -> None:
-        """Go to a sample. Raises libsndfile's errors, or the system's."""
-        file = self.open()
-        try:
-            file.seek(sample)
-        finally:
-            self._check()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _check(self) -> None:
-        """Raise the error that a callback could not raise."""
-        error, self._data.error = self._data.error, None
-        if error is not None:
-            raise error
 
 
 def audio_info(path: str | os.PathLike[str]) -> AudioInfo:

@@ -37,7 +37,7 @@ def cluster_bus(
     if (certificate is None) != (key is None):
         raise typer.BadParameter("--cluster-cert and --cluster-key go together")
     from streaming_encodec.relay.bus.nats import NatsBus
-    from streaming_encodec.relay.bus.nats_connection import NatsServers
+    from streaming_encodec.relay.bus.nats_servers import NatsServers
 
     urls = tuple(url for each in cluster for url in _urls(each))
     servers = NatsServers(urls, credentials, _tls(authority, certificate, key))

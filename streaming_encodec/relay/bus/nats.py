@@ -32,7 +32,8 @@ import nats.js.errors
 
 from streaming_encodec.errors import CallError, CallErrorReason, ConfigError, PacketError
 from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE, BusEvents, Elsewhere, Reading
-from streaming_encodec.relay.bus.nats_connection import NatsConnection, NatsServers
+from streaming_encodec.relay.bus.nats_connection import NatsConnection
+from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.bus.presence import MAX_NODE, ROOM_CHARACTERS, NodeWord, Presence, RoomWord
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import OUTAGE_S

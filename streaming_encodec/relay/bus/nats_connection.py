@@ -10,25 +10,22 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
-import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import ParseResult, urlsplit
 
-from streaming_encodec.errors import CallError, CallErrorReason, ConfigError, MissingExtraError
+from streaming_encodec.errors import CallError, CallErrorReason, MissingExtraError
+from streaming_encodec.relay.bus.nats_servers import NatsServers, public
 from streaming_encodec.transport.failures import in_words
-from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, UNSENT_LIMIT_BYTES
+from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
 from streaming_encodec.transport.logs import event
 
 try:
     import nats.errors
     from nats.aio.client import Client
-    from nats.aio.transport import TcpTransport
+
+    from streaming_encodec.relay.bus.nats_transport import NatsTransport
 except ModuleNotFoundError as error:
     raise MissingExtraError('a cluster of relays needs nats-py: pip install "streaming-encodec[cluster]"') from error
 
@@ -56,65 +53,6 @@ newest beyond this limit."""
 _CREDENTIALS = (nats.errors.AuthorizationError,)
 
 
-@dataclass(frozen=True, slots=True)
-class NatsServers:
-    """Where the NATS servers of a cluster are, and how a relay shows who it is.
-
-    Args:
-        urls: `nats://host:port` of each, or `tls://…`, with `user:password@` or `token@` where they want that.
-        credentials: a `.creds` file (JWT and seed), or the seed of an nkey.
-        tls: a client context, for a private authority or a certificate of the relay's own; the system's otherwise.
-            With it, or with `tls://`, nothing is sent without TLS.
-
-    Raises ConfigError for what is no such URL.
-    """
-
-    urls: tuple[str, ...]
-    credentials: Path | None = None
-    tls: ssl.SSLContext | None = None
-
-    def __post_init__(self) -> None:
-        if not self.urls:
-            raise ConfigError("a cluster needs the URL of at least one NATS server", setting="cluster")
-        for url in self.urls:
-            try:
-                parts = urlsplit(url)
-                good = parts.scheme in ("nats", "tls") and parts.hostname and parts.path in ("", "/")
-                good = bool(good) and (parts.port is None or parts.port > 0) and not parts.query
-            except ValueError:
-                good = False
-            if not good:
-                raise ConfigError(
-                    f"{public(url)} is no NATS server's URL: write nats://HOST:PORT or tls://HOST:PORT",
-                    setting="cluster",
-                )
-        self.login()
-
-    def login(self) -> dict[str, str]:
-        """The credentials as nats-py takes them. Raises ConfigError for a file that holds none."""
-        if self.credentials is None:
-            return {}
-        try:
-            text = self.credentials.read_text(encoding="ascii")
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise ConfigError(f"NATS credentials {self.credentials}: {why}", setting="credentials") from error
-        if "BEGIN NATS USER JWT" in text and "BEGIN USER NKEY SEED" in text:
-            return {"user_credentials": str(self.credentials)}
-        if re.fullmatch(r"SU[A-Z2-7]{56}", text.strip()):
-            return {"nkeys_seed": str(self.credentials)}
-        raise ConfigError(
-            f"NATS credentials {self.credentials}: neither a .creds file nor the seed of a user's nkey",
-            setting="credentials",
-        )
-
-
-def public(url: str) -> str:
-    """The URL without name and password, for messages and logs."""
-    scheme, there, rest = url.partition("://")
-    return f"{scheme}{there}{rest.rpartition('@')[2]}"
-
-
 class NatsConnection:
     """A connection to one of the servers at a time. All of it belongs to one event loop.
 
@@ -129,7 +67,7 @@ class NatsConnection:
         self._servers, self._name, self._on_up, self._clock = servers, name, on_up, clock
         self._urls = deque(servers.urls)
         self._client: Client | None = None
-        self._transport: _Transport | None = None
+        self._transport: NatsTransport | None = None
         self._receivers: dict[str, Receiver] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._voice: deque[tuple[float, bytes]] = deque()
@@ -200,7 +138,7 @@ class NatsConnection:
 
     async def _connect(self, url: str) -> None:
         must_be_secure = self._servers.tls is not None or url.startswith("tls://")
-        client, transport, said = Client(), _Transport(must_be_secure), list[Exception]()
+        client, transport, said = Client(), NatsTransport(must_be_secure), list[Exception]()
         lost = self._lost = asyncio.Event()
 
         async def failed(error: Exception) -> None:
@@ -214,7 +152,7 @@ class NatsConnection:
         async def closed() -> None:
             lost.set()
 
-        client._transport = transport  # one of our own: see `_Transport`
+        client._transport = transport  # one of our own: see `NatsTransport`
         try:
             async with asyncio.timeout(2 * _CONNECT_S):
                 await client.connect(
@@ -372,49 +310,6 @@ class NatsConnection:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Transport(TcpTransport):
-    """nats-py's transport with three differences: the kernel keeps little, closing never waits, and nothing secret
-    goes out without TLS where TLS is wanted. (nats-py uses TLS only if the server, or who pretends to be it, asks.)
-    """
-
-    def __init__(self, must_be_secure: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._must_be_secure = must_be_secure
-        self._secure = False
-
-    def __bool__(self) -> bool:
-        return True  # else nats-py replaces it by its own before it is connected
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What the system has not taken yet."""
-        return 0 if self._io_writer is None else self._io_writer.transport.get_write_buffer_size()
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        await super().connect(uri, buffer_size, connect_timeout)
-        assert self._io_writer is not None  # just made
-        sock = self._io_writer.get_extra_info("socket")
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
-
-    async def connect_tls(
-        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
-    ) -> None:
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
-        self._secure = True
-
-    def write(self, payload: bytes) -> None:
-        if self._must_be_secure and not self._secure:
-            raise nats.errors.SecureConnWantedError
-        if self._io_writer is not None and not self._io_writer.transport.is_closing():
-            self._io_writer.write(payload)
-
-    def close(self) -> None:
-        if self._io_writer is not None:
-            self._io_writer.transport.abort()
 
 
 async def _abandon(client: Client) -> None:
