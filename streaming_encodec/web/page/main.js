@@ -124,7 +124,7 @@ function listenToEngine() {
   engine.on("level", ({ peak, speaking, mutedSpeech }) => {
     ownPeak = peak;
     ownSpeaking = speaking && !muted;
-    show.showLevel(Math.min(1, Math.sqrt(peak)));
+    if (phase !== "in") show.showLevel(Math.min(1, Math.sqrt(peak)));
     view.mutedSpeech.hidden = !(mutedSpeech && phase === "in" && !settings.pushToTalk);
   });
   engine.on("test", ({ state }) => {

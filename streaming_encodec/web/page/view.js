@@ -155,8 +155,10 @@ export function showPeople(people) {
 export function showVoice(sender, { speaking, level, doing }) {
   const face = faces.get(sender);
   if (!face) return;
-  face.item.dataset.speaking = String(speaking);
-  face.item.style.setProperty("--level", level.toFixed(2));
+  // Ten times a second and for everybody: only what changes is drawn again, and in steps.
+  const step = level.toFixed(1);
+  if (face.item.dataset.speaking !== String(speaking)) face.item.dataset.speaking = String(speaking);
+  if (face.item.style.getPropertyValue("--level") !== step) face.item.style.setProperty("--level", step);
   if (face.doing.textContent !== doing) face.doing.textContent = doing;
 }
 
