@@ -61,5 +61,7 @@ def decode_g711(data: bytes, law: str = "ulaw") -> Pcm:
 
 def encode_g711(samples: Pcm, law: str = "ulaw") -> bytes:
     """Samples [n] as bytes, clipped at full scale."""
-    whole = np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype(np.int32)
-    return _tables(law)[1][whole + 32_768].tobytes()
+    whole = np.rint(samples * np.float32(32_768)).astype(np.int32)
+    whole += 32_768
+    codes: NDArray[np.uint8] = _tables(law)[1].take(whole, mode="clip")
+    return codes.tobytes()

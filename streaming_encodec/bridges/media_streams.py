@@ -30,6 +30,8 @@ from streaming_encodec.bridges.protocol import (
 )
 from streaming_encodec.errors import BridgeError
 
+_HERE = "-"
+"""Is not in base64."""
 _MOST_MARKS = 64
 _MOST_PARAMETERS = 64
 _ENCODINGS = {"audio/x-mulaw": "ulaw", "PCMU": "ulaw", "PCMA": "alaw"}
@@ -121,6 +123,7 @@ class MediaStream:
         self._sent_s = 0.0
         self._marks: dict[str, float] = {}  # those that were not answered, and what had been sent before them
         self._number = 0
+        self._around: tuple[str, str] | None = None  # a message with sound, but for the sound
 
     # -- from the provider ----------------------------------------------------------------------------------
 
@@ -195,10 +198,14 @@ class MediaStream:
     def sound(self, samples: Pcm) -> str:
         """See `PhoneProtocol`."""
         self._sent_s += len(samples) / self._encoding.rate
-        media: dict[str, Any] = {"payload": base64.b64encode(self._encoding.encode(samples)).decode("ascii")}
-        if self._dialect == "plivo":
-            media = {"contentType": "audio/x-mulaw", "sampleRate": self._encoding.rate} | media
-        return self._text(self._names.media, media=media)
+        # All but the payload is the same each time: a call sends fifty of these in a second.
+        if self._around is None:
+            media: dict[str, Any] = {"payload": _HERE}
+            if self._dialect == "plivo":
+                media = {"contentType": "audio/x-mulaw", "sampleRate": self._encoding.rate} | media
+            before, _, after = self._text(self._names.media, media=media).rpartition(_HERE)
+            self._around = before, after
+        return base64.b64encode(self._encoding.encode(samples)).decode("ascii").join(self._around)
 
     def probe(self) -> str:
         """A mark, which comes back when all before it was played."""
