@@ -31,6 +31,9 @@ _MORE_S = 0.08
 _GROWN_S = 0.04
 """Where all packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
 
+_ON_TIME = 0.05
+"""Frames that a packet may be later than a bin's edge."""
+
 
 @dataclass(frozen=True, slots=True)
 class DelaySettings:
@@ -85,7 +88,7 @@ class DelayEstimator:
         self._buckets = 0
         self._bucket_ends = math.nan
         self._bucket_max = 0.0
-        self._bucket_least = math.inf
+        self._bucket_least, self._bucket_most = math.inf, -math.inf
         self._bucket_repair = 0.0
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
@@ -109,7 +112,8 @@ class DelayEstimator:
         self._leasts.clear()
         self._growths.clear()
         self._bucket_ends = math.nan
-        self._bucket_max, self._bucket_least, self._bucket_repair = 0.0, math.inf, 0.0
+        self._bucket_max, self._bucket_repair = 0.0, 0.0
+        self._bucket_least, self._bucket_most = math.inf, -math.inf
 
     def on_packet(self, timestamp: int, clock_frames: float) -> float:
         """A packet with the first frame ``timestamp`` arrived. Returns its relative delay, in frames."""
@@ -121,13 +125,16 @@ class DelayEstimator:
             self._fastest.popleft()
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
-        self._bucket_least = min(self._bucket_least, offset)
+        self._bucket_least, self._bucket_most = min(self._bucket_least, offset), max(self._bucket_most, offset)
         if math.isnan(self._bucket_ends):
             self._bucket_ends = clock_frames + self._bucket
         elif clock_frames >= self._bucket_ends:
             self._close_bucket(clock_frames)
             self._bucket_ends = clock_frames + self._bucket
-            self._bucket_max, self._bucket_least, self._bucket_repair = 0.0, math.inf, 0.0
+            self._bucket_max, self._bucket_repair = 0.0, 0.0
+            self._bucket_least, self._bucket_most = math.inf, -math.inf
+        elif not self._buckets:
+            self._guess()
         return delay
 
     def on_repair(self, timestamp: int, clock_frames: float) -> None:
@@ -143,8 +150,7 @@ class DelayEstimator:
         self._leasts.append(self._bucket_least)
         while self._peaks and self._peaks[0][0] < clock_frames - self._peak_memory:
             self._peaks.popleft()
-        # A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
-        is_high = height > 2 * self._learned and height > self._learned + 6
+        is_high = self._is_high(height)
         grows = self._bucket_least - self.base > _GROWN_S * self._rate or (is_high and any(self._growths))
         self._growths.append(height if grows else 0.0)
         is_lately = self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket
@@ -165,12 +171,25 @@ class DelayEstimator:
         most = settings.maximum_frames - max(0.0, queue - settings.free_queue_frames)
         self._target = max(min(wanted, most), settings.minimum_frames)
 
+    def _is_high(self, height: float) -> bool:
+        """A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second."""
+        return height > 2 * self._learned and height > self._learned + 6
+
+    def _guess(self) -> None:
+        """Until a half second has taught something the target covers all that came. Who sends several packets at once,
+        as the microphone's blocks come, is so known from the first block on."""
+        height, settings = self._bucket_most - self.base, self.settings
+        if not self._is_high(height):
+            bins = math.ceil((height - _ON_TIME) * settings.bins_per_frame)
+            wanted = bins / settings.bins_per_frame + settings.spare_frames
+            self._target = max(self._target, min(wanted, settings.maximum_frames))
+
     def _learn(self, height: float) -> None:
         settings = self.settings
         self._buckets += 1
         keep = 1 - 1 / min(self._buckets, settings.memory_buckets)
         self._weights = [weight * keep for weight in self._weights]
-        at = math.ceil((height - 0.05) * settings.bins_per_frame)
+        at = math.ceil((height - _ON_TIME) * settings.bins_per_frame)
         self._weights[min(max(at, 0), len(self._weights) - 1)] += 1 - keep
         below = list(accumulate(self._weights))
         enough = settings.quantile * below[-1] - 1e-9

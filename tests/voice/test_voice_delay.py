@@ -58,3 +58,20 @@ def test_a_queue_that_stands_leaves_less_time_to_wait_for_stalls() -> None:
     assert targets(extra_s(0.1), 30.0)[-1] == 30
     assert targets(extra_s(0.4), 30.0)[-1] == pytest.approx(30 + 10 - 0.4 / FRAME_S)
     assert targets(extra_s(0.4), 30.0, DelaySettings(free_queue_frames=30))[-1] == 30
+
+
+def test_the_blocks_of_a_sender_are_known_from_the_first_one_on() -> None:
+    """Three packets at once every three frames: the first of them is two frames old, and so is never late."""
+    estimator = DelayEstimator(1 / 75, DelaySettings(minimum_frames=0.5, initial_frames=1, spare_frames=0))
+    for block in range(10):
+        for frame in range(3):
+            estimator.on_packet(3 * block + frame, 3.0 * block + 3)
+        assert estimator.target_frames == 2
+
+
+def test_a_stall_in_the_first_half_second_is_no_block() -> None:
+    estimator = DelayEstimator(1 / 75, DelaySettings())
+    for frame in range(10):
+        estimator.on_packet(frame, float(frame))
+    estimator.on_packet(10, 25.0)
+    assert estimator.target_frames == DelaySettings().initial_frames

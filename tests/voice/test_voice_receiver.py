@@ -85,10 +85,10 @@ def test_fewer_codebooks_are_decoded_as_they_are() -> None:
 
 def test_a_late_packet_is_played_late_and_delay_shrinks_again() -> None:
     """On an ordered line nothing is lost, so nothing is left out."""
-    arrivals = on_time(20)
-    for i in range(20, 26):
-        arrivals[26.0 + i / 1000] = packet(i)
-    arrivals |= {float(i): packet(i) for i in range(27, 120)} | {26.5: packet(26)}
+    arrivals = on_time(50)
+    for i in range(50, 56):
+        arrivals[56.0 + i / 1000] = packet(i)
+    arrivals |= {float(i): packet(i) for i in range(57, 120)} | {56.5: packet(56)}
     target = receiver()
     made = drive(target, arrivals, 120)
     played = [s for s in spell(made) if isinstance(s, int)]

@@ -118,6 +118,7 @@ _PAUSES = ((1.5, 2.6), (3.4, 5.0))
 SCENARIOS: dict[str, Scenario] = {
     "clean": Scenario(),
     "clean-live": Scenario((Speaker(sending=_ONE, pushed=240),), playout=LIVE, ahead=True),
+    "bursts-live": Scenario((Speaker(sending=_ONE),), playout=LIVE, ahead=True),
     "wifi": Scenario((Speaker(PRESETS["wifi"]),), seconds=8),
     "wifi-live": Scenario((Speaker(PRESETS["wifi"], sending=_ONE),), seconds=8, playout=LIVE, ahead=True),
     "lte": Scenario((Speaker(PRESETS["lte"]),), seconds=10),

@@ -6,6 +6,8 @@ import { StreamError } from "../errors.js";
 const REMEMBERED_INTERVALS = 30;
 const RECENT_S = 0.4;
 const MORE_S = 0.08; // a queue that is longer by so much is news
+/** Frames that a packet may be later than a bin's edge. */
+const ON_TIME = 0.05;
 const GROWN_S = 0.04; // where all packets of half a second are later by more than this, a queue grows
 
 /**
@@ -61,6 +63,7 @@ export class DelayEstimator {
   #bucketEnds = NaN;
   #bucketMax = 0;
   #bucketLeast = Infinity;
+  #bucketMost = -Infinity;
   #bucketRepair = 0;
   /** The least offset of each bucket. @type {number[]} */
   #leasts = [];
@@ -103,6 +106,7 @@ export class DelayEstimator {
     this.#bucketEnds = NaN;
     this.#bucketMax = this.#bucketRepair = 0;
     this.#bucketLeast = Infinity;
+    this.#bucketMost = -Infinity;
   }
 
   /**
@@ -118,13 +122,15 @@ export class DelayEstimator {
     const delay = offset - fastest[0][1];
     this.#bucketMax = Math.max(this.#bucketMax, delay);
     this.#bucketLeast = Math.min(this.#bucketLeast, offset);
+    this.#bucketMost = Math.max(this.#bucketMost, offset);
     if (Number.isNaN(this.#bucketEnds)) this.#bucketEnds = clockFrames + this.#bucket;
     else if (clockFrames >= this.#bucketEnds) {
       this.#closeBucket(clockFrames);
       this.#bucketEnds = clockFrames + this.#bucket;
       this.#bucketMax = this.#bucketRepair = 0;
       this.#bucketLeast = Infinity;
-    }
+      this.#bucketMost = -Infinity;
+    } else if (!this.#buckets) this.#guess();
   }
 
   /**
@@ -137,14 +143,29 @@ export class DelayEstimator {
     this.#bucketRepair = Math.max(this.#bucketRepair, late);
   }
 
+  /** A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second. @param {number} height */
+  #isHigh(height) {
+    return height > 2 * this.#learned && height > this.#learned + 6;
+  }
+
+  /**
+   * Until a half second has taught something the target covers all that came. Who sends several packets at once, as the
+   * microphone's blocks come, is so known from the first block on.
+   */
+  #guess() {
+    const height = this.#bucketMost - this.base, { settings } = this;
+    if (this.#isHigh(height)) return;
+    const wanted = Math.ceil((height - ON_TIME) * settings.binsPerFrame) / settings.binsPerFrame + settings.spareFrames;
+    this.#target = Math.max(this.#target, Math.min(wanted, settings.maximumFrames));
+  }
+
   /** @param {number} clockFrames */
   #closeBucket(clockFrames) {
     const { settings } = this, peaks = this.#peaks, growths = this.#growths, height = this.#bucketMax;
     this.#leasts.push(this.#bucketLeast);
     if (this.#leasts.length > Math.ceil(settings.peakMemoryS / settings.bucketS)) this.#leasts.shift();
     while (peaks.length && peaks[0][0] < clockFrames - this.#peakMemory) peaks.shift();
-    // A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second.
-    const isHigh = height > 2 * this.#learned && height > this.#learned + 6;
+    const isHigh = this.#isHigh(height);
     const grows = this.#bucketLeast - this.base > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
     growths.push(grows ? height : 0);
     if (growths.length > 2) growths.shift();
@@ -166,7 +187,7 @@ export class DelayEstimator {
     this.#buckets++;
     const keep = 1 - 1 / Math.min(this.#buckets, settings.memoryBuckets);
     for (let i = 0; i < weights.length; i++) weights[i] *= keep;
-    const at = Math.ceil((height - 0.05) * settings.binsPerFrame);
+    const at = Math.ceil((height - ON_TIME) * settings.binsPerFrame);
     weights[Math.min(Math.max(at, 0), weights.length - 1)] += 1 - keep;
     const total = weights.reduce((sum, weight) => sum + weight, 0), enough = settings.quantile * total - 1e-9;
     let bins = 0;
