@@ -11,6 +11,7 @@ import heapq
 from array import array
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
-from streaming_encodec.voice.network import Network, NetworkModel
+from streaming_encodec.voice.network import Delivery, Network, NetworkModel
 from streaming_encodec.voice.playout import PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
@@ -128,18 +129,37 @@ def spelled_number(codes: IntArray) -> int:
     return sum(int(codes[i, 0]) << 10 * i for i in range(_DIGITS))
 
 
-def simulate_call(settings: CallSettings, *, keep_sound: bool = False) -> CallResult:
-    """Run one call. ``keep_sound``: the result's ``sound`` holds all that was played, ``[C, n]``."""
-    return _Call(settings, keep_sound).run()
+class SimulatedNetwork(Protocol):
+    """What a simulated call asks of its network; see `voice.network.Network`."""
+
+    stalls_passed: list[tuple[float, float]]
+
+    def sender_time(self, seconds: float) -> float:
+        """True time at which a sender's clock shows ``seconds``."""
+        ...
+
+    def send(self, data: bytes, time_s: float) -> list[Delivery]:
+        """Hand a packet over, not before earlier ones. Returns its arrivals."""
+        ...
+
+
+def simulate_call(
+    settings: CallSettings, *, keep_sound: bool = False, network: SimulatedNetwork | None = None
+) -> CallResult:
+    """Run one call. ``keep_sound``: the result's ``sound`` holds all that was played, ``[C, n]``.
+
+    network: takes the place of the settings' network.
+    """
+    return _Call(settings, keep_sound, network).run()
 
 
 class _Call:
     """The event loop of a simulated call: packets leave, packets arrive, the sound card asks."""
 
-    def __init__(self, settings: CallSettings, keep_sound: bool) -> None:
+    def __init__(self, settings: CallSettings, keep_sound: bool, network: SimulatedNetwork | None) -> None:
         self.settings = settings
         self.format = StreamFormat("0" * 32)
-        self.network = Network(settings.network, settings.seed)
+        self.network: SimulatedNetwork = network or Network(settings.network, settings.seed)
         self.receiver = Receiver(self.format, ReceiverSettings(delay=settings.delay))
         self.playout = PcmPlayout(self.receiver, self._decode, observe=self._note, seed=settings.seed)
         voice = made_up_voice(self.format)

@@ -95,6 +95,17 @@ def test_a_relay_is_measured(run: Run, name: str, tmp_path: Path) -> None:
         assert {row["listeners"] for row in rows} == {6 if name == "many-rooms" else 3}
 
 
+def test_bad_networks_are_simulated_without_root(run: Run) -> None:
+    few = ("--simulated", "--seeds", 1, "--seconds", 10)
+    done = run("bench", "network", *few, "--conditions", "clean,loss10", "--json")
+    clean, lossy = done.json["calls"]
+    assert clean["concealed_percent"] == 0
+    assert clean["delay_p50_ms"] < lossy["delay_p50_ms"]
+    refused = run("bench", "network", *few, "--conditions", "rate24")
+    assert refused.code == 2
+    assert "rate24 has a limited rate" in refused.err
+
+
 def test_a_call_of_two_clients_is_measured(run: Run) -> None:
     done = run("bench", "call", "--seconds", 1.5, "--frames-per-packet", 1, "--json")
     (figures,) = done.json["calls"]

@@ -58,7 +58,8 @@ def _delays(calls: list[Result]) -> str:
 
 
 def _wire(calls: list[Result]) -> str:
-    return "+".join(_text(median(calls, "wire_kbps", f"listener_{way}")) for way in ("down", "up"))
+    both = [median(calls, "wire_kbps", f"listener_{way}") for way in ("down", "up")]
+    return "-" if both == [None, None] else "+".join(_text(one) for one in both)
 
 
 def _text(value: float | None, digits: int = 0) -> str:

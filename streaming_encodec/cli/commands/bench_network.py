@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.bench.network.conditions import CONDITIONS, Where, find_conditions
+from streaming_encodec.bench.network.conditions import CONDITIONS, Condition, Where, find_conditions
 from streaming_encodec.bench.tables import machine
 from streaming_encodec.cli.shared.calling import Transport, TransportOption
 from streaming_encodec.cli.shared.console import note
@@ -33,6 +33,9 @@ def command(
     clip: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is said, repeated as needed.", show_default="bundled clip")
     ] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Simulate it, and TCP, in seconds; no root is needed.")
+    ] = False,
     joins: Annotated[
         int | None,
         typer.Option(
@@ -63,6 +66,12 @@ def command(
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint=f"--{error.setting}") from error
     check_outputs(output_json, report, clip)
+    if simulated:
+        calls = _simulate(networks, where, seeds, seconds)
+        simulation = {"seconds": seconds, "seeds": seeds, "simulated": True}
+        result = {"machine": machine(), "settings": simulation, "calls": calls}
+        show_figures(result, [network_table(calls)], as_json, output_json, report)
+        return
     check_possible()
     for number in ending_signals():
         signal.signal(number, _interrupt)
@@ -74,7 +83,7 @@ def command(
         result = {"machine": machine(), "settings": {"joins": joins}, "joins": joined}
         show_figures(result, [joins_table(joined)], as_json, output_json, report)
         return
-    calls: list[dict[str, Any]] = []
+    calls = []
     try:
         with Laboratory(clip or bundled_clip(), seconds, transport) as laboratory:
             if laboratory.without_pesq:
@@ -90,6 +99,19 @@ def command(
             show_figures(result, [network_table(calls)], as_json, output_json, report)
     if any("failed" in call for call in calls):
         raise typer.Exit(1)
+
+
+def _simulate(networks: dict[str, Condition], where: Where | None, seeds: int, seconds: float) -> list[dict[str, Any]]:
+    from streaming_encodec.bench.network.simulated import simulated_call
+
+    try:
+        return [
+            simulated_call(name, condition, where, seed, seconds)
+            for name, condition in networks.items()
+            for seed in range(1, seeds + 1)
+        ]
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=f"--{error.setting}") from error
 
 
 def _tell_troubles(call: dict[str, Any]) -> None:
