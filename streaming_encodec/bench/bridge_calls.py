@@ -27,6 +27,7 @@ from streaming_encodec.bench.telephones import Telephone, make_telephone
 from streaming_encodec.bench.usage import Usage
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.evaluation.extras import need
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.wire.hello import Hello, StreamFormat
 
@@ -58,7 +59,12 @@ def measure(
     """Delay and cost of so many calls at once.
 
     options: more of the command `bridge`. clock_ppm: by so many parts per million the telephones' clocks run fast.
+
+    Raises:
+        MissingExtraError: pystoi is missing, for calls of three minutes and more.
     """
+    if seconds >= 3 * _WINDOW_S:
+        need("pystoi", "STOI")  # known before the call, not after it
     relay_port = _free_port()
     relay = _start("serve", "--port", relay_port, "--max-rooms", calls + 1, "--max-per-address", 4 * calls + 8)
     bridge = None
@@ -93,7 +99,8 @@ def measure(
 
 
 def _begin_and_end(telephones: Sequence[Telephone], seconds: float) -> dict[str, Any]:
-    """Delay, and sound that waits at the telephone, in the second minute and in the last one."""
+    """Delay, STOI and sound that waits at the telephone, in the second minute and in the last one; and for how long
+    one lacked sound in between."""
     windows = {"begin": _WINDOW_S, "end": seconds - _WINDOW_S - 1}
     stocks = {name: [each.stock_ms(at, at + _WINDOW_S) for each in telephones] for name, at in windows.items()}
     return {
@@ -101,6 +108,10 @@ def _begin_and_end(telephones: Sequence[Telephone], seconds: float) -> dict[str,
             name: float(np.median([each.loop_delay_ms(at, _WINDOW_S) for each in telephones]))
             for name, at in windows.items()
         },
+        "stoi": {
+            name: float(np.median([each.stoi(at, _WINDOW_S) for each in telephones])) for name, at in windows.items()
+        },
+        "missing_s": max(each.missing_s(_WINDOW_S, seconds - 1) for each in telephones),
         "stock_ms": {
             name: [min(least for least, _ in every), max(most for _, most in every)] for name, every in stocks.items()
         },

@@ -22,6 +22,7 @@ from streaming_encodec.bridges.audiosocket import RATES, frame
 from streaming_encodec.bridges.protocol import Encoding, Message, Pcm
 
 FRAME_MS = 20
+_PIECE_S = 5.0
 
 
 class Telephone(ABC):
@@ -68,6 +69,36 @@ class Telephone(ABC):
         at_s = np.array(self.arrivals_s)
         waits_s = (self._plays_s() - at_s)[(at_s >= at_s[0] + from_s) & (at_s < at_s[0] + to_s)]
         return 1000 * float(waits_s.min()), 1000 * float(waits_s.max())
+
+    def missing_s(self, from_s: float, to_s: float) -> float:
+        """How long nothing was there to be played, in this time since the first sound."""
+        plays_s = self._plays_s()
+        ends_s = plays_s + np.array([len(piece) for piece in self._heard]) / self.encoding.rate
+        gaps_s = np.maximum(0.0, plays_s[1:] - ends_s[:-1])
+        since_s = plays_s[1:] - plays_s[0]
+        return float(gaps_s[(since_s >= from_s) & (since_s < to_s)].sum())
+
+    def stoi(self, from_s: float, seconds: float) -> float:
+        """How well what an echo returns is understood, against what was said from then on, by pieces of five seconds:
+        their median.
+
+        Raises:
+            MissingExtraError: pystoi is missing.
+        """
+        from streaming_encodec.evaluation.extras import need
+
+        measure, rate = need("pystoi", "STOI").stoi, self.encoding.rate
+        plays_s, whole = self._plays_s(), self.heard
+        came = np.cumsum([0, *(len(piece) for piece in self._heard)])
+        found = []
+        for at_s in np.arange(from_s, from_s + seconds - _PIECE_S + 0.001, _PIECE_S):
+            said = self.said[round(at_s * rate) :][: round(_PIECE_S * rate)]
+            first = int(came[np.searchsorted(plays_s, self.begin_s + at_s)])
+            heard = whole[first : first + len(said) + rate]
+            lag = max(0, best_lag(said, heard, rate))
+            heard = heard[lag : lag + len(said)]
+            found.append(float(measure(said[: len(heard)], heard, rate)))
+        return float(np.median(found))
 
     def _plays_s(self) -> NDArray[np.float64]:
         """When each piece of sound is played: at once, or when what came before it is over."""

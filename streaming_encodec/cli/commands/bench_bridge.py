@@ -56,10 +56,16 @@ def command(
         delays, stocks = long["loop_delay_ms"], long["stock_ms"]
         tables.append(
             Table(
-                f"the second minute and the last; the telephones' clocks are {clock_ppm:+g} ppm off",
-                ["minute", "ms there and back", "sound that waits at the telephone, ms"],
+                f"the second minute and the last; the telephones' clocks are {clock_ppm:+g} ppm off; nothing was there "
+                f"to be played for {long['missing_s']:.1f} s",
+                ["minute", "ms there and back", "sound that waits at the telephone, ms", "STOI"],
                 [
-                    [name, f"{delays[name]:.0f}", f"{stocks[name][0]:.0f} to {stocks[name][1]:.0f}"]
+                    [
+                        name,
+                        f"{delays[name]:.0f}",
+                        f"{stocks[name][0]:.0f} to {stocks[name][1]:.0f}",
+                        f"{long['stoi'][name]:.3f}",
+                    ]
                     for name in ("begin", "end")
                 ],
             )
