@@ -28,6 +28,9 @@ _REMEMBERED_INTERVALS = 30
 _RECENT_S = 0.4
 _MORE_S = 0.08
 """A queue that is longer by so much is news."""
+_LATELY_BUCKETS = 20
+_OFTEN, _LONGER = 0.4, 1.4
+"""Where more half seconds than this have holes, redundancy is waited for longer, up to so many times."""
 _GROWN_S = 0.04
 """Where all packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
 
@@ -41,7 +44,8 @@ class DelaySettings:
 
     quantile: share of half seconds that pass without a frame that comes too late.
     repair_frames: the longest that playout waits for redundancy; holes that are longer are concealed in part. More
-        delay for every word costs more than the few frames that it saves.
+        delay for every word costs more than the few frames that it saves. Where more than two half seconds in five have
+        holes it saves more: then up to 1.4 times as long.
     free_queue_frames: a queue on the way takes from the maximum what it has beyond so much.
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: bins of the histogram for each frame of delay.
@@ -83,7 +87,8 @@ class DelayEstimator:
         self._window = settings.window_s / frame_seconds
         self._bucket = settings.bucket_s / frame_seconds
         self._peak_memory = settings.peak_memory_s / frame_seconds
-        self._fastest: deque[tuple[float, float]] = deque()  # (arrival, offset), offsets rising
+        self._fastest: deque[tuple[float, float]] = deque()  # (arrival, offset of the packet's end), offsets rising
+        self._lengths = (1, 1)  # of the last two packets of speech: the last one before a pause may be short
         self._weights = [0.0] * (settings.maximum_frames * settings.bins_per_frame + 1)
         self._buckets = 0
         self._bucket_ends = math.nan
@@ -91,6 +96,8 @@ class DelayEstimator:
         self._bucket_least, self._bucket_most = math.inf, -math.inf
         self._bucket_repair = 0.0
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
+        self._unlearned: float | None = None  # height of the last bucket
+        self._holed = 0.0  # share of buckets in which redundancy filled a hole
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
         self._learned = float(settings.initial_frames)
@@ -98,8 +105,11 @@ class DelayEstimator:
 
     @property
     def base(self) -> float:
-        """Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet."""
-        return self._fastest[0][1] if self._fastest else 0.0
+        """Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet.
+
+        It is that of a packet as long as they are at present: a longer one leaves later after its first frame.
+        """
+        return self._fastest[0][1] + max(self._lengths) if self._fastest else 0.0
 
     @property
     def target_frames(self) -> float:
@@ -109,15 +119,18 @@ class DelayEstimator:
     def restart(self) -> None:
         """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
+        self._unlearned = None
         self._leasts.clear()
         self._growths.clear()
         self._bucket_ends = math.nan
         self._bucket_max, self._bucket_repair = 0.0, 0.0
         self._bucket_least, self._bucket_most = math.inf, -math.inf
 
-    def on_packet(self, timestamp: int, clock_frames: float) -> float:
-        """A packet with the first frame ``timestamp`` arrived. Returns its relative delay, in frames."""
-        offset = clock_frames - timestamp
+    def on_packet(self, timestamp: int, clock_frames: float, frames: int = 1, *, noise: bool = False) -> float:
+        """A packet with so many frames from ``timestamp`` on arrived. Returns its relative delay, in frames."""
+        offset = clock_frames - timestamp - frames
+        if not noise:
+            self._lengths = (self._lengths[1], frames)
         while self._fastest and self._fastest[-1][1] >= offset:
             self._fastest.pop()
         self._fastest.append((clock_frames, offset))
@@ -142,8 +155,7 @@ class DelayEstimator:
 
         Such a delay is no stall, however long.
         """
-        late = min(clock_frames - timestamp - self.base, self.settings.repair_frames)
-        self._bucket_repair = max(self._bucket_repair, late)
+        self._bucket_repair = max(self._bucket_repair, clock_frames - timestamp - self.base)
 
     def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
@@ -151,7 +163,7 @@ class DelayEstimator:
         while self._peaks and self._peaks[0][0] < clock_frames - self._peak_memory:
             self._peaks.popleft()
         is_high = self._is_high(height)
-        grows = self._bucket_least - self.base > _GROWN_S * self._rate or (is_high and any(self._growths))
+        grows = self._bucket_least - self._fastest[0][1] > _GROWN_S * self._rate or (is_high and any(self._growths))
         self._growths.append(height if grows else 0.0)
         is_lately = self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket
         if grows and is_lately:
@@ -162,12 +174,20 @@ class DelayEstimator:
             self._peaks.append((since, max(height, before)))
         elif is_high and not grows:
             self._peaks.append((clock_frames, height))
-        elif not grows and not is_high:
-            self._learn(max(height, self._bucket_repair))
+        self._holed += ((self._bucket_repair > 0.0) - self._holed) / _LATELY_BUCKETS
+        often = min(max(self._holed / _OFTEN, 1.0), _LONGER)
+        repair = min(self._bucket_repair, often * settings.repair_frames)
+        # A queue is known half a second after it began to grow: what came before is learned when none grew after it.
+        if not grows and self._unlearned is not None:
+            self._learn(self._unlearned)
+        self._unlearned = None if grows or is_high else max(height, repair)
+        if self._unlearned is not None and not self._buckets:
+            self._learn(self._unlearned)  # better than nothing
+            self._unlearned = None
         stalls = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
         held = max(stalls, *self._growths)
         wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
-        queue = self.base - min(self._leasts)
+        queue = self._fastest[0][1] - min(self._leasts)
         most = settings.maximum_frames - max(0.0, queue - settings.free_queue_frames)
         self._target = max(min(wanted, most), settings.minimum_frames)
 
@@ -178,7 +198,7 @@ class DelayEstimator:
     def _guess(self) -> None:
         """Until a half second has taught something the target covers all that came. Who sends several packets at once,
         as the microphone's blocks come, is so known from the first block on."""
-        height, settings = self._bucket_most - self.base, self.settings
+        height, settings = self._bucket_most - self._fastest[0][1], self.settings
         if not self._is_high(height):
             bins = math.ceil((height - _ON_TIME) * settings.bins_per_frame)
             wanted = bins / settings.bins_per_frame + settings.spare_frames

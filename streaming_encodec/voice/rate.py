@@ -39,6 +39,8 @@ _CARRIED_SHARE = 0.9
 _DRAIN_S = 3.0
 """For so long at most: a queue that stands for longer is others'."""
 _LONGEST_PATIENCE = 16.0
+_KNOWN_PATIENCE = 4.0
+"""Before a step up to more than the line was seen to carry: it may be another line by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class RateSettings:
     most_frames: frames a packet may hold where the line is full.
     lossy, clean: smoothed loss above and below which redundancy is added and taken away.
     redundant_codebooks: of every redundant frame, at least. More of them, as the ladder goes, are sent where all
-        redundant frames of a packet have at most most_redundant_codes: eight of 7 frames, four of 15.
-    most_redundant_frames: 200 ms of the 24 kHz model's; longer holes are not covered.
+        redundant frames of a packet have at most most_redundant_codes: eight of 8 frames, four of 17.
+    most_redundant_frames: 227 ms of the 24 kHz model's; longer holes are not covered.
     standing_ms: a queue above it that grows means congestion. full_ms: one above it does, unless it shrinks.
     patience_s: time without a queue before a step up; doubled at each step that failed before.
     forget_s: a listener that has not reported for so long no longer counts.
@@ -65,9 +67,9 @@ class RateSettings:
     lossy: float = 0.02
     clean: float = 0.005
     redundant_codebooks: int = 2
-    most_redundant_codes: int = 60
-    most_redundant_frames: int = 15
-    standing_ms: float = 40.0
+    most_redundant_codes: int = 68
+    most_redundant_frames: int = 17
+    standing_ms: float = 60.0
     full_ms: float = 120.0
     patience_s: float = 5.0
     forget_s: float = 10.0
@@ -106,7 +108,8 @@ class RateControl:
         # From the start to the least that can be sent: frames a packet first, then codebooks.
         base = start.frames_per_packet  # what the encoder computes at once; packets hold whole steps
         most_frames -= most_frames % base
-        self._rungs = [(frames, start.num_codebooks) for frames in sorted({base, most_frames})]
+        fuller = [frames for frames in range(base, most_frames + 1, base) if frames in (base, 2 * base, most_frames)]
+        self._rungs = [(frames, start.num_codebooks) for frames in fuller]
         self._rungs += [(most_frames, count) for count in fewer]
         self._rung = 0
         self._least_frames = start.redundant_frames if start.has_redundancy else 0
@@ -238,6 +241,8 @@ class RateControl:
         if self._rung == 0:
             return
         patience_s = self.settings.patience_s * self._patience[self._rung - 1]
+        if self._least_kbps(self._rung - 1, 0) > self._carried_kbps:
+            patience_s *= _KNOWN_PATIENCE
         if now_s - self._calm_since_s >= patience_s:
             self._rung -= 1
             self._climbed_s = self._calm_since_s = now_s

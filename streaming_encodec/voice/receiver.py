@@ -117,7 +117,7 @@ class Receiver:
             self._queue.restart()
             self._last_transit = None
         clock_frames = now_s / self.format.frame_seconds
-        self.delay.on_packet(result.timestamp, clock_frames)
+        self.delay.on_packet(result.timestamp, clock_frames, packet.num_frames, noise=packet.noise is not None)
         # By its last frame: of a longer packet the first one has waited for longer at the sender.
         self._queue.on_packet(result.timestamp + packet.num_frames, clock_frames)
         if result.repaired is not None:

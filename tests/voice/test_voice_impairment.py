@@ -77,8 +77,8 @@ def test_a_call_is_on_trial_before_the_target_falls_below_the_first() -> None:
             estimator.on_packet(number, float(number))
         return estimator.target_frames
 
-    assert target(1.9) == 2.5
-    assert target(2.1) == 0.5
+    assert target(2.4) == 2.5
+    assert target(2.6) == 0.5
 
 
 def test_less_than_a_frame_may_be_enough() -> None:
@@ -87,6 +87,27 @@ def test_less_than_a_frame_may_be_enough() -> None:
     assert target_after(0.6, fine) == 0.75
     with pytest.raises(StreamError, match="0 < minimum"):
         DelaySettings(minimum_frames=0)
+
+
+def test_longer_packets_are_no_jitter() -> None:
+    estimator = DelayEstimator(FRAME_S, DelaySettings())
+    for first in range(0, 750, 2):
+        estimator.on_packet(first, first + 2.0, 2)
+    short, target = estimator.base, estimator.target_frames
+    for first in range(750, 1500, 6):
+        estimator.on_packet(first, first + 6.0, 6)
+        assert estimator.base == short + 4  # at once: the first frame of each leaves so much later
+    assert estimator.target_frames == target
+    estimator.on_packet(1500, 1503.0, 3)  # the last one before a pause
+    assert estimator.base == short + 4
+
+
+def test_a_queue_that_grows_is_not_remembered_as_jitter() -> None:
+    estimator = DelayEstimator(FRAME_S, DelaySettings())
+    for number in range(750):
+        queue = max(0.0, min(number - 375, 75) * 0.2) if number < 525 else 0.0
+        estimator.on_packet(number, number + queue)
+    assert estimator.target_frames == 2.0
 
 
 def test_what_redundancy_brings_late_is_waited_for_as_the_quantile_says() -> None:

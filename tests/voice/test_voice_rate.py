@@ -79,13 +79,20 @@ def test_a_line_that_gets_wider_is_used_again() -> None:
     assert line.run(200) == START
 
 
+def test_what_the_line_was_seen_to_carry_is_not_exceeded_soon() -> None:
+    narrow = Line(RateControl(FORMAT, START, TCP), kbps=24.0)
+    made = [narrow.run(1) for _ in range(20)]
+    assert START not in made[3:]
+    assert {(one.frames_per_packet, one.num_codebooks) for one in made[3:]} == {(4, 8)}
+
+
 def test_a_step_up_that_failed_is_tried_later_and_later() -> None:
     line = Line(RateControl(FORMAT, START, TCP), kbps=24.0)
     climbs: list[float] = []
     frames = line.run(5).frames_per_packet
     for _ in range(600):
         made = line.run(1)
-        if made.frames_per_packet < frames:
+        if made.frames_per_packet == START.frames_per_packet < frames:
             climbs.append(line.now_s)
         frames = made.frames_per_packet
     waits = [later - earlier for earlier, later in pairwise(climbs)]
@@ -251,7 +258,7 @@ def test_until_the_queue_has_drained_as_little_as_possible_is_sent() -> None:
     made = control.on_report(report(queue_ms=100.0), 2.0)
     assert made.num_codebooks == 2
     made = control.on_report(report(queue_ms=10.0), 3.0)
-    assert (made.frames_per_packet, made.num_codebooks) == (6, 8)
+    assert (made.frames_per_packet, made.num_codebooks) == (4, 8)
 
 
 def test_what_a_full_queue_drops_is_no_reason_for_redundancy() -> None:

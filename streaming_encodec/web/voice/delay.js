@@ -8,6 +8,9 @@ const RECENT_S = 0.4;
 const MORE_S = 0.08; // a queue that is longer by so much is news
 /** Frames that a packet may be later than a bin's edge. */
 const ON_TIME = 0.05;
+const LATELY_BUCKETS = 20;
+const OFTEN = 0.4; // where more half seconds than this have holes, redundancy is waited for longer,
+const LONGER = 1.4; // up to so many times
 const GROWN_S = 0.04; // where all packets of half a second are later by more than this, a queue grows
 
 /**
@@ -56,8 +59,10 @@ export class DelayEstimator {
   #window;
   #bucket;
   #peakMemory;
-  /** Arrival and offset of packets, offsets rising. @type {[number, number][]} */
+  /** Arrival and offset of packets' ends, offsets rising. @type {[number, number][]} */
   #fastest = [];
+  /** Of the last two packets of speech: the last one before a pause may be short. */
+  #lengths = [1, 1];
   #weights;
   #buckets = 0;
   #bucketEnds = NaN;
@@ -67,6 +72,9 @@ export class DelayEstimator {
   #bucketRepair = 0;
   /** The least offset of each bucket. @type {number[]} */
   #leasts = [];
+  /** Height of the last bucket. @type {number | null} */
+  #unlearned = null;
+  #holed = 0; // share of buckets in which redundancy filled a hole
   /** Heights of the last buckets in which a queue grew. @type {number[]} */
   #growths = [];
   /** Since when, and height. @type {[number, number][]} */
@@ -88,9 +96,12 @@ export class DelayEstimator {
     this.#learned = this.#target = settings.initialFrames;
   }
 
-  /** Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet. */
+  /**
+   * Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet. It is that of a packet as long
+   * as they are at present: a longer one leaves later after its first frame.
+   */
   get base() {
-    return this.#fastest.length ? this.#fastest[0][1] : 0;
+    return this.#fastest.length ? this.#fastest[0][1] + Math.max(...this.#lengths) : 0;
   }
 
   /** How long after the fastest packet's moment a frame is to be played. */
@@ -101,6 +112,7 @@ export class DelayEstimator {
   /** A new stream begins, with other timestamps. What was learned about the network stays. */
   restart() {
     this.#fastest = [];
+    this.#unlearned = null;
     this.#leasts = [];
     this.#growths = [];
     this.#bucketEnds = NaN;
@@ -110,12 +122,15 @@ export class DelayEstimator {
   }
 
   /**
-   * A packet with the first frame `timestamp` arrived.
+   * A packet with so many frames from `timestamp` on arrived.
    * @param {number} timestamp
    * @param {number} clockFrames
+   * @param {number} frames
+   * @param {boolean} noise
    */
-  onPacket(timestamp, clockFrames) {
-    const offset = clockFrames - timestamp, fastest = this.#fastest;
+  onPacket(timestamp, clockFrames, frames, noise) {
+    const offset = clockFrames - timestamp - frames, fastest = this.#fastest;
+    if (!noise) this.#lengths = [this.#lengths[1], frames];
     while (fastest.length && fastest[fastest.length - 1][1] >= offset) fastest.pop();
     fastest.push([clockFrames, offset]);
     while (fastest[0][0] < clockFrames - this.#window) fastest.shift();
@@ -139,8 +154,7 @@ export class DelayEstimator {
    * @param {number} clockFrames
    */
   onRepair(timestamp, clockFrames) {
-    const late = Math.min(clockFrames - timestamp - this.base, this.settings.repairFrames);
-    this.#bucketRepair = Math.max(this.#bucketRepair, late);
+    this.#bucketRepair = Math.max(this.#bucketRepair, clockFrames - timestamp - this.base);
   }
 
   /** A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second. @param {number} height */
@@ -153,7 +167,7 @@ export class DelayEstimator {
    * microphone's blocks come, is so known from the first block on.
    */
   #guess() {
-    const height = this.#bucketMost - this.base, { settings } = this;
+    const height = this.#bucketMost - this.#fastest[0][1], { settings } = this;
     if (this.#isHigh(height)) return;
     const wanted = Math.ceil((height - ON_TIME) * settings.binsPerFrame) / settings.binsPerFrame + settings.spareFrames;
     this.#target = Math.max(this.#target, Math.min(wanted, settings.maximumFrames));
@@ -166,7 +180,7 @@ export class DelayEstimator {
     if (this.#leasts.length > Math.ceil(settings.peakMemoryS / settings.bucketS)) this.#leasts.shift();
     while (peaks.length && peaks[0][0] < clockFrames - this.#peakMemory) peaks.shift();
     const isHigh = this.#isHigh(height);
-    const grows = this.#bucketLeast - this.base > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
+    const grows = this.#bucketLeast - this.#fastest[0][1] > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
     growths.push(grows ? height : 0);
     if (growths.length > 2) growths.shift();
     const last = peaks[peaks.length - 1], isLately = last !== undefined && clockFrames - last[0] < 3 * this.#bucket;
@@ -174,9 +188,18 @@ export class DelayEstimator {
     // One stall can end one half second and fill the next with what it held back.
     else if (isHigh && !grows && isLately) last[1] = Math.max(height, last[1]);
     else if (isHigh && !grows) peaks.push([clockFrames, height]);
-    else if (!grows && !isHigh) this.#learn(Math.max(height, this.#bucketRepair));
+    this.#holed += ((this.#bucketRepair > 0 ? 1 : 0) - this.#holed) / LATELY_BUCKETS;
+    const often = Math.min(Math.max(this.#holed / OFTEN, 1), LONGER);
+    const repair = Math.min(this.#bucketRepair, often * settings.repairFrames);
+    // A queue is known half a second after it began to grow: what came before is learned when none grew after it.
+    if (!grows && this.#unlearned !== null) this.#learn(this.#unlearned);
+    this.#unlearned = grows || isHigh ? null : Math.max(height, repair);
+    if (this.#unlearned !== null && !this.#buckets) {
+      this.#learn(this.#unlearned); // better than nothing
+      this.#unlearned = null;
+    }
     const stalls = peaks.length >= 2 ? Math.max(...peaks.map(([, h]) => h)) : 0, held = Math.max(stalls, ...growths);
-    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0), queue = this.base - Math.min(...this.#leasts);
+    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0), queue = this.#fastest[0][1] - Math.min(...this.#leasts);
     const most = settings.maximumFrames - Math.max(0, queue - settings.freeQueueFrames);
     this.#target = Math.max(Math.min(wanted, most), settings.minimumFrames);
   }

@@ -17,6 +17,7 @@ const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
 const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
 const LONGEST_PATIENCE = 16;
+const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to carry
 
 /**
  * Bounds and thresholds of the rate control; see the Python class.
@@ -43,7 +44,7 @@ const LONGEST_PATIENCE = 16;
 export function rateSettings(given = {}) {
   const s = {
     ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
-    clean: 0.005, redundantCodebooks: 2, mostRedundantCodes: 60, mostRedundantFrames: 15, standingMs: 40, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
+    clean: 0.005, redundantCodebooks: 2, mostRedundantCodes: 68, mostRedundantFrames: 17, standingMs: 60, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
   };
   const rises = s.ladder.length > 0 && s.ladder.every((count, i) => count > (i ? s.ladder[i - 1] : 0));
   if (!rises) throw new StreamError("the ladder of codebooks rises from at least 1");
@@ -84,7 +85,8 @@ export class RateControl {
     this.#start = start;
     const base = start.framesPerPacket; // what the encoder computes at once; packets hold whole steps
     const most = Math.max(base, settings.mostFrames), mostFrames = most - (most % base);
-    for (const frames of new Set([base, mostFrames])) this.#rungs.push([frames, start.numCodebooks]);
+    const fuller = [base, ...(2 * base < mostFrames ? [2 * base] : []), mostFrames];
+    for (const frames of new Set(fuller)) this.#rungs.push([frames, start.numCodebooks]);
     const fewer = [...settings.ladder].reverse().filter((count) => count < start.numCodebooks);
     for (const count of fewer) this.#rungs.push([mostFrames, count]);
     this.#leastFrames = this.#redundantFrames = hasRedundancy(start) ? start.redundantFrames : 0;
@@ -226,7 +228,8 @@ export class RateControl {
   #stepUp(nowS) {
     this.#calmSinceS ??= nowS;
     if (this.#rung === 0) return;
-    if (nowS - this.#calmSinceS >= this.settings.patienceS * this.#patience[this.#rung - 1]) {
+    const known = this.#leastKbps(this.#rung - 1, 0) > this.#carriedKbps ? KNOWN_PATIENCE : 1;
+    if (nowS - this.#calmSinceS >= known * this.settings.patienceS * this.#patience[this.#rung - 1]) {
       this.#rung--;
       this.#climbedS = this.#calmSinceS = nowS;
       // It carries what is sent now, and so much more that a step is worth a try; at the top it has room.

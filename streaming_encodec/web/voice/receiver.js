@@ -120,7 +120,7 @@ export class Receiver {
       this.#lastTransit = null;
     }
     const clockFrames = nowS / this.format.frameSeconds;
-    this.delay.onPacket(result.timestamp, clockFrames);
+    this.delay.onPacket(result.timestamp, clockFrames, framesIn(packet), packet.noise !== null);
     // By its last frame: of a longer packet the first one has waited for longer at the sender.
     this.#queue.onPacket(result.timestamp + framesIn(packet), clockFrames);
     if (result.repaired !== null) this.delay.onRepair(result.repaired, clockFrames);
