@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from streaming_encodec.bench.bare_client import BareListener, BareSpeaker
-from streaming_encodec.bench.relay import AMPLE, FORMAT, RelayPlan, RelayProcess, talk
+from streaming_encodec.bench.relay import FORMAT, RelayPlan, talk
+from streaming_encodec.bench.relay_process import AMPLE, RelayProcess
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.wire.hello import MAX_SPEAKERS

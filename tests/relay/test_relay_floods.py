@@ -15,8 +15,9 @@ from relay_kit import FakeClock, certificate, closed_with, counted, guest, heard
 from websockets.frames import Frame, Opcode
 
 from streaming_encodec.bench.relay import flood as measure
-from streaming_encodec.bench.relay import relay_process, udp_flood
+from streaming_encodec.bench.relay import udp_flood
 from streaming_encodec.bench.relay_flood import FLOODS, UDP_FLOODS
+from streaming_encodec.bench.relay_process import relay_process
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode
