@@ -248,7 +248,7 @@ def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: 
             other.join()
     assert result.code == 0, result.err
     assert result.json["packets_lost"] > 10
-    assert result.json["concealed_share"] > 0.02
+    assert result.json["concealed_share"] > 0.002  # redundancy repairs most of it
     assert result.json["delay_ms"]["network"] >= 20
 
 
