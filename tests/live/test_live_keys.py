@@ -143,6 +143,9 @@ ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if has
 def handlers() -> Iterator[None]:
     """The signals' handlers are as they were, whatever the test did."""
     before = [(number, signal.getsignal(number)) for number in ENDS]
+    for number in ENDS:
+        if signal.getsignal(number) is signal.SIG_IGN:  # the tests may run under `nohup`
+            signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before:
         signal.signal(number, handler)
