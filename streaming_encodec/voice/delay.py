@@ -92,9 +92,7 @@ class DelayEstimator:
         self._weights = [0.0] * (settings.maximum_frames * settings.bins_per_frame + 1)
         self._buckets = 0
         self._bucket_ends = math.nan
-        self._bucket_max = 0.0
-        self._bucket_least, self._bucket_most = math.inf, -math.inf
-        self._bucket_repair = 0.0
+        self._begin_bucket()
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
         self._unlearned: float | None = None  # height of the last bucket
         self._holed = 0.0  # share of buckets in which redundancy filled a hole
@@ -123,6 +121,9 @@ class DelayEstimator:
         self._leasts.clear()
         self._growths.clear()
         self._bucket_ends = math.nan
+        self._begin_bucket()
+
+    def _begin_bucket(self) -> None:
         self._bucket_max, self._bucket_repair = 0.0, 0.0
         self._bucket_least, self._bucket_most = math.inf, -math.inf
 
@@ -144,8 +145,7 @@ class DelayEstimator:
         elif clock_frames >= self._bucket_ends:
             self._close_bucket(clock_frames)
             self._bucket_ends = clock_frames + self._bucket
-            self._bucket_max, self._bucket_repair = 0.0, 0.0
-            self._bucket_least, self._bucket_most = math.inf, -math.inf
+            self._begin_bucket()
         elif not self._buckets:
             self._guess()
         return delay
@@ -200,17 +200,18 @@ class DelayEstimator:
         as the microphone's blocks come, is so known from the first block on."""
         height, settings = self._bucket_most - self._fastest[0][1], self.settings
         if not self._is_high(height):
-            bins = math.ceil((height - _ON_TIME) * settings.bins_per_frame)
-            wanted = bins / settings.bins_per_frame + settings.spare_frames
+            wanted = self._bins(height) / settings.bins_per_frame + settings.spare_frames
             self._target = max(self._target, min(wanted, settings.maximum_frames))
+
+    def _bins(self, height: float) -> int:
+        return math.ceil((height - _ON_TIME) * self.settings.bins_per_frame)
 
     def _learn(self, height: float) -> None:
         settings = self.settings
         self._buckets += 1
         keep = 1 - 1 / min(self._buckets, settings.memory_buckets)
         self._weights = [weight * keep for weight in self._weights]
-        at = math.ceil((height - _ON_TIME) * settings.bins_per_frame)
-        self._weights[min(max(at, 0), len(self._weights) - 1)] += 1 - keep
+        self._weights[min(max(self._bins(height), 0), len(self._weights) - 1)] += 1 - keep
         below = list(accumulate(self._weights))
         enough = settings.quantile * below[-1] - 1e-9
         bins = next(bins for bins, sum_ in enumerate(below) if sum_ >= enough)

@@ -116,6 +116,10 @@ export class DelayEstimator {
     this.#leasts = [];
     this.#growths = [];
     this.#bucketEnds = NaN;
+    this.#beginBucket();
+  }
+
+  #beginBucket() {
     this.#bucketMax = this.#bucketRepair = 0;
     this.#bucketLeast = Infinity;
     this.#bucketMost = -Infinity;
@@ -142,9 +146,7 @@ export class DelayEstimator {
     else if (clockFrames >= this.#bucketEnds) {
       this.#closeBucket(clockFrames);
       this.#bucketEnds = clockFrames + this.#bucket;
-      this.#bucketMax = this.#bucketRepair = 0;
-      this.#bucketLeast = Infinity;
-      this.#bucketMost = -Infinity;
+      this.#beginBucket();
     } else if (!this.#buckets) this.#guess();
   }
 
@@ -169,7 +171,7 @@ export class DelayEstimator {
   #guess() {
     const height = this.#bucketMost - this.#fastest[0][1], { settings } = this;
     if (this.#isHigh(height)) return;
-    const wanted = Math.ceil((height - ON_TIME) * settings.binsPerFrame) / settings.binsPerFrame + settings.spareFrames;
+    const wanted = this.#bins(height) / settings.binsPerFrame + settings.spareFrames;
     this.#target = Math.max(this.#target, Math.min(wanted, settings.maximumFrames));
   }
 
@@ -205,13 +207,17 @@ export class DelayEstimator {
   }
 
   /** @param {number} height */
+  #bins(height) {
+    return Math.ceil((height - ON_TIME) * this.settings.binsPerFrame);
+  }
+
+  /** @param {number} height */
   #learn(height) {
     const { settings } = this, weights = this.#weights;
     this.#buckets++;
     const keep = 1 - 1 / Math.min(this.#buckets, settings.memoryBuckets);
     for (let i = 0; i < weights.length; i++) weights[i] *= keep;
-    const at = Math.ceil((height - ON_TIME) * settings.binsPerFrame);
-    weights[Math.min(Math.max(at, 0), weights.length - 1)] += 1 - keep;
+    weights[Math.min(Math.max(this.#bins(height), 0), weights.length - 1)] += 1 - keep;
     const total = weights.reduce((sum, weight) => sum + weight, 0), enough = settings.quantile * total - 1e-9;
     let bins = 0;
     for (let sum = weights[0]; sum < enough; sum += weights[bins]) bins++;
