@@ -1,6 +1,6 @@
 """The call page's figures in Chromium: ``PYTHONPATH=tests python -m web.page_figures [NAME …]``.
 
-Names: visit, codec, slow, restart, lost, speakers; without any, all. Each prints lines of JSON. Needs Chromium.
+Names: visit, codec, slow, restart, lost, pages, speakers; without any, all. Each prints lines of JSON. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from chromium_kit import Page, page
 from cli.test_cli_call_commands import free_port
 from line_kit import line
 from udp_kit import udp_way
+from web.page_delay import delays_ms, take, tapped
 from web.test_web_page import ALLOWED, RECEIVED, WAY, join, loaded, relay, speaks
+from web.test_web_page import FIGURES as FIGURES_SHOWN
 from web.test_web_page_troubles import PROGRESS
 
 from streaming_encodec.audio.files.bundled import bundled_clip
@@ -35,6 +37,7 @@ from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 READY = "document.documentElement.dataset.ready"
 RATE, BLOCK_S = 24_000, 0.02
 SPEAKERS = 4
+SETTLE_S, MINUTE_S = 15.0, 60.0
 SECONDS = 40.0
 TIMES = 4
 BLOCK_FRAMES, HOP, ROUNDS = 25, 320, 60
@@ -196,6 +199,45 @@ async def codec(folder: Path) -> None:
         say(codec=name, p5_ms=round(low, 2), p50_ms=round(middle, 2), against_onnx=round(float(ratio), 2))
 
 
+MADE = "return ['underruns', 'played', 'madeUp'].map(name => Number(document.getElementById('status').dataset[name]))"
+
+
+async def pages(folder: Path) -> None:
+    """Two pages speak for a minute: how long from worklet to worklet, how much is made up, how often sound pauses."""
+    port = free_port()
+    fake, names = options(folder), ("Anna", "Ben")
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(relay(port))
+        tabs = []
+        for name in names:
+            tabs.append(
+                await stack.enter_async_context(tapped(f"http://localhost:{port}/r/kitchen", folder / name, *fake))
+            )
+            await join(tabs[-1], name)
+        for tab in tabs:
+            await tab.until(f"{WAY} === 'datagrams' && {RECEIVED} > 100")
+        await asyncio.sleep(SETTLE_S)
+        before = [await tab.run(MADE) for tab in tabs]
+        for tab in tabs:
+            await take(tab)
+        await asyncio.sleep(MINUTE_S)
+        after = [await tab.run(MADE) for tab in tabs]
+        sound = [await take(tab) for tab in tabs]
+        shown = [await tab.run(f"return {FIGURES_SHOWN}") for tab in tabs]
+    for i, name in enumerate(names):
+        found = delays_ms(sound[1 - i]["capture"], sound[i]["playback"])
+        p5, p50, p95 = np.quantile(found, (0.05, 0.5, 0.95))
+        underruns, played, made_up = np.subtract(after[i], before[i])
+        say(
+            heard_by=name,
+            worklet_to_worklet_ms={"p5": round(p5, 1), "p50": round(p50, 1), "p95": round(p95, 1)},
+            windows=len(found),
+            made_up=round(made_up / max(1, played), 5),
+            pauses_of_the_loudspeaker=int(underruns),
+            page=shown[i],
+        )
+
+
 async def speakers(folder: Path) -> None:
     """Processor time of the whole browser, and of the call's Worker alone, while others speak and Anna speaks too."""
     port = free_port()
@@ -278,6 +320,7 @@ FIGURES: dict[str, Callable[[Path], Awaitable[None]]] = {
     "slow": slow,
     "restart": restart,
     "lost": lost,
+    "pages": pages,
     "speakers": speakers,
 }
 

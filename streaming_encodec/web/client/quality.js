@@ -6,7 +6,7 @@
 /**
  * concealed: frames made up of all played, in the last seconds, 0 to 1, of the worst speaker. delayMs: of the largest
  * jitter buffer. sentConcealed, sentQueueMs: what the worst listener says. sentKbps: payload that was sent. way: by
- * which voice comes and goes. datagrams: packets that went so.
+ * which voice comes and goes. datagrams: packets that went so. played, madeUp: samples of those who are here, since the first packet of each.
  * @typedef {object} QualityReport
  * @property {number} concealed
  * @property {number} delayMs
@@ -15,6 +15,8 @@
  * @property {number} sentKbps
  * @property {"datagrams" | "websocket"} way
  * @property {{sent: number, received: number}} datagrams
+ * @property {number} played
+ * @property {number} madeUp
  */
 
 const FRESH_S = 4;
@@ -44,7 +46,7 @@ export class Quality {
    * @returns {QualityReport}
    */
   look(link, mixer, nowS) {
-    let worst = 0;
+    let worst = 0, played = 0, madeUp = 0;
     const seen = new Map();
     for (const statistics of mixer.statistics.values()) {
       const now = {
@@ -54,6 +56,8 @@ export class Quality {
       const before = this.#seen.get(statistics) ?? { played: 0, concealed: 0 };
       if (now.played > before.played) worst = Math.max(worst, (now.concealed - before.concealed) / (now.played - before.played));
       seen.set(statistics, now);
+      played += now.played;
+      madeUp += now.concealed;
     }
     this.#seen = seen;
     this.#concealed += SMOOTH * (worst - this.#concealed);
@@ -70,6 +74,8 @@ export class Quality {
       sentKbps: kbps,
       way: link.way,
       datagrams: link.datagramCounts,
+      played,
+      madeUp,
     };
   }
 }

@@ -343,6 +343,7 @@ function showQuality({ quality, underruns }) {
   else show.showStatus("good", "Good connection");
   Object.assign(view.status.dataset, {
     way: quality.way, datagramsSent: quality.datagrams.sent, datagramsReceived: quality.datagrams.received,
+    played: quality.played, madeUp: quality.madeUp, underruns,
   });
   const percent = (/** @type {number} */ share) => `${(100 * share).toFixed(1)} %`;
   show.showFigures([
