@@ -1,6 +1,7 @@
 // Sound through the codec:  node codec.mjs FOLDER CODEBOOKS  with samples (float32) as the standard input. The samples
 // come in odd chunks; of the frames some are lost, some have fewer codebooks, and at some the decoder is reset. Writes
-// the number of codes (int32), the codes (uint16) and the samples (float32); test_web_codec.py does the same.
+// the number of codes (int32), the codes (uint16) and the samples (float32); test_web_codec.py does the same. Another decoder is stepped together with a
+// changing number of others, and must make the same sound.
 
 import { readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -31,13 +32,27 @@ for (let at = 0, i = 0, n = 0; at < pcm.length; at += n, i++) {
 codes.push(...encoder.flush());
 
 let decoder = codec.createDecoder();
+const twin = codec.createDecoder(), others = Array.from({ length: 10 }, () => codec.createDecoder());
+/** @param {Uint16Array | null} its @param {number} frame @param {Float32Array} alone */
+function compare(its, frame, alone) {
+  const some = others.slice(0, (frame * 5) % 11), place = frame % (some.length + 1);
+  /** @type {(Uint16Array | null)[]} */
+  const frames = some.map((_, i) => ((frame + i) % 4 ? Uint16Array.from({ length: 1 + (i % books) }, (_, k) => (i + k + frame) % 16) : null));
+  const all = some.slice();
+  all.splice(place, 0, twin);
+  frames.splice(place, 0, its);
+  const made = codec.decodeTogether(all, frames)[place];
+  if (Buffer.compare(Buffer.from(made.buffer), Buffer.from(alone.buffer))) throw new Error(`frame ${frame} differs beside ${some.length} others`);
+}
+
 /** @type {Float32Array[]} */
 const sound = [];
 for (let frame = 0; frame < codes.length / books; frame++) {
   const all = Uint16Array.from(codes.slice(frame * books, (frame + 1) * books));
-  if (frame % 97 === 50) decoder.reset();
-  if (frame % 10 === 9 || frame % 60 > 54) sound.push(decoder.conceal());
-  else sound.push(decoder.decode(frame % 31 ? all : all.subarray(0, 1), 1));
+  if (frame % 97 === 50) for (const one of [decoder, twin, others[frame % 10]]) one.reset();
+  const given = frame % 10 === 9 || frame % 60 > 54 ? null : frame % 31 ? all : all.subarray(0, 1);
+  sound.push(given ? decoder.decode(given, 1) : decoder.conceal());
+  compare(given, frame, sound[sound.length - 1]);
   if (frame % 40 === 39) {
     const other = codec.createDecoder();
     other.restore(decoder.state());

@@ -30,7 +30,7 @@ function replay(lines) {
   /** @type {Record<string, unknown>} */
   const statistics = {};
   const digest = createHash("sha256");
-  const mixer = new Mixer(format, () => codec.createDecoder(), {
+  const mixer = new Mixer(format, codec, {
     settings: settingsOf(lines[0].playout),
     observe: (sender, i, heardS) => {
       (instructions[sender] ??= []).push([

@@ -2,7 +2,7 @@
 
 import { Mixer } from "./mixer.js";
 
-/** @typedef {import("./mixer.js").SpeakerDecoder} SpeakerDecoder */
+/** @typedef {import("./mixer.js").SpeakerCodec} SpeakerCodec */
 /** @typedef {import("../voice/receiver.js").ReceiverSettings} ReceiverSettings */
 /** @typedef {import("../voice/statistics.js").Report} Report */
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
@@ -19,12 +19,12 @@ export class IncomingVoices {
   #gone = new Set();
 
   /**
-   * @param {{createDecoder: () => SpeakerDecoder}} codec
+   * @param {SpeakerCodec} codec
    * @param {StreamFormat} format
    * @param {{settings?: Readonly<ReceiverSettings>, nowS: number, onReports: (reports: Report[]) => void}} options
    */
   constructor(codec, format, { settings, nowS, onReports }) {
-    this.mixer = new Mixer(format, () => codec.createDecoder(), { settings });
+    this.mixer = new Mixer(format, codec, { settings });
     this.#onReports = onReports;
     this.#reportAtS = nowS + REPORT_S;
   }

@@ -7,21 +7,22 @@ import { Receiver } from "../voice/receiver.js";
 import { MAX_SPEAKERS } from "../wire/streamFormat.js";
 
 /** @typedef {import("../voice/ladder.js").PlayoutInstruction} PlayoutInstruction */
+/** @typedef {import("../codec/decoder.js").Decoder} Decoder */
 /** @typedef {import("../voice/playout.js").DecodeRequest} DecodeRequest */
+/** @typedef {import("../voice/playout.js").DecodeSteps} DecodeSteps */
 /** @typedef {import("../voice/receiver.js").ReceiverSettings} ReceiverSettings */
 /** @typedef {import("../voice/statistics.js").ReceiverStatistics} ReceiverStatistics */
 /** @typedef {import("../voice/statistics.js").Report} Report */
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 /**
- * A speaker's decoder, as `Codec.createDecoder` makes it.
- * @typedef {object} SpeakerDecoder
- * @property {(codes: Uint16Array, frames: number) => Float32Array} decode
- * @property {() => Float32Array} conceal
- * @property {() => void} reset
- * @property {() => void} close
+ * What a mixer takes of a codec.
+ * @typedef {Pick<import("../codec/codec.js").Codec, "createDecoder" | "decodeTogether">} SpeakerCodec
  */
 
+/** @typedef {{sender: number, decoder: Decoder, steps: DecodeSteps, request: DecodeRequest}} Wanted */
+
+const NOTHING = new Float32Array(0);
 /** After a peak the gain comes back in about so long. */
 const RELEASE_S = 0.5;
 
@@ -32,10 +33,10 @@ export class Mixer {
   /** Mean square of each speaker's part of the last `read`. @type {Map<number, number>} */
   levels = new Map();
   #format;
-  #createDecoder;
+  #codec;
   #settings;
   #observe;
-  /** @type {Map<number, {playout: PcmPlayout, decoder: SpeakerDecoder}>} */
+  /** @type {Map<number, {playout: PcmPlayout, decoder: Decoder}>} */
   #voices = new Map();
   /** @type {Set<number>} */
   #leaving = new Set();
@@ -43,13 +44,13 @@ export class Mixer {
 
   /**
    * @param {StreamFormat} format
-   * @param {() => SpeakerDecoder} createDecoder
+   * @param {SpeakerCodec} codec
    * @param {{settings?: Readonly<ReceiverSettings>,
    *   observe?: (sender: number, instruction: PlayoutInstruction, heardS: number) => void}} [options]
    */
-  constructor(format, createDecoder, { settings, observe } = {}) {
+  constructor(format, codec, { settings, observe } = {}) {
     this.#format = format;
-    this.#createDecoder = createDecoder;
+    this.#codec = codec;
     this.#settings = settings;
     this.#observe = observe;
     this.#limiter = new Limiter(RELEASE_S * format.sampleRate);
@@ -85,14 +86,9 @@ export class Mixer {
    * @param {Receiver} receiver
    */
   #open(sender, receiver) {
-    const decoder = this.#createDecoder(), observe = this.#observe;
-    /** @param {DecodeRequest} request */
-    const decode = ({ codes, reset }) => {
-      if (reset) decoder.reset();
-      return codes ? decoder.decode(codes, 1) : decoder.conceal();
-    };
+    const decoder = this.#codec.createDecoder(), observe = this.#observe;
     const options = observe && { observe: (/** @type {PlayoutInstruction} */ made, /** @type {number} */ heardS) => observe(sender, made, heardS) };
-    return { playout: new PcmPlayout(receiver, decode, { seed: sender, ...options }), decoder };
+    return { playout: new PcmPlayout(receiver, never, { seed: sender, ...options }), decoder };
   }
 
   /**
@@ -124,11 +120,7 @@ export class Mixer {
    * @param {number} nowS
    */
   read(count, nowS) {
-    const parts = [...this.#voices].map(([sender, { playout }]) => {
-      const part = playout.read(count, nowS);
-      this.levels.set(sender, meanSquare(part));
-      return part;
-    });
+    const parts = this.#readAll(count, nowS);
     for (const sender of [...this.#leaving]) {
       const playout = this.#voices.get(sender)?.playout;
       if (!playout || (!playout.receiver.bufferedFrames && playout.isSilent)) this.forget(sender); // it fades first
@@ -158,6 +150,51 @@ export class Mixer {
     const pcm = this.read(count, nowS), left = [...this.#voices.values()].map(({ playout }) => playout.queuedSamples);
     const more = left.length ? Math.min(...left) : 0;
     return more ? concatenated([pcm, this.read(more, nowS)]) : pcm;
+  }
+
+  /**
+   * All voices advance together, so that frames needed at the same time are decoded in one step.
+   * @param {number} count
+   * @param {number} nowS
+   */
+  #readAll(count, nowS) {
+    /** @type {Map<number, Float32Array>} */
+    const done = new Map();
+    /** @type {Wanted[]} */
+    let wanted = [];
+    /**
+     * @param {{sender: number, decoder: Decoder, steps: DecodeSteps}} voice
+     * @param {Float32Array} sound
+     */
+    const advance = (voice, sound) => {
+      const step = voice.steps.next(sound);
+      if (step.done) done.set(voice.sender, step.value);
+      else wanted.push({ ...voice, request: step.value });
+    };
+    for (const [sender, { playout, decoder }] of this.#voices) {
+      advance({ sender, decoder, steps: playout.reading(count, nowS) }, NOTHING);
+    }
+    while (wanted.length) {
+      const asked = wanted, sounds = this.#decode(asked);
+      wanted = [];
+      asked.forEach(({ sender, decoder, steps }, i) => advance({ sender, decoder, steps }, sounds[i]));
+    }
+    return [...this.#voices.keys()].map((sender) => {
+      const part = /** @type {Float32Array} */ (done.get(sender));
+      this.levels.set(sender, meanSquare(part));
+      return part;
+    });
+  }
+
+  /**
+   * @param {Wanted[]} wanted
+   * @returns {Float32Array[]}
+   */
+  #decode(wanted) {
+    for (const { decoder, request } of wanted) if (request.reset) decoder.reset();
+    const [{ decoder, request: { codes } }] = wanted;
+    if (wanted.length === 1) return [codes ? decoder.decode(codes, 1) : decoder.conceal()]; // no state is moved about
+    return this.#codec.decodeTogether(wanted.map((one) => one.decoder), wanted.map(({ request }) => request.codes));
   }
 
   /** Whether a report has news that should not wait. */
@@ -214,6 +251,11 @@ export class Limiter {
     for (let i = 0; i < count; i++) pcm[i] = Math.min(Math.max(Math.fround(pcm[i] * ramp[i]), -1), 1);
     return pcm;
   }
+}
+
+/** @returns {never} */
+function never() {
+  throw new TypeError("the mixer decodes for all voices together");
 }
 
 /** @param {Float32Array} pcm */

@@ -8,7 +8,7 @@ import { Decoder } from "./decoder.js";
 import { Encoder } from "./encoder.js";
 import { fingerprintOf } from "./fingerprint.js";
 import { writeImage } from "./image.js";
-import { FLUSH, Kernel, MOST_FRAMES, START, STEP } from "./kernel.js";
+import { FLUSH, Kernel, MOST_FRAMES, MOST_ROWS, START, STEP } from "./kernel.js";
 import { Weights } from "./weights.js";
 
 /** @typedef {import("./architecture.js").Part} Part */
@@ -57,6 +57,8 @@ export class Codec {
   #latent;
   #codes;
   #sound;
+  /** Of streams that take a step together: their states before it and after it. */
+  #rows;
   /** @type {{encoder: HalfState, codes: Uint16Array, decoders: Map<number, HalfState>} | undefined} */
   #silence;
 
@@ -75,14 +77,15 @@ export class Codec {
     this.#image = at;
     this.#parts = [encoder, decoder];
     const starts = Math.ceil(encoder.startInputs / config.hop);
-    this.#scratchFrames = Math.max(MOST_FRAMES, starts, decoder.startInputs);
+    this.#scratchFrames = Math.max(MOST_FRAMES, MOST_ROWS, starts, decoder.startInputs);
     const { kernel_scratch: scratch } = kernel.functions, frames = this.#scratchFrames;
     this.#scratch = kernel.reserve(Math.max(
-      scratch(at, 0, 1, frames * config.hop), scratch(at, 1, 1, frames), frames * (config.hiddenSize + config.codebookSize),
+      scratch(at, 0, 1, frames * config.hop), scratch(at, 1, 1, frames), scratch(at, 1, MOST_ROWS, 1), frames * (config.hiddenSize + config.codebookSize),
     ));
     this.#latent = kernel.reserve((frames + 1) * config.hiddenSize);
     this.#codes = kernel.reserve((frames + 1) * config.numCodebooks);
     this.#sound = kernel.reserve((frames + 1) * config.hop * config.channels);
+    this.#rows = [0, 1].map(() => kernel.reserve(MOST_ROWS * decoder.stateFloats));
   }
 
   get sampleRate() {
@@ -140,6 +143,16 @@ export class Codec {
 
   createDecoder() {
     return new Decoder(this);
+  }
+
+  /**
+   * A frame of each of several decoders of this codec; null conceals. The same bits as one after the other, in less
+   * time: the weights are read once.
+   * @param {Decoder[]} decoders each once
+   * @param {(Uint16Array | null)[]} frames
+   */
+  decodeTogether(decoders, frames) {
+    return Decoder.together(this, decoders, frames);
   }
 
   // -- for streams ------------------------------------------------------------------------------------------------
@@ -215,19 +228,26 @@ export class Codec {
    * @param {number} begin
    * @param {number} rows
    * @param {number} codebooks
+   * @param {number} [to] the first latent's place
    */
-  lookup(codes, begin, rows, codebooks) {
+  lookup(codes, begin, rows, codebooks, to = 0) {
     const at = this.#codes >> 2, ints = this.#kernel.ints;
     for (let i = 0; i < rows * codebooks; i++) ints[at + i] = codes[begin * codebooks + i];
-    this.#kernel.functions.kernel_lookup(this.#image, rows, codebooks, this.#codes, this.#latent);
+    this.#kernel.functions.kernel_lookup(this.#image, rows, codebooks, this.#codes, this.#latentAt(to));
+  }
+
+  /** @param {number} place */
+  #latentAt(place) {
+    return this.#latent + 4 * place * this.#config.hiddenSize;
   }
 
   /**
-   * The latent that `lookup` made, times a factor.
+   * A latent that `lookup` made, times a factor.
    * @param {number} factor
+   * @param {number} [place]
    */
-  scaleLatent(factor) {
-    const floats = this.#kernel.floats, at = this.#latent >> 2;
+  scaleLatent(factor, place = 0) {
+    const floats = this.#kernel.floats, at = this.#latentAt(place) >> 2;
     for (let d = 0; d < this.#config.hiddenSize; d++) floats[at + d] *= factor;
   }
 
@@ -241,6 +261,25 @@ export class Codec {
   decodeStep(phase, frames, before, after) {
     const count = this.#run(1, phase, frames, this.#latent, this.#sound, before, after), at = this.#sound >> 2;
     return this.#kernel.floats.slice(at, at + count * this.channels);
+  }
+
+  /**
+   * Latents in the kernel's memory to samples, one frame of each stream. Streams: where its states are, before and after.
+   * @param {[before: number, after: number][]} streams at most MOST_ROWS
+   */
+  decodeStepTogether(streams) {
+    const { floats, functions } = this.#kernel, { stateFloats } = this.#parts[1], [before, after] = this.#rows;
+    streams.forEach(([state], row) => {
+      floats.copyWithin((before >> 2) + row * stateFloats, state >> 2, (state >> 2) + stateFloats);
+    });
+    const count = functions.kernel_run(
+      this.#image, 1, STEP, streams.length, 1, this.#latent, this.#sound, before, after, this.#scratch,
+    ) * this.channels;
+    return streams.map(([, state], row) => {
+      const made = (after >> 2) + row * stateFloats, at = (this.#sound >> 2) + row * count;
+      floats.copyWithin(state >> 2, made, made + stateFloats);
+      return floats.slice(at, at + count);
+    });
   }
 
   /** The encoder's state after silence: a value that nobody changes. */

@@ -1,7 +1,7 @@
 // Mirrors streaming/decoder.py and streaming/conceal.py: codes in, samples out, and what stands for lost frames.
 
 import { StreamError } from "../errors.js";
-import { FLUSH, MOST_FRAMES, STEP } from "./kernel.js";
+import { FLUSH, MOST_FRAMES, MOST_ROWS, STEP } from "./kernel.js";
 
 /** @typedef {import("./codec.js").Codec} Codec */
 /** @typedef {import("./codec.js").HalfState} HalfState */
@@ -37,13 +37,7 @@ export class Decoder {
    * @param {number} frames
    */
   decode(codes, frames) {
-    const codebooks = codes.length / frames, { maxCodebooks, codebookSize } = this.#codec;
-    if (!(Number.isInteger(frames) && frames >= 1 && Number.isInteger(codebooks) && codebooks >= 1 && codebooks <= maxCodebooks)) {
-      throw new StreamError(`${codes.length} codes are no ${frames} frames of 1..${maxCodebooks} codebooks`);
-    }
-    for (let i = 0; i < codes.length; i++) {
-      if (codes[i] >= codebookSize) throw new StreamError(`code ${codes[i]} lies past the codebook's ${codebookSize} entries`);
-    }
+    const codebooks = checked(this.#codec, codes, frames);
     this.#begin(codebooks);
     this.#last = codes.slice((frames - 1) * codebooks);
     this.#lost = 0;
@@ -61,9 +55,36 @@ export class Decoder {
   conceal() {
     this.#lost++;
     this.#begin(this.#last.length);
-    this.#codec.lookup(this.#last, 0, 1, this.#last.length);
-    this.#codec.scaleLatent(Math.fround(LATENT_DECAY ** this.#lost));
+    this.#enterLatent(0);
     return this.#step(STEP, 1);
+  }
+
+  /**
+   * See `Codec.decodeTogether`.
+   * @param {Codec} codec
+   * @param {Decoder[]} decoders
+   * @param {(Uint16Array | null)[]} frames
+   */
+  static together(codec, decoders, frames) {
+    if (new Set(decoders).size !== frames.length || decoders.some((one) => one.#codec !== codec)) {
+      throw new StreamError("decode together a frame of each of several decoders of one codec");
+    }
+    for (const codes of frames) if (codes) checked(codec, codes, 1);
+    decoders.forEach((one, i) => {
+      const codes = frames[i];
+      one.#lost = codes ? 0 : one.#lost + 1;
+      if (codes) one.#last = codes.slice();
+      one.#begin(one.#last.length); // computes with the memory that the latents will lie in
+    });
+    /** @type {Float32Array[]} */
+    const sounds = [];
+    for (let at = 0; at < decoders.length; at += MOST_ROWS) {
+      const some = decoders.slice(at, at + MOST_ROWS);
+      some.forEach((one, row) => one.#enterLatent(row));
+      const made = codec.decodeStepTogether(some.map((one) => one.#open()));
+      sounds.push(...some.map((one, row) => one.#finish(made[row])));
+    }
+    return sounds;
   }
 
   /** End the stream: the samples still owed. A new stream begins after it. */
@@ -130,19 +151,53 @@ export class Decoder {
     return this.#step(STEP, count);
   }
 
+  /** The last frame's latent, softer for each lost one since. @param {number} place */
+  #enterLatent(place) {
+    this.#codec.lookup(this.#last, 0, 1, this.#last.length, place);
+    if (this.#lost) this.#codec.scaleLatent(Math.fround(LATENT_DECAY ** this.#lost), place);
+  }
+
+  /** @returns {[before: number, after: number]} */
+  #open() {
+    const [before, after] = this.#states;
+    if (before === undefined) throw new StreamError("this decoder was closed");
+    return [before, after];
+  }
+
   /**
    * @param {number} phase
    * @param {number} frames
    */
   #step(phase, frames) {
-    const [before, after] = this.#states;
-    if (before === undefined) throw new StreamError("this decoder was closed");
-    const sound = this.#codec.decodeStep(phase, frames, before, after), { channels } = this.#codec;
+    const [before, after] = this.#open();
+    return this.#finish(this.#codec.decodeStep(phase, frames, before, after));
+  }
+
+  /** A step is done. @param {Float32Array} sound */
+  #finish(sound) {
+    const [before, after] = this.#states, { channels } = this.#codec;
     this.#states = [after, before];
     const skipped = Math.min(this.#skip, sound.length / channels);
     this.#skip -= skipped;
     return skipped ? sound.slice(skipped * channels) : sound;
   }
+}
+
+/**
+ * The number of codebooks. Throws StreamError for codes out of range.
+ * @param {Codec} codec
+ * @param {Uint16Array} codes
+ * @param {number} frames
+ */
+function checked({ maxCodebooks, codebookSize }, codes, frames) {
+  const codebooks = codes.length / frames;
+  if (!(Number.isInteger(frames) && frames >= 1 && Number.isInteger(codebooks) && codebooks >= 1 && codebooks <= maxCodebooks)) {
+    throw new StreamError(`${codes.length} codes are no ${frames} frames of 1..${maxCodebooks} codebooks`);
+  }
+  for (let i = 0; i < codes.length; i++) {
+    if (codes[i] >= codebookSize) throw new StreamError(`code ${codes[i]} lies past the codebook's ${codebookSize} entries`);
+  }
+  return codebooks;
 }
 
 /** @param {Float32Array[]} pieces */

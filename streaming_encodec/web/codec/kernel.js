@@ -7,6 +7,8 @@ const PAGE = 65_536;
 export const START = 0, STEP = 1, FLUSH = 2;
 /** Frames that streams hand to a step at once, at most. */
 export const MOST_FRAMES = 8;
+/** Streams that take a step together, at most. */
+export const MOST_ROWS = 8;
 
 /**
  * @typedef {object} Exports

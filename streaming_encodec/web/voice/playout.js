@@ -21,6 +21,12 @@ const DECLICK_MS = 3;
 const BACKGROUND_EVERY = 3;
 /** How long to wait for a quiet or periodic place before the pace changes at the best place there is. */
 const PATIENCE_S = 2;
+const NOTHING = new Float32Array(0);
+
+/**
+ * Yields what is to be decoded, is given its sound, returns samples.
+ * @typedef {Generator<DecodeRequest, Float32Array, Float32Array>} DecodeSteps
+ */
 
 /** Pulls one receiver and one decoder; `read` any number of samples. */
 export class PcmPlayout {
@@ -87,12 +93,25 @@ export class PcmPlayout {
    * @param {number} nowS
    */
   read(count, nowS) {
+    const steps = this.reading(count, nowS);
+    let step = steps.next(NOTHING);
+    while (!step.done) step = steps.next(this.#decode(step.value));
+    return step.value;
+  }
+
+  /**
+   * `read` for a caller that decodes several streams at once: yields requests instead of calling `decode`.
+   * @param {number} count
+   * @param {number} nowS
+   * @returns {DecodeSteps}
+   */
+  *reading(count, nowS) {
     if (!(Number.isInteger(count) && count >= 0)) throw new StreamError("read a whole number of samples that is not negative");
     while (this.#ready.length < count) {
       const queuedS = this.#ready.length / this.#rate;
       const instructions = this.receiver.pull(nowS, queuedS);
       if (this.#observe) for (const instruction of instructions) this.#observe(instruction, nowS + queuedS);
-      const made = this.#make(instructions), kept = this.#past.length;
+      const made = yield* this.#make(instructions), kept = this.#past.length;
       const joined = made.length >= kept ? made : concatenated([this.#past, made]);
       this.#past = joined.slice(joined.length - kept);
       this.#ready = this.#ready.length ? concatenated([this.#ready, made]) : made;
@@ -102,9 +121,14 @@ export class PcmPlayout {
     return out;
   }
 
-  /** @param {PlayoutInstruction[]} instructions */
-  #make(instructions) {
-    const frames = instructions.map((instruction) => this.#frameOf(instruction));
+  /**
+   * @param {PlayoutInstruction[]} instructions
+   * @returns {DecodeSteps}
+   */
+  *#make(instructions) {
+    /** @type {Float32Array[]} */
+    const frames = [];
+    for (const instruction of instructions) frames.push(yield* this.#frameOf(instruction));
     let sound = frames.length === 1 ? frames[0] : concatenated(frames);
     const [{ pace, spareSamples }] = instructions;
     if (pace === "keep") {
@@ -120,19 +144,22 @@ export class PcmPlayout {
     return sound;
   }
 
-  /** @param {PlayoutInstruction} instruction */
-  #frameOf({ kind, codes, reset, noise, noiseGain }) {
+  /**
+   * @param {PlayoutInstruction} instruction
+   * @returns {DecodeSteps}
+   */
+  *#frameOf({ kind, codes, reset, noise, noiseGain }) {
     if (kind === "decode") {
-      const pcm = this.#decode({ codes, reset });
+      const pcm = yield { codes, reset };
       this.#decoded++;
       if (pcm.length === this.#frame && this.#decoded % BACKGROUND_EVERY === 0) this.#background.update(pcm);
       return this.#mix(pcm, 1, 0, null, reset);
     }
     const lost = { codes: null, reset: false };
     // The latent decays, and the sound with it.
-    if (kind === "repeat") return this.#mix(this.#decode(lost), 1, 0, null);
+    if (kind === "repeat") return this.#mix(yield lost, 1, 0, null);
     // The voice fades within this frame, not before it: one more step gives the sound that fades.
-    const ringing = this.#voiceGain ? this.#decode(lost) : null;
+    const ringing = this.#voiceGain ? yield lost : null;
     return this.#mix(ringing, 0, kind === "noise" ? noiseGain : 0, noise);
   }
 
