@@ -52,7 +52,8 @@ async function load({ kernel, weights, config, bytes, format: said }) {
   vad = new VoiceActivityDetector(0.07); // it is asked once for each level
   tell({
     type: "ready", bandwidths: [...codec.bandwidths], codebooks: codec.bandwidths.map((kbps) => codec.codebooksFor(kbps)),
-    rate: format.sampleRate, loadMs: loadedMs - beginMs, startMs: performance.now() - loadedMs,
+    rate: format.sampleRate, frameSamples: format.frameSamples,
+    loadMs: loadedMs - beginMs, startMs: performance.now() - loadedMs,
   });
 }
 

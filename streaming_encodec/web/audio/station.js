@@ -1,5 +1,6 @@
 // Between the worklets' ports and the call: the microphone at the model's rate, sound at the context's, levels.
 
+import { concatenated } from "../voice/playout.js";
 import { Resampler } from "./resample.js";
 
 const LEVEL_S = 0.07;
@@ -43,9 +44,9 @@ export class Station {
     this.#outwards = new Resampler(rate, contextRate);
     capture.onmessage = ({ data }) => this.#hear(data, performance.now() / 1000);
     playback.onmessage = ({ data }) => {
-      const block = this.#read(performance.now() / 1000 - (data % 65536) / this.#contextRate);
+      const whole = this.#fill(data % 65536, performance.now() / 1000);
       this.underruns = Math.floor(data / 65536);
-      playback.postMessage(block, [block.buffer]);
+      playback.postMessage(whole, [whole.buffer]);
     };
   }
 
@@ -77,6 +78,20 @@ export class Station {
     this.#levelAtS = nowS;
     this.#onLevel(this.peak, pcm);
     this.peak = 0;
+  }
+
+  /**
+   * So many samples at least: one block, or several after this thread was late.
+   * @param {number} missing
+   * @param {number} nowS
+   */
+  #fill(missing, nowS) {
+    /** @type {Float32Array[]} */
+    const blocks = [];
+    for (let owed = Math.max(1, missing); owed > 0; owed -= blocks[blocks.length - 1].length) {
+      blocks.push(this.#read(nowS - owed / this.#contextRate));
+    }
+    return blocks.length === 1 ? blocks[0] : concatenated(blocks);
   }
 
   /**

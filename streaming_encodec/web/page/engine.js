@@ -13,7 +13,7 @@
  *   | {type: "kbps", kbps: number} | {type: "codebooks", codebooks: number} | {type: "hurry"} | {type: "leave"}} ToWorker
  *
  * @typedef {{type: "loading", share: number}
- *   | {type: "ready", bandwidths: number[], codebooks: number[], rate: number, loadMs: number, startMs: number}
+ *   | {type: "ready", bandwidths: number[], codebooks: number[], rate: number, frameSamples: number, loadMs: number, startMs: number}
  *   | {type: "failed", unsupported: boolean, detail: string}
  *   | {type: "level", peak: number, speaking: boolean, mutedSpeech: boolean}
  *   | {type: "test", state: "recording" | "playing" | "none"}

@@ -104,9 +104,9 @@ function listenToEngine() {
     if (phase === "in" || phase === "joining") over(closed(1002));
     show.showProblem(unsupported ? PROBLEMS.old : PROBLEMS.files, { label: "Load again", run: () => location.reload() });
   });
-  engine.on("ready", ({ bandwidths, codebooks, rate }) => {
+  engine.on("ready", ({ bandwidths, codebooks, rate, frameSamples }) => {
     rates = { bandwidths, codebooks };
-    sound = new Sound(engine, rate);
+    sound = new Sound(engine, rate, frameSamples);
     applyProcessing(sound);
     sound.onState = () => startSoundIfNeeded();
     sound.onEnded = () => {

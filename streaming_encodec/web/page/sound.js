@@ -4,6 +4,8 @@
 
 /** @typedef {{deviceId: string, label: string}} Device */
 
+const BLOCK_S = 0.005;
+
 export class Sound {
   /** @type {AudioContext | null} */
   context = null;
@@ -17,6 +19,7 @@ export class Sound {
   onEnded = () => {};
   #engine;
   #modelRate;
+  #frameSamples;
   /** @type {MediaStreamAudioSourceNode | null} */
   #source = null;
   /** @type {AudioWorkletNode | null} */
@@ -27,10 +30,12 @@ export class Sound {
   /**
    * @param {Engine} engine
    * @param {number} modelRate
+   * @param {number} frameSamples of the model
    */
-  constructor(engine, modelRate) {
+  constructor(engine, modelRate, frameSamples) {
     this.#engine = engine;
     this.#modelRate = modelRate;
+    this.#frameSamples = frameSamples;
   }
 
   /** Whether this browser lets a page choose the loudspeaker. */
@@ -132,7 +137,11 @@ export class Sound {
   async #build(context) {
     this.context = context;
     await Promise.all(["capture", "playback"].map((name) => context.audioWorklet.addModule(new URL(`../worklets/${name}.js`, import.meta.url).href)));
-    const capture = new AudioWorkletNode(context, "capture", { numberOfInputs: 1, numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+    // The codec takes whole frames. After a resampler none ends with a block, so that blocks are small.
+    const block = context.sampleRate === this.#modelRate ? this.#frameSamples : Math.max(128, Math.round((BLOCK_S * context.sampleRate) / 128) * 128);
+    const capture = new AudioWorkletNode(context, "capture", {
+      numberOfInputs: 1, numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit", processorOptions: { block },
+    });
     const playback = new AudioWorkletNode(context, "playback", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [1] });
     playback.connect(context.destination);
     this.#capture = capture;

@@ -1,17 +1,18 @@
 /// <reference path="./worklet.d.ts" />
-// The microphone's samples, in small blocks, to whoever holds the other end of the port that is handed in.
+// The microphone's samples, in blocks of the size that is asked for, to whoever holds the other end of the port that is
+// handed in.
 // `process` allocates nothing: the block is sent as a copy that the browser makes.
-
-const BLOCK_S = 0.005;
 
 class Capture extends AudioWorkletProcessor {
   /** @type {MessagePort | null} */
   #out = null;
-  #block = new Float32Array(Math.max(128, Math.round((BLOCK_S * sampleRate) / 128) * 128));
+  #block;
   #filled = 0;
 
-  constructor() {
+  /** @param {{processorOptions: {block: number}}} options */
+  constructor({ processorOptions }) {
     super();
+    this.#block = new Float32Array(processorOptions.block);
     this.port.onmessage = ({ data }) => (this.#out = data);
   }
 
@@ -19,9 +20,9 @@ class Capture extends AudioWorkletProcessor {
   process(inputs) {
     const channel = inputs[0][0];
     if (channel === undefined || this.#out === null) return true; // no microphone at the moment
-    this.#block.set(channel, this.#filled);
-    this.#filled += channel.length;
-    if (this.#filled >= this.#block.length) {
+    for (let i = 0; i < channel.length; i++) {
+      this.#block[this.#filled++] = channel[i];
+      if (this.#filled < this.#block.length) continue;
       this.#out.postMessage(this.#block);
       this.#filled = 0;
     }

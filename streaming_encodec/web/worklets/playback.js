@@ -1,11 +1,14 @@
 /// <reference path="./worklet.d.ts" />
-// Plays what it pulls through a small ring. It asks for a block when less is left than it needs to be safe; how much
-// that is it learns from what was left over: as little as this machine allows. `process` allocates nothing.
+// Plays what it pulls through a small ring. It asks for what is missing when less is left than it needs to be safe; how
+// much that is it learns from what was left over: as little as this machine allows. `process` allocates nothing.
 
 const RING_S = 0.25;
 /** Left over in the ring where all goes well: a render quantum. */
 const SPARE = 128;
-const WATCH_S = 4;
+/** What was left over is watched for so long, so many times, before less is kept. */
+const WATCH_S = 4, WATCHES = 3;
+/** After it was made to keep more: a machine that stops for a moment is often late again, which says nothing new. */
+const PATIENCE_S = 1;
 const MOST_S = 0.12;
 
 class Playback extends AudioWorkletProcessor {
@@ -19,7 +22,11 @@ class Playback extends AudioWorkletProcessor {
   /** Less than this makes it ask. */
   #low = 4 * 128;
   #least = Infinity;
+  /** Of the watches before. */
+  #leasts = new Int32Array(WATCHES);
+  #watch = 0;
   #watched = 0;
+  #sinceMore = Infinity;
   #underruns = 0;
 
   constructor() {
@@ -70,16 +77,26 @@ class Playback extends AudioWorkletProcessor {
     if (this.#source === null) return;
     if (starved && !this.#starved) {
       this.#underruns = (this.#underruns + 1) % 65536;
-      this.#low = Math.min(this.#low + 128, MOST_S * sampleRate);
-      this.#least = 0;
+      if (this.#sinceMore > PATIENCE_S * sampleRate) {
+        this.#low = Math.min(this.#low + 128, MOST_S * sampleRate);
+        this.#sinceMore = 0;
+      }
     }
+    this.#sinceMore += played;
     this.#starved = starved;
     this.#least = Math.min(this.#least, this.#queued);
     this.#watched += played;
     if (this.#watched < WATCH_S * sampleRate) return;
-    if (this.#least > SPARE) this.#low = Math.max(128, this.#low - Math.min(128, this.#least - SPARE));
+    this.#leasts[this.#watch] = this.#least;
+    this.#watch = (this.#watch + 1) % WATCHES;
     this.#watched = 0;
     this.#least = Infinity;
+    let least = this.#leasts[0];
+    for (let i = 1; i < WATCHES; i++) least = Math.min(least, this.#leasts[i]);
+    const less = Math.min(this.#low - 128, Math.ceil((least - SPARE) / 2));
+    if (less <= 0) return;
+    this.#low -= less;
+    for (let i = 0; i < WATCHES; i++) this.#leasts[i] -= less;
   }
 }
 
