@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,6 +36,8 @@ _STARTED_S = 60.0
 _ROOM = "bridge"
 _WINDOW_S = 60.0
 """Begin and end of a long call are compared over so long."""
+_SETTLE_S = 1.0
+"""After the echo came into its room: a jitter buffer has its delay."""
 
 
 class Echo(_Bare):
@@ -75,14 +78,14 @@ def measure(
         bridge = _start("bridge", kind, f"{_ROOM}-{{call}}", *where)
         port = int(next(told["port"] for told in _log(bridge) if told["event"] == "bridge_listening"))
         usage = Usage(bridge)
-        telephones = asyncio.run(_call(kind, bridge, relay_port, port, calls, seconds, clock_ppm))
+        telephones, ready_s = asyncio.run(_call(kind, bridge, relay_port, port, calls, seconds, clock_ppm))
         facts = usage.facts()
     finally:
         for process in (bridge, relay):
             if process is not None:
                 process.terminate()
                 process.wait(20)
-    delays = sorted(telephone.loop_delay_ms() for telephone in telephones)
+    delays = sorted(each.loop_delay_ms(at_s) for each, at_s in zip(telephones, ready_s, strict=True))
     sent_s = seconds * calls
     return {
         "kind": kind,
@@ -120,7 +123,8 @@ def _begin_and_end(telephones: Sequence[Telephone], seconds: float) -> dict[str,
 
 async def _call(
     kind: str, bridge: subprocess.Popen[str], relay_port: int, port: int, calls: int, seconds: float, clock_ppm: float
-) -> list[Telephone]:
+) -> tuple[list[Telephone], list[float]]:
+    """The telephones after their calls, and since when, from the begin of each call, there was an echo."""
     said = speech(seconds)
     room = stream_format(DEFAULT_MODEL)
     scheme = "tcp" if kind == "audiosocket" else "ws"
@@ -132,10 +136,35 @@ async def _call(
         calling.append(asyncio.create_task(telephone.call(f"{scheme}://127.0.0.1:{port}")))
         await asyncio.sleep(0.173)  # callers do not come all at once, nor in step
     echoes = [await Echo.join(relay_port, name, room) for name in await rooms]
+    now_s = rate * time.monotonic()
+    ends = _Ends(bridge, seconds)
     await asyncio.gather(*calling)
     for echo in echoes:
         echo.close()
-    return telephones
+    ends.check()
+    return telephones, [max(0.0, now_s - telephone.begin_s) + _SETTLE_S for telephone in telephones]
+
+
+class _Ends:
+    """Reads on in a bridge's log, so that it does not fill up, and notes which call ended before its time."""
+
+    def __init__(self, bridge: subprocess.Popen[str], seconds: float) -> None:
+        self._bridge, self._seconds = bridge, seconds
+        self._early: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for told in _log(self._bridge):
+                if told["event"] == "phone_ended" and told["seconds"] < self._seconds - 1:
+                    self._early.append(f"a call ended after {told['seconds']:g} s: {told['reason']}")
+        except (StreamingEncodecError, ValueError):
+            self._early.append("the bridge ended")  # as it does, too, when all is over
+
+    def check(self) -> None:
+        """Raise StreamingEncodecError if one did."""
+        if self._early:
+            raise StreamingEncodecError(f"{self._early[0]} (of {self._seconds:g} s)")
 
 
 def speech(seconds: float) -> Pcm:

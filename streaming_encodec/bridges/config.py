@@ -32,15 +32,15 @@ class BridgeLimits:
     """What one call, and all of them, may take.
 
     max_calls: at once. start_s: from the connection to the call's start. silent_s: without any message.
-    speed: sound, as a multiple of real time, `burst_s` of it at once. messages_per_s: of any kind, four times as many
-    at once.
+    speed: sound, as a multiple of real time, `burst_s` of it at once: a network, or this machine, that stood still so
+    long does not end the call. messages_per_s: of any kind, four times as many at once.
     """
 
     max_calls: int = 20
     start_s: float = 5.0
     silent_s: float = 30.0
     speed: float = 1.5
-    burst_s: float = 5.0
+    burst_s: float = 15.0
     messages_per_s: float = 200.0
 
     def __post_init__(self) -> None:
