@@ -45,7 +45,7 @@ def codec(bandwidth: float | None = 6.0, **settings: Any) -> CodecSettings:
     return CodecSettings(bandwidth, **{"engine": "fused", "adapt": False} | settings)
 
 
-def tiny_model(seed: int = 0) -> EncodecModel:
+def tiny_model(seed: int = 0, *, use_causal_conv: bool = True) -> EncodecModel:
     """An EnCodec of the 24 kHz kind that costs next to nothing."""
     config = EncodecConfig(
         target_bandwidths=(1.5, 3.0, 6.0),
@@ -54,6 +54,7 @@ def tiny_model(seed: int = 0) -> EncodecModel:
         codebook_dim=8,
         codebook_size=64,
         num_lstm_layers=1,
+        use_causal_conv=use_causal_conv,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

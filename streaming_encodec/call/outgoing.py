@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streaming_encodec.call.resting_encoder import RestingEncoder
 from streaming_encodec.call.speech import find_speech_detector
 from streaming_encodec.model.find import AnyModel
+from streaming_encodec.stepping.arrays import NumpyArrays
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.streaming.io import take_samples
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
@@ -33,7 +36,7 @@ _WAITING_REPORTS = 1024
 class OutgoingVoice:
     """Encoder, sender, voice activity detection and rate control of one client.
 
-    dtx: send little while nobody speaks.
+    dtx: send little while nobody speaks, and encode nothing of it.
     adapt: let listeners' reports choose frames per packet, codebooks and redundancy, no less redundancy than `settings`
     ask for, within the wire bitrate that they and the bandwidth ask for or twice that.
     first_sequence, first_timestamp: random, so that receivers tell a new call from the old one.
@@ -67,7 +70,8 @@ class OutgoingVoice:
             speech = find_speech_detector(stream_format.sample_rate) if mono else None
             self._vad = VoiceActivityDetector(stream_format.frame_seconds, speech=speech)
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
-        self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)
+        self._resting = RestingEncoder(self._encoder)
+        self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)  # from the next step on
         self._rate = self._make_rate()
         self._stall = StallMeter(stream_format.sample_rate)
         self._reports: deque[tuple[Report, float, bool]] = deque(maxlen=_WAITING_REPORTS)
@@ -103,22 +107,44 @@ class OutgoingVoice:
         After a pause of the caller, they lie so much later in the stream: else listeners would hear the pause as delay.
         """
         self._apply_reports()
-        codes: IntArray = self._encoder.push(pcm)
-        packets = []
-        gap_s = self._stall.gap_s(np.shape(pcm)[-1], now_s)
-        if gap_s and not self._ended:
-            packets += self._sender.skip(round(gap_s / self._format.frame_seconds))
-        self._ended = False
         if self._vad is None:
-            return packets + self._sender.push(codes)
-        pcm = pcm[None] if pcm.ndim == 1 else pcm
-        self._unjudged = np.concatenate([self._unjudged, pcm.astype(np.float32, copy=False)], axis=1)
-        for at in range(codes.shape[1]):
-            frame, self._unjudged = (part for part in np.split(self._unjudged, [self._format.frame_samples], axis=1))
-            silent = self._vad.is_silent(frame)
-            noise = self._meter.measure(frame) if silent else None
-            packets += self._sender.push(codes[:, at : at + 1], noise=noise)
+            codes: IntArray = self._encoder.push(pcm)
+            return self._go_on(np.shape(pcm)[-1], now_s) + self._sender.push(codes)
+        sound = take_samples(pcm, 1, self._encoder.config, NumpyArrays())[0][0]
+        packets = self._go_on(sound.shape[1], now_s)
+        self._unjudged = np.concatenate([self._unjudged, sound], axis=1)
+        step, ahead = self._resting.step_samples, self._resting.ahead_samples
+        while self._unjudged.shape[1] >= step + ahead:
+            packets += self._speak_or_rest(self._unjudged[:, : step + ahead], self._vad)
+            self._unjudged = self._unjudged[:, step:]
         return packets
+
+    def _go_on(self, samples: int, now_s: float) -> list[bytes]:
+        """So many samples came; the packets that a pause of the caller's before them gives."""
+        gap_s, ended = self._stall.gap_s(samples, now_s), self._ended
+        self._ended = False
+        return self._sender.skip(round(gap_s / self._format.frame_seconds)) if gap_s and not ended else []
+
+    def _speak_or_rest(self, sound: FloatArray, vad: VoiceActivityDetector) -> list[bytes]:
+        """A step of sound, and what the encoder needs of the next one."""
+        size = self._format.frame_samples
+        frames = [sound[:, at : at + size] for at in range(0, self._resting.step_samples, size)]
+        silent = [vad.is_silent(frame) for frame in frames]
+        packets: list[bytes] = []
+        if all(silent):
+            self._resting.rest(sound)
+            for frame in frames:
+                packets += self._sender.rest(self._noise(frame))
+            return packets
+        before, codes = self._resting.encode(sound)
+        self._sender.recall(before)
+        for at, frame in enumerate(frames):
+            packets += self._sender.push(codes[:, at : at + 1], noise=self._noise(frame) if silent[at] else None)
+        return packets
+
+    def _noise(self, frame: FloatArray) -> tuple[int, ...]:
+        """What a noise packet says; it is measured where there will be one."""
+        return self._meter.measure(frame) if self._sender.noise_is_due else NO_NOISE
 
     def finish(self) -> list[bytes]:
         """The packets still owed, the last with the end flag. What is pushed later begins a new stream."""
@@ -126,7 +152,7 @@ class OutgoingVoice:
             return []
         self._ended = True
         self._stall.restart()
-        rest: IntArray = self._encoder.flush()
+        rest: IntArray = self._encoder.flush() if self._vad is None else self._resting.finish(self._unjudged)
         packets = self._sender.push(rest) if rest.shape[1] else []
         packets += self._sender.end(NO_NOISE)
         self._sender.restart()

@@ -85,6 +85,7 @@ class Sender:
         self._past: deque[IntArray] = deque(maxlen=MAX_REDUNDANT_FRAMES)
         self._start = True
         self._silent_frames: int | None = None
+        self._resting_frames = 0  # just before the next one, that have no codes
 
     def configure(self, settings: SenderSettings) -> None:
         """Use new settings from the next packet on, for the frames that wait too."""
@@ -95,7 +96,7 @@ class Sender:
         self._timestamp += len(self._waiting)
         self._waiting.clear()
         self._past.clear()
-        self._start = True
+        self._start, self._resting_frames = True, 0
 
     def push(self, codes: IntArray, *, noise: tuple[int, ...] | None = None) -> list[bytes]:
         """Take frames of codes ``[K, F]``. Returns the packets that are complete.
@@ -109,6 +110,29 @@ class Sender:
             frame = codes[:, i : i + 1]  # [K, 1]
             packets += self._speak(frame) if noise is None else self._be_silent(frame, noise)
         return packets
+
+    @property
+    def noise_is_due(self) -> bool:
+        """Whether the next silent frame makes a noise packet, and so its levels matter."""
+        return self._silent_frames is None or self._silent_frames % self.settings.noise_every_frames == 0
+
+    def rest(self, noise: tuple[int, ...]) -> list[bytes]:
+        """A frame of silence that was not encoded."""
+        packets = self._be_silent(None, noise)
+        self._resting_frames += 1
+        return packets
+
+    def recall(self, codes: IntArray) -> None:
+        """Codes ``[K, n]`` of the last frames that rested, made after all. None of them: nothing happens.
+
+        Redundancy may reach further back. There a frame is repeated: if it is ever heard, then as the room's noise.
+        """
+        if not self._resting_frames:
+            return
+        unknown = self._resting_frames - codes.shape[1]
+        self._past.extend([codes[:, :1]] * min(unknown, MAX_REDUNDANT_FRAMES))
+        self._past.extend(np.hsplit(codes, codes.shape[1]))
+        self._resting_frames = 0
 
     def send_waiting(self, *, end: bool = False) -> list[bytes]:
         """Send the frames that wait, though they fill no packet. end: the last of these packets bears the end flag."""
@@ -151,15 +175,16 @@ class Sender:
         self._waiting.append(frame)
         return self.send_waiting() if len(self._waiting) >= self.settings.frames_per_packet else []
 
-    def _be_silent(self, frame: IntArray, noise: tuple[int, ...]) -> list[bytes]:
+    def _be_silent(self, frame: IntArray | None, noise: tuple[int, ...]) -> list[bytes]:
         packets: list[bytes] = []
         if self._silent_frames is None:
             packets += self.send_waiting()
             self._silent_frames = 0
-        if self._silent_frames % self.settings.noise_every_frames == 0:
+        if self.noise_is_due:
             packets.append(self._packet(noise=noise))
         self._silent_frames += 1
-        self._past.append(frame)
+        if frame is not None:
+            self._past.append(frame)
         self._timestamp += 1
         return packets
 
@@ -181,12 +206,13 @@ class Sender:
         return serialize_packet(packet)
 
     def _redundancy(self) -> IntArray | None:
-        """The coarse codebooks ``[R, P]`` of the P frames before; zeros before the stream began, never played.
+        """The coarse codebooks ``[R, P]`` of the P frames before; zeros before the stream began, never played. In a
+        silence there are none.
 
         R is what all of these frames have: a code that is not there would be heard as another one.
         """
         settings = self.settings
-        if not settings.has_redundancy:
+        if not settings.has_redundancy or self._resting_frames:
             return None
         past = list(self._past)[-settings.redundant_frames :]
         codebooks = min(settings.redundant_codebooks, *(frame.shape[0] for frame in past), MAX_REDUNDANT_CODEBOOKS)

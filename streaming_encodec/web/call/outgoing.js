@@ -1,6 +1,7 @@
 // Mirrors call/outgoing.py: one voice on its way out: samples to codes to packets, without silence, at a rate that
 // listeners' reports choose.
 
+import { checkSamples } from "../codec/encoder.js";
 import { NoiseMeter } from "../voice/noise.js";
 import { concatenated } from "../voice/playout.js";
 import { RateControl, rateSettings } from "../voice/rate.js";
@@ -8,6 +9,7 @@ import { StallMeter, VoiceSender, senderSettings, wireKbps } from "../voice/send
 import { VoiceActivityDetector } from "../voice/vad.js";
 import { roundHalfEven } from "../numbers.js";
 import { NO_NOISE } from "../wire/header.js";
+import { RestingEncoder, split } from "./restingEncoder.js";
 
 /** @typedef {import("../codec/codec.js").Codec} Codec */
 /** @typedef {import("../voice/sender.js").SenderSettings} SenderSettings */
@@ -34,13 +36,14 @@ export class OutgoingVoice {
   #stall;
   #step; // samples that are encoded at once: the weights are read once for what goes into a packet together
   #unencoded = new Float32Array(0);
-  #unjudged = new Float32Array(0);
+  #resting;
+  #unjudged = new Float32Array(0); // from the next step on
   #ended = true;
   /** @type {[report: Report, nowS: number, ordered: boolean][]} */
   #reports = [];
 
   /**
-   * dtx: send little while nobody speaks. adapt: let listeners' reports choose frames per packet, codebooks and
+   * dtx: send little while nobody speaks, and encode nothing of it. adapt: let listeners' reports choose frames per packet, codebooks and
    * redundancy. firstSequence, firstTimestamp: random, so that receivers tell a new call from the old one.
    * @param {Codec} codec
    * @param {StreamFormat} format
@@ -58,6 +61,7 @@ export class OutgoingVoice {
     this.#vad = dtx ? new VoiceActivityDetector(format.frameSeconds) : null;
     this.#meter = new NoiseMeter(format.sampleRate, format.frameSamples);
     this.#step = this.#asked.framesPerPacket * format.frameSamples;
+    this.#resting = new RestingEncoder(this.#encoder, this.#asked.framesPerPacket, format.frameSamples);
     this.#rate = this.#makeRate();
     this.#stall = new StallMeter(format.sampleRate);
   }
@@ -86,19 +90,16 @@ export class OutgoingVoice {
    */
   push(pcm, nowS) {
     for (const [report, atS, ordered] of this.#reports.splice(0)) this.#sender.configure(this.#rate.onReport(report, atS, { ordered }));
-    const frames = this.#encode(pcm), { frameSamples, frameSeconds } = this.#format;
-    /** @type {Uint8Array[]} */
-    const packets = [];
-    const gapS = this.#stall.gapS(pcm.length, nowS);
-    if (gapS && !this.#ended) packets.push(...this.#sender.skip(roundHalfEven(gapS / frameSeconds)));
-    this.#ended = false;
-    if (!this.#vad) return [...packets, ...this.#sender.push(frames)];
+    if (!this.#vad) {
+      const frames = this.#encode(pcm);
+      return [...this.#goOn(pcm.length, nowS), ...this.#sender.push(frames)];
+    }
+    checkSamples(pcm);
+    const packets = this.#goOn(pcm.length, nowS), { stepSamples, aheadSamples } = this.#resting;
     this.#unjudged = concatenated([this.#unjudged, pcm]);
-    for (const frame of frames) {
-      const heard = this.#unjudged.subarray(0, frameSamples);
-      this.#unjudged = this.#unjudged.subarray(frameSamples);
-      this.isSilent = this.#vad.isSilent(heard);
-      packets.push(...this.#sender.push([frame], this.isSilent ? this.#meter.measure(heard) : null));
+    while (this.#unjudged.length >= stepSamples + aheadSamples) {
+      packets.push(...this.#speakOrRest(this.#unjudged.subarray(0, stepSamples + aheadSamples), this.#vad));
+      this.#unjudged = this.#unjudged.subarray(stepSamples);
     }
     return packets;
   }
@@ -109,7 +110,9 @@ export class OutgoingVoice {
     this.#ended = true;
     this.#stall.restart();
     const { codebooks } = this.#encoder;
-    const rest = [...split(this.#encoder.encode(this.#unencoded), codebooks), ...split(this.#encoder.flush(), codebooks)];
+    const rest = this.#vad
+      ? this.#resting.finish(this.#unjudged)
+      : [...split(this.#encoder.encode(this.#unencoded), codebooks), ...split(this.#encoder.flush(), codebooks)];
     this.#unencoded = this.#unjudged = new Float32Array(0);
     const packets = [...this.#sender.push(rest), ...this.#sender.end(NO_NOISE)];
     this.#sender.restart();
@@ -134,6 +137,43 @@ export class OutgoingVoice {
   }
 
   /**
+   * So many samples came; the packets that a pause of the caller's before them gives.
+   * @param {number} samples
+   * @param {number} nowS
+   */
+  #goOn(samples, nowS) {
+    const gapS = this.#stall.gapS(samples, nowS), ended = this.#ended;
+    this.#ended = false;
+    return gapS && !ended ? this.#sender.skip(roundHalfEven(gapS / this.#format.frameSeconds)) : [];
+  }
+
+  /**
+   * A step of sound, and what the encoder needs of the next one.
+   * @param {Float32Array} sound
+   * @param {VoiceActivityDetector} vad
+   */
+  #speakOrRest(sound, vad) {
+    const { frameSamples } = this.#format, count = this.#resting.stepSamples / frameSamples;
+    const frames = Array.from({ length: count }, (_, f) => sound.subarray(f * frameSamples, (f + 1) * frameSamples));
+    const silent = frames.map((frame) => (this.isSilent = vad.isSilent(frame)));
+    if (silent.every(Boolean)) {
+      this.#resting.rest(sound);
+      return frames.flatMap((frame) => this.#sender.rest(this.#noise(frame)));
+    }
+    const [before, codes] = this.#resting.encode(sound);
+    this.#sender.recall(before);
+    return frames.flatMap((frame, at) => this.#sender.push([codes[at]], silent[at] ? this.#noise(frame) : null));
+  }
+
+  /**
+   * What a noise packet says; it is measured where there will be one.
+   * @param {Float32Array} frame
+   */
+  #noise(frame) {
+    return this.#sender.noiseIsDue ? this.#meter.measure(frame) : NO_NOISE;
+  }
+
+  /**
    * @param {Float32Array} pcm
    * @returns {Frame[]}
    */
@@ -153,13 +193,4 @@ export class OutgoingVoice {
     const budgetKbps = 2 * wireKbps(settings, this.#format, rate.overheadBytes);
     return new RateControl(this.#format, settings, rateSettings({ ...rate, budgetKbps }));
   }
-}
-
-/**
- * @param {Uint16Array} codes
- * @param {number} codebooks
- * @returns {Frame[]}
- */
-function split(codes, codebooks) {
-  return Array.from({ length: codes.length / codebooks }, (_, f) => codes.subarray(f * codebooks, (f + 1) * codebooks));
 }

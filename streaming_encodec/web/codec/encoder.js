@@ -39,6 +39,12 @@ export class Encoder {
     this.#codebooks = count;
   }
 
+  /** Samples before the first code of a new stream. */
+  get startSamples() {
+    const { pending, skip } = this.#codec.encoderAfterSilence(), { hop, channels } = this.#codec;
+    return (skip + 1) * hop - pending.length / channels;
+  }
+
   /**
    * Take samples, any number of them; returns the codes of the frames that they complete, frame by frame, in a frame the
    * coarsest first: `codes[frame * codebooks + codebook]`.
@@ -49,9 +55,7 @@ export class Encoder {
   encode(pcm) {
     const { hop, channels } = this.#codec;
     if (pcm.length % channels) throw new StreamError(`samples of ${channels} channels, not ${pcm.length}`);
-    for (let i = 0; i < pcm.length; i++) {
-      if (!(Math.abs(pcm[i]) <= LOUDEST)) throw new StreamError(`sample ${i} is ${pcm[i]}: samples lie in -1..1`);
-    }
+    checkSamples(pcm);
     let sound = pcm;
     if (this.#pending.length) {
       sound = new Float32Array(this.#pending.length + pcm.length);
@@ -121,6 +125,16 @@ export class Encoder {
     this.#skip -= skipped;
     const codes = rows ? this.#codec.search(rows, this.#codebooks) : new Uint16Array(0);
     return skipped ? codes.slice(skipped * this.#codebooks) : codes;
+  }
+}
+
+/**
+ * Throws StreamError for a sample that is no number or beyond ±100.
+ * @param {Float32Array} pcm
+ */
+export function checkSamples(pcm) {
+  for (let i = 0; i < pcm.length; i++) {
+    if (!(Math.abs(pcm[i]) <= LOUDEST)) throw new StreamError(`sample ${i} is ${pcm[i]}: samples lie in -1..1`);
   }
 }
 

@@ -70,6 +70,7 @@ export class VoiceSender {
   #start = true;
   /** @type {number | null} */
   #silentFrames = null;
+  #restingFrames = 0; // just before the next one, that have no codes
 
   /**
    * @param {StreamFormat} format
@@ -97,6 +98,7 @@ export class VoiceSender {
     this.#waiting = [];
     this.#past = [];
     this.#start = true;
+    this.#restingFrames = 0;
   }
 
   /**
@@ -111,6 +113,33 @@ export class VoiceSender {
       }
       return noise ? this.#beSilent(frame, noise) : this.#speak(frame);
     });
+  }
+
+  /** Whether the next silent frame makes a noise packet, and so its levels matter. */
+  get noiseIsDue() {
+    return this.#silentFrames === null || this.#silentFrames % this.settings.noiseEveryFrames === 0;
+  }
+
+  /**
+   * A frame of silence that was not encoded.
+   * @param {readonly number[]} noise
+   */
+  rest(noise) {
+    const packets = this.#beSilent(null, noise);
+    this.#restingFrames++;
+    return packets;
+  }
+
+  /**
+   * Codes of the last frames that rested, made after all; see the Python method.
+   * @param {Frame[]} frames
+   */
+  recall(frames) {
+    if (!this.#restingFrames) return;
+    const unknown = Math.min(this.#restingFrames - frames.length, MAX_REDUNDANT_FRAMES);
+    for (let n = 0; n < unknown; n++) this.#remember(frames[0]);
+    for (const frame of frames) this.#remember(frame);
+    this.#restingFrames = 0;
   }
 
   /**
@@ -161,15 +190,15 @@ export class VoiceSender {
   }
 
   /**
-   * @param {Frame} frame
+   * @param {Frame | null} frame
    * @param {readonly number[]} noise
    */
   #beSilent(frame, noise) {
     const packets = this.#silentFrames === null ? this.sendWaiting() : [];
     this.#silentFrames ??= 0;
-    if (this.#silentFrames % this.settings.noiseEveryFrames === 0) packets.push(this.#packet({ noise }));
+    if (this.noiseIsDue) packets.push(this.#packet({ noise }));
     this.#silentFrames++;
-    this.#remember(frame);
+    if (frame) this.#remember(frame);
     this.#timestamp++;
     return packets;
   }
@@ -192,13 +221,13 @@ export class VoiceSender {
   }
 
   /**
-   * The coarse codebooks of the frames before; zeros before the stream began, never played.
+   * The coarse codebooks of the frames before; zeros before the stream began, never played. In a silence there are none.
    *
    * As many codebooks as all of these frames have: a code that is not there would be heard as another one.
    */
   #redundancy() {
     const { settings } = this;
-    if (!hasRedundancy(settings)) return null;
+    if (!hasRedundancy(settings) || this.#restingFrames) return null;
     const past = this.#past.slice(-settings.redundantFrames);
     const codebooks = Math.min(settings.redundantCodebooks, MAX_REDUNDANT_CODEBOOKS, ...past.map((frame) => frame.length));
     const missing = Array.from({ length: settings.redundantFrames - past.length }, () => new Uint16Array(codebooks));
