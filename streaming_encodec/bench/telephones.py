@@ -23,46 +23,55 @@ from streaming_encodec.bridges.protocol import Encoding, Message, Pcm
 
 FRAME_MS = 20
 _PIECE_S = 5.0
+_SPAN_S = 2.0
 
 
-class Telephone(ABC):
-    """A call that says `said` [n] at `encoding.rate`, then hangs up.
+class Ear:
+    """What came to one end of a call, and when.
 
-    clock: its own, in seconds; sound is said and played by it.
+    rate: of its sound, Hz. clock: its own, in seconds; sound is played by it.
     """
 
-    def __init__(self, said: Pcm, encoding: Encoding, clock: Callable[[], float] = time.monotonic) -> None:
-        self.said, self.encoding, self._clock = said, encoding, clock
-        self.begin_s = 0.0
-        """When the first frame began to be spoken, by its clock."""
+    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self._clock = rate, clock
         self.arrivals_s: list[float] = []
         """When each piece of sound came, by its clock."""
         self.cleared_s: list[float] = []
         """When it was told to forget what waits to be played."""
         self._heard: list[Pcm] = []
-        self.control: list[str] = []
-        """What it was told besides sound."""
-        self.enough = False
-        """Set it to have the caller hang up before all is said."""
 
     @property
     def heard(self) -> Pcm:
         """All sound that came, [n]."""
         return np.concatenate(self._heard) if self._heard else np.zeros(0, np.float32)
 
-    def loop_delay_ms(self, from_s: float = 0.0, seconds: float = 60.0) -> float:
-        """From speaking to playing what an echo in the room returns, without a buffer here beyond what was sent ahead.
+    def came(self, samples: Pcm) -> None:
+        """A piece of sound, [n], came just now."""
+        self.arrivals_s.append(self._clock())
+        self._heard.append(samples)
 
-        By the place where what was heard is most like what was said, in its energy, of what was said in this time.
+    def forget(self) -> None:
+        """What waits is not played."""
+        self.cleared_s.append(self._clock())
+
+    def delay_ms(self, said: Pcm, begin_s: float, from_s: float, seconds: float) -> float:
+        """From speaking to playing, without a buffer here beyond what was sent ahead, of what was said in this time.
+
+        said: all of it, [n] at this rate, from `begin_s` on this clock on.
+
+        By the place where what was heard is most like what was said.
         """
-        rate = self.encoding.rate
-        at, count = round(from_s * rate), round(seconds * rate)
+        at, count = round(from_s * self.rate), round(seconds * self.rate)
         plays_s = self._plays_s()
-        first = int(np.searchsorted(plays_s, self.begin_s + from_s))
-        came = np.cumsum([0, *(len(piece) for piece in self._heard)])
-        heard = self.heard[came[first] : came[first] + count + rate]
-        lag = best_lag(self.said[at : at + count], heard, rate)
-        return 1000 * (float(plays_s[first]) - self.begin_s - from_s + lag / rate)
+        first = int(np.searchsorted(plays_s, begin_s + from_s))
+        began = np.cumsum([0, *(len(piece) for piece in self._heard)])
+        heard = self.heard[began[first] : began[first] + count + self.rate]
+        lag = best_lag(said[at : at + count], heard, self.rate)
+        return 1000 * (float(plays_s[first]) - begin_s - from_s + lag / self.rate)
+
+    def delays_ms(self, said: Pcm, begin_s: float, from_s: float, to_s: float) -> list[float]:
+        """`delay_ms` of each piece of two seconds."""
+        return [self.delay_ms(said, begin_s, at_s, _SPAN_S) for at_s in np.arange(from_s, to_s - _SPAN_S, _SPAN_S)]
 
     def stock_ms(self, from_s: float, to_s: float) -> tuple[float, float]:
         """The least and the most sound that waited to be played when more came, in this time since the first."""
@@ -73,31 +82,31 @@ class Telephone(ABC):
     def missing_s(self, from_s: float, to_s: float) -> float:
         """How long nothing was there to be played, in this time since the first sound."""
         plays_s = self._plays_s()
-        ends_s = plays_s + np.array([len(piece) for piece in self._heard]) / self.encoding.rate
+        ends_s = plays_s + np.array([len(piece) for piece in self._heard]) / self.rate
         gaps_s = np.maximum(0.0, plays_s[1:] - ends_s[:-1])
         since_s = plays_s[1:] - plays_s[0]
         return float(gaps_s[(since_s >= from_s) & (since_s < to_s)].sum())
 
-    def stoi(self, from_s: float, seconds: float) -> float:
-        """How well what an echo returns is understood, against what was said from then on, by pieces of five seconds:
-        their median.
+    def stoi(self, said: Pcm, begin_s: float, from_s: float, seconds: float) -> float:
+        """How well what came is understood, against what was said from then on, by pieces of five seconds: their
+        median. said, begin_s: see `delay_ms`.
 
         Raises:
             MissingExtraError: pystoi is missing.
         """
         from streaming_encodec.evaluation.extras import need
 
-        measure, rate = need("pystoi", "STOI").stoi, self.encoding.rate
+        measure, rate = need("pystoi", "STOI").stoi, self.rate
         plays_s, whole = self._plays_s(), self.heard
-        came = np.cumsum([0, *(len(piece) for piece in self._heard)])
+        began = np.cumsum([0, *(len(piece) for piece in self._heard)])
         found = []
         for at_s in np.arange(from_s, from_s + seconds - _PIECE_S + 0.001, _PIECE_S):
-            said = self.said[round(at_s * rate) :][: round(_PIECE_S * rate)]
-            first = int(came[np.searchsorted(plays_s, self.begin_s + at_s)])
-            heard = whole[first : first + len(said) + rate]
-            lag = max(0, best_lag(said, heard, rate))
-            heard = heard[lag : lag + len(said)]
-            found.append(float(measure(said[: len(heard)], heard, rate)))
+            piece = said[round(at_s * rate) :][: round(_PIECE_S * rate)]
+            first = int(began[np.searchsorted(plays_s, begin_s + at_s)])
+            heard = whole[first : first + len(piece) + rate]
+            lag = max(0, best_lag(piece, heard, rate))
+            heard = heard[lag : lag + len(piece)]
+            found.append(float(measure(piece[: len(heard)], heard, rate)))
         return float(np.median(found))
 
     def _plays_s(self) -> NDArray[np.float64]:
@@ -108,8 +117,25 @@ class Telephone(ABC):
             while cleared_s and cleared_s[-1] <= at_s:
                 end_s = min(end_s, cleared_s.pop())
             plays_s[number] = max(at_s, end_s)
-            end_s = plays_s[number] + len(piece) / self.encoding.rate
+            end_s = plays_s[number] + len(piece) / self.rate
         return plays_s
+
+
+class Telephone(Ear, ABC):
+    """A call that says `said` [n] at `encoding.rate`, then hangs up.
+
+    clock: its own, in seconds; sound is said and played by it.
+    """
+
+    def __init__(self, said: Pcm, encoding: Encoding, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(encoding.rate, clock)
+        self.said, self.encoding = said, encoding
+        self.begin_s = 0.0
+        """When the first frame began to be spoken, by its clock."""
+        self.control: list[str] = []
+        """What it was told besides sound."""
+        self.enough = False
+        """Set it to have the caller hang up before all is said."""
 
     async def call(self, address: str) -> None:
         """The whole call."""
@@ -132,13 +158,6 @@ class Telephone(ABC):
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
             await self._close()
-
-    def _came(self, samples: Pcm) -> None:
-        self.arrivals_s.append(self._clock())
-        self._heard.append(samples)
-
-    def _forget(self) -> None:
-        self.cleared_s.append(self._clock())
 
     @abstractmethod
     async def _dial(self, address: str) -> None: ...
@@ -180,7 +199,7 @@ class AudioSocketTelephone(Telephone):
                 self.control.append("end")
                 return
             assert head[0] == self._kind, "Asterisk takes sound of the type that it sends"
-            self._came(self.encoding.decode(data))
+            self.came(self.encoding.decode(data))
 
     async def _end(self) -> None:
         self._writer.write(frame(0x00))
@@ -247,11 +266,11 @@ class TwilioTelephone(_WebSocketTelephone):
         if message["event"] == "media":
             samples = self.encoding.decode(base64.b64decode(message["media"]["payload"]))
             self._plays_until_s = max(self._plays_until_s, self._clock()) + len(samples) / 8000
-            self._came(samples)
+            self.came(samples)
             return
         self.control.append(message["event"])
         if message["event"] == "clear":
-            self._forget()
+            self.forget()
             self._plays_until_s = self._clock()
         elif message["event"] == "mark":
             answer = asyncio.create_task(self._played(message, self._plays_until_s))
@@ -323,7 +342,7 @@ class AsteriskTelephone(_WebSocketTelephone):
             assert len(data) % self._frame_bytes == 0, "what fills no frame is dropped there"
             self._play()
             self._queued += len(data) // self._frame_bytes
-            self._came(self.encoding.decode(data))
+            self.came(self.encoding.decode(data))
             return
         command = json.loads(data)["command"] if self._json else data
         self.control.append(command)
@@ -336,7 +355,7 @@ class AsteriskTelephone(_WebSocketTelephone):
                 answer = f"STATUS channel_id:1 queue_length:{self._queued} xon_level:800 xoff_level:900"
             self._answering = asyncio.create_task(self._socket.send(answer))
         elif command == "FLUSH_MEDIA":
-            self._forget()
+            self.forget()
             self._queued = 0
 
     async def _end(self) -> None:

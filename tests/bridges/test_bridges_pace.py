@@ -212,14 +212,14 @@ def test_what_a_telephone_tells_of_delay_and_stock() -> None:
     for number in (*range(200), *range(250, 1500)):
         telephone.arrivals_s.append(5.0 + 0.02 * number - (0.03 if number > 1000 else 0.0))
         telephone._heard.append(echo[160 * number : 160 * (number + 1)])
-    assert telephone.loop_delay_ms(0, 4) == pytest.approx(100)
-    assert telephone.loop_delay_ms(10, 5) == pytest.approx(100)
+    assert telephone.delay_ms(telephone.said, telephone.begin_s, 0, 4) == pytest.approx(100)
+    assert telephone.delay_ms(telephone.said, telephone.begin_s, 10, 5) == pytest.approx(100)
     assert telephone.stock_ms(0, 18) == pytest.approx((0, 0), abs=1e-6)
     assert telephone.stock_ms(22, 30) == pytest.approx((30, 30))
     assert telephone.missing_s(0, 30) == pytest.approx(1.0)
     assert telephone.missing_s(6, 30) == pytest.approx(0.0)
     pytest.importorskip("pystoi", reason="pystoi is not installed")
-    assert telephone.stoi(10, 5) > 0.99
-    assert telephone.stoi(0, 5) < 0.9
+    assert telephone.stoi(telephone.said, telephone.begin_s, 10, 5) > 0.99
+    assert telephone.stoi(telephone.said, telephone.begin_s, 0, 5) < 0.9
     telephone.cleared_s.append(25.001)  # 20.001 s after the first, with 29 ms of the stock not yet played
     assert telephone.stock_ms(22, 30) == pytest.approx((0, 0), abs=1e-6)

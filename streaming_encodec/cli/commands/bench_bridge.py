@@ -20,21 +20,47 @@ def command(
     clock_ppm: Annotated[
         float, typer.Option(min=-1000, max=1000, metavar="PPM", help="By how much the telephones' clocks run fast.")
     ] = 0.0,
+    conversation: Annotated[
+        bool,
+        typer.Option(
+            "--conversation",
+            help="The ends take turns: each alone for 45 % of the time, both for 10 %. Silence is not sent.",
+        ),
+    ] = False,
+    each_way: Annotated[
+        bool,
+        typer.Option("--each-way", help="One call, with a client of this package in its room: each way's delay."),
+    ] = False,
     output_json: OutputJsonOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Call through a bridge on this machine, and measure delay, and its share of a core.
 
-    Everybody speaks all the time. The delay is that of the whole loop: from the telephone to the room and back.
+    Everybody speaks all the time, unless it is a conversation. The delay is that of the whole loop: from the telephone
+    to the room and back.
     """
     if kind not in ("twilio", "audiosocket", "asterisk-ws"):
         raise typer.BadParameter("twilio, audiosocket or asterisk-ws", param_hint="KIND")
     check_outputs(output_json, report)
-    from streaming_encodec.bench.bridge_calls import measure
+    from streaming_encodec.bench.bridge_calls import measure, measure_ways
 
     options = ("--frames-per-packet", str(frames_per_packet), "--threads", str(threads))
-    facts = measure(kind, calls, seconds, options, clock_ppm=clock_ppm)
+    if each_way:
+        facts = measure_ways(kind, seconds, options)
+        ways = Table(
+            f"a call of {seconds:g} s through the bridge {kind}, mouth to ear, by pieces of 2 s",
+            ["way", "p50 ms", "p95 ms", "load"],
+            [
+                [way, f"{delay['p50']:.0f}", f"{delay['p95']:.0f}", f"{facts['load_average']:.1f}"]
+                for way, delay in facts["delay_ms"].items()
+            ],
+        )
+        result = {"machine": machine(), "settings": {"kind": kind, "seconds": seconds}, "runs": [facts]}
+        show_figures(result, [ways], as_json, output_json, report)
+        return
+    silence = ("--dtx",) if conversation else ()
+    facts = measure(kind, calls, seconds, (*options, *silence), clock_ppm=clock_ppm, conversation=conversation)
     delay = facts["loop_delay_ms"]
     table = Table(
         f"{calls} calls of {seconds:g} s through the bridge {kind}",
