@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -67,7 +68,17 @@ async def loaded(port: int, folder: Path, *options: str) -> AsyncIterator[Page]:
         yield tab
 
 
-async def join(tab: Page, name: str) -> None:
+class Tab(Protocol):
+    """A page in whatever browser."""
+
+    async def run(self, program: str) -> Any:
+        """Run JavaScript, the body of an async function; its result."""
+
+    async def until(self, condition: str, limit_s: float = 60.0) -> None:
+        """Wait until an expression is true."""
+
+
+async def join(tab: Tab, name: str) -> None:
     await tab.run(f"document.getElementById('name').value = {json.dumps(name)}")
     await tab.run("document.getElementById('join').click()")
     await tab.until(IN_CALL)
@@ -79,6 +90,33 @@ def speaks(name: str) -> str:
         "[...document.querySelectorAll('[data-speaking=true] bdi')]"
         f".some(label => label.textContent === {json.dumps(name)})"
     )
+
+
+async def hear_each_other(tab: Tab, port: int) -> None:
+    """Anna, in a page that is ready to join, and a program in the same room."""
+    codec, name = CodecSettings(bandwidth=6.0), ConnectionSettings(name="Program")
+    url = f"ws://localhost:{port}/r/kitchen"
+    async with VoiceClient(url, None, "voice-24khz", codec=codec, connection=name) as program:
+        await join(tab, "Anna")
+
+        async def say() -> None:
+            with AudioReader(bundled_clip(), RATE, channels=1) as reader:
+                for block in reader.blocks(RATE // 50):
+                    await program.send(block)
+                    await asyncio.sleep(0.02)
+
+        saying = asyncio.create_task(say())
+        try:
+            await tab.until(speaks("Program"))
+        finally:
+            saying.cancel()
+        await program.wait_for_voice()
+        heard = []
+        async for block in program.receive():
+            heard.append(np.abs(block).max())
+            if heard[-1] > 0.05:
+                break
+            assert len(heard) < 3000, "nothing was heard of the page"
 
 
 async def test_two_pages_hear_each_other_and_go_on_after_a_restart_of_the_relay(
@@ -160,37 +198,8 @@ async def test_voice_goes_over_the_websocket_where_there_are_no_datagrams(
 
 async def test_a_page_and_a_program_hear_each_other(tmp_path: Path, microphone: list[str]) -> None:
     port = free_port()
-    async with (
-        relay(port),
-        loaded(port, tmp_path, ALLOWED, *microphone) as tab,
-        VoiceClient(
-            f"ws://localhost:{port}/r/kitchen",
-            None,
-            "voice-24khz",
-            codec=CodecSettings(bandwidth=6.0),
-            connection=ConnectionSettings(name="Program"),
-        ) as program,
-    ):
-        await join(tab, "Anna")
-
-        async def say() -> None:
-            with AudioReader(bundled_clip(), RATE, channels=1) as reader:
-                for block in reader.blocks(RATE // 50):
-                    await program.send(block)
-                    await asyncio.sleep(0.02)
-
-        saying = asyncio.create_task(say())
-        try:
-            await tab.until(speaks("Program"))
-        finally:
-            saying.cancel()
-        await program.wait_for_voice()
-        heard = []
-        async for block in program.receive():
-            heard.append(np.abs(block).max())
-            if heard[-1] > 0.05:
-                break
-            assert len(heard) < 3000, "nothing was heard of the page"
+    async with relay(port), loaded(port, tmp_path, ALLOWED, *microphone) as tab:
+        await hear_each_other(tab, port)
 
 
 async def test_without_a_microphone_the_page_says_so_and_one_can_listen(tmp_path: Path, microphone: list[str]) -> None:

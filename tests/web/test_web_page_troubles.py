@@ -26,6 +26,16 @@ PROGRESS = """
     }).observe(document, { childList: true, characterData: true, subtree: true });
 """
 
+CONTEXTS = """
+    window.contexts = [];
+    window.AudioContext = class extends AudioContext {
+        constructor(options) {
+            super(options);
+            contexts.push(this);
+        }
+    };
+"""
+
 
 async def test_after_a_lost_network_the_page_is_heard_and_hears_again(tmp_path: Path, microphone: list[str]) -> None:
     port, far = free_port(), free_port()
@@ -127,3 +137,17 @@ async def stops(tab: Page, last: str) -> list[str]:
         found.append(await tab.run(f"return {FOCUS}"))
         assert len(found) < 20, found
     return found
+
+
+async def test_where_the_browser_wants_a_click_for_sound_the_page_asks_until_it_plays(tmp_path: Path) -> None:
+    port = free_port()
+    async with relay(port), page("about:blank", tmp_path, "--autoplay-policy=document-user-activation-required") as tab:
+        await tab.ask("Page.enable")
+        await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=CONTEXTS)
+        await tab.go(f"http://localhost:{port}/r/kitchen")
+        await tab.until("document.documentElement.dataset.ready")
+        await tab.run("document.getElementById('listen').click()")  # by no person
+        await tab.until(f"{IN_CALL} && {PROBLEM}.includes('waits for a click')")
+        await tab.press("a")  # the browser starts the sound; the page's button is not used
+        await tab.run("await contexts[0].resume()")
+        await tab.until("document.getElementById('problem').hidden")

@@ -15,6 +15,8 @@ const OWN = 0;
 /** Mean square above which somebody is shown as speaking, and the one that fills the ring: -45 and -15 dB. */
 const SPEAKING = 10 ** -4.5, LOUD = 10 ** -1.5;
 
+const SOUND_STARTS_MS = 1000;
+
 /** @typedef {import("./engine.js").JoinOptions} JoinOptions */
 /** @typedef {{format: unknown, kernel: string, model: {name: string, folder: string, bytes: number}, tokens: boolean}} CallFile */
 
@@ -32,6 +34,8 @@ let phase = "none";
 /** @type {JoinOptions["role"]} */
 let role = "both";
 let muted = false, held = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let soundTimer;
 /** @type {{sender: number, name: string}[]} */
 let others = [];
 let ownSpeaking = false, ownPeak = 0;
@@ -198,13 +202,14 @@ async function refreshDevices() {
   view.output.disabled = !Sound.choosesOutput;
 }
 
-/** Browsers start sound only after a click. */
+/** Browsers start sound only after a click; where there was one, some still take a moment. */
 function startSoundIfNeeded() {
-  if (phase !== "in" || sound === null || !sound.isWaiting) return;
-  show.showProblem(
-    { what: "The browser waits for a click before it plays sound.", cure: "" },
-    { label: "Start the sound", run: () => void sound?.resume() },
-  );
+  clearTimeout(soundTimer);
+  if (phase !== "in" || sound === null || !sound.isWaiting) return show.hideProblem(PROBLEMS.click);
+  soundTimer = setTimeout(() => {
+    if (phase !== "in" || !sound?.isWaiting) return;
+    show.showProblem(PROBLEMS.click, { label: "Start the sound", run: () => void sound?.resume() });
+  }, SOUND_STARTS_MS);
 }
 
 /** @param {string} deviceId */

@@ -48,7 +48,7 @@ export function microphone(error) {
   }
 }
 
-/** @type {Record<"insecure" | "old" | "files" | "sound", Problem>} */
+/** @type {Record<"click" | "insecure" | "old" | "files" | "sound", Problem>} */
 export const PROBLEMS = {
   insecure: {
     what: "This page was not loaded over HTTPS, so the browser gives it no microphone.",
@@ -60,6 +60,7 @@ export const PROBLEMS = {
     final: true,
   },
   files: { what: "A part of this page could not be loaded.", cure: "Check your network, then load the page again.", final: true },
+  click: { what: "The browser waits for a click before it plays sound.", cure: "" },
   sound: { what: "The sound could not be started.", cure: "Check that a loudspeaker is connected, then load the page again." },
 };
 

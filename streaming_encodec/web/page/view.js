@@ -75,6 +75,11 @@ export function showProblem(problem, action = null) {
   view.problem.focus();
 }
 
+/** Take this problem away, if it is the one that is shown. @param {Problem} problem */
+export function hideProblem({ what }) {
+  if (view.problemWhat.textContent === what) showProblem(null);
+}
+
 /**
  * How the connection is, in words; null hides it.
  * @param {"good" | "fair" | "poor" | null} level
