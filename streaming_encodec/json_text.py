@@ -17,7 +17,9 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: no JSON; nested deeper than the interpreter goes; a name that is there twice; NaN or Infinity.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if not isinstance(text, str):
+            text = text.decode(json.detect_encoding(text))
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -47,3 +49,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+"""One for all: to make it takes as long as a message of a telephone takes to read."""

@@ -84,12 +84,29 @@ class ConcealmentLadder:
         self._lost_frames = 0  # made up in a row
         self._pause: tuple[int, ...] | None = None  # the sender's noise levels, while it pauses
 
-    def play(self, entry: BufferedFrame, frame: int = 0) -> PlayoutInstruction:
+    def play(
+        self,
+        entry: BufferedFrame,
+        frame: int = 0,
+        *,
+        pace: Pace = Pace.KEEP,
+        spare_samples: int = 0,
+        following: tuple[IntArray, ...] = (),
+    ) -> PlayoutInstruction:
         """A frame of codes that is here."""
         self._lost_frames, self._pause = 0, None
         self._statistics.total_samples_received += self._frame_samples
         self._statistics.redundant_frames_used += entry.redundant
-        return PlayoutInstruction(Kind.DECODE, frame, codes=entry.codes, redundant=entry.redundant, reset=entry.reset)
+        return PlayoutInstruction(
+            Kind.DECODE,
+            frame,
+            codes=entry.codes,
+            redundant=entry.redundant,
+            reset=entry.reset,
+            pace=pace,
+            spare_samples=spare_samples,
+            following=following,
+        )
 
     def pause(self, entry: BufferedFrame | None) -> None:
         """The sender pauses with this noise, or ends with it. None: it begins a new stream, and is silent till then."""

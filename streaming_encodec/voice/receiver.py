@@ -18,7 +18,7 @@ of `DelayEstimator`. All decisions follow from it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.buffer import BufferedFrame, FrameBuffer
@@ -243,8 +243,7 @@ class Receiver:
         if entry.end:
             self._playing = False
         following = () if entry.end else self._following(entry.codes.shape[0])
-        made = self._ladder.play(entry, frame)
-        return replace(made, pace=pace, spare_samples=spare_samples, following=following)
+        return self._ladder.play(entry, frame, pace=pace, spare_samples=spare_samples, following=following)
 
     def _following(self, num_codebooks: int) -> tuple[IntArray, ...]:
         """Codes of the frames from the position on, while they are here and of the same kind."""
