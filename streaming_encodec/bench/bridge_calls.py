@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -100,10 +101,7 @@ def measure(
         usage = Usage(programs.bridge)
         telephones, ready_s = asyncio.run(_call(kind, programs, calls, seconds, clock_ppm, late_s))
         facts = usage.facts()
-    delays = sorted(
-        each.delay_ms(each.said, each.begin_s + late_s, at_s, _LISTEN_S)
-        for each, at_s in zip(telephones, ready_s, strict=True)
-    )
+    delays = sorted(_delay_ms(each, at_s, seconds, late_s) for each, at_s in zip(telephones, ready_s, strict=True))
     sent_s = seconds * calls
     return {
         "kind": kind,
@@ -118,6 +116,17 @@ def measure(
         "long": _begin_and_end(telephones, seconds, late_s) if seconds >= 3 * _WINDOW_S else None,
         **facts,
     }
+
+
+def _delay_ms(telephone: Telephone, from_s: float, seconds: float, late_s: float) -> float:
+    """Of a call with an echo `late_s` late, beyond that: over `_LISTEN_S`, or the median of a conversation's turns."""
+    begin_s = telephone.begin_s + late_s
+    if not late_s:
+        return telephone.delay_ms(telephone.said, begin_s, from_s, _LISTEN_S)
+    turns = np.arange(_PERIOD_S * math.ceil(from_s / _PERIOD_S), seconds - late_s - _TURN_S - _SETTLE_S, _PERIOD_S)
+    if not len(turns):
+        return math.nan
+    return float(np.median([telephone.delay_ms(telephone.said, begin_s, at_s, _TURN_S) for at_s in turns]))
 
 
 def measure_ways(kind: str, seconds: float, options: Sequence[str] = ()) -> dict[str, Any]:

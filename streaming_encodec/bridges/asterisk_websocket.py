@@ -49,7 +49,7 @@ class AsteriskWebSocket:
 
     frame_ms = 20
     lead_ms = 40
-    own_clock = False
+    tells_stock = True
 
     def __init__(self) -> None:
         self._encoding: Encoding | None = None

@@ -31,7 +31,7 @@ class AudioSocket:
 
     frame_ms = 20
     lead_ms = 0
-    own_clock = True
+    tells_stock = False
 
     def __init__(self) -> None:
         self._waiting = b""

@@ -40,7 +40,7 @@ class BridgeLimits:
     start_s: float = 5.0
     silent_s: float = 30.0
     speed: float = 1.5
-    burst_s: float = 12.0
+    burst_s: float = 10.0
     messages_per_s: float = 200.0
 
     def __post_init__(self) -> None:

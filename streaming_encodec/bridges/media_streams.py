@@ -111,7 +111,7 @@ class MediaStream:
     """One call of a provider: a `PhoneProtocol`."""
 
     lead_ms = 40
-    own_clock = False
+    tells_stock = True
 
     def __init__(self, dialect: str = "twilio") -> None:
         self._names = DIALECTS[dialect]

@@ -1,4 +1,4 @@
-"""When sound is sent to a telephone: by its clock or ours, with a small stock there, and never more than that for long.
+"""When sound is sent to a telephone: by its clock, with a small stock there, and never more than that for long.
 
 Two clocks differ by some 100 ppm, 0.2 s in half an hour: sound that is sent by another clock than it is played by
 runs out, or piles up. Pure: the time is handed in.
@@ -26,6 +26,8 @@ _EARLY_S = 0.002
 """A timer that ends so much too early is on time."""
 _NUDGE_S = 2.0
 """A frame is left out or added so often at most."""
+_LATE_S = 0.045
+"""Two frames, and what a timer is late. A telephone that plays at once lacked them, and would play them after that."""
 _STOCKS = 3
 """As many answers in a row must say that too much waits, where they are not exact: each may be late by itself."""
 
@@ -96,13 +98,14 @@ class PeerClock:
 class SendPace:
     """How many frames of sound are due.
 
-    frame_s: of each message. lead_s: sent ahead of the telephone's time. own_clock: ours decides, the telephone's is
-    not looked at.
+    frame_s: of each message. lead_s: sent ahead of the telephone's time. tells_stock: whether `queued` will ever be
+    called. Where it is not, what comes late piles up unseen, so no frame is sent that is later than `_LATE_S`.
     """
 
-    def __init__(self, frame_s: float, lead_s: float, *, own_clock: bool) -> None:
+    def __init__(self, frame_s: float, lead_s: float, *, tells_stock: bool = True) -> None:
         self._frame_s, self._lead_s = frame_s, lead_s
-        self._peer = None if own_clock else PeerClock()
+        self._most_late_s = lead_s + (MAX_VOICE_AGE_S if tells_stock else _LATE_S)
+        self._peer = PeerClock()
         self._position_s: float | None = None  # sound sent so far, in the telephone's time
         self._held = False
         self._nudged_s = -math.inf
@@ -113,8 +116,7 @@ class SendPace:
 
     def heard(self, seconds: float, now_s: float, end_s: float | None = None) -> None:
         """Sound came from the telephone, see `PeerClock.heard`."""
-        if self._peer is not None:
-            self._peer.heard(seconds, now_s, end_s)
+        self._peer.heard(seconds, now_s, end_s)
 
     def hold(self, on: bool) -> None:
         """The telephone takes no sound, or takes it again."""
@@ -137,7 +139,7 @@ class SendPace:
         if self._held:
             self._skip(math.floor(late_s / self._frame_s) + 1)
             return 0
-        if late_s > self._lead_s + MAX_VOICE_AGE_S:
+        if late_s > self._most_late_s:
             # What the telephone had in stock is played: the stock is sent anew.
             late_s -= self._skip(math.floor((late_s - self._lead_s) / self._frame_s))
         if late_s < -_EARLY_S:
@@ -193,7 +195,7 @@ class SendPace:
             self._over_s = deque((each_s - left_out_s for each_s in self._over_s), _STOCKS)
 
     def _due_s(self, now_s: float) -> float | None:
-        due_s = now_s if self._peer is None else self._peer.now(now_s)
+        due_s = self._peer.now(now_s)
         if due_s is not None and self._position_s is None:
             self._position_s = due_s - self._lead_s
         return due_s

@@ -188,7 +188,9 @@ class PhoneCall:
             case Started():
                 self._rate = event.rate
                 self._pace = SendPace(
-                    self._protocol.frame_ms / 1000, self._protocol.lead_ms / 1000, own_clock=self._protocol.own_clock
+                    self._protocol.frame_ms / 1000,
+                    self._protocol.lead_ms / 1000,
+                    tells_stock=self._protocol.tells_stock,
                 )
                 self._started.set_result(event)
             case Digit():

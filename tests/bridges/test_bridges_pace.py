@@ -14,6 +14,13 @@ from streaming_encodec.bridges.pace import PeerClock, SendPace
 FRAME_S = 0.02
 
 
+def by_our_clock(lead_s: float) -> SendPace:
+    """For a telephone that was heard once, and whose time so goes on as ours does."""
+    pace = SendPace(FRAME_S, lead_s)
+    pace.heard(0.0, 0.0, 0.0)
+    return pace
+
+
 class Peer:
     """A telephone that plays a frame each 20 ms of its own time, and says one. Its clock is `ppm` faster than ours."""
 
@@ -54,10 +61,12 @@ def half_an_hour(
     *,
     stall: tuple[float, float] | None = None,
     status: bool = False,
+    listens: bool = True,
+    begin_s: float = 0.0,
 ) -> None:
     """Both ends run by simulated time; our timer is up to 4 ms late."""
     rng = random.Random(1)
-    now_s, asked_s = 0.0, 1.0
+    now_s, asked_s = begin_s, 1.0
     while now_s < seconds:
         for arrival_s in peer.said(now_s):
             if stall and stall[0] <= arrival_s < stall[1]:
@@ -65,7 +74,8 @@ def half_an_hour(
                 if now_s < stall[1]:
                     peer._said -= 1
                     break
-            pace.heard(FRAME_S, min(arrival_s, now_s), peer._said * FRAME_S if stall else None)
+            if listens:
+                pace.heard(FRAME_S, min(arrival_s, now_s), peer._said * FRAME_S if stall else None)
         peer.play(now_s, counts=now_s > 2)
         peer.queue += pace.take(now_s)
         if status and now_s >= asked_s:
@@ -78,7 +88,7 @@ def half_an_hour(
 @pytest.mark.parametrize("ppm", [-200, -50, 0, 50, 200])
 def test_half_an_hour_by_the_telephones_clock(ppm: float) -> None:
     peer = Peer(ppm, jitter_s=0.03)
-    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    pace = SendPace(FRAME_S, 0.04)
     half_an_hour(pace, peer)
     assert peer.empty == 0
     assert peer.longest <= 6  # 120 ms: a stock of 40 ms, and the jitter of the first message
@@ -88,7 +98,7 @@ def test_half_an_hour_by_the_telephones_clock(ppm: float) -> None:
 def test_our_own_clock_would_not_do_where_the_telephone_has_one() -> None:
     """What the test above would find."""
     peer = Peer(200)
-    half_an_hour(SendPace(FRAME_S, 0.04, own_clock=True), peer)
+    half_an_hour(by_our_clock(0.04), peer, listens=False)
     assert peer.empty > 10
 
 
@@ -96,15 +106,25 @@ def test_our_own_clock_would_not_do_where_the_telephone_has_one() -> None:
 def test_asterisk_plays_by_a_clock_that_its_callers_do_not_have(ppm: float) -> None:
     """What it says comes at another's pace, so the length of its queue decides."""
     peer = Peer(ppm)
-    pace = SendPace(FRAME_S, 0.04, own_clock=True)
-    half_an_hour(pace, peer, status=True)
+    pace = by_our_clock(0.04)
+    half_an_hour(pace, peer, status=True, listens=False)
     assert peer.empty <= 1
     assert peer.longest <= 6
 
 
+@pytest.mark.parametrize("ppm", [-200, 200])
+def test_a_telephone_that_tells_nothing_has_no_more_waiting_after_half_an_hour(ppm: float) -> None:
+    """Asterisk's AudioSocket: this program stands still for 0.1 to 0.3 s each minute."""
+    peer, pace = Peer(ppm), SendPace(FRAME_S, 0.0, tells_stock=False)
+    for minute in range(30):
+        half_an_hour(pace, peer, 60.0 * (minute + 1), begin_s=60.0 * minute + 0.01 * (10 + minute % 20))
+        assert peer.queue <= 4
+    assert pace.skipped_frames > 100  # what was past
+
+
 def test_a_network_that_stands_still_leaves_no_delay_behind() -> None:
     peer = Peer(100)
-    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    pace = SendPace(FRAME_S, 0.04)
     half_an_hour(pace, peer, 60.0, stall=(20.0, 21.0))
     assert peer.longest <= 6
     assert peer.queue in (1, 2, 3, 4)
@@ -123,7 +143,7 @@ def test_a_caller_who_is_silent_for_long_does_not_slow_the_clock() -> None:
 
 
 def test_a_telephone_on_hold_gets_nothing_and_then_the_present() -> None:
-    pace = SendPace(FRAME_S, 0.0, own_clock=True)
+    pace = by_our_clock(0.0)
     assert pace.take(0.0) == 1
     pace.hold(True)
     assert [pace.take(at / 50) for at in range(1, 100)] == [0] * 99
@@ -134,14 +154,14 @@ def test_a_telephone_on_hold_gets_nothing_and_then_the_present() -> None:
 
 
 def test_a_program_that_stood_still_does_not_send_what_is_past() -> None:
-    pace = SendPace(FRAME_S, 0.04, own_clock=True)
+    pace = by_our_clock(0.04)
     assert pace.take(0.0) == 3
     assert pace.take(5.0) == 3  # the stock anew
     assert pace.skipped_frames > 200
 
 
 def test_too_much_that_waits_is_cleared_whatever_the_round_trip() -> None:
-    pace = SendPace(FRAME_S, 0.04, own_clock=True)
+    pace = by_our_clock(0.04)
     pace.take(0.0)
     assert not pace.queued(0.35, 1.0, exact=False)  # a long way: this is how it is
     assert not pace.queued(0.70, 2.0, exact=False)
@@ -156,7 +176,7 @@ def play_by_marks(stalls_s: float, ways_s: tuple[float, float], told: bool = Tru
     stalls_s: for so long it gets nothing once, after 10 s, and then all of it. ways_s: there and back, before and after
     20 s. told: whether the way is known.
     """
-    pace, waits_s, waited, silent = SendPace(FRAME_S, 0.04, own_clock=True), 0.0, [], 0
+    pace, waits_s, waited, silent = by_our_clock(0.04), 0.0, [], 0
     for tick in range(3000):
         now_s = tick * FRAME_S
         if 500 <= tick < 500 + round(stalls_s / FRAME_S):
@@ -189,7 +209,7 @@ def test_a_way_that_becomes_longer_is_not_taken_for_what_waits() -> None:
 @pytest.mark.parametrize(("slow_from", "slow_to"), [(0, 10), (500, 1500)])
 def test_messages_that_are_late_for_a_while_change_nothing_that_waits_there(slow_from: int, slow_to: int) -> None:
     """The program was busy while the call began, or the way was longer for 20 s: frames go on one each 20 ms."""
-    pace = SendPace(FRAME_S, 0.04, own_clock=False)
+    pace = SendPace(FRAME_S, 0.04)
     arrivals, last_s = [], 0.0
     for number in range(3000):
         last_s = max(last_s, number * FRAME_S + (0.1 if slow_from <= number < slow_to else 0.0))
