@@ -8,15 +8,16 @@ a period late, and speaks when the caller is silent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
+import multiprocessing
 import os
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self
 
 import numpy as np
@@ -28,14 +29,13 @@ from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.bare_client import _Bare
 from streaming_encodec.bench.network.programs import command
-from streaming_encodec.bench.room_end import RoomEnd, in_turns
+from streaming_encodec.bench.room_end import RoomEnd, in_turns, speak_and_listen
 from streaming_encodec.bench.telephones import Telephone, make_telephone
 from streaming_encodec.bench.usage import Usage
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.errors import StreamingEncodecError
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
-from streaming_encodec.model.find import find_model
 from streaming_encodec.wire.hello import Hello, StreamFormat
 
 _STARTED_S = 60.0
@@ -46,6 +46,10 @@ _TURN_S, _PERIOD_S = 5.5, 10.0
 """In a conversation each end speaks so long of each period: 45 % of the time alone, 10 % both."""
 _LISTEN_S = 60.0
 """The most of a call that its delay is measured over."""
+_START_S = 4.0
+"""Until the other end of a call is in its room."""
+_WARM_S = 6.0
+"""Of a call, before each way's delay is measured: what its start left waiting has come down."""
 _SETTLE_S = 1.0
 """After the echo came into its room: a jitter buffer has its delay."""
 
@@ -139,12 +143,12 @@ def measure_ways(kind: str, seconds: float, options: Sequence[str] = ()) -> dict
     assert other.ear is not None  # it was in the room
     rate = other.ear.rate
     said = _resampled(telephone.said, 8000, rate)
-    to_s = seconds - _SETTLE_S
-    heard_from_s = max(0.0, other.begin_s - telephone.begin_s) + 2 * _SETTLE_S
-    to_room = other.ear.delays_ms(said, telephone.begin_s, heard_from_s, to_s)
+    # Of the time in which both were there.
+    began_s = other.begin_s - telephone.begin_s
+    spoken_s = min(len(other.said) / rate, seconds - began_s) - _SETTLE_S
+    to_room = other.ear.delays_ms(said, telephone.begin_s, began_s + _WARM_S, began_s + spoken_s)
     said = _resampled(other.said, rate, 8000)
-    spoken_s = telephone.begin_s + to_s - other.begin_s
-    to_telephone = telephone.delays_ms(said, other.begin_s, 2 * _SETTLE_S, spoken_s)
+    to_telephone = telephone.delays_ms(said, other.begin_s, _WARM_S, spoken_s)
     ways = {"telephone to room": to_room, "room to telephone": to_telephone}
     return {
         "kind": kind,
@@ -155,6 +159,7 @@ def measure_ways(kind: str, seconds: float, options: Sequence[str] = ()) -> dict
             way: {"p50": float(np.percentile(each, 50)), "p95": float(np.percentile(each, 95)), "pieces": len(each)}
             for way, each in ways.items()
         },
+        "stock_ms": telephone.median_stock_ms(),
     }
 
 
@@ -256,19 +261,19 @@ async def _call(
 
 async def _call_each_way(kind: str, programs: _Programs, seconds: float) -> tuple[Telephone, RoomEnd]:
     telephone = make_telephone(kind, speech(seconds))
-    model = find_model(DEFAULT_MODEL)
-    rate = stream_format(model).sample_rate
+    rate = stream_format(DEFAULT_MODEL).sample_rate
     rooms = asyncio.create_task(asyncio.to_thread(_rooms, programs.bridge, 1))
     calling = asyncio.create_task(telephone.call(_address(kind, programs)))
     (room,) = await rooms
     ends = _Ends(programs.bridge, seconds)
-    # Both ends say the same, each at another time.
-    other = RoomEnd(np.roll(_resampled(speech(seconds), 8000, rate), round(rate * seconds / 2)))
-    there = asyncio.create_task(other.run(programs.url, room, model))
-    await calling
-    there.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await there
+    # Both ends say the same, each at another time; the one in the room is done first.
+    said = np.roll(_resampled(speech(seconds - _START_S), 8000, rate), round(rate * seconds / 2))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        there = asyncio.get_running_loop().run_in_executor(
+            pool, speak_and_listen, programs.url, room, DEFAULT_MODEL, said
+        )
+        await calling
+        other = await there
     ends.check()
     return telephone, other
 

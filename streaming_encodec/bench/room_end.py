@@ -12,7 +12,7 @@ from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.telephones import Ear
 from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
-from streaming_encodec.model.find import AnyModel
+from streaming_encodec.model.find import AnyModel, find_model
 from streaming_encodec.voice.sender import SenderSettings
 
 _BLOCK_S = 0.01
@@ -22,7 +22,7 @@ _LINE_DB = -66.0
 
 
 class RoomEnd:
-    """Says `said` [n], at the model's rate, and hears what the telephone says, until it is cancelled."""
+    """Says `said` [n], at the model's rate, and hears what the telephone says meanwhile."""
 
     def __init__(self, said: Pcm) -> None:
         self.said = said
@@ -31,7 +31,7 @@ class RoomEnd:
         self.ear: Ear | None = None
 
     async def run(self, url: str, room: str, model: AnyModel) -> None:
-        """Until all is said, or cancelled."""
+        """Until all is said."""
         codec = CodecSettings(packets=SenderSettings(frames_per_packet=2), adapt=False)
         where = ConnectionSettings(transport="websocket")
         async with VoiceClient(url, None, model, room=room, codec=codec, connection=where) as call:
@@ -56,6 +56,13 @@ class RoomEnd:
     async def _hear(call: VoiceClient, ear: Ear) -> None:
         async for block in call.receive(round(_BLOCK_S * call.format.sample_rate)):
             ear.came(block[0])
+
+
+def speak_and_listen(url: str, room: str, model: str, said: Pcm) -> RoomEnd:
+    """`RoomEnd.run`, for a process of its own: a telephone in the same one would wait for its codec."""
+    end = RoomEnd(said)
+    asyncio.run(end.run(url, room, find_model(model)))
+    return end
 
 
 def in_turns(said: Pcm, rate: int, speaks_s: float, period_s: float) -> Pcm:

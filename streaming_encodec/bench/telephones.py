@@ -79,6 +79,10 @@ class Ear:
         waits_s = (self._plays_s() - at_s)[(at_s >= at_s[0] + from_s) & (at_s < at_s[0] + to_s)]
         return 1000 * float(waits_s.min()), 1000 * float(waits_s.max())
 
+    def median_stock_ms(self) -> float:
+        """How much waited to be played when more came, as a rule."""
+        return 1000 * float(np.median(self._plays_s() - np.array(self.arrivals_s)))
+
     def missing_s(self, from_s: float, to_s: float) -> float:
         """How long nothing was there to be played, in this time since the first sound."""
         plays_s = self._plays_s()

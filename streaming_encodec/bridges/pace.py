@@ -111,6 +111,10 @@ class SendPace:
         self._nudged_s = -math.inf
         self._least_queued_s = math.inf
         self._over_s: deque[float] = deque(maxlen=_STOCKS)
+        # What waits there if all that was sent came at once, in the telephone's time, and the least of it lately.
+        self._plays_until_s = -math.inf
+        self._least_waiting_s, self._looked_s = math.inf, -math.inf
+        self._counts = False  # the telephone counts what waits: no need to reckon it
         self.skipped_frames = 0
         """Frames that were past when this program, or the telephone, could go on."""
 
@@ -146,7 +150,19 @@ class SendPace:
             return 0
         frames = math.floor((late_s + _EARLY_S) / self._frame_s) + 1
         self._position_s += frames * self._frame_s
+        self._least_waiting_s = min(self._least_waiting_s, max(0.0, self._plays_until_s - due_s))
+        self._plays_until_s = max(self._plays_until_s, due_s) + frames * self._frame_s
+        self._trim(now_s)
         return frames
+
+    def _trim(self, now_s: float) -> None:
+        """Sent late and then together, or by a clock that was read late at first, frames wait there for good: leave one
+        out now and then, until what waits is the lead."""
+        if now_s - self._looked_s >= _NUDGE_S:
+            too_much = math.inf > self._least_waiting_s > self._lead_s + 0.75 * self._frame_s
+            if too_much and not self._counts:
+                self._skip(1)
+            self._least_waiting_s, self._looked_s = math.inf, now_s
 
     def _skip(self, frames: int) -> float:
         assert self._position_s is not None
@@ -163,6 +179,7 @@ class SendPace:
         present, where it is known: what is beyond both is left out, frame by frame. What is left out waits in the
         room's jitter buffers, which shorten the speech unheard.
         """
+        self._counts = self._counts or exact
         self._least_queued_s = min(self._least_queued_s, seconds)
         usual_s = self._lead_s if exact else max(self._lead_s, self._least_queued_s)
         if self._position_s is None:

@@ -122,6 +122,24 @@ def test_a_telephone_that_tells_nothing_has_no_more_waiting_after_half_an_hour(p
     assert pace.skipped_frames > 100  # what was past
 
 
+@pytest.mark.parametrize("lead_s", [0.0, 0.04])
+def test_frames_that_were_sent_together_do_not_wait_there_for_good(lead_s: float) -> None:
+    """The program was late by five frames, and the telephone's clock was read 60 ms late at first."""
+    pace = SendPace(FRAME_S, lead_s)
+    waits_s, waited, now_s = 0.0, [], 0.0
+    for tick in range(2000):
+        late_s = 0.06 * 0.97**tick  # the fastest message so far
+        pace.heard(FRAME_S, now_s + late_s, FRAME_S * tick)
+        sent = 0 if 50 <= tick < 55 else pace.take(now_s + late_s)
+        waits_s = max(0.0, waits_s - FRAME_S)
+        waited.append(waits_s)
+        waits_s += sent * FRAME_S
+        now_s += FRAME_S
+    assert max(waited) > lead_s + 0.05
+    assert waited[-1] == pytest.approx(lead_s, abs=0.016)
+    assert max(waited[-500:]) - min(waited[-500:]) < 0.005  # and then all is left as it is
+
+
 def test_a_network_that_stands_still_leaves_no_delay_behind() -> None:
     peer = Peer(100)
     pace = SendPace(FRAME_S, 0.04)

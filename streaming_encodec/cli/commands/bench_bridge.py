@@ -49,7 +49,8 @@ def command(
     if each_way:
         facts = measure_ways(kind, seconds, options)
         ways = Table(
-            f"a call of {seconds:g} s through the bridge {kind}, mouth to ear, by pieces of 2 s",
+            f"a call of {seconds:g} s through the bridge {kind}, mouth to ear, by pieces of 2 s; "
+            f"{facts['stock_ms']:.0f} ms of it wait at the telephone",
             ["way", "p50 ms", "p95 ms", "load"],
             [
                 [way, f"{delay['p50']:.0f}", f"{delay['p95']:.0f}", f"{facts['load_average']:.1f}"]
