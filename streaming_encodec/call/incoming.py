@@ -16,7 +16,7 @@ from streaming_encodec.wire.hello import StreamFormat, Welcome
 _WAITING_EVENTS = 4096
 """The most packets that wait to be read: some seconds of a full room."""
 _REPORT_S = 1.0
-_SOON_S = 0.4
+_SOON_S = 0.2
 """Between two reports where a queue grows on the way."""
 
 

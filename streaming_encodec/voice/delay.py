@@ -25,8 +25,10 @@ from streaming_encodec.errors import StreamError
 
 _REMEMBERED_INTERVALS = 30
 """Reports go out about once a second."""
-_RECENT_S = 0.4
-_MORE_S = 0.08
+_RECENT_S, _RECENT_PACKETS = 0.15, 4
+"""A queue is the least delay of so long, and of no fewer packets: jitter seldom makes as many late. Longer would be late
+itself: on a line of half the rate that it needs, voice of 400 ms is 200 ms of queue."""
+_MORE_S = 0.05
 """A queue that is longer by so much is news."""
 _LATELY_BUCKETS = 20
 _OFTEN, _LONGER = 0.4, 1.4
@@ -230,6 +232,7 @@ class QueueMeter:
     def __init__(self, frame_seconds: float) -> None:
         self._recent, self._more = _RECENT_S / frame_seconds, _MORE_S / frame_seconds
         self._recently: deque[tuple[float, float]] = deque()  # (arrival, offset), offsets rising
+        self._arrivals: deque[float] = deque(maxlen=_RECENT_PACKETS)
         self._past: deque[float] = deque(maxlen=_REMEMBERED_INTERVALS)  # the least offset of each interval, in frames
         self._least = math.inf
         self._closed = 0.0
@@ -237,6 +240,7 @@ class QueueMeter:
     def restart(self) -> None:
         """Timestamps begin anew."""
         self._recently.clear()
+        self._arrivals.clear()
         self._past.clear()
         self._least, self._closed = math.inf, 0.0
 
@@ -247,7 +251,8 @@ class QueueMeter:
         while self._recently and self._recently[-1][1] >= offset:
             self._recently.pop()
         self._recently.append((clock_frames, offset))
-        while self._recently[0][0] < clock_frames - self._recent:
+        self._arrivals.append(clock_frames)
+        while self._recently[0][0] < min(clock_frames - self._recent, self._arrivals[0]):
             self._recently.popleft()
 
     @property
@@ -258,7 +263,8 @@ class QueueMeter:
     @property
     def has_grown(self) -> bool:
         """Whether it is much longer than when the last interval ended."""
-        return self.frames > self._closed + self._more
+        # The first packet after a stall stands alone here, until those that were held up with it are in.
+        return len(self._recently) > 1 and self.frames > self._closed + self._more
 
     def close(self) -> float:
         """The queue in frames; the next interval begins."""

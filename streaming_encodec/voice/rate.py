@@ -29,7 +29,7 @@ from streaming_encodec.wire.wire_size import OVERHEAD_BYTES
 
 _INTERVAL_S = 1.0
 """Between two reports of a listener, about."""
-_LEAST_INTERVAL_S = 0.3
+_LEAST_INTERVAL_S = 0.2
 """The same where a queue grows; on a bad line reports may arrive closer together than they were sent."""
 _GROWS_MS_PER_S = 10.0
 _SETTLE_S = 1.5

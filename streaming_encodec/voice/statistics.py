@@ -6,6 +6,7 @@ redundancy, duplicates) stands at the end and is marked.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from streaming_encodec.wire.control import Report
@@ -137,10 +138,15 @@ class ReportInterval:
         concealed = max(0, concealed)  # some may have been taken back
         return Report(
             sender=sender,
-            fraction_lost=min(1.0, max(0, lost) / max(1, received + lost)),
-            fraction_concealed=min(1.0, concealed / max(1, played)),
-            burst_frames=missing / holes if holes else 0.0,
-            jitter_ms=1000 * stats.jitter,
-            playout_delay_ms=delay_ms,
-            queue_ms=queue_ms,
+            fraction_lost=_short(min(1.0, max(0, lost) / max(1, received + lost))),
+            fraction_concealed=_short(min(1.0, concealed / max(1, played))),
+            burst_frames=_short(missing / holes if holes else 0.0),
+            jitter_ms=_short(1000 * stats.jitter),
+            playout_delay_ms=_short(delay_ms),
+            queue_ms=_short(queue_ms),
         )
+
+
+def _short(value: float) -> float:
+    """Three decimals. On a line of 16 kbit/s each 20 digits more would hold a report up by 10 ms."""
+    return math.floor(1000 * value + 0.5) / 1000

@@ -200,11 +200,11 @@ def queues_ms(delays_ms: Callable[[float], float], *, fast_ppm: float = 0.0) -> 
 
 def test_a_listener_reports_a_queue_and_no_jitter() -> None:
     rng = np.random.default_rng(5)
-    assert max(queues_ms(lambda sent_s: 20.0 + 60.0 * rng.random() ** 2)) < 5.0
+    assert max(queues_ms(lambda sent_s: 20.0 + 60.0 * rng.random() ** 2)) < 10.0  # of 11 packets
     assert max(queues_ms(lambda sent_s: 20.0, fast_ppm=100.0)) < 4.0
     grows = queues_ms(lambda sent_s: 20.0 + 10.0 * max(0.0, sent_s - 10.0))
     assert max(grows[:10]) < 1.0
-    assert grows[20] == pytest.approx(106.0, abs=1.0)  # of the last 0.4 s
+    assert grows[20] == pytest.approx(108.5, abs=1.0)  # of the last 0.15 s
     assert np.all(np.diff(grows) > -1e-6)
 
 

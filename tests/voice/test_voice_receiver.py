@@ -187,7 +187,7 @@ def test_each_packet_of_an_outage_is_lost(missing: int, per_packet: int, first: 
     assert target.statistics.restarts == 0
     assert target.statistics.packets_lost == missing
     report = target.report(1)
-    assert report.fraction_lost == pytest.approx(missing / (missing + 100))
+    assert report.fraction_lost == pytest.approx(missing / (missing + 100), abs=5e-4)  # three decimals
 
 
 def test_packets_of_an_outage_that_come_after_all_are_not_lost() -> None:
@@ -266,7 +266,7 @@ def test_a_report_tells_the_last_interval() -> None:
     report = target.report(7)
     assert report.sender == 7
     assert report.fraction_lost == pytest.approx(0.1)
-    assert report.fraction_concealed == pytest.approx(10 / 98)
+    assert report.fraction_concealed == pytest.approx(10 / 98, abs=5e-4)
     assert report.burst_frames == 10
     quiet = target.report(7)
     assert quiet.fraction_lost == quiet.fraction_concealed == quiet.burst_frames == 0

@@ -72,7 +72,8 @@ class ClientDatagramSession(DatagramSession):
                 if waited_s > LOST_S and now_s - self._moved_s > _MOVE_S:
                     self._moved_s = now_s
                     await self._move()
-                if self._answers.since_asked_s(now_s) >= (_IDLE_PING_S if not waited_s else 2 * _WATCH_S):
+                certain = self._answers.is_certain(now_s)
+                if self._answers.since_asked_s(now_s) >= (_IDLE_PING_S if certain else 2 * _WATCH_S):
                     self.ping()
         finally:
             self.discard()

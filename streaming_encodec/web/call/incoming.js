@@ -8,7 +8,7 @@ import { Mixer } from "./mixer.js";
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 const REPORT_S = 1;
-const SOON_S = 0.4; // between two reports where a queue grows on the way
+const SOON_S = 0.2; // between two reports where a queue grows on the way
 
 /** A mixer that follows the relay's messages and gives a report of each speaker about once a second. */
 export class IncomingVoices {

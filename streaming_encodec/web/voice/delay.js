@@ -4,8 +4,8 @@ import { StreamError } from "../errors.js";
 
 /** Reports go out about once a second. */
 const REMEMBERED_INTERVALS = 30;
-const RECENT_S = 0.4;
-const MORE_S = 0.08; // a queue that is longer by so much is news
+const RECENT_S = 0.15, RECENT_PACKETS = 4; // a queue is the least delay of so long, and of no fewer packets
+const MORE_S = 0.05; // a queue that is longer by so much is news
 /** Frames that a packet may be later than a bin's edge. */
 const ON_TIME = 0.05;
 const LATELY_BUCKETS = 20;
@@ -232,6 +232,8 @@ export class QueueMeter {
   #more;
   /** Arrival and offset, offsets rising. @type {[number, number][]} */
   #recently = [];
+  /** @type {number[]} */
+  #arrivals = [];
   /** The least offset of each interval, in frames. @type {number[]} */
   #past = [];
   #least = Infinity;
@@ -246,6 +248,7 @@ export class QueueMeter {
   /** Timestamps begin anew. */
   restart() {
     this.#recently = [];
+    this.#arrivals = [];
     this.#past = [];
     this.#least = Infinity;
     this.#closed = 0;
@@ -261,7 +264,9 @@ export class QueueMeter {
     this.#least = Math.min(this.#least, offset);
     while (recently.length && recently[recently.length - 1][1] >= offset) recently.pop();
     recently.push([clockFrames, offset]);
-    while (recently[0][0] < clockFrames - this.#recent) recently.shift();
+    this.#arrivals.push(clockFrames);
+    if (this.#arrivals.length > RECENT_PACKETS) this.#arrivals.shift();
+    while (recently[0][0] < Math.min(clockFrames - this.#recent, this.#arrivals[0])) recently.shift();
   }
 
   /** The queue at present, in frames; where no packet came lately, what was last known. */
@@ -271,7 +276,8 @@ export class QueueMeter {
 
   /** Whether it is much longer than when the last interval ended. */
   get hasGrown() {
-    return this.frames > this.#closed + this.#more;
+    // The first packet after a stall stands alone here, until those that were held up with it are in.
+    return this.#recently.length > 1 && this.frames > this.#closed + this.#more;
   }
 
   /** The queue in frames; the next interval begins. */

@@ -11,7 +11,7 @@ import { hasRedundancy, senderSettings, wireKbps } from "./sender.js";
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 const INTERVAL_S = 1; // between two reports of a listener, about
-const LEAST_INTERVAL_S = 0.3; // the same where a queue grows
+const LEAST_INTERVAL_S = 0.2; // the same where a queue grows
 const GROWS_MS_PER_S = 10;
 const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain

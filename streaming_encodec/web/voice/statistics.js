@@ -143,14 +143,22 @@ export class ReportInterval {
     this.#hadLosses = lost > 0;
     return {
       sender,
-      fraction_lost: Math.min(1, Math.max(0, lost) / Math.max(1, received + lost)),
-      fraction_concealed: Math.min(1, concealed / Math.max(1, played)),
-      burst_frames: holes ? missing / holes : 0,
-      jitter_ms: 1000 * stats.jitter,
-      playout_delay_ms: delayMs,
-      queue_ms: queueMs,
+      fraction_lost: short(Math.min(1, Math.max(0, lost) / Math.max(1, received + lost))),
+      fraction_concealed: short(Math.min(1, concealed / Math.max(1, played))),
+      burst_frames: short(holes ? missing / holes : 0),
+      jitter_ms: short(1000 * stats.jitter),
+      playout_delay_ms: short(delayMs),
+      queue_ms: short(queueMs),
       ordered: true,
       listener: 0,
     };
   }
+}
+
+/**
+ * Three decimals: on a line of 16 kbit/s each 20 digits more would hold a report up by 10 ms.
+ * @param {number} value
+ */
+function short(value) {
+  return Math.floor(1000 * value + 0.5) / 1000;
 }
