@@ -16,8 +16,8 @@ from streaming_encodec.wire.hello import StreamFormat, Welcome
 _WAITING_EVENTS = 4096
 """The most packets that wait to be read: some seconds of a full room."""
 _REPORT_S = 1.0
-_SOON_S = 0.2
-"""Between two reports where a queue grows on the way."""
+_SOON_S, _AGAIN_S = 0.2, 0.5
+"""Between two reports where a queue grows on the way, and after such a report: they need a place on the line, too."""
 
 
 class IncomingVoices:
@@ -43,6 +43,7 @@ class IncomingVoices:
         self._gone: set[int] = set()  # those who have left, until the relay gives their numbers to others
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._report_at_s = clock() + _REPORT_S
+        self._soon_s = _SOON_S
 
     # -- the network's --------------------------------------------------------------------------------------
 
@@ -85,8 +86,9 @@ class IncomingVoices:
                 self._take(data, moment_s)
         clock_s = self._clock()
         wait_s = self._report_at_s - clock_s
-        if wait_s <= 0 or (wait_s <= _REPORT_S - _SOON_S and self.mixer.reports_are_due):
+        if wait_s <= 0 or (wait_s <= _REPORT_S - self._soon_s and self.mixer.reports_are_due):
             self._report_at_s = clock_s + _REPORT_S
+            self._soon_s = _SOON_S if wait_s <= 0 else _AGAIN_S
             self._on_reports(self.mixer.reports())
 
     def _take(self, data: bytes, at_s: float) -> None:

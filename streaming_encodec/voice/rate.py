@@ -36,6 +36,8 @@ _SETTLE_S = 1.5
 """After a step down, until reports show what it did: an interval of reports and some more."""
 _CARRIED_SHARE = 0.9
 """Of what the line was seen to carry, so much is used: the queue must drain."""
+_LEAST_CARRIED = 0.3
+"""Of what was sent, a line carries no less: a queue may have grown by a stall."""
 _DRAIN_S = 3.0
 """For so long at most: a queue that stands for longer is others'."""
 _LONGEST_PATIENCE = 16.0
@@ -92,6 +94,16 @@ class _Listener:
     growth_ms_per_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step down: the rung and the wire bitrate before it, how the queue grew, and whether by what is sent here."""
+
+    rung: int
+    kbps: float
+    growth_ms_per_s: float
+    is_ours: bool
+
+
 class RateControl:
     """Turns reports into `SenderSettings`. It has no clock of its own.
 
@@ -120,6 +132,7 @@ class RateControl:
         self._calm_since_s: float | None = None
         self._climbed_s = float("-inf")
         self._carried_kbps = math.inf  # what the line was seen to carry, as far as it limits
+        self._stepped = _Step(0, 0.0, 0.0, is_ours=False)
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
     def on_report(self, report: Report, now_s: float, *, ordered: bool = False) -> SenderSettings:
@@ -210,6 +223,9 @@ class RateControl:
             self._calm_since_s = None
             if now_s >= self._settled_s:
                 self._step_down(queue_ms, growth, now_s)
+            elif growth > self._stepped.growth_ms_per_s:
+                # Part of the interval before lay before the queue; this one is still of what was sent then.
+                self._step_to(replace(self._stepped, growth_ms_per_s=growth))
         elif queue_ms > settings.standing_ms / 2:
             self._calm_since_s = None
         else:
@@ -220,20 +236,28 @@ class RateControl:
             # The last step up was too much for the line.
             self._patience[self._rung] = min(_LONGEST_PATIENCE, 2 * self._patience[self._rung])
         self._climbed_s = float("-inf")
-        # A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
-        carried = self._wire_kbps(self.current()) / (1 + max(0.0, growth_ms_per_s) / 1000)
-        last = len(self._rungs) - 1
-        if self._rung < last:
-            if now_s >= self._drains_until_s:  # else a queue grows by what others send
-                self._carried_kbps = carried
+        may_fall = self._rung < len(self._rungs) - 1
+        is_ours = may_fall and now_s >= self._drains_until_s  # else a queue grows by what others send
+        step = _Step(self._rung, self._wire_kbps(self.current()), growth_ms_per_s, is_ours)
+        if may_fall:
             self._drains, self._drains_until_s = True, now_s + _DRAIN_S
+        self._step_to(step)
+        self._settled_s = now_s + _SETTLE_S + queue_ms / 1000
+
+    def _step_to(self, step: _Step) -> None:
+        """The next rung that the line carries."""
+        self._stepped = step
+        # Where each second adds g seconds of queue, 1 - g seconds of voice have arrived.
+        carried = step.kbps * max(_LEAST_CARRIED, 1 - max(0.0, step.growth_ms_per_s) / 1000)
+        if step.is_ours:
+            self._carried_kbps = carried
+        last = len(self._rungs) - 1
         fits = (
             rung
-            for rung in range(self._rung + 1, last)
+            for rung in range(step.rung + 1, last)
             if self._least_kbps(rung, self._redundant_frames) <= _CARRIED_SHARE * carried
         )
         self._rung = min(last, next(fits, last))
-        self._settled_s = now_s + _SETTLE_S + queue_ms / 1000
 
     def _step_up(self, now_s: float) -> None:
         if self._calm_since_s is None:

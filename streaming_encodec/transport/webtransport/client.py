@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from aioquic.h3.events import HeadersReceived
+from aioquic.quic.connection import NetworkAddress
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 
 from streaming_encodec.errors import CallError, CallErrorReason
@@ -36,7 +37,7 @@ class ClientDatagramSession(DatagramSession):
         self._offer, self._host, self._on_packet = offer, host, on_packet
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._finished = asyncio.Event()
-        self._moved_s = float("-inf")
+        self._moved_s = self._heard_s = float("-inf")
         self._socket: asyncio.DatagramTransport | None = None
         self._is_dialled = False
 
@@ -69,7 +70,7 @@ class ClientDatagramSession(DatagramSession):
                 waited_s = self._answers.waited_s(now_s)
                 if self.has_given_up(now_s):
                     return
-                if waited_s > LOST_S and now_s - self._moved_s > _MOVE_S:
+                if min(waited_s, now_s - self._heard_s) > LOST_S and now_s - self._moved_s > _MOVE_S:
                     self._moved_s = now_s
                     await self._move()
                 certain = self._answers.is_certain(now_s)
@@ -107,6 +108,11 @@ class ClientDatagramSession(DatagramSession):
         """A socket is there, the first or another."""
         super().connection_made(transport)
         self._socket = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
+        """Something came; on a slow line an answer may take longer than it takes to give a line up."""
+        self._heard_s = self._loop.time()
+        super().datagram_received(data, addr)
 
     def quic_event_received(self, event: QuicEvent) -> None:
         """Take an event of the QUIC connection."""

@@ -8,13 +8,14 @@ import { Mixer } from "./mixer.js";
 /** @typedef {import("../wire/streamFormat.js").StreamFormat} StreamFormat */
 
 const REPORT_S = 1;
-const SOON_S = 0.2; // between two reports where a queue grows on the way
+const SOON_S = 0.2, AGAIN_S = 0.5; // between two reports where a queue grows on the way, and after such a report
 
 /** A mixer that follows the relay's messages and gives a report of each speaker about once a second. */
 export class IncomingVoices {
   packetsArrived = 0;
   #onReports;
   #reportAtS;
+  #soonS = SOON_S;
   /** Those who have left, until the relay gives their numbers to others. @type {Set<number>} */
   #gone = new Set();
 
@@ -92,8 +93,9 @@ export class IncomingVoices {
   /** @param {number} nowS */
   #report(nowS) {
     const waitS = this.#reportAtS - nowS;
-    if (waitS > 0 && !(waitS <= REPORT_S - SOON_S && this.mixer.reportsAreDue)) return;
+    if (waitS > 0 && !(waitS <= REPORT_S - this.#soonS && this.mixer.reportsAreDue)) return;
     this.#reportAtS = nowS + REPORT_S;
+    this.#soonS = waitS <= 0 ? SOON_S : AGAIN_S;
     this.#onReports(this.mixer.reports());
   }
 }

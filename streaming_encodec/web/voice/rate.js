@@ -15,6 +15,7 @@ const LEAST_INTERVAL_S = 0.2; // the same where a queue grows
 const GROWS_MS_PER_S = 10;
 const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
+const LEAST_CARRIED = 0.3; // of what was sent, a line carries no less: a queue may have grown by a stall
 const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
 const LONGEST_PATIENCE = 16;
 const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to carry
@@ -51,6 +52,9 @@ export function rateSettings(given = {}) {
   return Object.freeze(s);
 }
 
+/** A step down: the rung and the wire bitrate before it, how the queue grew, and whether by what is sent here.
+ * @typedef {{rung: number, kbps: number, growthMsPerS: number, isOurs: boolean}} Step */
+
 /** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number}} Listener */
 
 /** Turns reports into `SenderSettings`. It has no clock of its own. */
@@ -68,6 +72,8 @@ export class RateControl {
   #drainsUntilS = -Infinity;
   #drains = false;
   #carriedKbps = Infinity; // what the line was seen to carry, as far as it limits
+  /** @type {Step} */
+  #stepped = { rung: 0, kbps: 0, growthMsPerS: 0, isOurs: false };
   /** @type {number | null} */
   #calmSinceS = null;
   #climbedS = -Infinity;
@@ -195,6 +201,8 @@ export class RateControl {
     if (grows || (queueMs > settings.fullMs && growthMsPerS > -GROWS_MS_PER_S)) {
       this.#calmSinceS = null;
       if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
+      // Part of the interval before lay before the queue; this one is still of what was sent then.
+      else if (growthMsPerS > this.#stepped.growthMsPerS) this.#stepTo({ ...this.#stepped, growthMsPerS });
     } else if (queueMs > settings.standingMs / 2) this.#calmSinceS = null;
     else this.#stepUp(nowS);
   }
@@ -210,18 +218,30 @@ export class RateControl {
       this.#patience[this.#rung] = Math.min(LONGEST_PATIENCE, 2 * this.#patience[this.#rung]);
     }
     this.#climbedS = -Infinity;
-    // A queue that grows by g seconds a second has taken in 1 + g seconds of voice while one left.
-    const carried = this.#wireKbps(this.current()) / (1 + Math.max(0, growthMsPerS) / 1000);
-    const last = this.#rungs.length - 1;
-    if (this.#rung < last) {
-      if (nowS >= this.#drainsUntilS) this.#carriedKbps = carried; // else a queue grows by what others send
+    const mayFall = this.#rung < this.#rungs.length - 1;
+    const isOurs = mayFall && nowS >= this.#drainsUntilS; // else a queue grows by what others send
+    const step = { rung: this.#rung, kbps: this.#wireKbps(this.current()), growthMsPerS, isOurs };
+    if (mayFall) {
       this.#drains = true;
       this.#drainsUntilS = nowS + DRAIN_S;
     }
-    let rung = this.#rung + 1;
+    this.#stepTo(step);
+    this.#settledS = nowS + SETTLE_S + queueMs / 1000;
+  }
+
+  /**
+   * The next rung that the line carries.
+   * @param {Step} step
+   */
+  #stepTo(step) {
+    this.#stepped = step;
+    // Where each second adds g seconds of queue, 1 - g seconds of voice have arrived.
+    const carried = step.kbps * Math.max(LEAST_CARRIED, 1 - Math.max(0, step.growthMsPerS) / 1000);
+    if (step.isOurs) this.#carriedKbps = carried;
+    const last = this.#rungs.length - 1;
+    let rung = step.rung + 1;
     while (rung < last && this.#leastKbps(rung, this.#redundantFrames) > CARRIED_SHARE * carried) rung++;
     this.#rung = Math.min(last, rung);
-    this.#settledS = nowS + SETTLE_S + queueMs / 1000;
   }
 
   /** @param {number} nowS */
