@@ -10,8 +10,8 @@ came: redundancy helps only if playout waits for it.
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
 some packets come late and the last of them in time; where all of a half second are late a queue grows on the way, and
-the target covers that at once, until a second after it has grown last. While a queue stands, less time is left to wait
-for stalls: both add up.
+the target covers that at once, until a second after it has grown last. While it drains the last packet says how much is
+left. While a queue stands, less time is left to wait for stalls: both add up.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _OFTEN, _LONGER = 0.4, 1.4
 """Where more half seconds than this have holes, redundancy is waited for longer, up to so many times."""
 _GROWN_S = 0.04
 """Where all packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
+_DRAINED_S = 0.025
+"""A queue drains where the last packet of half a second is earlier than its first one by more than this."""
 
 _ON_TIME = 0.05
 """Frames that a packet may be later than a bin's edge."""
@@ -128,6 +130,7 @@ class DelayEstimator:
     def _begin_bucket(self) -> None:
         self._bucket_max, self._bucket_repair = 0.0, 0.0
         self._bucket_least, self._bucket_most = math.inf, -math.inf
+        self._bucket_sides = (math.nan, math.nan)  # offsets of its first and last packet
 
     def on_packet(self, timestamp: int, clock_frames: float, frames: int = 1, *, noise: bool = False) -> float:
         """A packet with so many frames from ``timestamp`` on arrived. Returns its relative delay, in frames."""
@@ -141,6 +144,8 @@ class DelayEstimator:
             self._fastest.popleft()
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
+        first, _ = self._bucket_sides
+        self._bucket_sides = (offset if math.isnan(first) else first, offset)
         self._bucket_least, self._bucket_most = min(self._bucket_least, offset), max(self._bucket_most, offset)
         if math.isnan(self._bucket_ends):
             self._bucket_ends = clock_frames + self._bucket
@@ -166,7 +171,13 @@ class DelayEstimator:
             self._peaks.popleft()
         is_high = self._is_high(height)
         grows = self._bucket_least - self._fastest[0][1] > _GROWN_S * self._rate or (is_high and any(self._growths))
-        self._growths.append(height if grows else 0.0)
+        first, last = self._bucket_sides
+        if grows and last < first - _DRAINED_S * self._rate:
+            # The queue drains: what comes next is no later than the last packet.
+            self._growths.clear()
+            self._growths.append(last - self._fastest[0][1])
+        else:
+            self._growths.append(height if grows else 0.0)
         is_lately = self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket
         if grows and is_lately:
             self._peaks.pop()  # so it has begun

@@ -12,6 +12,7 @@ const LATELY_BUCKETS = 20;
 const OFTEN = 0.4; // where more half seconds than this have holes, redundancy is waited for longer,
 const LONGER = 1.4; // up to so many times
 const GROWN_S = 0.04; // where all packets of half a second are later by more than this, a queue grows
+const DRAINED_S = 0.025; // where the last packet of a half second is earlier than its first one by more than this, it drains
 
 /**
  * Settings of the target, in frames unless said otherwise; see the Python class.
@@ -69,6 +70,8 @@ export class DelayEstimator {
   #bucketMax = 0;
   #bucketLeast = Infinity;
   #bucketMost = -Infinity;
+  /** Offsets of its first and last packet. @type {[number, number]} */
+  #bucketSides = [NaN, NaN];
   #bucketRepair = 0;
   /** The least offset of each bucket. @type {number[]} */
   #leasts = [];
@@ -123,6 +126,7 @@ export class DelayEstimator {
     this.#bucketMax = this.#bucketRepair = 0;
     this.#bucketLeast = Infinity;
     this.#bucketMost = -Infinity;
+    this.#bucketSides = [NaN, NaN];
   }
 
   /**
@@ -140,6 +144,8 @@ export class DelayEstimator {
     while (fastest[0][0] < clockFrames - this.#window) fastest.shift();
     const delay = offset - fastest[0][1];
     this.#bucketMax = Math.max(this.#bucketMax, delay);
+    const [first] = this.#bucketSides;
+    this.#bucketSides = [Number.isNaN(first) ? offset : first, offset];
     this.#bucketLeast = Math.min(this.#bucketLeast, offset);
     this.#bucketMost = Math.max(this.#bucketMost, offset);
     if (Number.isNaN(this.#bucketEnds)) this.#bucketEnds = clockFrames + this.#bucket;
@@ -183,7 +189,10 @@ export class DelayEstimator {
     while (peaks.length && peaks[0][0] < clockFrames - this.#peakMemory) peaks.shift();
     const isHigh = this.#isHigh(height);
     const grows = this.#bucketLeast - this.#fastest[0][1] > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
-    growths.push(grows ? height : 0);
+    const [firstOffset, lastOffset] = this.#bucketSides;
+    // Where the queue drains, what comes next is no later than the last packet.
+    if (grows && lastOffset < firstOffset - DRAINED_S * this.#rate) growths.splice(0, growths.length, lastOffset - this.#fastest[0][1]);
+    else growths.push(grows ? height : 0);
     if (growths.length > 2) growths.shift();
     const last = peaks[peaks.length - 1], isLately = last !== undefined && clockFrames - last[0] < 3 * this.#bucket;
     if (grows && isLately) peaks.pop(); // so it has begun
