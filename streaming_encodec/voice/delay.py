@@ -9,7 +9,7 @@ came: redundancy helps only if playout waits for it.
 
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
-some packets come late and the last of them in time; where all of a half second are late a queue grows on the way, and
+some packets come late and the last of them in time; where its last packets are all late a queue grows on the way, and
 the target covers that at once, until a second after it has grown last. While it drains the last packet says how much is
 left. While a queue stands, less time is left to wait for stalls: both add up.
 """
@@ -34,7 +34,7 @@ _LATELY_BUCKETS = 20
 _OFTEN, _LONGER = 0.4, 1.4
 """Where more half seconds than this have holes, redundancy is waited for longer, up to so many times."""
 _GROWN_S = 0.04
-"""Where all packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
+"""Where the last packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
 _DRAINED_S = 0.025
 """A queue drains where the last packet of half a second is earlier than its first one by more than this."""
 
@@ -92,6 +92,7 @@ class DelayEstimator:
         self._bucket = settings.bucket_s / frame_seconds
         self._peak_memory = settings.peak_memory_s / frame_seconds
         self._fastest: deque[tuple[float, float]] = deque()  # (arrival, offset of the packet's end), offsets rising
+        self._recent: deque[float] = deque(maxlen=_RECENT_PACKETS)  # their offsets
         self._lengths = (1, 1)  # of the last two packets of speech: the last one before a pause may be short
         self._weights = [0.0] * (settings.maximum_frames * settings.bins_per_frame + 1)
         self._buckets = 0
@@ -121,6 +122,7 @@ class DelayEstimator:
     def restart(self) -> None:
         """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
+        self._recent.clear()
         self._unlearned = None
         self._leasts.clear()
         self._growths.clear()
@@ -142,6 +144,7 @@ class DelayEstimator:
         self._fastest.append((clock_frames, offset))
         while self._fastest[0][0] < clock_frames - self._window:
             self._fastest.popleft()
+        self._recent.append(offset)
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
         first, _ = self._bucket_sides
@@ -170,7 +173,7 @@ class DelayEstimator:
         while self._peaks and self._peaks[0][0] < clock_frames - self._peak_memory:
             self._peaks.popleft()
         is_high = self._is_high(height)
-        grows = self._bucket_least - self._fastest[0][1] > _GROWN_S * self._rate or (is_high and any(self._growths))
+        grows = min(self._recent) - self._fastest[0][1] > _GROWN_S * self._rate or (is_high and any(self._growths))
         first, last = self._bucket_sides
         if grows and last < first - _DRAINED_S * self._rate:
             # The queue drains: what comes next is no later than the last packet.

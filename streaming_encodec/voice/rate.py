@@ -71,7 +71,7 @@ class RateSettings:
     redundant_codebooks: int = 2
     most_redundant_codes: int = 68
     most_redundant_frames: int = 17
-    standing_ms: float = 60.0
+    standing_ms: float = 48.0
     full_ms: float = 120.0
     patience_s: float = 5.0
     forget_s: float = 10.0

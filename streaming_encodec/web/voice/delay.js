@@ -11,7 +11,7 @@ const ON_TIME = 0.05;
 const LATELY_BUCKETS = 20;
 const OFTEN = 0.4; // where more half seconds than this have holes, redundancy is waited for longer,
 const LONGER = 1.4; // up to so many times
-const GROWN_S = 0.04; // where all packets of half a second are later by more than this, a queue grows
+const GROWN_S = 0.04; // where the last packets of half a second are later by more than this, a queue grows
 const DRAINED_S = 0.025; // where the last packet of a half second is earlier than its first one by more than this, it drains
 
 /**
@@ -62,6 +62,8 @@ export class DelayEstimator {
   #peakMemory;
   /** Arrival and offset of packets' ends, offsets rising. @type {[number, number][]} */
   #fastest = [];
+  /** Offsets of the last packets. @type {number[]} */
+  #recent = [];
   /** Of the last two packets of speech: the last one before a pause may be short. */
   #lengths = [1, 1];
   #weights;
@@ -115,6 +117,7 @@ export class DelayEstimator {
   /** A new stream begins, with other timestamps. What was learned about the network stays. */
   restart() {
     this.#fastest = [];
+    this.#recent = [];
     this.#unlearned = null;
     this.#leasts = [];
     this.#growths = [];
@@ -142,6 +145,8 @@ export class DelayEstimator {
     while (fastest.length && fastest[fastest.length - 1][1] >= offset) fastest.pop();
     fastest.push([clockFrames, offset]);
     while (fastest[0][0] < clockFrames - this.#window) fastest.shift();
+    this.#recent.push(offset);
+    if (this.#recent.length > RECENT_PACKETS) this.#recent.shift();
     const delay = offset - fastest[0][1];
     this.#bucketMax = Math.max(this.#bucketMax, delay);
     const [first] = this.#bucketSides;
@@ -188,7 +193,7 @@ export class DelayEstimator {
     if (this.#leasts.length > Math.ceil(settings.peakMemoryS / settings.bucketS)) this.#leasts.shift();
     while (peaks.length && peaks[0][0] < clockFrames - this.#peakMemory) peaks.shift();
     const isHigh = this.#isHigh(height);
-    const grows = this.#bucketLeast - this.#fastest[0][1] > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
+    const grows = Math.min(...this.#recent) - this.#fastest[0][1] > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
     const [firstOffset, lastOffset] = this.#bucketSides;
     // Where the queue drains, what comes next is no later than the last packet.
     if (grows && lastOffset < firstOffset - DRAINED_S * this.#rate) growths.splice(0, growths.length, lastOffset - this.#fastest[0][1]);

@@ -45,7 +45,7 @@ const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to 
 export function rateSettings(given = {}) {
   const s = {
     ladder: [2, 4, 8, 16], overheadBytes: OVERHEAD_BYTES, budgetKbps: 64, mostFrames: MAX_FRAMES, lossy: 0.02,
-    clean: 0.005, redundantCodebooks: 2, mostRedundantCodes: 68, mostRedundantFrames: 17, standingMs: 60, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
+    clean: 0.005, redundantCodebooks: 2, mostRedundantCodes: 68, mostRedundantFrames: 17, standingMs: 48, fullMs: 120, patienceS: 5, forgetS: 10, ...given,
   };
   const rises = s.ladder.length > 0 && s.ladder.every((count, i) => count > (i ? s.ladder[i - 1] : 0));
   if (!rises) throw new StreamError("the ladder of codebooks rises from at least 1");
