@@ -26,15 +26,15 @@ from streaming_encodec.errors import StreamError
 _REMEMBERED_INTERVALS = 30
 """Reports go out about once a second."""
 _RECENT_S, _RECENT_PACKETS = 0.15, 4
-"""A queue is the least delay of so long, and of no fewer packets: jitter seldom makes as many late. Longer would be late
-itself: on a line of half the rate that it needs, voice of 400 ms is 200 ms of queue."""
+"""A queue is the least delay of so long, and of no fewer packets: jitter seldom makes as many late. Longer would be
+late itself: where a line carries half of what is sent, 400 ms of voice make 200 ms of queue."""
 _MORE_S = 0.05
 """A queue that is longer by so much is news."""
 _LATELY_BUCKETS = 20
 _OFTEN, _LONGER = 0.4, 1.4
 """Where more half seconds than this have holes, redundancy is waited for longer, up to so many times."""
 _GROWN_S = 0.04
-"""Where the last packets of half a second are later than the fastest of the last two by more than this, a queue grows."""
+"""Where the last packets of half a second are later by more than this than the fastest of two, a queue grows."""
 _DRAINED_S = 0.025
 """A queue drains where the last packet of half a second is earlier than its first one by more than this."""
 
