@@ -51,6 +51,9 @@ PATCH = """
             this.port.onmessage = ({ data }) => taps[name].push(data);
         }
     };
+    window.dropTaps = () => {
+        for (const name in taps) taps[name] = [];
+    };
     window.takeTaps = () => {
         const bytes = (arrays) => {
             let text = "";
@@ -65,8 +68,8 @@ PATCH = """
             found[name] = [
                 bytes(parts.map(({ sound }) => sound)), bytes(parts.map(({ times }) => Float64Array.from(times))),
             ];
-            taps[name] = [];
         }
+        dropTaps();
         return found;
     };
 """
@@ -103,7 +106,7 @@ async def take(tab: Page) -> dict[str, Tapped]:
 
 
 def delays_ms(said: Tapped, heard: Tapped) -> np.ndarray:
-    """The delay of each window of `said` that is found again in `heard`."""
+    """Of each window of `said` that is found again in `heard`: when it was said (Unix, s), and the delay. [N, 2]"""
     window, hop, found = round(WINDOW_S * RATE), round(HOP_S * RATE), []
     for begin in range(0, len(said.sound) - window, hop):
         piece = said.sound[begin : begin + window]
@@ -121,5 +124,5 @@ def delays_ms(said: Tapped, heard: Tapped) -> np.ndarray:
         likeness = products / np.sqrt(np.maximum(energy, 1e-9) * np.sum(piece**2))
         best = int(np.argmax(likeness))
         if likeness[best] > LIKE:
-            found.append(1000 * (heard.times[first + best + window // 2] - at_s))
+            found.append((at_s, 1000 * (heard.times[first + best + window // 2] - at_s)))
     return np.array(found)

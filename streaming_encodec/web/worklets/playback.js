@@ -3,8 +3,8 @@
 // much that is it learns from what was left over: as little as this machine allows. `process` allocates nothing.
 
 const RING_S = 0.25;
-/** Left over in the ring where all goes well: a render quantum. */
-const SPARE = 128;
+/** Left over in the ring where all goes well: half a render quantum. */
+const SPARE = 64;
 /** What was left over is watched for so long, so many times, before less is kept. */
 const WATCH_S = 4, WATCHES = 3;
 /** After it was made to keep more: a machine that stops for a moment is often late again, which says nothing new. */
