@@ -321,11 +321,13 @@ async def _speak(client: VoiceClient, pcm: np.ndarray) -> None:
 
 
 def _cpu_s() -> dict[str, float]:
-    """Of the processes below this one: all together, by kind of process, and by thread."""
+    """Of the browser's processes, which are below this one: all together, by kind of process, and by thread."""
     spent: dict[str, float] = defaultdict(float)
     for process in _below(os.getpid()):
         try:
             kind = _kind(process)
+            if kind == "relay":
+                continue
             for name in ("all", kind):
                 spent[name] += _used_s(process)
             for thread in (process / "task").iterdir():
