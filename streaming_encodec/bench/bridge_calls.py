@@ -117,6 +117,9 @@ def measure(
         "load_average": os.getloadavg()[0],
         "loop_delay_ms": {"median": float(np.median(delays)), "max": delays[-1]},
         "heard_share": sum(len(telephone.heard) for telephone in telephones) / 8000 / sent_s,
+        "missing_s": sorted(
+            each.missing_s(at_s, seconds - _SETTLE_S) for each, at_s in zip(telephones, ready_s, strict=True)
+        ),
         "long": _begin_and_end(telephones, seconds, late_s) if seconds >= 3 * _WINDOW_S else None,
         **facts,
     }

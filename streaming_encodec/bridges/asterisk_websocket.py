@@ -49,7 +49,6 @@ class AsteriskWebSocket:
 
     frame_ms = 20
     lead_ms = 40
-    tells_stock = True
 
     def __init__(self) -> None:
         self._encoding: Encoding | None = None

@@ -31,7 +31,6 @@ class AudioSocket:
 
     frame_ms = 20
     lead_ms = 0
-    tells_stock = False
 
     def __init__(self) -> None:
         self._waiting = b""

@@ -111,7 +111,6 @@ class MediaStream:
     """One call of a provider: a `PhoneProtocol`."""
 
     lead_ms = 40
-    tells_stock = True
 
     def __init__(self, dialect: str = "twilio") -> None:
         self._names = DIALECTS[dialect]

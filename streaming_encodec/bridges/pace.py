@@ -26,8 +26,6 @@ _EARLY_S = 0.002
 """A timer that ends so much too early is on time."""
 _NUDGE_S = 2.0
 """A frame is left out or added so often at most."""
-_LATE_S = 0.045
-"""Two frames, and what a timer is late. A telephone that plays at once lacked them, and would play them after that."""
 _STOCKS = 3
 """As many answers in a row must say that too much waits, where they are not exact: each may be late by itself."""
 
@@ -98,13 +96,11 @@ class PeerClock:
 class SendPace:
     """How many frames of sound are due.
 
-    frame_s: of each message. lead_s: sent ahead of the telephone's time. tells_stock: whether `queued` will ever be
-    called. Where it is not, what comes late piles up unseen, so no frame is sent that is later than `_LATE_S`.
+    frame_s: of each message. lead_s: sent ahead of the telephone's time.
     """
 
-    def __init__(self, frame_s: float, lead_s: float, *, tells_stock: bool = True) -> None:
+    def __init__(self, frame_s: float, lead_s: float) -> None:
         self._frame_s, self._lead_s = frame_s, lead_s
-        self._most_late_s = lead_s + (MAX_VOICE_AGE_S if tells_stock else _LATE_S)
         self._peer = PeerClock()
         self._position_s: float | None = None  # sound sent so far, in the telephone's time
         self._held = False
@@ -143,7 +139,7 @@ class SendPace:
         if self._held:
             self._skip(math.floor(late_s / self._frame_s) + 1)
             return 0
-        if late_s > self._most_late_s:
+        if late_s > self._lead_s + MAX_VOICE_AGE_S:
             # What the telephone had in stock is played: the stock is sent anew.
             late_s -= self._skip(math.floor((late_s - self._lead_s) / self._frame_s))
         if late_s < -_EARLY_S:
@@ -156,13 +152,19 @@ class SendPace:
         return frames
 
     def _trim(self, now_s: float) -> None:
-        """Sent late and then together, or by a clock that was read late at first, frames wait there for good: leave one
-        out now and then, until what waits is the lead."""
-        if now_s - self._looked_s >= _NUDGE_S:
-            too_much = math.inf > self._least_waiting_s > self._lead_s + 0.75 * self._frame_s
-            if too_much and not self._counts:
-                self._skip(1)
-            self._least_waiting_s, self._looked_s = math.inf, now_s
+        """What was sent late and then together, or by a clock that was read late at first, waits there for good: leave
+        a frame or two out now and then, until what waits is the lead. Where lateness comes again and again, nothing
+        waits at its worst, and so all stays."""
+        if now_s - self._looked_s < _NUDGE_S:
+            return
+        over_s = self._least_waiting_s - self._lead_s
+        if math.inf > over_s > 0.75 * self._frame_s and not self._counts:
+            self._skip(self._step(over_s))
+        self._least_waiting_s, self._looked_s = math.inf, now_s
+
+    def _step(self, over_s: float) -> int:
+        """How many frames are left out at once where so much too much waits."""
+        return 1 if over_s < 5 * self._frame_s else 2
 
     def _skip(self, frames: int) -> float:
         assert self._position_s is not None
@@ -205,7 +207,7 @@ class SendPace:
         self._over_s.append(over_s)
         least_s = min(self._over_s)
         if len(self._over_s) == _STOCKS and least_s > 1.5 * self._frame_s:
-            left_out_s = self._frame_s * (1 if least_s < 5 * self._frame_s else 2)
+            left_out_s = self._frame_s * self._step(least_s)
             assert self._position_s is not None
             self._position_s += left_out_s
             # The answers so far were of before.

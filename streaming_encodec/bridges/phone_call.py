@@ -187,11 +187,7 @@ class PhoneCall:
                 self._hear(event, now_s)
             case Started():
                 self._rate = event.rate
-                self._pace = SendPace(
-                    self._protocol.frame_ms / 1000,
-                    self._protocol.lead_ms / 1000,
-                    tells_stock=self._protocol.tells_stock,
-                )
+                self._pace = SendPace(self._protocol.frame_ms / 1000, self._protocol.lead_ms / 1000)
                 self._started.set_result(event)
             case Digit():
                 self._on_digit(self._started.result().call, event.digit)

@@ -118,12 +118,10 @@ class PhoneProtocol(Protocol):
     """One call's messages in one format.
 
     frame_ms: sound in each message sent. lead_ms: how far ahead of its playing sound is sent, a stock against jitter.
-    tells_stock: it answers `probe` with what waits there to be played.
     """
 
     frame_ms: int
     lead_ms: int
-    tells_stock: bool
 
     def receive(self, data: Message) -> list[Event]:
         """What a message, or a piece of a byte stream, says. Raises BridgeError for what breaks the protocol."""

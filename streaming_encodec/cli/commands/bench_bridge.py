@@ -38,7 +38,7 @@ def command(
     """Call through a bridge on this machine, and measure delay, and its share of a core.
 
     Everybody speaks all the time, unless it is a conversation. The delay is that of the whole loop: from the telephone
-    to the room and back.
+    to the room and back. Lacked: for how long nothing was there to be played, in the middle one of the calls.
     """
     if kind not in ("twilio", "audiosocket", "asterisk-ws"):
         raise typer.BadParameter("twilio, audiosocket or asterisk-ws", param_hint="KIND")
@@ -65,13 +65,14 @@ def command(
     delay = facts["loop_delay_ms"]
     table = Table(
         f"{calls} calls of {seconds:g} s through the bridge {kind}",
-        ["bridge", "p50 ms there and back", "max ms", "heard", "of a core", "memory MB", "load"],
+        ["bridge", "p50 ms there and back", "max ms", "heard", "lacked s", "of a core", "memory MB", "load"],
         [
             [
                 kind,
                 f"{delay['median']:.0f}",
                 f"{delay['max']:.0f}",
                 f"{100 * facts['heard_share']:.1f} %",
+                f"{facts['missing_s'][len(facts['missing_s']) // 2]:.2f}, most {facts['missing_s'][-1]:.2f}",
                 f"{100 * facts['cpu_share']:.0f} %",
                 str(facts["memory_mb"]),
                 f"{facts['load_average']:.1f}",
