@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from streaming_encodec.client.datagrams import DatagramWay
+from streaming_encodec.client.entering import FINAL_REASONS, HELLO_S, THIS_RELAY, reconnect_delay_s, say_hello
 from streaming_encodec.client.heartbeat import wait_for_silence
 from streaming_encodec.client.token_source import TokenSource, fetch_token
 from streaming_encodec.errors import CallError, CallErrorReason, PacketError
 from streaming_encodec.transport.base import ClientConnection, ConnectionEnded, Dialer, PacketSession, Sent
 from streaming_encodec.transport.close_codes import FINAL_CODES, CloseCode
-from streaming_encodec.transport.failures import ended_error, system_error
+from streaming_encodec.transport.failures import ended_error
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.transport.logs import event
 from streaming_encodec.wire.control import (
@@ -34,8 +35,6 @@ from streaming_encodec.wire.control import (
 from streaming_encodec.wire.header import ends
 from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome
 
-_HELLO_S = 5.0
-"""A token, or a welcome, takes no longer."""
 _SPEED = 1.1
 _BURST_S = 2.0
 """Frames a second, as a multiple of the frame rate, and at once: within what relays take of a speaker
@@ -44,23 +43,6 @@ _GIVE_UP_S = 0.5
 """A connection that another one is to replace is given up after so much more silence: what it holds is old voice."""
 _LOOK_S = 0.05
 """How often to look for a sign of life of a connection that another one is about to replace."""
-_FIRST_DELAY_S = 0.05
-_LONGEST_DELAY_S = 1.2
-"""Back within two seconds after the relay is, with the time a handshake takes."""
-_FINAL_REASONS = frozenset(
-    {
-        CallErrorReason.NOT_A_RELAY,
-        CallErrorReason.UNTRUSTED,
-        CallErrorReason.NOT_ALLOWED,
-        CallErrorReason.WRONG_MODEL,
-        CallErrorReason.WRONG_ROOM,
-        CallErrorReason.PROTOCOL,
-        CallErrorReason.REPLACED,
-    }
-)
-"""After these another attempt fails as well."""
-_THIS_RELAY = frozenset({CallErrorReason.NOT_A_RELAY, CallErrorReason.UNTRUSTED})
-"""Of these, what another relay may do better."""
 
 
 @dataclass(slots=True)
@@ -76,12 +58,6 @@ class LinkCounts:
     datagrams_received: int = 0
     packets_dropped: int = 0
     """Packets that the network did not take in time, those of an outage included, and those handed over too fast."""
-
-
-def reconnect_delay_s(attempt: int, chance: float) -> float:
-    """How long to wait before an attempt (0, 1, …); `chance` in 0..1 spreads a crowd over time."""
-    longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(attempt, 10))
-    return longest * (0.5 + 0.5 * chance)
 
 
 class Link:
@@ -136,7 +112,7 @@ class Link:
     async def open(self) -> Welcome:
         """Connect for the first time. Raises CallError where that fails, with what to do about it."""
         try:
-            connection, welcome = await self._connect(await fetch_token(self._token, _HELLO_S))
+            connection, welcome = await self._connect(await fetch_token(self._token, HELLO_S))
         except CallError as error:
             raise await self._dialers[0].diagnose(error) from error.__cause__
         self._task = asyncio.create_task(self._run(connection))
@@ -261,7 +237,7 @@ class Link:
             try:
                 return await self._enter(self._dialers[0], token)
             except CallError as error:
-                if error.reason in _FINAL_REASONS - _THIS_RELAY:
+                if error.reason in FINAL_REASONS - THIS_RELAY:
                     raise
                 failure = failure or error
                 self._dialers = (*self._dialers[1:], self._dialers[0])
@@ -270,26 +246,9 @@ class Link:
 
     async def _enter(self, dialer: Dialer, token: str | None) -> tuple[ClientConnection, Welcome]:
         connection = await dialer.connect(token)
-        try:
-            async with asyncio.timeout(_HELLO_S):
-                resume = self.welcome.resume if self.welcome is not None else None
-                self._moving = True
-                connection.send_control(serialize_control(replace(self._hello, resume=resume)))
-                welcome = parse_control(await connection.receive())
-            if not isinstance(welcome, Welcome):
-                raise PacketError("the relay's first message is a welcome")
-        except PacketError as error:
-            await connection.close()
-            why = f"{self.url} is no relay of this kind: {error}"
-            raise CallError(why, CallErrorReason.NOT_A_RELAY) from error
-        except ConnectionEnded as ended:
-            raise ended_error(self.url, ended) from ended
-        except TimeoutError as error:
-            connection.abort()
-            raise system_error(self.url, error) from error
-        except BaseException:
-            connection.abort()
-            raise
+        self._moving = True
+        resume = self.welcome.resume if self.welcome is not None else None
+        welcome = await say_hello(connection, self.url, replace(self._hello, resume=resume))
         self._connection, self.welcome, self.connected, self._moving = connection, welcome, True, False
         self.counts.connects += 1
         self.counts.resumes += welcome.resumed
@@ -433,13 +392,13 @@ class Link:
             attempt += 1
             token, no_token = None, None
             try:
-                token = await fetch_token(self._token, _HELLO_S)
+                token = await fetch_token(self._token, HELLO_S)
             except CallError as error:  # the resumption token may do without; if not, there may be one the next time
                 no_token = error
             try:
                 return (await self._connect(token))[0]
             except CallError as error:
-                refused = error.reason in _FINAL_REASONS
+                refused = error.reason in FINAL_REASONS
                 if refused and (no_token is None or error.reason is not CallErrorReason.NOT_ALLOWED):
                     raise
                 if self._give_up_s is not None and loop.time() - lost_s > self._give_up_s:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from relay_kit import FORMAT, KEY, OTHER, FakeClock, voice
 
-from streaming_encodec.client.link import reconnect_delay_s
+from streaming_encodec.client.entering import reconnect_delay_s
 from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.bus.local import LocalBus
 from streaming_encodec.relay.limits import RelayLimits

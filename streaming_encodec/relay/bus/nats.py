@@ -27,15 +27,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import nats.errors
-import nats.js.errors
-
-from streaming_encodec.errors import CallError, CallErrorReason, ConfigError, PacketError
+from streaming_encodec.errors import ConfigError, PacketError
 from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE, BusEvents, Elsewhere, Reading
 from streaming_encodec.relay.bus.nats_connection import NatsConnection
 from streaming_encodec.relay.bus.nats_servers import NatsServers
 from streaming_encodec.relay.bus.presence import MAX_NODE, ROOM_CHARACTERS, NodeWord, Presence, RoomWord
-from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
+from streaming_encodec.relay.bus.used_tokens import UsedTokens
+from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.limits import OUTAGE_S
 from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.wire.control import Report
@@ -43,12 +41,12 @@ from streaming_encodec.wire.fields import Fields, write_json
 from streaming_encodec.wire.hello import Hello, StreamFormat
 
 if TYPE_CHECKING:
-    from nats.js import JetStreamContext
-    from nats.js.kv import KeyValue
+    pass
 
-BUCKET = "se1-tokens"
 _NODES, _QUESTIONS = "se1.n", "se1.q"
 _SWEEP_S = 0.25
+_CLOCKS_S = 60.0
+"""By so much relays' clocks may differ."""
 _YES = b"yes"
 
 
@@ -113,14 +111,13 @@ class NatsBus:
         self._times = times or ClusterTimes()
         self.linger_s = self._times.linger_s
         self._servers, self._node = servers, node
-        self._tokens, self._token_ttl_s = tokens, token_ttl_s + 60.0  # clocks differ
         self._wall_clock, self._clock = wall_clock, clock
         own = NodeWord(node, wall_clock(), secrets.token_hex(8))
         self._presence = Presence(own, self._times.forget_s)
         self._connection = NatsConnection(servers, f"streaming-encodec relay {node}", on_up=self._restored, clock=clock)
         self._entered: dict[str, _Entered] = {}  # by key
         self._keys: dict[str, str] = {}  # by name
-        self._bucket: tuple[JetStreamContext, KeyValue] | None = None
+        self._needs_tokens, self._tokens = tokens, UsedTokens(self._connection, servers, token_ttl_s + _CLOCKS_S)
         self._twin: NodeWord | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: BusEvents
@@ -149,8 +146,8 @@ class NatsBus:
                 raise ConfigError(
                     f"another relay of this cluster has the number {self._node}: give each its own", setting="node"
                 )
-            if self._tokens:
-                await self._check_bucket()
+            if self._needs_tokens:
+                await self._tokens.check()
         except BaseException:
             await self._connection.close()
             raise
@@ -268,15 +265,7 @@ class NatsBus:
 
     async def use_token(self, token_id: str, expires_s: float) -> None:
         """Use a token up. Raises Refused if it was used on any relay, or if that cannot be found out."""
-        key = base64.b32encode(hashlib.sha256(token_id.encode()).digest()).decode("ascii").rstrip("=")
-        try:
-            bucket = await self._open_bucket()
-            await bucket.create(key, b"")
-        except nats.js.errors.KeyWrongLastSequenceError:
-            raise not_allowed() from None
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            event("tokens_unknown", logging.WARNING, cause=type(error).__name__, reason=str(error))
-            raise Refused(CloseCode.TRY_LATER, "used tokens can't be looked up now; try later") from error
+        await self._tokens.use(token_id)
 
     async def redeem(self, ticket: str, hello: Hello) -> bool:
         """Ask the relay that gave a resumption token whether it is good; then that one gives up the participant."""
@@ -286,42 +275,6 @@ class NatsBus:
         asked = {"room": hello.room, "role": hello.role, "ticket": ticket, "format": hello.format.to_dict()}
         answer = await self._connection.request(f"se1.t.{int(node)}", write_json(asked).encode(), self._times.ticket_s)
         return answer == _YES
-
-    async def _open_bucket(self) -> KeyValue:
-        stream = self._connection.jetstream()
-        if stream is None:
-            raise nats.errors.ConnectionClosedError
-        if self._bucket is not None and self._bucket[0]._nc is stream._nc:
-            return self._bucket[1]
-        try:
-            bucket = await stream.key_value(BUCKET)
-        except nats.js.errors.BucketNotFoundError:
-            copies = 3 if len(self._servers.urls) >= 3 else 1
-            about = "ids of tokens that were used, hashed"
-            bucket = await stream.create_key_value(
-                bucket=BUCKET, description=about, ttl=self._token_ttl_s, replicas=copies
-            )
-        self._bucket = (stream, bucket)
-        return bucket
-
-    async def _check_bucket(self) -> None:
-        try:
-            kept_s = (await (await self._open_bucket()).status()).ttl
-        except (nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError) as error:
-            raise CallError(
-                "tokens are good once in a cluster, and that needs JetStream: start nats-server with -js",
-                CallErrorReason.CLUSTER,
-            ) from error
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            # It may elect a leader just now. Until it answers, tokens are refused.
-            event("tokens_unknown", logging.WARNING, reason=str(error))
-            return
-        if kept_s and kept_s < self._token_ttl_s - 1.0:
-            raise ConfigError(
-                f"the bucket {BUCKET} of JetStream forgets after {kept_s:g} s, when tokens may be good still: "
-                f"give it a TTL of {self._token_ttl_s:g} s or more",
-                setting="cluster",
-            )
 
     # -- what others say --------------------------------------------------------------------------------------
 
