@@ -217,3 +217,6 @@ async def test_a_wrong_token_is_refused_in_plain_words(tmp_path: Path, microphon
         await tab.run("document.getElementById('join').click()")
         await tab.until(f"{PROBLEM}.includes('You are not allowed in this room.')")
         assert not await tab.run(f"return {IN_CALL}")
+        assert await tab.run(
+            "return document.getElementById('mic-hint').innerText.startsWith('Turn the microphone on')"
+        )

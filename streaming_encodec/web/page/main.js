@@ -16,6 +16,8 @@ const OWN = 0;
 const SPEAKING = 10 ** -4.5, LOUD = 10 ** -1.5;
 
 const SOUND_STARTS_MS = 1000;
+/** What the lobby says of a microphone that is off. */
+const HINT = view.micHint.textContent;
 
 /** @typedef {import("./engine.js").JoinOptions} JoinOptions */
 /** @typedef {{format: unknown, kernel: string, model: {name: string, folder: string, bytes: number}, tokens: boolean}} CallFile */
@@ -294,6 +296,8 @@ function over(problem) {
   sound?.closeMicrophone();
   view.micStart.hidden = false;
   view.micTest.hidden = true;
+  view.micHint.textContent = HINT;
+  show.showLevel(0);
   others = [];
   show.showPeople([]);
   show.showStatus(null, "");
