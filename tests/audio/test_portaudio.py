@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.devices import Device, DeviceStream
 from streaming_encodec.audio.devices.portaudio import PortAudio
+from streaming_encodec.audio.devices.portaudio_process import Server
 from streaming_encodec.errors import DeviceError
 
 SOUNDDEVICE = """
@@ -328,3 +330,25 @@ def test_a_call_has_sound_again_after_its_devices_took_portaudio_with_them(machi
     until(lambda: card.read().shape[1] > 0)
     assert (card.counts.lost_devices, card.counts.revived_devices) == (2, 2)
     card.close()
+
+
+@pytest.mark.parametrize(("first", "chosen"), [("jack", (2, 2)), ("HDA Intel", (0, 0))])
+def test_the_plug_in_of_alsa_for_jack_gives_way_to_jack_itself(first: str, chosen: tuple[int, int]) -> None:
+    hosts = [
+        {"name": "ALSA", "devices": [0, 1], "default_input_device": 0, "default_output_device": 0},
+        {"name": "JACK Audio Connection Kit", "devices": [2], "default_input_device": 2, "default_output_device": 2},
+    ]
+    names = ((first, 0), ("default", 0), ("system", 1))
+    devices = [
+        {"index": i, "name": name, "hostapi": host, "max_input_channels": 2, "max_output_channels": 2}
+        | {"default_samplerate": 48_000.0}
+        for i, (name, host) in enumerate(names)
+    ]
+    found = SimpleNamespace(
+        query_hostapis=lambda: hosts, query_devices=lambda: devices, default=SimpleNamespace(device=(0, 0))
+    )
+    listed = Server(found, lambda: None)._devices()
+    assert (
+        tuple(next(one["index"] for one in listed if one[f"is_default_{kind}"]) for kind in ("input", "output"))
+        == chosen
+    )

@@ -43,8 +43,11 @@ class Server:
         return str(self._sd.get_portaudio_version()[1])
 
     def _devices(self) -> list[dict[str, Any]]:
-        hosts = self._sd.query_hostapis()
-        default_input, default_output = self._sd.default.device
+        hosts, devices = self._sd.query_hostapis(), self._sd.query_devices()
+        default_input, default_output = (
+            _jack_itself(number, kind, hosts, devices)
+            for number, kind in zip(self._sd.default.device, ("input", "output"), strict=True)
+        )
         return [
             {
                 "index": device["index"],
@@ -56,7 +59,7 @@ class Server:
                 "is_default_input": device["index"] == default_input,
                 "is_default_output": device["index"] == default_output,
             }
-            for device in self._sd.query_devices()
+            for device in devices
         ]
 
     def _refusal(self, kind: str, device: int, sample_rate: int, channels: int) -> None:
@@ -94,6 +97,18 @@ class Server:
 
     def _close(self, stream: int) -> None:
         self._streams[stream].close()
+
+
+def _jack_itself(number: int, kind: str, hosts: Any, devices: Any) -> int:
+    """The default device; JACK's own where it is ALSA's plug-in for JACK, which knows less of the delay.
+
+    That plug-in (Debian's libasound2-plugins) is there while a JACK server runs, and PortAudio asks ALSA first.
+    """
+    alsa = next((host for host in hosts if host["name"] == "ALSA"), None)
+    jack = next((host for host in hosts if host["name"].startswith("JACK")), None)
+    if alsa is None or jack is None or number not in alsa["devices"] or devices[number]["name"] != "jack":
+        return number
+    return int(jack[f"default_{kind}_device"])
 
 
 def main() -> None:
