@@ -100,6 +100,7 @@ class DelayEstimator:
         self._begin_bucket()
         self._leasts: deque[float] = deque(maxlen=math.ceil(settings.peak_memory_s / settings.bucket_s))  # offsets
         self._unlearned: float | None = None  # height of the last bucket
+        self._drained = self._refilled = -math.inf  # when a queue did so last
         self._holed = 0.0  # share of buckets in which redundancy filled a hole
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
@@ -175,12 +176,16 @@ class DelayEstimator:
         is_high = self._is_high(height)
         grows = min(self._recent) - self._fastest[0][1] > _GROWN_S * self._rate or (is_high and any(self._growths))
         first, last = self._bucket_sides
-        if grows and last < first - _DRAINED_S * self._rate:
+        falls = last < first - _DRAINED_S * self._rate
+        if grows and falls and clock_frames - self._refilled > self._peak_memory:
             # The queue drains: what comes next is no later than the last packet.
             self._growths.clear()
             self._growths.append(last - self._fastest[0][1])
+            self._drained = clock_frames
         else:
             self._growths.append(height if grows else 0.0)
+            if grows and not falls and clock_frames - self._drained < self._peak_memory:
+                self._refilled = clock_frames  # a download's: it falls by a third, and grows again
         is_lately = self._peaks and clock_frames - self._peaks[-1][0] < 3 * self._bucket
         if grows and is_lately:
             self._peaks.pop()  # so it has begun

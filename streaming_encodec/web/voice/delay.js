@@ -79,6 +79,8 @@ export class DelayEstimator {
   #leasts = [];
   /** Height of the last bucket. @type {number | null} */
   #unlearned = null;
+  #drained = -Infinity;
+  #refilled = -Infinity;
   #holed = 0; // share of buckets in which redundancy filled a hole
   /** Heights of the last buckets in which a queue grew. @type {number[]} */
   #growths = [];
@@ -195,9 +197,16 @@ export class DelayEstimator {
     const isHigh = this.#isHigh(height);
     const grows = Math.min(...this.#recent) - this.#fastest[0][1] > GROWN_S * this.#rate || (isHigh && growths.some((one) => one > 0));
     const [firstOffset, lastOffset] = this.#bucketSides;
-    // Where the queue drains, what comes next is no later than the last packet.
-    if (grows && lastOffset < firstOffset - DRAINED_S * this.#rate) growths.splice(0, growths.length, lastOffset - this.#fastest[0][1]);
-    else growths.push(grows ? height : 0);
+    const falls = lastOffset < firstOffset - DRAINED_S * this.#rate;
+    if (grows && falls && clockFrames - this.#refilled > this.#peakMemory) {
+      // The queue drains: what comes next is no later than the last packet.
+      growths.splice(0, growths.length, lastOffset - this.#fastest[0][1]);
+      this.#drained = clockFrames;
+    } else {
+      growths.push(grows ? height : 0);
+      // A download's: it falls by a third, and grows again.
+      if (grows && !falls && clockFrames - this.#drained < this.#peakMemory) this.#refilled = clockFrames;
+    }
     if (growths.length > 2) growths.shift();
     const last = peaks[peaks.length - 1], isLately = last !== undefined && clockFrames - last[0] < 3 * this.#bucket;
     if (grows && isLately) peaks.pop(); // so it has begun
