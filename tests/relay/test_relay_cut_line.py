@@ -192,23 +192,25 @@ def test_the_kernel_tells_the_round_trip() -> None:
 async def test_voice_is_sent_again_soon_and_control_messages_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform != "linux":
         pytest.skip("these options are Linux's")
-    async with running() as relay, seated(relay, "subscribe"), seated(relay, "publish") as (mouth, _):
-        ears, mouths = relay._admission.connections
-        assert isinstance(ears, WebSocketServerConnection)
-        assert isinstance(mouths, WebSocketServerConnection)
+    async with running() as relay, seated(relay, "subscribe"):
+        (ears,) = relay._admission.connections
+        async with seated(relay, "publish") as (mouth, _):
+            (mouths,) = set(relay._admission.connections) - {ears}
+            assert isinstance(ears, WebSocketServerConnection)
+            assert isinstance(mouths, WebSocketServerConnection)
 
-        def hurries(connection: WebSocketServerConnection) -> bool:
-            sock: socket.socket = connection.transport.get_extra_info("socket")
-            return bool(sock.getsockopt(socket.IPPROTO_TCP, 16))  # TCP_THIN_LINEAR_TIMEOUTS
+            def hurries(connection: WebSocketServerConnection) -> bool:
+                sock: socket.socket = connection.transport.get_extra_info("socket")
+                return bool(sock.getsockopt(socket.IPPROTO_TCP, 16))  # TCP_THIN_LINEAR_TIMEOUTS
 
-        await mouth.send(voice(0))
-        await until(lambda: counted(relay, "packets_out") == 1, "voice goes out")
-        assert (hurries(ears), hurries(mouths)) == (True, False)
-        ears.send_control("{}")
-        assert hurries(ears)  # voice went out just now
-        monkeypatch.setattr("streaming_encodec.transport.websocket.connection._NO_VOICE_S", -1.0)
-        ears.send_control("{}")
-        assert not hurries(ears)
+            await mouth.send(voice(0))
+            await until(lambda: counted(relay, "packets_out") == 1, "voice goes out")
+            assert (hurries(ears), hurries(mouths)) == (True, False)
+            ears.send_control("{}")
+            assert hurries(ears)  # voice went out just now
+            monkeypatch.setattr("streaming_encodec.transport.websocket.connection._NO_VOICE_S", -1.0)
+            ears.send_control("{}")
+            assert not hurries(ears)
 
 
 async def test_a_copy_of_a_packet_is_left_out_where_the_line_is_slow() -> None:
