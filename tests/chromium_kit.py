@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
+import re
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ci_kit import cannot
+from browser_kit import Tab, address_of, installed
 from websockets.asyncio.client import ClientConnection, connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+_LISTENS = re.compile(r"^DevTools listening on (\S+)")
 _OPTIONS = (
     "--headless=new",
     "--no-sandbox",
@@ -84,10 +85,11 @@ class Browser:
                     chore.add_done_callback(self._chores.discard)
 
 
-class Page:
+class Page(Tab):
     """One page."""
 
     def __init__(self, browser: Browser, session: str) -> None:
+        super().__init__()
         self.browser, self._session = browser, session
 
     async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -118,15 +120,6 @@ class Page:
         while not await self.is_at(url):
             await asyncio.sleep(0.05)
 
-    async def until(self, condition: str, limit_s: float = 60.0) -> None:
-        """Wait until an expression is true. AssertionError with the page's text if it does not become so."""
-        try:
-            async with asyncio.timeout(limit_s):
-                while not await self.run(f"return Boolean({condition})"):
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"{condition}\n{await self.run('return document.body.innerText')}") from None
-
     async def press(self, key: str, code: str | None = None) -> None:
         """Press a key and let it go, as a keyboard does: `Tab`, `Enter`, ` `, a letter."""
         text = {"Enter": "\r", "Tab": ""}.get(key, key if len(key) == 1 else "")
@@ -149,23 +142,15 @@ class Page:
 @asynccontextmanager
 async def page(url: str, folder: Path, *options: str) -> AsyncIterator[Page]:
     """A page at an address. folder: for its profile. Skips where there is no Chromium."""
-    program = next((found for name in _NAMES if (found := shutil.which(name))), None)
-    if program is None:
-        cannot("Chromium is not installed: apt install chromium")
+    program = installed("Chromium", _NAMES)
     process = await asyncio.create_subprocess_exec(
         program, *_OPTIONS, *options, f"--user-data-dir={folder}", "about:blank", stdout=DEVNULL, stderr=PIPE
     )
-    assert process.stderr is not None
-    rest: asyncio.Task[bytes] | None = None
     try:
-        while True:
-            line = (await asyncio.wait_for(process.stderr.readline(), 120)).decode()
-            assert line, "Chromium ended before it could be driven"
-            if line.startswith("DevTools listening on "):
-                break
-        rest = asyncio.create_task(process.stderr.read())
-        address = line.removeprefix("DevTools listening on ").strip()
-        async with connect(address, max_size=None, compression=None, proxy=None, ping_interval=None) as socket:
+        async with (
+            address_of("Chromium", process, _LISTENS) as address,
+            connect(address, max_size=None, compression=None, proxy=None, ping_interval=None) as socket,
+        ):
             browser = Browser(socket)
             try:
                 target = await browser.ask("Target.createTarget", url="about:blank")
@@ -179,5 +164,3 @@ async def page(url: str, folder: Path, *options: str) -> AsyncIterator[Page]:
     finally:
         process.kill()
         await process.wait()
-        if rest is not None:
-            rest.cancel()

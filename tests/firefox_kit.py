@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from browser_kit import Tab, address_of, installed
 from ci_kit import cannot
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -33,13 +34,12 @@ _PREFERENCES = {
 }
 
 
-class Firefox:
+class Firefox(Tab):
     """One page of a Firefox."""
 
     def __init__(self, socket: ClientConnection) -> None:
+        super().__init__()
         self._socket, self._numbers, self._context = socket, count(1), ""
-        self.log: list[str] = []
-        """What the page, its Worker and Firefox itself said of errors."""
 
     async def begin(self) -> None:
         await self.ask("session.new", capabilities={})
@@ -78,16 +78,6 @@ class Firefox:
         result = answer["result"]
         return json.loads(result["value"]) if result["type"] == "string" else None
 
-    async def until(self, condition: str, limit_s: float = 60.0) -> None:
-        """Wait until an expression is true. AssertionError with the page's text if it does not become so."""
-        try:
-            async with asyncio.timeout(limit_s):
-                while not await self.run(f"return Boolean({condition})"):
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            shown = await self.run("return document.body.innerText")
-            raise AssertionError("\n".join([condition, shown, *self.log])) from None
-
     async def picture(self, path: Path) -> None:
         """Write what is to be seen to a PNG file."""
         taken = await self.ask("browsingContext.captureScreenshot", context=self._context)
@@ -121,9 +111,7 @@ async def _sound_server(folder: Path) -> AsyncIterator[str]:
 @asynccontextmanager
 async def firefox(url: str, folder: Path) -> AsyncIterator[Firefox]:
     """A page at an address. folder: for its profile. Skips where there is no Firefox."""
-    program = next((found for name in _NAMES if (found := shutil.which(name))), None)
-    if program is None:
-        cannot("Firefox is not installed: apt install firefox-esr")
+    program = installed("Firefox", _NAMES)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _PREFERENCES.items()]
     (folder / "user.js").write_text("".join(lines))
@@ -143,21 +131,10 @@ async def firefox(url: str, folder: Path) -> AsyncIterator[Firefox]:
 
 @asynccontextmanager
 async def _driven(process: Process) -> AsyncIterator[Firefox]:
-    assert process.stderr is not None
-    rest: asyncio.Task[bytes] | None = None
-    try:
-        while True:
-            line = (await asyncio.wait_for(process.stderr.readline(), 120)).decode()
-            assert line, "Firefox ended before it could be driven"
-            if found := _LISTENS.search(line):
-                break
-        rest = asyncio.create_task(process.stderr.read())
-        async with connect(
-            f"{found[1]}/session", max_size=None, compression=None, proxy=None, ping_interval=None
-        ) as socket:
-            page = Firefox(socket)
-            await page.begin()
-            yield page
-    finally:
-        if rest is not None:
-            rest.cancel()
+    async with (
+        address_of("Firefox", process, _LISTENS) as address,
+        connect(f"{address}/session", max_size=None, compression=None, proxy=None, ping_interval=None) as socket,
+    ):
+        page = Firefox(socket)
+        await page.begin()
+        yield page

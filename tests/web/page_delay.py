@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from chromium_kit import Page, page
+from web.test_web_page import READY
 
 RATE = 24_000
 WINDOW_S, HOP_S = 0.2, 0.05
@@ -90,7 +91,7 @@ async def tapped(url: str, folder: Path, *options: str) -> AsyncIterator[Page]:
         await tab.ask("Page.setBypassCSP", enabled=True)  # the worklet that taps comes from no server
         await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=PATCH % repr(TAP))
         await tab.go(url)
-        await tab.until("document.documentElement.dataset.ready")
+        await tab.until(READY)
         yield tab
 
 

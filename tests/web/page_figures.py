@@ -26,7 +26,7 @@ from cli.test_cli_call_commands import free_port
 from line_kit import line
 from udp_kit import udp_way
 from web.page_delay import delays_ms, take, tapped
-from web.test_web_page import ALLOWED, RECEIVED, WAY, join, loaded, relay, speaks
+from web.test_web_page import ALLOWED, READY, RECEIVED, WAY, join, loaded, relay, speaks
 from web.test_web_page import FIGURES as FIGURES_SHOWN
 from web.test_web_page_troubles import PROGRESS
 
@@ -35,7 +35,6 @@ from streaming_encodec.bench import web as bench_web
 from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 
-READY = "document.documentElement.dataset.ready"
 RATE, BLOCK_S = 24_000, 0.02
 SPEAKERS = 4
 VOICE_THREADS = (

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.browser
 RATE = 24_000
 IN_CALL = "!document.getElementById('call').hidden"
 PEOPLE = "document.getElementById('people').innerText"
+READY = "document.documentElement.dataset.ready"
 WAY = "document.getElementById('status').dataset.way"
 SENT = "Number(document.getElementById('status').dataset.datagramsSent)"
 RECEIVED = "Number(document.getElementById('status').dataset.datagramsReceived)"
@@ -64,7 +65,7 @@ DENIED = "--deny-permission-prompts"
 async def loaded(port: int, folder: Path, *options: str) -> AsyncIterator[Page]:
     """The page of the room kitchen, ready to join."""
     async with page(f"http://localhost:{port}/r/kitchen", folder, *options) as tab:
-        await tab.until("document.documentElement.dataset.ready")
+        await tab.until(READY)
         yield tab
 
 
@@ -161,7 +162,7 @@ async def test_a_first_visit_loads_the_model_and_little_else_a_second_one_nothin
         first = tab.browser.received
         assert 9_000_000 < first < 10_150_000 < MODEL.stat().st_size
         await tab.go(f"http://localhost:{port}/r/other")
-        await tab.until("document.documentElement.dataset.ready")
+        await tab.until(READY)
         assert tab.browser.received - first < 8000  # the page itself and call.json
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from cli.test_cli_call_commands import free_port
 from firefox_kit import firefox
-from web.test_web_page import IN_CALL, PROBLEM, RECEIVED, SENT, WAY, hear_each_other, relay
+from web.test_web_page import IN_CALL, PROBLEM, READY, RECEIVED, SENT, WAY, hear_each_other, relay
 
 pytestmark = pytest.mark.browser
-
-READY = "document.documentElement.dataset.ready"
 
 
 @pytest.mark.parametrize("datagrams", [True, False])

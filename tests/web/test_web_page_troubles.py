@@ -11,7 +11,7 @@ from chromium_kit import Page, page
 from cli.test_cli_call_commands import free_port
 from line_kit import line
 from relay_kit import KEY
-from web.test_web_page import ALLOWED, IN_CALL, PEOPLE, PROBLEM, join, loaded, microphone, relay, speaks
+from web.test_web_page import ALLOWED, IN_CALL, PEOPLE, PROBLEM, READY, join, loaded, microphone, relay, speaks
 
 pytestmark = pytest.mark.browser
 __all__ = ["microphone"]
@@ -69,7 +69,7 @@ async def test_on_a_slow_line_the_page_says_how_far_it_is(tmp_path: Path, microp
         await tab.ask("Page.enable")
         await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=PROGRESS)
         await tab.go(f"http://localhost:{far}/r/kitchen")
-        await tab.until("document.documentElement.dataset.ready")
+        await tab.until(READY)
         shares = await tab.run("return shares")
         assert shares == sorted(shares)
         assert len(set(shares)) > 50, "it moves"
@@ -85,7 +85,7 @@ async def test_who_loads_the_page_again_is_back_and_a_used_link_is_explained(
     async with relay(port, tokens=True), loaded(port, tmp_path / "a", ALLOWED, *microphone) as tab:
         await tab.run(f"location.hash = 'token={token}'; location.reload();")
         # The token is good once, and it is not left where it can be seen.
-        await tab.until(f"location.href === {json.dumps(link)} && document.documentElement.dataset.ready")
+        await tab.until(f"location.href === {json.dumps(link)} && {READY}")
         await join(tab, "Anna")
         await tab.go(link)
         await tab.until(IN_CALL)
@@ -145,7 +145,7 @@ async def test_where_the_browser_wants_a_click_for_sound_the_page_asks_until_it_
         await tab.ask("Page.enable")
         await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=CONTEXTS)
         await tab.go(f"http://localhost:{port}/r/kitchen")
-        await tab.until("document.documentElement.dataset.ready")
+        await tab.until(READY)
         await tab.run("document.getElementById('listen').click()")  # by no person
         await tab.until(f"{IN_CALL} && {PROBLEM}.includes('waits for a click')")
         await tab.press("a")  # the browser starts the sound; the page's button is not used
