@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from streaming_encodec.errors import ConfigError, PacketError
 from streaming_encodec.relay.bus.base import NUMBERS_PER_NODE, BusEvents, Elsewhere, Reading
@@ -39,9 +38,6 @@ from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.fields import Fields, write_json
 from streaming_encodec.wire.hello import Hello, StreamFormat
-
-if TYPE_CHECKING:
-    pass
 
 _NODES, _QUESTIONS = "se1.n", "se1.q"
 _SWEEP_S = 0.25
@@ -110,7 +106,7 @@ class NatsBus:
         self.ticket_prefix = f"{node}."
         self._times = times or ClusterTimes()
         self.linger_s = self._times.linger_s
-        self._servers, self._node = servers, node
+        self._node = node
         self._wall_clock, self._clock = wall_clock, clock
         own = NodeWord(node, wall_clock(), secrets.token_hex(8))
         self._presence = Presence(own, self._times.forget_s)
