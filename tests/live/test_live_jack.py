@@ -109,7 +109,7 @@ def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
 
 
 def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
-    arguments = ("--model", DEFAULT_MODEL, "--engine", "fused", "--loss", 5, "--jitter", 10)
+    arguments = ("--model", DEFAULT_MODEL, "--engine", "fused", "--loss", 15, "--jitter", 10)
     facts, _, like = sound_card.hear_demo(8, *arguments)
     assert facts["packets_lost"] > 0
     assert facts["concealed_share"] > 0
@@ -119,7 +119,7 @@ def test_the_demo_is_heard_through_loss_and_jitter(card: None) -> None:
 def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
     """As above; here the network is bad, at both ends, and what it loses is counted."""
     for _ in range(5):
-        heard = sound_card.hear_talk(10, "--model", DEFAULT_MODEL, "--loss", 5, "--jitter", 10)
+        heard = sound_card.hear_talk(10, "--model", DEFAULT_MODEL, "--loss", 15, "--jitter", 10)
         if all(like > 0.5 for _, _, like in heard):
             break
     for facts, delay_ms, like in heard:
