@@ -9,7 +9,7 @@ import pytest
 import torch
 from call_kit import HOP, sound, tiny_model
 
-from streaming_encodec.call.decode_ahead import AheadDecoder
+from streaming_encodec.call.decoders import AheadDecoder
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
