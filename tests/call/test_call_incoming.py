@@ -9,7 +9,7 @@ from relay_kit import FORMAT, FakeClock
 
 from streaming_encodec.call.incoming import IncomingVoices
 from streaming_encodec.call.mixer import FloatArray
-from streaming_encodec.transport.outbox import Outbox
+from streaming_encodec.transport.limits import Outbox
 from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.control import Joined, Left, Report, parse_control, serialize_control

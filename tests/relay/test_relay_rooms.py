@@ -27,8 +27,7 @@ from streaming_encodec.relay.rooms import RoomTable
 from streaming_encodec.relay.tokens import TokenChecker, TokenKey, new_key_file
 from streaming_encodec.transport.addresses import address_group
 from streaming_encodec.transport.close_codes import CloseCode, Refused
-from streaming_encodec.transport.limits import Bucket
-from streaming_encodec.transport.outbox import Outbox
+from streaming_encodec.transport.limits import Bucket, Outbox
 from streaming_encodec.wire.control import Bye, Joined, Layers, Left, Report, serialize_control
 from streaming_encodec.wire.hello import Hello
 

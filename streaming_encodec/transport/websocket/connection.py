@@ -18,8 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from streaming_encodec.transport.base import ConnectionEnded
-from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES
-from streaming_encodec.transport.outbox import Outbox
+from streaming_encodec.transport.limits import WRITE_LIMIT_BYTES, Outbox
 from streaming_encodec.transport.websocket.tcp import hurry, is_tcp, kernel_queue, tune
 
 _LOOK_S = 0.02

@@ -17,7 +17,7 @@ from aioquic.quic.events import (
 
 from streaming_encodec.transport.base import Sent
 from streaming_encodec.transport.close_codes import CloseCode
-from streaming_encodec.transport.outbox import Outbox
+from streaming_encodec.transport.limits import Outbox
 from streaming_encodec.transport.webtransport.answers import GIVE_UP_S, PING_S, THIN_S, Answers
 from streaming_encodec.transport.webtransport.quic import VoiceHttp, VoiceQuic
 
