@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from http import HTTPStatus
+from typing import Any
 
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.metrics import Metrics
@@ -33,11 +34,12 @@ class Admission:
         close: Callable[[ServerConnection, Refused], None],
         refused: Callable[[str, str], None],
         gauges: Callable[[], dict[str, int]],
-        serve: Callable[[ServerConnection], Awaitable[None]],
+        serve: Callable[[ServerConnection], Coroutine[Any, Any, None]],
         clock: Callable[[], float],
     ) -> None:
         self._config, self._metrics, self._close, self._refused = config, metrics, close, refused
-        self._gauges, self._serve = gauges, serve
+        self._gauges = gauges
+        self.serve = serve  # no method around it, which would run with every message
         self._addresses: Counter[str] = Counter()
         self._readers = Readers(config.limits, clock)
         self.serves_files = config.web is not None
@@ -64,10 +66,6 @@ class Admission:
         self._addresses[group] -= 1
         if not self._addresses[group]:
             del self._addresses[group]
-
-    async def serve(self, connection: ServerConnection) -> None:
-        """Talk with the client."""
-        await self._serve(connection)
 
     def flooded(self, connection: ServerConnection) -> None:
         """Close a connection that sends too much; cut it off where no close code can be sent (any more)."""
