@@ -14,7 +14,8 @@ from streaming_encodec.relay.datagrams import DatagramSeats, Farewells
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.login import Login
 from streaming_encodec.relay.metrics import Metrics
-from streaming_encodec.relay.participants import Effects, Participant, Room
+from streaming_encodec.relay.participants import Participant
+from streaming_encodec.relay.room import Effects, Room
 from streaming_encodec.relay.rooms import RoomTable
 from streaming_encodec.relay.tokens import Grant
 from streaming_encodec.transport.base import ConnectionEnded, Sent, ServerConnection

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol
 
 from streaming_encodec.relay.metrics import Metrics
-from streaming_encodec.relay.participants import Participant, Peer, Room
+from streaming_encodec.relay.participants import Participant, Peer
+from streaming_encodec.relay.room import Room
 from streaming_encodec.transport.base import ServerConnection, ServerSession
 from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.logs import event

@@ -1,20 +1,109 @@
-"""A room and its participants, and what a change in a room makes a relay do. Pure."""
+"""A participant of a room, and which of a speaker's packets a relay passes on: each once, and none too old. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from streaming_encodec.relay.arrivals import SequenceWindow, VoiceAge
-from streaming_encodec.relay.bus.base import Elsewhere
 from streaming_encodec.transport.base import PacketSession
-from streaming_encodec.transport.close_codes import Refused
-from streaming_encodec.transport.limits import Bucket
-from streaming_encodec.wire.control import ControlMessage, Report
+from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, Bucket
 from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, serial_difference
+
+if TYPE_CHECKING:
+    from streaming_encodec.relay.room import Room
 
 Peer = TypeVar("Peer")
+
+WINDOW_PACKETS = 128
+"""How far back a sequence number is remembered: more than 0.4 s of packets of one frame, at up to 200 a second."""
+_DRIFT = 0.001
+"""Largest relative error of a sender's clock; real ones are within 0.0001."""
+_HELD_UP_S = 0.2
+"""An outage delays a packet by at least this; a sender slower than real time falls behind gradually."""
+_WATCH_S = 0.02
+_DRAIN = 0.2
+"""A backlog grows shorter by at least this share of the time that passes; a stream that is merely late does not."""
+
+
+class SequenceWindow:
+    """Sequence numbers that were there before, as in RFC 4303, 3.4.3: the newest, and a bit for each one before it."""
+
+    __slots__ = ("_newest", "_seen")
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._seen = 0
+
+    def take(self, sequence: int, *, ordered: bool) -> bool:
+        """Note a number; False for one that was there before, or is older than the window (if `ordered`: not newer)."""
+        if self._newest is None:
+            self._newest, self._seen = sequence, 1
+            return True
+        ahead = serial_difference(sequence, self._newest, SEQUENCE_BITS)
+        if ahead > 0:
+            self._newest = sequence
+            self._seen = (self._seen << ahead | 1) & ((1 << WINDOW_PACKETS) - 1) if ahead < WINDOW_PACKETS else 1
+            return True
+        bit = 1 << -ahead
+        if ordered or -ahead >= WINDOW_PACKETS or self._seen & bit:
+            return False
+        self._seen |= bit
+        return True
+
+
+class VoiceAge:
+    """How old a speaker's packets are when they arrive, by their timestamps, against those that came fastest.
+
+    After an outage the packets that it held back arrive at once: each is less late than the one before. If packets
+    are late but arrive at the pace of real time, the speaker's timestamps paused, or the network path became
+    longer, or the speaker's machine is slow: then that is accepted as normal.
+
+    frame_s: what a timestamp counts.
+    """
+
+    __slots__ = ("_due_s", "_frame_s", "_last", "_late_s", "_since_s", "_then_s", "_timestamp")
+
+    def __init__(self, frame_s: float) -> None:
+        self._frame_s = frame_s
+        self._timestamp: int | None = None  # of a packet that came fast, and when it was due
+        self._due_s = 0.0
+        self._last = 0  # timestamp of the last packet, and when it came
+        self._then_s = 0.0
+        self._since_s: float | None = None  # since when packets are late, and how late they were then
+        self._late_s = 0.0
+
+    def is_late(self, timestamp: int, now_s: float) -> bool:
+        """Note a packet; whether it is older than `MAX_VOICE_AGE_S`."""
+        if self._timestamp is None:
+            self._begin(timestamp, now_s)
+            return False
+        gap_s = now_s - self._then_s
+        held_up_s = gap_s - self._frame_s * serial_difference(timestamp, self._last, TIMESTAMP_BITS)
+        self._last, self._then_s = timestamp, now_s
+        self._due_s += _DRIFT * gap_s
+        late_s = now_s - self._due_s - self._frame_s * serial_difference(timestamp, self._timestamp, TIMESTAMP_BITS)
+        if late_s <= MAX_VOICE_AGE_S:
+            self._since_s = None
+            if late_s <= 0:
+                self._begin(timestamp, now_s)
+            return False
+        if self._since_s is None:
+            if held_up_s < _HELD_UP_S:
+                self._begin(timestamp, now_s)
+                return False
+            self._since_s, self._late_s = now_s, late_s
+        elif now_s - self._since_s >= _WATCH_S:
+            if self._late_s - late_s < _DRAIN * (now_s - self._since_s):
+                self._begin(timestamp, now_s)
+                return False
+            self._since_s, self._late_s = now_s, late_s
+        return True
+
+    def _begin(self, timestamp: int, now_s: float) -> None:
+        self._timestamp = self._last = timestamp
+        self._due_s = self._then_s = now_s
+        self._since_s = None
 
 
 @dataclass(slots=True, eq=False)
@@ -61,76 +150,3 @@ class Participant(Generic[Peer]):
     def hears(self) -> bool:
         """Whether voice is sent to this participant."""
         return self.role != "publish"
-
-
-@dataclass(slots=True, eq=False)
-class Room(Generic[Peer]):
-    """A room: all speakers in it use the same format."""
-
-    name: str
-    format: StreamFormat
-    numbers: range
-    """What this relay may give to participants."""
-    participants: dict[int, Participant[Peer]] = field(default_factory=dict)
-    listeners: tuple[Participant[Peer], ...] = ()
-    """Participants that hear and are connected in some way. Computed on every change, not for every packet."""
-    last_number: int = 0
-    elsewhere: dict[int, VoiceAge] = field(default_factory=dict)
-    """Speakers on other relays."""
-    names_elsewhere: Mapping[int, str] = field(default_factory=dict)
-
-    def changed(self) -> None:
-        """Call this when a participant joined, left, or got or lost a connection or session."""
-        self.listeners = tuple(
-            s for s in self.participants.values() if s.hears and (s.peer is not None or s.session is not None)
-        )
-
-    def speakers(self) -> list[Participant[Peer]]:
-        """Participants that may speak."""
-        return [participant for participant in self.participants.values() if participant.speaks]
-
-    def names(self) -> dict[int, str]:
-        """What speakers are called, here and on other relays, as far as they said."""
-        here = {s.number: s.name for s in self.speakers() if s.name is not None}
-        return {**self.names_elsewhere, **here}
-
-    def free_number(self) -> int:
-        """The next free number. A number is used again only after all others were given."""
-        number = self.last_number
-        while True:
-            number = number + 1 if number + 1 in self.numbers else self.numbers.start
-            if number not in self.participants:
-                self.last_number = number
-                return number
-
-    def settle(self, elsewhere: Elsewhere) -> None:
-        """Set the speakers on other relays."""
-        age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
-        self.names_elsewhere = elsewhere.names
-        self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
-
-
-@dataclass(slots=True)
-class Effects(Generic[Peer]):
-    """What the relay has to do after a change: messages to send, peers to close, other relays to tell."""
-
-    notices: list[tuple[Participant[Peer], ControlMessage]] = field(default_factory=list)
-    closes: list[tuple[Peer, Refused]] = field(default_factory=list)
-    announcements: list[Room[Peer]] = field(default_factory=list)
-    """Rooms whose speakers on this relay have changed, or that have no participant here any more."""
-    reports: list[tuple[Room[Peer], Report]] = field(default_factory=list)
-    """For speakers on other relays."""
-    sessions: list[PacketSession] = field(default_factory=list)
-    """Datagram sessions to close: their participants have left."""
-
-    def tell(self, room: Room[Peer], about: Participant[Peer] | None, message: ControlMessage) -> None:
-        """A notice to every listener of a room but the participant that it is about."""
-        self.notices += [(participant, message) for participant in room.listeners if participant is not about]
-
-    def add(self, others: Effects[Peer]) -> None:
-        """Add what follows from another change."""
-        self.notices += others.notices
-        self.closes += others.closes
-        self.announcements += others.announcements
-        self.reports += others.reports
-        self.sessions += others.sessions

@@ -15,8 +15,8 @@ from typing import Generic, Literal
 from streaming_encodec.errors import ConfigError, PacketError
 from streaming_encodec.relay.bus.base import NOBODY, Elsewhere
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
-from streaming_encodec.relay.participants import Effects, Participant, Peer, Room
-from streaming_encodec.relay.resumption import ResumptionTokens
+from streaming_encodec.relay.participants import Participant, Peer
+from streaming_encodec.relay.room import Effects, ResumptionTokens, Room
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import AskDatagrams, Bye, ControlMessage, Joined, Layers, Left, Report
@@ -51,7 +51,7 @@ class RoomTable(Generic[Peer]):
         self._numbers = numbers
         self._limits = limits
         self._allowed = allowed_rooms
-        self._resumption_tokens: ResumptionTokens[Participant[Peer]] = ResumptionTokens(new_resumption_token)
+        self._resumption_tokens: ResumptionTokens[Peer] = ResumptionTokens(new_resumption_token)
         self.rooms: dict[str, Room[Peer]] = {}
 
     @property

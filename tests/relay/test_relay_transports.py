@@ -15,7 +15,7 @@ from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.incoming import IncomingVoices
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.client.link import Link
-from streaming_encodec.relay.arrivals import WINDOW_PACKETS, SequenceWindow, VoiceAge
+from streaming_encodec.relay.participants import WINDOW_PACKETS, SequenceWindow, VoiceAge
 from streaming_encodec.transport.base import Dialer
 from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.network import GilbertElliott, NetworkModel
