@@ -142,8 +142,10 @@ class Calls:
     def _take(self, connection: ServerConnection, participant: Member, message: str | bytes) -> None:
         if participant.peer is not connection:
             return  # replaced: what is still in the pipe does not count
+        if participant.unconfirmed:
+            self._rooms.confirm(participant)
         if isinstance(message, bytes):
-            self._fan_out(participant, message, ordered=connection.ordered, confirms=True)
+            self._fan_out(participant, message, ordered=connection.ordered)
             return
         try:
             control = parse_control(message)
@@ -159,12 +161,12 @@ class Calls:
 
     def _from_session(self, participant: Member, data: bytes, ordered: bool) -> None:
         """A packet that came over a datagram session, which may stand while its connection is lost."""
-        self._fan_out(participant, data, ordered=ordered, confirms=False)
+        self._fan_out(participant, data, ordered=ordered)
 
-    def _fan_out(self, participant: Member, data: bytes, *, ordered: bool, confirms: bool) -> None:
+    def _fan_out(self, participant: Member, data: bytes, *, ordered: bool) -> None:
         begin_s = self._clock()
         counts = self._metrics.counts
-        checked = self._rooms.packet(participant, data, begin_s, ordered=ordered, confirms=confirms)
+        checked = participant.packet(data, begin_s, ordered=ordered)
         counts["packets_in"] += 1
         counts["bytes_in"] += len(data)
         if isinstance(checked, str):
@@ -219,7 +221,7 @@ class Calls:
     def on_packet(self, room: str, packet: bytes) -> None:
         """A speaker on another relay sent a packet."""
         here = self._rooms.rooms.get(room)
-        found = None if here is None else self._rooms.from_elsewhere(here, packet, self._clock())
+        found = None if here is None else here.from_elsewhere(packet, self._clock())
         if here is None or found is None:
             self._metrics.counts["packets_unheard"] += 1
             return

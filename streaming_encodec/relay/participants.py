@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from streaming_encodec.errors import PacketError
 from streaming_encodec.transport.base import PacketSession
+from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, Bucket
+from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import StreamFormat
 from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, serial_difference
 
@@ -111,7 +114,8 @@ class Participant(Generic[Peer]):
     """One participant of one room.
 
     peer: its connection, None while that is lost. session: its datagram session, None without one.
-    ordered: its packets have all come over one connection that keeps order.
+    ordered: its packets have all come over one connection that keeps order. unconfirmed: it came back, and has sent
+    nothing over its new connection yet.
     """
 
     room: Room[Peer]
@@ -130,11 +134,49 @@ class Participant(Generic[Peer]):
     lost_s: float = 0.0
     session: PacketSession | None = None
     ordered: bool = True
+    unconfirmed: bool = False
     sequences: SequenceWindow = field(default_factory=SequenceWindow)
     age: VoiceAge = field(init=False)
 
     def __post_init__(self) -> None:
         self.age = VoiceAge(self.format.frame_seconds)
+
+    def packet(
+        self, data: bytes, now_s: float, *, ordered: bool = True
+    ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
+        """Check a packet; returns its number of frames, and the packet with the sender's number in it.
+
+        It goes to `room.listeners` except the participant itself. For a packet that is not forwarded the
+        name of its counter is returned. ordered: it came over a transport that keeps order; there an old sequence
+        number is a fault of the client, unless it has had a second way.
+
+        Raises Refused with the close code for one that the participant may not send.
+        """
+        self.ordered = self.ordered and ordered
+        if not self.speaks:
+            raise Refused(CloseCode.NOT_ALLOWED, "this participant may only listen")
+        try:
+            head = read_header(data)
+            self.format.check_header(head)
+        except PacketError as error:
+            if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
+                raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
+            raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
+        is_new = self.sequences.take(head.sequence, ordered=self.ordered)
+        if self.ordered and not is_new:
+            raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
+        # The end of a talk spurt is news at any age: without it listeners wait for more.
+        is_late = is_new and self.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END
+        # A client that has two ways may send a packet over both of them. What an outage held back was said in its time.
+        allowed = self.late if is_late else self.frames if is_new else self.repeats
+        if not allowed.take(head.num_frames, now_s):
+            raise Refused(CloseCode.TOO_FAST, "more frames than time")
+        if not is_new:
+            return "packets_replayed"
+        self.heard_s = now_s
+        if is_late:
+            return "packets_late"
+        return head.num_frames, with_sender(data, self.number)
 
     @property
     def is_seated(self) -> bool:

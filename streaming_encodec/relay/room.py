@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
 
+from streaming_encodec.errors import PacketError
 from streaming_encodec.relay.bus.base import Elsewhere
 from streaming_encodec.relay.participants import Participant, Peer, VoiceAge
 from streaming_encodec.transport.base import PacketSession
 from streaming_encodec.transport.close_codes import Refused
 from streaming_encodec.wire.control import ControlMessage, Report
+from streaming_encodec.wire.header import FLAG_END, read_header
 from streaming_encodec.wire.hello import StreamFormat
 
 
@@ -59,6 +61,21 @@ class Room(Generic[Peer]):
         age_of, frame_s = self.elsewhere, (elsewhere.format or self.format).frame_seconds
         self.names_elsewhere = elsewhere.names
         self.elsewhere = {number: age_of.get(number) or VoiceAge(frame_s) for number in sorted(elsewhere.speakers)}
+
+    def from_elsewhere(self, packet: bytes, now_s: float) -> tuple[int, int] | None:
+        """Check a packet of a speaker on another relay; returns its number and the number of frames.
+
+        None if it is not to be passed on: the speaker is unknown, or its voice is too old.
+        """
+        try:
+            head = read_header(packet)
+        except PacketError:
+            return None
+        age = self.elsewhere.get(head.sender)
+        # The end of a talk spurt is news at any age, as in `Participant.packet`.
+        if age is None or (age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END):
+            return None
+        return head.sender, head.num_frames
 
 
 @dataclass(slots=True)

@@ -10,9 +10,9 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic, Literal
+from typing import Generic
 
-from streaming_encodec.errors import ConfigError, PacketError
+from streaming_encodec.errors import ConfigError
 from streaming_encodec.relay.bus.base import NOBODY, Elsewhere
 from streaming_encodec.relay.limits import MAX_FRAME_RATE_HZ, RelayLimits
 from streaming_encodec.relay.participants import Participant, Peer
@@ -20,7 +20,6 @@ from streaming_encodec.relay.room import Effects, ResumptionTokens, Room
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import AskDatagrams, Bye, ControlMessage, Joined, Layers, Left, Report
-from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
 from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
 
 _NAMES_BYTES = 600
@@ -77,11 +76,17 @@ class RoomTable(Generic[Peer]):
         participant.peer, participant.heard_s, participant.max_codebooks = peer, now_s, hello.max_codebooks
         participant.room.changed()
         participant.resumption_token = self._resumption_tokens.issue(participant, hello.resume or "")
+        participant.unconfirmed = True
         if participant.speaks and participant.name != hello.name and hello.name is not None:
             participant.name = hello.name
             effects.tell(participant.room, participant, Joined(participant.number, hello.name))
             effects.announcements.append(participant.room)
         return participant, self._welcome(participant, effects, resumed=True), effects
+
+    def confirm(self, participant: Participant[Peer]) -> None:
+        """A message came after the welcome, so the participant has its new token: the one it used is no longer good."""
+        participant.unconfirmed = False
+        self._resumption_tokens.confirm(participant)
 
     def give_up(self, hello: Hello) -> Effects[Peer] | None:
         """Remove the participant that the hello's resumption token belongs to: it is at another relay now.
@@ -213,47 +218,11 @@ class RoomTable(Generic[Peer]):
 
     # -- what participants send ------------------------------------------------------------------------------------
 
-    def packet(
-        self, participant: Participant[Peer], data: bytes, now_s: float, *, ordered: bool = True, confirms: bool = True
-    ) -> tuple[int, bytes] | Literal["packets_replayed", "packets_late"]:
-        """Check a packet; returns its number of frames, and the packet with the sender's number in it.
-
-        It goes to `participant.room.listeners` except the participant itself. For a packet that is not forwarded the
-        name of its counter is returned. ordered: it came over a transport that keeps order; there an old sequence
-        number is a fault of the client, unless it has had a second way. confirms: it came over the connection that
-        brought the last welcome.
-        """
-        participant.ordered = participant.ordered and ordered
-        if not participant.speaks:
-            raise Refused(CloseCode.NOT_ALLOWED, "this participant may only listen")
-        try:
-            head = read_header(data)
-            participant.format.check_header(head)
-        except PacketError as error:
-            if data and data[0] >> 4 == 0xE and data[0] & 15 != PROTOCOL_VERSION:
-                raise Refused(CloseCode.WRONG_VERSION, "packet of another version") from error
-            raise Refused(CloseCode.BAD_MESSAGE, "not a packet of this stream") from error
-        is_new = participant.sequences.take(head.sequence, ordered=participant.ordered)
-        if participant.ordered and not is_new:
-            raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
-        # The end of a talk spurt is news at any age: without it listeners wait for more.
-        is_late = is_new and participant.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END
-        # A client that has two ways may send a packet over both of them. What an outage held back was said in its time.
-        allowed = participant.late if is_late else participant.frames if is_new else participant.repeats
-        if not allowed.take(head.num_frames, now_s):
-            raise Refused(CloseCode.TOO_FAST, "more frames than time")
-        if not is_new:
-            return "packets_replayed"
-        self._heard(participant, now_s, confirms=confirms)
-        if is_late:
-            return "packets_late"
-        return head.num_frames, with_sender(data, participant.number)
-
     def control(self, participant: Participant[Peer], message: ControlMessage, now_s: float) -> Effects[Peer]:
         """Take a control message of a participant."""
         if not participant.controls.take(1, now_s):
             raise Refused(CloseCode.TOO_FAST, "too many control messages")
-        self._heard(participant, now_s, confirms=True)
+        participant.heard_s = now_s
         effects = Effects[Peer]()
         match message:
             case Layers(max_codebooks):
@@ -275,21 +244,6 @@ class RoomTable(Generic[Peer]):
         return effects
 
     # -- what other relays send -----------------------------------------------------------------------------
-
-    def from_elsewhere(self, room: Room[Peer], packet: bytes, now_s: float) -> tuple[int, int] | None:
-        """Check a packet of a speaker on another relay; returns its number and the number of frames.
-
-        None if it is not to be passed on: the speaker is unknown, or its voice is too old.
-        """
-        try:
-            head = read_header(packet)
-        except PacketError:
-            return None
-        age = room.elsewhere.get(head.sender)
-        # The end of a talk spurt is news at any age, as in `packet`.
-        if age is None or (age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END):
-            return None
-        return head.sender, head.num_frames
 
     def settle(self, room: Room[Peer], elsewhere: Elsewhere) -> Effects[Peer]:
         """Note the present speakers on other relays, and their model."""
@@ -324,12 +278,6 @@ class RoomTable(Generic[Peer]):
         if participant is None or (participant.room.name, participant.role, participant.format) != wanted:
             return None
         return participant
-
-    def _heard(self, participant: Participant[Peer], now_s: float, *, confirms: bool) -> None:
-        """The participant is alive. confirms: it has received the welcome with the resumption token."""
-        participant.heard_s = now_s
-        if confirms:
-            self._resumption_tokens.confirm(participant)
 
     def _give_up_room(self) -> Effects[Peer]:
         """Remove the room that has been without a connection for longest, or refuse."""

@@ -229,8 +229,12 @@ async def test_a_lost_connection_keeps_its_number_and_its_token_is_not_asked_aga
             async with seated(relay, "publish", resume=welcome.resume) as (again, resumed):
                 assert resumed == Welcome(welcome.sender, resumed.resume, resumed=True)
                 assert resumed.resume != welcome.resume
+                assert (
+                    relay._rooms._resumption_tokens.holder(welcome.resume or "") is not None
+                )  # the answer may be lost
                 await again.send(voice(8))
                 assert (await heard(ear))[6] == 8
+                assert relay._rooms._resumption_tokens.holder(welcome.resume or "") is None
                 await again.send(serialize_control(Bye("done")))
             assert await told(ear) == Left(welcome.sender)
         async with guest(relay) as socket:

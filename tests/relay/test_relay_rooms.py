@@ -120,9 +120,9 @@ class RoomsMachine(RuleBasedStateMachine):
         seat = self.participants[peer]
         number = next(self.sequence)
         if not seat.speaks:
-            assert refusal(self.rooms.packet, seat, voice(number), self.now_s) == CloseCode.NOT_ALLOWED
+            assert refusal(seat.packet, voice(number), self.now_s) == CloseCode.NOT_ALLOWED
             return
-        result = outcome(self.rooms.packet, seat, voice(number), self.now_s)
+        result = outcome(seat.packet, voice(number), self.now_s)
         if result in (CloseCode.TOO_FAST, CloseCode.BAD_MESSAGE):
             return
         if isinstance(result, str):
@@ -198,10 +198,10 @@ def test_a_ticket_whose_successor_was_lost_on_the_way_opens_the_seat_again() -> 
     second, third = resume(first, 1.0), resume(first, 2.0)
     assert len({first, second, third, ""}) == 4
     assert not resume(second, 3.0)  # given up for the third
-    rooms.packet(seat, voice(1), 4.0)
+    rooms.confirm(seat)
     assert not resume(first, 5.0)  # the client was heard from, so it has the third
     fourth = resume(third, 6.0)
-    rooms.control(seat, Layers(4), 7.0)
+    rooms.confirm(seat)
     assert not resume(third, 8.0)
     assert resume(fourth, 9.0)
     rooms.leave(seat)
@@ -448,7 +448,7 @@ def test_no_bytes_bring_the_protocol_down() -> None:
             rooms.leave(seat)
             seat = sit(rooms, f"peer {number}", role="publish", now_s=float(number))
         data = mutated(clean[number % len(clean)], rng) if number % 3 else rng.randbytes(rng.randrange(1000))
-        result = outcome(rooms.packet, seat, data, float(number))
+        result = outcome(seat.packet, data, float(number))
         outcomes["refused" if isinstance(result, CloseCode) else "passed"] += 1
         text = mutated(hello.encode(), rng).decode("utf-8", "surrogateescape")
         result = outcome(read_hello, text)
@@ -478,11 +478,11 @@ async def test_what_an_outage_held_back_puts_nobody_out_and_has_a_bound() -> Non
     rooms = RoomTable[str](RelayLimits(burst_s=0.5))
     mouth, _, _ = rooms.join(Hello("r", "publish", FORMAT), "mouth", 0.0)
     for number in range(20):
-        assert rooms.packet(mouth, voice(number), number / 75) != "packets_late"
+        assert mouth.packet(voice(number), number / 75) != "packets_late"
     # No line for 0.95 s, which is too short to be forgiven; then all of it. Half a second may come at once.
-    outcomes = [rooms.packet(mouth, voice(20 + number), 20 / 75 + 0.95 + number / 1500) for number in range(71)]
+    outcomes = [mouth.packet(voice(20 + number), 20 / 75 + 0.95 + number / 1500) for number in range(71)]
     assert outcomes.count("packets_late") > 30
     assert not isinstance(outcomes[-1], str)
     # Who claims to be late all the time is put out.
-    late = [outcome(rooms.packet, mouth, voice(200 + n, timestamp=90 + n // 8), 8.0 + n / 2000) for n in range(2000)]
+    late = [outcome(mouth.packet, voice(200 + n, timestamp=90 + n // 8), 8.0 + n / 2000) for n in range(2000)]
     assert CloseCode.TOO_FAST in late
