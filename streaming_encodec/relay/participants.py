@@ -9,9 +9,16 @@ from streaming_encodec.errors import PacketError
 from streaming_encodec.transport.base import PacketSession
 from streaming_encodec.transport.close_codes import CloseCode, Refused
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, Bucket
-from streaming_encodec.wire.header import FLAG_END, PROTOCOL_VERSION, read_header, with_sender
+from streaming_encodec.wire.header import (
+    FLAG_END,
+    PROTOCOL_VERSION,
+    SEQUENCE_BITS,
+    TIMESTAMP_BITS,
+    read_header,
+    serial_difference,
+    with_sender,
+)
 from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, serial_difference
 
 if TYPE_CHECKING:
     from streaming_encodec.relay.room import Room

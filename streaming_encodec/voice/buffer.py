@@ -6,8 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from streaming_encodec.types import IntArray
+from streaming_encodec.wire.header import SEQUENCE_BITS, TIMESTAMP_BITS, Unwrapper
 from streaming_encodec.wire.packet import Packet
-from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS, Unwrapper
 
 _REMEMBERED_PACKETS = 512
 _REPLAY_CONFIRMATIONS = 25

@@ -48,6 +48,9 @@ _FIRST_BYTE = 0xE0 | PROTOCOL_VERSION
 _HEAD = struct.Struct("<BBBBHHI")
 _SCALE = struct.Struct("<f")
 
+SEQUENCE_BITS = 16
+TIMESTAMP_BITS = 32
+
 MAX_PACKET_BYTES = (
     HEADER_BYTES
     + _SCALE.size
@@ -221,3 +224,34 @@ def _check_noise(data: bytes, at: int) -> None:
         raise PacketError(f"a noise packet of this shape has {at + NOISE_BANDS} bytes, this one {len(data)}")
     if max(data[at:]) > NOISE_FLOOR_DB:
         raise PacketError(f"noise levels lie in 0..{NOISE_FLOOR_DB} decibels below full scale")
+
+
+# -- numbers that wrap, compared as in RFC 1982 ----------------------------------------------------------------
+
+
+def serial_difference(a: int, b: int, bits: int) -> int:
+    """``a - b`` on a circle of ``2**bits``: from ``-2**(bits-1)`` to ``2**(bits-1) - 1``."""
+    half = 1 << (bits - 1)
+    return ((a - b + half) & ((1 << bits) - 1)) - half
+
+
+class Unwrapper:
+    """Unwraps numbers: each is placed nearest to the last one seen.
+
+    Works as long as consecutive numbers differ by less than half the range.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._last: int | None = None
+
+    def peek(self, wrapped: int) -> int:
+        """The unwrapped number, without remembering it."""
+        if self._last is None:
+            return wrapped
+        return self._last + serial_difference(wrapped, self._last, self._bits)
+
+    def __call__(self, wrapped: int) -> int:
+        """The unwrapped number; later numbers are placed near it."""
+        self._last = self.peek(wrapped)
+        return self._last

@@ -27,10 +27,11 @@ from streaming_encodec.wire.header import (
     MAX_REDUNDANT_FRAMES,
     NOISE_BANDS,
     NOISE_FLOOR_DB,
+    SEQUENCE_BITS,
+    TIMESTAMP_BITS,
     read_header,
     write_header,
 )
-from streaming_encodec.wire.serial import SEQUENCE_BITS, TIMESTAMP_BITS
 
 if TYPE_CHECKING:
     from streaming_encodec.types import IntArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_encodec.wire.serial import Unwrapper, serial_difference
+from streaming_encodec.wire.header import Unwrapper, serial_difference
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(-32768, 32767))

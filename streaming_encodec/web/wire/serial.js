@@ -1,4 +1,4 @@
-// Mirrors wire/serial.py: numbers that wrap, compared as in RFC 1982.
+// Mirrors the end of wire/header.py: numbers that wrap, compared as in RFC 1982.
 
 import { modulo } from "../numbers.js";
 
