@@ -22,8 +22,8 @@ from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.tokens import TokenKey
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import ControlMessage, parse_control, serialize_control
-from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
 OTHER = StreamFormat("fedcba9876543210" * 2)

@@ -18,8 +18,8 @@ from websockets.uri import parse_uri
 from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import Bye, parse_control, serialize_control
-from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 # When each packet was written, by room and sequence number: filled by speakers, read by listeners.
 _SENT_S: dict[tuple[str, int], float] = {}

@@ -36,7 +36,8 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.errors import StreamingEncodecError
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 _STARTED_S = 60.0
 _ROOM = "bridge"

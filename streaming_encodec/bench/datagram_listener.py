@@ -11,7 +11,8 @@ from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.transport.webtransport.client import ClientDatagramSession, open_session
 from streaming_encodec.wire.control import parse_control
 from streaming_encodec.wire.header import HEADER_BYTES
-from streaming_encodec.wire.hello import Hello, StreamFormat, Welcome
+from streaming_encodec.wire.hello import Hello, Welcome
+from streaming_encodec.wire.packet import StreamFormat
 
 OPENINGS_PER_S = 20.0
 """A relay takes no more handshakes a second than 25."""

@@ -28,8 +28,8 @@ from streaming_encodec.client.link import Link
 from streaming_encodec.relay.descriptors import raise_descriptor_limit
 from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.transport.websocket.client import WebSocketDialer
-from streaming_encodec.wire.hello import Hello, StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
 _DESCRIPTORS = 16_384

@@ -24,7 +24,8 @@ from websockets.uri import parse_uri
 
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.wire.control import serialize_control
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 _PING = Frame(Opcode.PING, b"").serialize(mask=True)
 _PONG = Frame(Opcode.PONG, b"").serialize(mask=True)

@@ -24,8 +24,7 @@ from streaming_encodec.voice.network import Delivery, Network, NetworkModel
 from streaming_encodec.voice.playout import PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FloatArray = npt.NDArray[np.float32]
 

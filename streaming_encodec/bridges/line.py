@@ -11,7 +11,7 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.bridges.protocol import Pcm
 from streaming_encodec.samples import clip_amplitude
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class PhoneLine:

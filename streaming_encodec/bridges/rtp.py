@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.bits import pack_bits, packed_size, unpack_bits
 from streaming_encodec.wire.header import MAX_CODEBOOKS, MAX_FRAMES, Unwrapper
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, parse_packet, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, parse_packet, serialize_packet
 
 _SEQUENCE_BITS, _TIMESTAMP_BITS = 16, 32
 _FMTP = re.compile(r"\s*([a-z]+)\s*=\s*([^;]*?)\s*")

@@ -9,8 +9,7 @@ from streaming_encodec.voice.ladder import ConcealmentLadder, PlayoutInstruction
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.header import TIMESTAMP_BITS, Unwrapper
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, parse_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, parse_packet
 
 _LONGEST_GAP_FRAMES = 25
 """A longer gap is a pause or a new stream, and is not made up. A leap back by more is a new stream whose start was

@@ -11,7 +11,8 @@ from streaming_encodec.call.mixer import FloatArray, Mixer, SpeakerDecoder
 from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.control import Joined, Left, Report
-from streaming_encodec.wire.hello import StreamFormat, Welcome
+from streaming_encodec.wire.hello import Welcome
+from streaming_encodec.wire.packet import StreamFormat
 
 _WAITING_EVENTS = 4096
 """The most packets that wait to be read: some seconds of a full room."""

@@ -19,7 +19,8 @@ from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayo
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import MAX_SPEAKERS, StreamFormat
+from streaming_encodec.wire.hello import MAX_SPEAKERS
+from streaming_encodec.wire.packet import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from streaming_encodec.voice.sender import Sender, SenderSettings, StallMeter
 from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 

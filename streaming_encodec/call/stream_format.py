@@ -7,7 +7,7 @@ import numpy as np
 from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.model.find import AnyModel, CodecModel, find_model, fingerprint
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 _LONGEST_FRAME_MS = 10_000.0
 

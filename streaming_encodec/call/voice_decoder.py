@@ -25,7 +25,7 @@ from streaming_encodec.types import IntArray
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 _VOICE = 1  # this decoder's only speaker
 

@@ -17,7 +17,7 @@ from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.voice.sender import Sender, SenderSettings
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class VoiceEncoder:

@@ -24,7 +24,8 @@ from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import ControlMessage, Joined, Left, Report
-from streaming_encodec.wire.hello import ROLES, Hello, StreamFormat, Welcome, check_display_name, check_room_name
+from streaming_encodec.wire.hello import ROLES, Hello, Welcome, check_display_name, check_room_name
+from streaming_encodec.wire.packet import StreamFormat
 
 DEFAULT_ROOM = "lobby"
 _MOST_REPORTS = 1000

@@ -18,7 +18,7 @@ from streaming_encodec.wire.header import (
     serial_difference,
     with_sender,
 )
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 if TYPE_CHECKING:
     from streaming_encodec.relay.room import Room

@@ -13,7 +13,7 @@ from streaming_encodec.transport.base import PacketSession
 from streaming_encodec.transport.close_codes import Refused
 from streaming_encodec.wire.control import ControlMessage, Report
 from streaming_encodec.wire.header import FLAG_END, read_header
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 
 @dataclass(slots=True, eq=False)

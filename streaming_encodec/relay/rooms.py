@@ -20,7 +20,8 @@ from streaming_encodec.relay.room import Effects, ResumptionTokens, Room
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.transport.limits import Bucket
 from streaming_encodec.wire.control import AskDatagrams, Bye, ControlMessage, Joined, Layers, Left, Report
-from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, StreamFormat, Welcome
+from streaming_encodec.wire.hello import MAX_SPEAKERS, Hello, Welcome
+from streaming_encodec.wire.packet import StreamFormat
 
 _NAMES_BYTES = 600
 """For names in a welcome: with 64 speakers' numbers, an offer of datagrams and all else it stays within

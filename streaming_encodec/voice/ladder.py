@@ -13,7 +13,7 @@ from enum import Enum
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.buffer import BufferedFrame
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class Kind(Enum):

@@ -20,7 +20,7 @@ from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voice.stretch import Stretcher
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 FloatArray = npt.NDArray[np.float32]
 DecodeFrame = Callable[[IntArray | None], FloatArray]

@@ -24,7 +24,7 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 from streaming_encodec.wire.wire_size import OVERHEAD_BYTES
 
 _INTERVAL_S = 1.0

@@ -26,8 +26,7 @@ from streaming_encodec.voice.delay import DelayEstimator, DelaySettings, QueueMe
 from streaming_encodec.voice.ladder import ConcealmentLadder, Pace, PlayoutInstruction
 from streaming_encodec.voice.statistics import ReceiverStatistics, ReportInterval
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import parse_packet
+from streaming_encodec.wire.packet import StreamFormat, parse_packet
 
 
 @dataclass(frozen=True, slots=True)

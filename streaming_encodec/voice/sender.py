@@ -15,8 +15,7 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.types import IntArray
 from streaming_encodec.voice.pace import LATE_S
 from streaming_encodec.wire.header import MAX_FRAMES, MAX_REDUNDANT_CODEBOOKS, MAX_REDUNDANT_FRAMES, NO_NOISE
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, packet_size, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, packet_size, serialize_packet
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from streaming_encodec.errors import ConfigError, PacketError, StreamError
-from streaming_encodec.wire.bits import MAX_BITS
+from streaming_encodec.errors import ConfigError, PacketError
 from streaming_encodec.wire.fields import Fields, clean_text, is_visible
-from streaming_encodec.wire.header import MAX_CODEBOOKS, PROTOCOL_VERSION, PacketHeader
-from streaming_encodec.wire.packet import Packet
+from streaming_encodec.wire.header import MAX_CODEBOOKS, PROTOCOL_VERSION
+from streaming_encodec.wire.packet import StreamFormat
 
 ROLES = ("publish", "subscribe", "both")
-FINGERPRINT_HEX = 32
 MAX_ROOM_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 32
 MAX_TOKEN_CHARACTERS = 1400
@@ -39,82 +37,6 @@ def check_display_name(name: str) -> str:
     if not 1 <= len(clean) <= MAX_NAME_CHARACTERS:
         raise ConfigError(f"a display name has 1 to {MAX_NAME_CHARACTERS} visible characters", setting="name")
     return clean
-
-
-@dataclass(frozen=True, slots=True)
-class StreamFormat:
-    """What the codes of a stream mean; both ends of a call must have the same.
-
-    model: fingerprint (32 hex digits, see `docs/protocol.md`). frame_samples: the hop, in samples of each
-    channel.
-    """
-
-    model: str
-    sample_rate: int = 24_000
-    channels: int = 1
-    frame_samples: int = 320
-    max_codebooks: int = 32
-    codebook_size: int = 1024
-
-    def __post_init__(self) -> None:
-        if len(self.model) != FINGERPRINT_HEX or set(self.model) - set("0123456789abcdef"):
-            raise StreamError(f"a model's fingerprint is {FINGERPRINT_HEX} lower-case hex digits")
-        for name, (low, high) in _FORMAT_RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise StreamError(f"{name} lies in {low}..{high}, not {getattr(self, name)}")
-
-    @property
-    def bits_per_code(self) -> int:
-        """Bits of a code on the wire."""
-        return max(1, (self.codebook_size - 1).bit_length())
-
-    @property
-    def frame_seconds(self) -> float:
-        """Length of one frame: 1/75 s for the 24 kHz model."""
-        return self.frame_samples / self.sample_rate
-
-    def check_header(self, head: PacketHeader) -> None:
-        """Raise PacketError if a packet with this header can't belong to the stream. Cheap: for a relay."""
-        if head.bits_per_code != self.bits_per_code or head.num_codebooks > self.max_codebooks:
-            raise PacketError(
-                f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits, "
-                f"this packet {head.num_codebooks} of {head.bits_per_code}"
-            )
-        if head.redundant_codebooks > self.max_codebooks:
-            raise PacketError("more redundant codebooks than the model has")
-
-    def check_packet(self, packet: Packet) -> None:
-        """Raise PacketError if the packet, code values included, can't belong to the stream."""
-        redundant = 0 if packet.redundancy is None else packet.redundancy.shape[0]
-        if packet.bits_per_code != self.bits_per_code or max(packet.num_codebooks, redundant) > self.max_codebooks:
-            raise PacketError(f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits")
-        if self.codebook_size == 1 << self.bits_per_code:
-            return  # no code that fits its bits lies past it
-        for codes in (packet.codes, packet.redundancy):
-            if codes is not None and int(codes.max()) >= self.codebook_size:
-                raise PacketError(f"a code lies past the codebook's {self.codebook_size} entries")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The message as a JSON object."""
-        return {"model": self.model} | {name: getattr(self, name) for name in _FORMAT_RANGES}
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> StreamFormat:
-        """Read the message from a JSON object. Raises PacketError."""
-        numbers = {name: fields.whole(name, *limits) for name, limits in _FORMAT_RANGES.items()}
-        try:
-            return cls(fields.text("model", FINGERPRINT_HEX), **numbers)
-        except StreamError as error:
-            raise PacketError(str(error)) from error
-
-
-_FORMAT_RANGES = {
-    "sample_rate": (1_000, 192_000),
-    "channels": (1, 2),
-    "frame_samples": (1, 48_000),
-    "max_codebooks": (1, MAX_CODEBOOKS),
-    "codebook_size": (2, 1 << MAX_BITS),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Voice packets: 1 to 6 frames of codes, or a noise level; `parse_packet(serialize_packet(p)) == p`.
+"""Voice packets: 1 to 6 frames of codes, or a noise level; `parse_packet(serialize_packet(p)) == p`. And the format of
+a stream of them.
 
 A packet can be parsed by itself; what the codes mean (model, frame length) was agreed on once, in the hello.
 Each packet has exactly one encoding, so `serialize_packet(parse_packet(data)) == data` too, and the size depends
@@ -10,10 +11,11 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.wire.bits import MAX_BITS, pack_bits, packed_size, unpack_bits
+from streaming_encodec.wire.fields import Fields
 from streaming_encodec.wire.header import (
     FLAG_END,
     FLAG_NOISE,
@@ -29,6 +31,7 @@ from streaming_encodec.wire.header import (
     NOISE_FLOOR_DB,
     SEQUENCE_BITS,
     TIMESTAMP_BITS,
+    PacketHeader,
     read_header,
     write_header,
 )
@@ -36,6 +39,7 @@ from streaming_encodec.wire.header import (
 if TYPE_CHECKING:
     from streaming_encodec.types import IntArray
 
+FINGERPRINT_HEX = 32
 _SCALE = struct.Struct("<f")
 
 
@@ -101,6 +105,82 @@ class Packet:
 
     def __hash__(self) -> int:
         return hash(serialize_packet(self))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """What the codes of a stream mean; both ends of a call must have the same.
+
+    model: fingerprint (32 hex digits, see `docs/protocol.md`). frame_samples: the hop, in samples of each
+    channel.
+    """
+
+    model: str
+    sample_rate: int = 24_000
+    channels: int = 1
+    frame_samples: int = 320
+    max_codebooks: int = 32
+    codebook_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if len(self.model) != FINGERPRINT_HEX or set(self.model) - set("0123456789abcdef"):
+            raise StreamError(f"a model's fingerprint is {FINGERPRINT_HEX} lower-case hex digits")
+        for name, (low, high) in _FORMAT_RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise StreamError(f"{name} lies in {low}..{high}, not {getattr(self, name)}")
+
+    @property
+    def bits_per_code(self) -> int:
+        """Bits of a code on the wire."""
+        return max(1, (self.codebook_size - 1).bit_length())
+
+    @property
+    def frame_seconds(self) -> float:
+        """Length of one frame: 1/75 s for the 24 kHz model."""
+        return self.frame_samples / self.sample_rate
+
+    def check_header(self, head: PacketHeader) -> None:
+        """Raise PacketError if a packet with this header can't belong to the stream. Cheap: for a relay."""
+        if head.bits_per_code != self.bits_per_code or head.num_codebooks > self.max_codebooks:
+            raise PacketError(
+                f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits, "
+                f"this packet {head.num_codebooks} of {head.bits_per_code}"
+            )
+        if head.redundant_codebooks > self.max_codebooks:
+            raise PacketError("more redundant codebooks than the model has")
+
+    def check_packet(self, packet: Packet) -> None:
+        """Raise PacketError if the packet, code values included, can't belong to the stream."""
+        redundant = 0 if packet.redundancy is None else packet.redundancy.shape[0]
+        if packet.bits_per_code != self.bits_per_code or max(packet.num_codebooks, redundant) > self.max_codebooks:
+            raise PacketError(f"the stream has up to {self.max_codebooks} codebooks of {self.bits_per_code} bits")
+        if self.codebook_size == 1 << self.bits_per_code:
+            return  # no code that fits its bits lies past it
+        for codes in (packet.codes, packet.redundancy):
+            if codes is not None and int(codes.max()) >= self.codebook_size:
+                raise PacketError(f"a code lies past the codebook's {self.codebook_size} entries")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as a JSON object."""
+        return {"model": self.model} | {name: getattr(self, name) for name in _FORMAT_RANGES}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> StreamFormat:
+        """Read the message from a JSON object. Raises PacketError."""
+        numbers = {name: fields.whole(name, *limits) for name, limits in _FORMAT_RANGES.items()}
+        try:
+            return cls(fields.text("model", FINGERPRINT_HEX), **numbers)
+        except StreamError as error:
+            raise PacketError(str(error)) from error
+
+
+_FORMAT_RANGES = {
+    "sample_rate": (1_000, 192_000),
+    "channels": (1, 2),
+    "frame_samples": (1, 48_000),
+    "max_codebooks": (1, MAX_CODEBOOKS),
+    "codebook_size": (2, 1 << MAX_BITS),
+}
 
 
 def serialize_packet(packet: Packet) -> bytes:
@@ -204,6 +284,3 @@ def _round_scale(scale: float) -> float:
     if not (math.isfinite(rounded) and rounded > 0):
         raise StreamError(f"a scale is positive and finite in float32, not {scale}")
     return rounded
-
-
-__all__ = ["Packet", "PacketError", "packet_size", "parse_packet", "serialize_packet"]

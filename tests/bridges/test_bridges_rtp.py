@@ -14,8 +14,7 @@ from streaming_encodec import VoiceDecoder, VoiceEncoder
 from streaming_encodec.bench.bridge_calls import speech
 from streaming_encodec.bridges.rtp import RtpParameters, RtpPayload, RtpReceiver, RtpSender
 from streaming_encodec.errors import PacketError, StreamError
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, parse_packet, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, parse_packet, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
 DOCUMENT = (Path(__file__).parents[2] / "docs/rtp.md").read_text(encoding="utf-8")

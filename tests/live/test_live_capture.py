@@ -18,7 +18,7 @@ from streaming_encodec.live.capture import CaptureSettings, EchoMode, capture_ch
 from streaming_encodec.live.enhance import Enhancer
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 RATE, FRAME, BLOCK = 24_000, 320, 256
 

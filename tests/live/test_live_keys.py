@@ -26,7 +26,7 @@ from streaming_encodec.cli.shared.live_command import LiveSession, change_bandwi
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.voice.network import NetworkImpairment
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 LOADED: Any = SimpleNamespace(config=SimpleNamespace(target_bandwidths=(1.5, 3.0, 6.0, 12.0)))
 

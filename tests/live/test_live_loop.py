@@ -18,8 +18,7 @@ from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 RATE, FRAME = 24_000, 320
 

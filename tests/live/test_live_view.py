@@ -14,7 +14,7 @@ from streaming_encodec.cli.shared.live_view import History, panel, summary
 from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.loop import LiveLoop
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class Line:

@@ -17,7 +17,8 @@ from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.close_codes import CloseCode, not_allowed
 from streaming_encodec.wire.control import Joined, Left, Report, serialize_control
 from streaming_encodec.wire.header import read_header
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class Hub:

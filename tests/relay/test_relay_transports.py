@@ -21,8 +21,8 @@ from streaming_encodec.transport.websocket.client import WebSocketDialer
 from streaming_encodec.voice.network import GilbertElliott, NetworkModel
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.header import read_header
-from streaming_encodec.wire.hello import Hello, StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FRAME_S = FORMAT.frame_seconds
 DATAGRAMS = NetworkModel(loss=GilbertElliott.with_loss(0.05), jitter_ms=15.0, reorder=0.1, duplicate=0.1)

@@ -9,8 +9,7 @@ import numpy as np
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FORMAT = StreamFormat("0" * 32)
 FRAME = FORMAT.frame_seconds

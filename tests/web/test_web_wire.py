@@ -10,8 +10,7 @@ from web.node_kit import run
 from wire.vectors import DATA
 
 from streaming_encodec.errors import PacketError
-from streaming_encodec.wire.hello import StreamFormat
-from streaming_encodec.wire.packet import parse_packet, serialize_packet
+from streaming_encodec.wire.packet import StreamFormat, parse_packet, serialize_packet
 
 pytestmark = pytest.mark.node
 

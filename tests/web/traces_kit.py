@@ -34,7 +34,7 @@ from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.voice.sender import SenderSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.header import cut_packet, with_sender
-from streaming_encodec.wire.hello import StreamFormat
+from streaming_encodec.wire.packet import StreamFormat
 
 TRACES = Path(__file__).parent / "traces"
 ASSETS = Path(streaming_encodec.__file__).parent / "assets"

@@ -23,8 +23,8 @@ from streaming_encodec.wire.control import (
     serialize_control,
 )
 from streaming_encodec.wire.header import read_header
-from streaming_encodec.wire.hello import DatagramOffer, Hello, StreamFormat, Welcome
-from streaming_encodec.wire.packet import Packet, serialize_packet
+from streaming_encodec.wire.hello import DatagramOffer, Hello, Welcome
+from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
 FORMAT = StreamFormat("0123456789abcdef" * 2)
 MESSAGES: list[ControlMessage] = [

@@ -27,7 +27,8 @@ from streaming_encodec.wire.control import (
     serialize_control,
 )
 from streaming_encodec.wire.fields import MAX_CONTROL_BYTES, is_visible
-from streaming_encodec.wire.hello import ROLES, DatagramOffer, Hello, StreamFormat, Welcome
+from streaming_encodec.wire.hello import ROLES, DatagramOffer, Hello, Welcome
+from streaming_encodec.wire.packet import StreamFormat
 
 VALIDATOR = Draft202012Validator(SCHEMA)
 ROOM = st.text(min_size=1, max_size=64).filter(is_visible)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 NUMBERS_PER_NODE = 1024
 """Participants' numbers are unique in a room across relays: node · 1024 + 1…1023, for nodes 0 to 63."""

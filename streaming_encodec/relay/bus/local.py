@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from streaming_encodec.relay.bus.base import NOBODY, BusEvents, Elsewhere, Reading
 from streaming_encodec.transport.close_codes import CloseCode, Refused, not_allowed
 from streaming_encodec.wire.control import Report
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 
 class LocalBus:

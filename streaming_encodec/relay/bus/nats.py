@@ -37,7 +37,8 @@ from streaming_encodec.transport.limits import OUTAGE_S
 from streaming_encodec.transport.logs import event, failure
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.fields import Fields, write_json
-from streaming_encodec.wire.hello import Hello, StreamFormat
+from streaming_encodec.wire.hello import Hello
+from streaming_encodec.wire.packet import StreamFormat
 
 _NODES, _QUESTIONS = "se1.n", "se1.q"
 _SWEEP_S = 0.25

@@ -13,7 +13,8 @@ from typing import Any
 
 from streaming_encodec.relay.bus.base import NOBODY, NUMBERS_PER_NODE, Elsewhere
 from streaming_encodec.wire.fields import Fields, write_json
-from streaming_encodec.wire.hello import MAX_SPEAKERS, StreamFormat, read_name
+from streaming_encodec.wire.hello import MAX_SPEAKERS, read_name
+from streaming_encodec.wire.packet import StreamFormat
 
 MAX_NODE = 63
 MAX_WORD_BYTES = 24_576

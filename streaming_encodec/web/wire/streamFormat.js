@@ -1,4 +1,4 @@
-// Mirrors StreamFormat of wire/hello.py: what the codes of a stream mean.
+// Mirrors StreamFormat of wire/packet.py: what the codes of a stream mean.
 
 import { PacketError, StreamError } from "../errors.js";
 import { codebooksIn } from "./packet.js";
