@@ -5,10 +5,12 @@ Loss and congestion are different things and want opposite cures:
 - A queue that grows on the way is congestion: the line carries less than is sent. Reports tell it as one-way delay
   above the least of the last half minute (`Report.queue_ms`). The cure is fewer bits: first more frames a packet,
   because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
-  the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent.
+  the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent. If it does
+  not shrink then, it is others', a download's: fewer bits do not help, longer packets add delay, and so the step is
+  taken back.
 - Packets that are missing while no queue stands are random loss: fewer bits would not help. The cure is redundancy, as
   long as the usual hole, with as many codebooks as the line has room for: then short holes are not heard. What a full
-  queue dropped is no reason to send more, unless the queue is others': it stands though as little as possible is sent.
+  queue dropped is no reason to send more, unless the queue is others'.
   Redundancy never takes more than a line was seen to carry.
 
 On a path that keeps order (TCP all the way) a missing packet is only late. It is no loss, and redundancy for it would
@@ -40,6 +42,10 @@ _LEAST_CARRIED = 0.3
 """Of what was sent, a line carries no less: a queue may have grown by a stall."""
 _DRAIN_S = 3.0
 """For so long at most: a queue that stands for longer is others'."""
+_ANSWER_S = 0.5
+"""After a step down and the length of the queue, until a report tells whether the queue shrinks."""
+_CROWDED = 0.25
+"""Where others' queue drops so much, too many share the line, and as little as possible is sent."""
 _LONGEST_PATIENCE = 16.0
 _KNOWN_PATIENCE = 4.0
 """Before a step up to more than the line was seen to carry: it may be another line by now."""
@@ -96,12 +102,15 @@ class _Listener:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step down: the rung and the wire bitrate before it, how the queue grew, and whether by what is sent here."""
+    """A step down: the rung, the wire bitrate and what the line was held to carry before it, how the queue grew, whether
+    by what is sent here, and from when on it shrinks if so."""
 
     rung: int
     kbps: float
+    carried_kbps: float
     growth_ms_per_s: float
     is_ours: bool
+    shrinks_s: float
 
 
 class RateControl:
@@ -132,7 +141,8 @@ class RateControl:
         self._calm_since_s: float | None = None
         self._climbed_s = float("-inf")
         self._carried_kbps = math.inf  # what the line was seen to carry, as far as it limits
-        self._stepped = _Step(0, 0.0, 0.0, is_ours=False)
+        self._stepped = _Step(0, 0.0, math.inf, 0.0, is_ours=False, shrinks_s=math.inf)
+        self._is_others = False  # the queue that stands now
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
     def on_report(self, report: Report, now_s: float, *, ordered: bool = False) -> SenderSettings:
@@ -145,8 +155,8 @@ class RateControl:
         interval_s = max(_LEAST_INTERVAL_S, now_s - listener.reported_s)
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
-        at_last = self._rung == len(self._rungs) - 1
-        overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not at_last)
+        is_others = self._is_others or self._rung == len(self._rungs) - 1
+        overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not is_others)
         if not (ordered and report.ordered) and not overflows:
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
             # No redundancy covers an outage. The holes of the usual length decide.
@@ -217,9 +227,16 @@ class RateControl:
         settings = self.settings
         worst = max(self._listeners.values(), key=lambda one: one.queue_ms)
         queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
-        self._drains = self._drains and queue_ms > settings.standing_ms and now_s < self._drains_until_s
-        grows = queue_ms > settings.standing_ms and growth > _GROWS_MS_PER_S
-        if grows or (queue_ms > settings.full_ms and growth > -_GROWS_MS_PER_S):
+        stands, shrinks = queue_ms > settings.standing_ms, growth <= -_GROWS_MS_PER_S
+        is_crowded = max(one.loss for one in self._listeners.values()) > _CROWDED
+        if self._drains and stands and not shrinks and now_s >= self._stepped.shrinks_s and not is_crowded:
+            self._take_back()
+        self._drains = self._drains and stands and now_s < self._drains_until_s
+        self._is_others = self._is_others and queue_ms > settings.standing_ms / 2 and not is_crowded
+        grows = stands and growth > _GROWS_MS_PER_S
+        if self._is_others:
+            self._calm_since_s = None
+        elif grows or (queue_ms > settings.full_ms and not shrinks):
             self._calm_since_s = None
             if now_s >= self._settled_s:
                 self._step_down(queue_ms, growth, now_s)
@@ -238,7 +255,8 @@ class RateControl:
         self._climbed_s = float("-inf")
         may_fall = self._rung < len(self._rungs) - 1
         is_ours = may_fall and now_s >= self._drains_until_s  # else a queue grows by what others send
-        step = _Step(self._rung, self._wire_kbps(self.current()), growth_ms_per_s, is_ours)
+        kbps, shrinks_s = self._wire_kbps(self.current()), now_s + queue_ms / 1000 + _ANSWER_S
+        step = _Step(self._rung, kbps, self._carried_kbps, growth_ms_per_s, is_ours, shrinks_s)
         if may_fall:
             self._drains, self._drains_until_s = True, now_s + _DRAIN_S
         self._step_to(step)
@@ -258,6 +276,11 @@ class RateControl:
             if self._least_kbps(rung, self._redundant_frames) <= _CARRIED_SHARE * carried
         )
         self._rung = min(last, next(fits, last))
+
+    def _take_back(self) -> None:
+        """The queue does not shrink though little is sent: it is others', and the last step down was for nothing."""
+        self._drains, self._is_others = False, True
+        self._rung, self._carried_kbps = self._stepped.rung, self._stepped.carried_kbps
 
     def _step_up(self, now_s: float) -> None:
         if self._calm_since_s is None:

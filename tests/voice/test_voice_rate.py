@@ -264,11 +264,31 @@ def test_until_the_queue_has_drained_as_little_as_possible_is_sent() -> None:
 def test_what_a_full_queue_drops_is_no_reason_for_redundancy() -> None:
     control = RateControl(FORMAT, START, DATAGRAMS)
     for second in range(3):
-        made = control.on_report(report(0.3, queue_ms=300.0 + 300.0 * second, burst=6.0), float(second))
-    assert not made.has_redundancy
-    # It still stands though next to nothing is sent: somebody else fills it.
+        made = control.on_report(report(0.3, queue_ms=900.0 - 300.0 * second, burst=6.0), float(second))
+        assert (made.frames_per_packet, made.num_codebooks) == (6, 2)
+        assert not made.has_redundancy
+
+
+def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    assert control.on_report(report(queue_ms=300.0), 0.0) != START
+    assert control.on_report(report(queue_ms=450.0), 0.5) != START  # of what was sent before
+    for second in range(1, 15):
+        falls = 150.0 if second % 3 == 0 else 0.0
+        assert control.on_report(report(queue_ms=490.0 - falls), float(second)) == START
+    for second in range(15, 18):  # it drops packets as well: those are repeated
+        made = control.on_report(report(0.1, queue_ms=490.0, burst=2.0), float(second))
+    assert (made.frames_per_packet, made.num_codebooks) == (2, 8)
+    assert made.has_redundancy
+    for second in range(18, 40):
+        made = control.on_report(report(queue_ms=0.0), float(second))
+    assert made == START
+
+
+def test_a_queue_of_others_that_drops_much_is_left_to_them() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
     for second in range(3, 30):
-        made = control.on_report(report(0.3, queue_ms=900.0, burst=6.0), float(second))
+        made = control.on_report(report(0.4, queue_ms=900.0, burst=6.0), float(second))
     assert made.has_redundancy
     assert made.wire_kbps(FORMAT, 54) < START.wire_kbps(FORMAT, 54)
 

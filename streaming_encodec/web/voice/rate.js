@@ -17,6 +17,8 @@ const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
 const LEAST_CARRIED = 0.3; // of what was sent, a line carries no less: a queue may have grown by a stall
 const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
+const ANSWER_S = 0.5; // after a step down and the length of the queue, until a report tells whether the queue shrinks
+const CROWDED = 0.25; // where others' queue drops so much, as little as possible is sent
 const LONGEST_PATIENCE = 16;
 const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to carry
 
@@ -52,8 +54,9 @@ export function rateSettings(given = {}) {
   return Object.freeze(s);
 }
 
-/** A step down: the rung and the wire bitrate before it, how the queue grew, and whether by what is sent here.
- * @typedef {{rung: number, kbps: number, growthMsPerS: number, isOurs: boolean}} Step */
+/** A step down: the rung, the wire bitrate and what the line was held to carry before it, how the queue grew, whether by
+ * what is sent here, and from when on it shrinks if so.
+ * @typedef {{rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean, shrinksS: number}} Step */
 
 /** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number}} Listener */
 
@@ -73,7 +76,8 @@ export class RateControl {
   #drains = false;
   #carriedKbps = Infinity; // what the line was seen to carry, as far as it limits
   /** @type {Step} */
-  #stepped = { rung: 0, kbps: 0, growthMsPerS: 0, isOurs: false };
+  #stepped = { rung: 0, kbps: 0, carriedKbps: Infinity, growthMsPerS: 0, isOurs: false, shrinksS: Infinity };
+  #isOthers = false; // the queue that stands now
   /** @type {number | null} */
   #calmSinceS = null;
   #climbedS = -Infinity;
@@ -114,7 +118,8 @@ export class RateControl {
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
-    const overflows = queueMs > settings.standingMs && (this.#drains || this.#rung < this.#rungs.length - 1);
+    const isOthers = this.#isOthers || this.#rung === this.#rungs.length - 1;
+    const overflows = queueMs > settings.standingMs && (this.#drains || !isOthers);
     if (!(ordered && (report.ordered ?? true)) && !overflows) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
       // No redundancy covers an outage. The holes of the usual length decide.
@@ -196,9 +201,14 @@ export class RateControl {
     const { settings } = this;
     const worst = [...this.#listeners.values()].reduce((most, one) => (one.queueMs > most.queueMs ? one : most));
     const { queueMs, growthMsPerS } = worst;
-    this.#drains &&= queueMs > settings.standingMs && nowS < this.#drainsUntilS;
-    const grows = queueMs > settings.standingMs && growthMsPerS > GROWS_MS_PER_S;
-    if (grows || (queueMs > settings.fullMs && growthMsPerS > -GROWS_MS_PER_S)) {
+    const stands = queueMs > settings.standingMs, shrinks = growthMsPerS <= -GROWS_MS_PER_S;
+    const isCrowded = Math.max(...[...this.#listeners.values()].map((one) => one.loss)) > CROWDED;
+    if (this.#drains && stands && !shrinks && nowS >= this.#stepped.shrinksS && !isCrowded) this.#takeBack();
+    this.#drains &&= stands && nowS < this.#drainsUntilS;
+    this.#isOthers &&= queueMs > settings.standingMs / 2 && !isCrowded;
+    const grows = stands && growthMsPerS > GROWS_MS_PER_S;
+    if (this.#isOthers) this.#calmSinceS = null;
+    else if (grows || (queueMs > settings.fullMs && !shrinks)) {
       this.#calmSinceS = null;
       if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
       // Part of the interval before lay before the queue; this one is still of what was sent then.
@@ -220,7 +230,10 @@ export class RateControl {
     this.#climbedS = -Infinity;
     const mayFall = this.#rung < this.#rungs.length - 1;
     const isOurs = mayFall && nowS >= this.#drainsUntilS; // else a queue grows by what others send
-    const step = { rung: this.#rung, kbps: this.#wireKbps(this.current()), growthMsPerS, isOurs };
+    const step = {
+      rung: this.#rung, kbps: this.#wireKbps(this.current()), carriedKbps: this.#carriedKbps, growthMsPerS, isOurs,
+      shrinksS: nowS + queueMs / 1000 + ANSWER_S,
+    };
     if (mayFall) {
       this.#drains = true;
       this.#drainsUntilS = nowS + DRAIN_S;
@@ -242,6 +255,14 @@ export class RateControl {
     let rung = step.rung + 1;
     while (rung < last && this.#leastKbps(rung, this.#redundantFrames) > CARRIED_SHARE * carried) rung++;
     this.#rung = Math.min(last, rung);
+  }
+
+  /** The queue does not shrink though little is sent: it is others', and the last step down was for nothing. */
+  #takeBack() {
+    this.#drains = false;
+    this.#isOthers = true;
+    this.#rung = this.#stepped.rung;
+    this.#carriedKbps = this.#stepped.carriedKbps;
   }
 
   /** @param {number} nowS */
