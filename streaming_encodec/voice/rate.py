@@ -7,7 +7,7 @@ Loss and congestion are different things and want opposite cures:
   because headers are most of the wire bitrate, then fewer codebooks. How much the line carries follows from how fast
   the queue grows, so one step usually is enough. Until the queue has drained, as little as possible is sent. If it does
   not shrink then, it is others', a download's: fewer bits do not help, longer packets add delay, and so the step is
-  taken back.
+  taken back. Not where a way keeps order: there each packet that a full queue drops holds up all that follow it.
 - Packets that are missing while no queue stands are random loss: fewer bits would not help. The cure is redundancy, as
   long as the usual hole, with as many codebooks as the line has room for: then short holes are not heard. What a full
   queue dropped is no reason to send more, unless the queue is others'.
@@ -98,6 +98,7 @@ class _Listener:
     burst_frames: float = 0.0
     queue_ms: float = 0.0
     growth_ms_per_s: float = 0.0
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,10 @@ class RateControl:
         interval_s = max(_LEAST_INTERVAL_S, now_s - listener.reported_s)
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
+        listener.ordered = ordered and report.ordered
         is_others = self._is_others or self._rung == len(self._rungs) - 1
         overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not is_others)
-        if not (ordered and report.ordered) and not overflows:
+        if not listener.ordered and not overflows:
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
             # No redundancy covers an outage. The holes of the usual length decide.
             covered = report.burst_frames if report.burst_frames <= self.settings.most_redundant_frames else 0.0
@@ -229,7 +231,8 @@ class RateControl:
         queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
         stands, shrinks = queue_ms > settings.standing_ms, growth <= -_GROWS_MS_PER_S
         is_crowded = max(one.loss for one in self._listeners.values()) > _CROWDED
-        if self._drains and stands and not shrinks and now_s >= self._stepped.shrinks_s and not is_crowded:
+        is_answered = self._drains and stands and not shrinks and now_s >= self._stepped.shrinks_s
+        if is_answered and not worst.ordered and not is_crowded:
             self._take_back()
         self._drains = self._drains and stands and now_s < self._drains_until_s
         self._is_others = self._is_others and queue_ms > settings.standing_ms / 2 and not is_crowded

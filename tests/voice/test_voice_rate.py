@@ -285,6 +285,13 @@ def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
     assert made == START
 
 
+def test_where_a_way_keeps_order_few_packets_are_sent_beside_others() -> None:
+    control = RateControl(FORMAT, START, TCP)
+    for second in range(20):
+        made = control.on_report(report(queue_ms=490.0, ordered=True), float(second), ordered=True)
+    assert made.frames_per_packet == 6
+
+
 def test_a_queue_of_others_that_drops_much_is_left_to_them() -> None:
     control = RateControl(FORMAT, START, DATAGRAMS)
     for second in range(3, 30):

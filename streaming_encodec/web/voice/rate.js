@@ -58,7 +58,7 @@ export function rateSettings(given = {}) {
  * what is sent here, and from when on it shrinks if so.
  * @typedef {{rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean, shrinksS: number}} Step */
 
-/** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number}} Listener */
+/** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean}} Listener */
 
 /** Turns reports into `SenderSettings`. It has no clock of its own. */
 export class RateControl {
@@ -112,15 +112,16 @@ export class RateControl {
   onReport(report, nowS, { ordered = false } = {}) {
     const { settings } = this, number = report.listener ?? 0, queueMs = report.queue_ms ?? 0;
     // A new listener's queue is as old as its first interval.
-    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0 };
+    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0, ordered: false };
     this.#listeners.set(number, listener);
     const intervalS = Math.max(LEAST_INTERVAL_S, nowS - listener.reportedS);
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
+    listener.ordered = ordered && (report.ordered ?? true);
     const isOthers = this.#isOthers || this.#rung === this.#rungs.length - 1;
     const overflows = queueMs > settings.standingMs && (this.#drains || !isOthers);
-    if (!(ordered && (report.ordered ?? true)) && !overflows) {
+    if (!listener.ordered && !overflows) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
       // No redundancy covers an outage. The holes of the usual length decide.
       const covered = report.burst_frames <= settings.mostRedundantFrames ? report.burst_frames : 0;
@@ -203,7 +204,8 @@ export class RateControl {
     const { queueMs, growthMsPerS } = worst;
     const stands = queueMs > settings.standingMs, shrinks = growthMsPerS <= -GROWS_MS_PER_S;
     const isCrowded = Math.max(...[...this.#listeners.values()].map((one) => one.loss)) > CROWDED;
-    if (this.#drains && stands && !shrinks && nowS >= this.#stepped.shrinksS && !isCrowded) this.#takeBack();
+    const isAnswered = this.#drains && stands && !shrinks && nowS >= this.#stepped.shrinksS;
+    if (isAnswered && !worst.ordered && !isCrowded) this.#takeBack();
     this.#drains &&= stands && nowS < this.#drainsUntilS;
     this.#isOthers &&= queueMs > settings.standingMs / 2 && !isCrowded;
     const grows = stands && growthMsPerS > GROWS_MS_PER_S;
