@@ -103,8 +103,10 @@ class _Listener:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step down: the rung, the wire bitrate and what the line was held to carry before it, how the queue grew, whether
-    by what is sent here, and from when on it shrinks if so."""
+    """A step down: the rung, the wire bitrate and what the line was held to carry before it.
+
+    How the queue grew, whether by what is sent here, and from when on it shrinks if so.
+    """
 
     rung: int
     kbps: float
