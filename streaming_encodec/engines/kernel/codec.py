@@ -1,21 +1,28 @@
 """The codec in numpy on the kernel: encoder, decoder and codebooks of one model. Imports no torch.
 
-Values are channels last, [batch, length, channels], as ``kernel.c`` has them; a state is [batch, floats], laid out as
-its head says. Bits depend neither on the batch, nor on how many inputs go in at once, nor on the machine.
+Values of ``KernelCodec`` are channels last, [batch, length, channels], as ``kernel.c`` has them; a state is [batch,
+floats], laid out as its head says. A stream's stepper and quantiser turn them; the layers' tree of states and the
+kernel's flat row hold the same numbers in the same order, so that a stream goes from any engine to this one and back.
+Bits depend neither on the batch, nor on how many inputs go in at once, nor on the machine.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import math
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.engines.kernel.image import Image, Weights, make_image
 from streaming_encodec.engines.kernel.shared_library import Library
-from streaming_encodec.model.architecture import TRANSPOSED, Layer, Part
+from streaming_encodec.engines.layout import turn
+from streaming_encodec.model.architecture import TRANSPOSED, Layer, Part, zero_state
 from streaming_encodec.model.config import EncodecConfig
-from streaming_encodec.types import Floats
+from streaming_encodec.model.states import State
+from streaming_encodec.stepping.arrays import NumpyArrays
+from streaming_encodec.stepping.tree import leaves, map_arrays
+from streaming_encodec.types import Floats, IntArray
 
 Codes: TypeAlias = NDArray[np.int32]
 
@@ -186,3 +193,71 @@ def _outputs(layer: Layer, phase: int, n: int) -> int:
     if phase == STEP:
         return n // layer.stride
     return -(-(n + (layer.lookahead if phase == FLUSH else 0)) // layer.stride)
+
+
+# -- as streams take it: channels first --------------------------------------------------------------------
+
+
+class KernelStepper:
+    """A ``Stepper`` in numpy, whose states are ``KernelState``s."""
+
+    def __init__(self, kernel: KernelPart, part: Part) -> None:
+        self._kernel, self._part, self._arrays = kernel, part, NumpyArrays()
+
+    def zero_state(self, batch: int) -> State:
+        return zero_state(self._part, batch)
+
+    def enter(self, layers: State) -> KernelState:
+        """The layers' arrays, channels last, one after the other: a row for each stream."""
+        rows = [array.reshape(len(array), -1) for array in leaves(turn(layers, self._arrays))]
+        return KernelState(np.concatenate(rows, axis=1))
+
+    def leave(self, state: KernelState) -> State:
+        """The layers' state for the kernel's."""
+        rest = state.array
+
+        def take(like: Floats) -> Floats:
+            nonlocal rest
+            count = math.prod(like.shape[1:])
+            taken, rest = rest[:, :count], rest[:, count:]
+            return taken.reshape(like.shape)
+
+        like = turn(self.zero_state(len(rest)), self._arrays)
+        return cast(State, turn(map_arrays(take, like), self._arrays))
+
+    def choose(self, rows: list[bool], yes: KernelState, no: KernelState) -> KernelState:
+        return KernelState(self._arrays.choose(rows, yes.array, no.array))
+
+    def whole(self, x: Floats) -> Floats:
+        return self._kernel.whole(x.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    def start(self, x: Floats) -> tuple[Floats, KernelState]:
+        y, state = self._kernel.start(x.transpose(0, 2, 1))
+        return y.transpose(0, 2, 1), KernelState(state)
+
+    def step(self, x: Floats, state: KernelState) -> tuple[Floats, KernelState]:
+        """``x`` [B, C, n] → [B, C', n']. ``state`` stays as it is."""
+        y, after = self._kernel.plan(len(x), x.shape[2]).step(x.transpose(0, 2, 1), state)
+        return y.transpose(0, 2, 1), after
+
+    def flush(self, x: Floats, state: KernelState) -> Floats:
+        return self._kernel.flush(x.transpose(0, 2, 1), state.array).transpose(0, 2, 1)
+
+
+class KernelQuantizer:
+    """``ResidualVectorQuantizer`` in C."""
+
+    def __init__(self, codec: KernelCodec) -> None:
+        self._codec = codec
+
+    def encode(self, latent: Floats, num_codebooks: int) -> IntArray:
+        """``latent`` [B, D, F] → codes [B, num_codebooks, F], int64."""
+        batch, size, frames = latent.shape
+        codes = self._codec.search(latent.transpose(0, 2, 1).reshape(batch * frames, size), num_codebooks)
+        return codes.astype(np.int64).reshape(batch, frames, num_codebooks).transpose(0, 2, 1)
+
+    def decode(self, codes: IntArray) -> Floats:
+        """codes [B, K, F], any K up to the checkpoint's → latent [B, D, F]."""
+        batch, num_codebooks, frames = codes.shape
+        rows = codes.transpose(0, 2, 1).reshape(batch * frames, num_codebooks)
+        return self._codec.lookup(rows).reshape(batch, frames, self._codec.config.hidden_size).transpose(0, 2, 1)
