@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
+from streaming_encodec.types import Pcm
 
 MAX_AMPLITUDE = 100.0
 """The loudest sample that is taken: 40 dB above full scale, which is 1.0.
@@ -26,8 +27,6 @@ _FEW = 64
 
 MAX_SAMPLE_RATE = 768_000
 """Hz: twice what the fastest sound cards do."""
-
-Pcm: TypeAlias = NDArray[np.float32]
 
 
 # -- amplitude -----------------------------------------------------------------------------------------------

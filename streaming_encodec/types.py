@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
-"""Samples, latent frames, weights."""
+"""Latent frames, weights, and other real numbers."""
+
+Pcm: TypeAlias = NDArray[np.float32]
+"""Sound: samples within -1 … 1, [C, n] or [n]."""
 
 IntArray: TypeAlias = NDArray[np.int64]
 """Codes, and other whole numbers."""

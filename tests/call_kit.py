@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient as _VoiceClient
 from streaming_encodec.client.settings import CodecSettings
 from streaming_encodec.client.threaded import ThreadedVoiceClient as _ThreadedVoiceClient
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import Floats, IntArray
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
 
@@ -61,14 +60,14 @@ def tiny_model(seed: int = 0, *, use_causal_conv: bool = True) -> EncodecModel:
         return EncodecModel(config).eval()
 
 
-def sound(seconds: float, seed: int = 0) -> FloatArray:
+def sound(seconds: float, seed: int = 0) -> Floats:
     """Noise under a slow envelope."""
     rng = np.random.default_rng(seed)
     n = int(seconds * RATE)
     return (0.3 * rng.standard_normal(n) * np.sin(np.arange(n) / 4000)).astype(np.float32)
 
 
-async def say(call: VoiceClient, pcm: FloatArray, block: int = 480) -> None:
+async def say(call: VoiceClient, pcm: Floats, block: int = 480) -> None:
     """Speak at the pace of a microphone."""
     loop = asyncio.get_running_loop()
     begin_s = loop.time()
@@ -82,7 +81,7 @@ class Ear:
 
     def __init__(self, call: VoiceClient) -> None:
         self.call = call
-        self.blocks: list[FloatArray] = []
+        self.blocks: list[Floats] = []
         self.codes: dict[int, list[IntArray | None]] = {}
         decoder = call._voices.mixer._decoder
         decode = decoder.decode
@@ -110,7 +109,7 @@ class Ear:
         await asyncio.gather(self._task, return_exceptions=True)
 
     @property
-    def pcm(self) -> FloatArray:
+    def pcm(self) -> Floats:
         return np.concatenate(self.blocks, axis=1)
 
     def heard(self, speaker: int) -> IntArray:

@@ -9,9 +9,10 @@ import numpy as np
 import soundfile
 import torch
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.types import Pcm
 
 RATE = 24_000
 
@@ -23,7 +24,7 @@ def speech(seconds: float = 5.6) -> Clip:
     return Clip("speech", samples[: round(seconds * RATE)], RATE, language="en")
 
 
-def with_noise(clip: Clip, snr_db: float) -> Samples:
+def with_noise(clip: Clip, snr_db: float) -> Pcm:
     """The clip and white noise ``snr_db`` below it."""
     noise = np.random.default_rng(0).standard_normal(len(clip.samples))
     level = np.sqrt(np.mean(clip.samples.astype(np.float64) ** 2)) * 10 ** (-snr_db / 20)

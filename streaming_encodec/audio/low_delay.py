@@ -12,12 +12,10 @@ import math
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.samples import as_sample_rate
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _ZEROS = 22
 """Zero crossings on either side, at the lower of the two rates: 0.92 ms at 24 kHz, 1.4 ms at 16 kHz."""

@@ -2,12 +2,10 @@
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
 from streaming_encodec.errors import StreamError
 from streaming_encodec.samples import as_sample_rate
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 MAX_RATIO = 100
 """Largest ratio of two sample rates. A larger one comes from a damaged header: the filter would need gigabytes."""

@@ -26,7 +26,6 @@ from websockets.frames import Opcode
 
 from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.audio.files.sound import AudioReader
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.bare_client import _Bare
 from streaming_encodec.bench.network.programs import command
 from streaming_encodec.bench.room_end import RoomEnd, in_turns, speak_and_listen
@@ -36,6 +35,7 @@ from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.errors import StreamingEncodecError
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.types import Pcm
 from streaming_encodec.wire.hello import Hello
 from streaming_encodec.wire.packet import StreamFormat
 

@@ -17,7 +17,6 @@ import numpy as np
 from streaming_encodec.bench.measure import noise
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.call.decoders import SpeakerDecoders, make_decoders
-from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.client.settings import CodecSettings
 from streaming_encodec.engines.registry import find_engine
@@ -25,6 +24,7 @@ from streaming_encodec.model.find import CodecModel
 from streaming_encodec.relay.config import RelayConfig
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.voice.sender import SenderSettings
 
@@ -38,7 +38,7 @@ class _Noted:
         self.decoded = 0
         self.took_s: list[float] = []
 
-    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, Pcm]:
         begin_s = time.perf_counter()
         sounds = self._decoders.decode(requests)
         self.took_s.append(time.perf_counter() - begin_s)
@@ -47,7 +47,7 @@ class _Noted:
 
 
 async def measure(
-    model: CodecModel, pcm: FloatArray, *, bandwidth: float, engine: str, frames_per_packet: int
+    model: CodecModel, pcm: Pcm, *, bandwidth: float, engine: str, frames_per_packet: int
 ) -> dict[str, Any]:
     """Times of one call in milliseconds; pcm: [n] at the model's rate."""
     shared = find_engine(engine, model)

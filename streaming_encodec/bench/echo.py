@@ -14,12 +14,13 @@ import numpy as np
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.files.bundled import bundled_clip
 from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
-from streaming_encodec.audio.low_delay import LowDelayResampler, Pcm
+from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom, impulse_response
 from streaming_encodec.bench.room_card import card_in_room, converse
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.errors import StreamError
 from streaming_encodec.live.echo import KalmanEchoCanceller
+from streaming_encodec.types import Pcm
 
 RATE, FRAME = 24_000, 320
 _ALONE_S, _BOTH_S = 14.0, 12.0

@@ -22,9 +22,9 @@ from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.streaming.pool import StreamPool
+from streaming_encodec.types import Floats
 
 Clock = Callable[[], float]  # seconds
-Floats = NDArray[np.float32]
 
 
 class Case(Protocol):

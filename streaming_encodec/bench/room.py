@@ -13,7 +13,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
+
 Place = tuple[float, float, float]
 
 _SOUND_M_PER_S = 343.0

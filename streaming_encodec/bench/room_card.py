@@ -11,8 +11,8 @@ from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.devices import Device, DeviceStream
 from streaming_encodec.audio.devices.port import Kind, Port
 from streaming_encodec.audio.devices.wakeup import Wakeup
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.room import SimulatedRoom
+from streaming_encodec.types import Pcm
 
 Card = TypeVar("Card", bound=SoundCard)
 

@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.bench.telephones import Ear
 from streaming_encodec.client.client import VoiceClient
 from streaming_encodec.client.settings import CodecSettings, ConnectionSettings
 from streaming_encodec.model.find import AnyModel, find_model
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.sender import SenderSettings
 
 _BLOCK_S = 0.01

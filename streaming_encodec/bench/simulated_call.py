@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import Floats, IntArray
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.ladder import Kind, PlayoutInstruction
 from streaming_encodec.voice.network import Delivery, Network, NetworkModel
@@ -26,12 +26,10 @@ from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
 from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.packet import Packet, StreamFormat, serialize_packet
 
-FloatArray = npt.NDArray[np.float32]
-
 _DIGITS = 2  # codebooks that spell a frame's number to the base of 1024, modulo 2**20
 
 
-def made_up_voice(stream_format: StreamFormat, seconds: float = 20.0, seed: int = 0) -> FloatArray:
+def made_up_voice(stream_format: StreamFormat, seconds: float = 20.0, seed: int = 0) -> Floats:
     """Something that stretches like speech: buzzing syllables of gliding pitch, pauses, a little room noise.
 
     float32 ``[n]``, a whole number of frames, to be played round and round.
@@ -46,7 +44,7 @@ def made_up_voice(stream_format: StreamFormat, seconds: float = 20.0, seed: int 
     voice = np.sum([np.sin(n * phase) / n for n in range(1, harmonics + 1)], axis=0)
     syllables = np.clip(np.sin(2 * np.pi * 2.1 * time) + 0.3, 0, 1) * (np.sin(2 * np.pi * 0.23 * time) > -0.6)
     sound = 0.15 * voice * syllables + 10 ** (-60 / 20) * rng.standard_normal(length)
-    made: FloatArray = np.asarray(sound, dtype=np.float32)
+    made: Floats = np.asarray(sound, dtype=np.float32)
     return made
 
 
@@ -91,7 +89,7 @@ class CallResult:
     packets_sent: int
     payload_kbps: float
     base_ms: float
-    sound: FloatArray
+    sound: Floats
 
     @property
     def concealed_share(self) -> float:
@@ -162,12 +160,12 @@ class _Call:
         self.receiver = Receiver(self.format, ReceiverSettings(delay=settings.delay))
         self.playout = PcmPlayout(self.receiver, self._decode, observe=self._note, seed=settings.seed)
         voice = made_up_voice(self.format)
-        self._voice: FloatArray = voice.reshape(-1, 1, self.format.frame_samples)
-        self._last: FloatArray = np.zeros((1, self.format.frame_samples), dtype=np.float32)
+        self._voice: Floats = voice.reshape(-1, 1, self.format.frame_samples)
+        self._last: Floats = np.zeros((1, self.format.frame_samples), dtype=np.float32)
         self._packets = 0
         self._bytes = 0
         self._keep_sound = keep_sound
-        self._sound: list[FloatArray] = []
+        self._sound: list[Floats] = []
         self._times = array("d")
         self._frames = array("q")
         self._targets = array("d")
@@ -215,9 +213,9 @@ class _Call:
         self._bytes += len(data)
         return data
 
-    def _decode(self, codes: IntArray | None) -> FloatArray:
+    def _decode(self, codes: IntArray | None) -> Floats:
         if codes is not None:
-            frame: FloatArray = self._voice[spelled_number(codes) % len(self._voice)]
+            frame: Floats = self._voice[spelled_number(codes) % len(self._voice)]
             self._last = frame
         return self._last
 

@@ -19,7 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from streaming_encodec.bridges.audiosocket import RATES, frame
-from streaming_encodec.bridges.protocol import Encoding, Message, Pcm
+from streaming_encodec.bridges.protocol import Encoding, Message
+from streaming_encodec.types import Pcm
 
 FRAME_MS = 20
 _PIECE_S = 5.0

@@ -18,7 +18,6 @@ from streaming_encodec.bridges.protocol import (
     Event,
     Hold,
     Message,
-    Pcm,
     Queued,
     Sound,
     Started,
@@ -27,6 +26,7 @@ from streaming_encodec.bridges.protocol import (
     parse_event,
 )
 from streaming_encodec.errors import BridgeError
+from streaming_encodec.types import Pcm
 
 FORMATS = {
     "ulaw": Encoding("ulaw", 8000),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import uuid
 
-from streaming_encodec.bridges.protocol import Encoding, Ended, Event, Message, Pcm, Sound, Started, check_digit
+from streaming_encodec.bridges.protocol import Encoding, Ended, Event, Message, Sound, Started, check_digit
 from streaming_encodec.errors import BridgeError
+from streaming_encodec.types import Pcm
 
 END, UUID, DTMF, ERROR = 0x00, 0x01, 0x03, 0xFF
 RATES = {

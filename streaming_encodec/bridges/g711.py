@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _BIAS, _CLIP = 132, 32_635
 

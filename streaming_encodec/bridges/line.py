@@ -9,8 +9,8 @@ import numpy as np
 
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.bridges.protocol import Pcm
 from streaming_encodec.samples import clip_amplitude
+from streaming_encodec.types import Pcm
 from streaming_encodec.wire.packet import StreamFormat
 
 

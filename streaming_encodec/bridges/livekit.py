@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streaming_encodec.audio.resample import mix_channels
-from streaming_encodec.call.pcm import Pcm, give_pcm
+from streaming_encodec.call.pcm import give_pcm
 from streaming_encodec.errors import CallError, MissingExtraError, StreamError
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
+from streaming_encodec.types import Pcm
 
 try:
     from livekit import rtc

@@ -20,7 +20,6 @@ from streaming_encodec.bridges.protocol import (
     Ended,
     Event,
     Message,
-    Pcm,
     Queued,
     Sound,
     Started,
@@ -29,6 +28,7 @@ from streaming_encodec.bridges.protocol import (
     parse_event,
 )
 from streaming_encodec.errors import BridgeError
+from streaming_encodec.types import Pcm
 
 _HERE = "-"
 """Is not in base64."""

@@ -15,21 +15,11 @@ from streaming_encodec.bridges.config import BridgeLimits
 from streaming_encodec.bridges.connection import HungUp, PhoneConnection
 from streaming_encodec.bridges.line import PhoneLine
 from streaming_encodec.bridges.pace import SendPace
-from streaming_encodec.bridges.protocol import (
-    Digit,
-    Ended,
-    Event,
-    Hold,
-    Message,
-    Pcm,
-    PhoneProtocol,
-    Queued,
-    Sound,
-    Started,
-)
+from streaming_encodec.bridges.protocol import Digit, Ended, Event, Hold, Message, PhoneProtocol, Queued, Sound, Started
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import BridgeError, CallError
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S, Bucket
+from streaming_encodec.types import Pcm
 
 Result = TypeVar("Result")
 

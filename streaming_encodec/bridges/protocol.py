@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.bridges.g711 import decode_g711, encode_g711
 from streaming_encodec.call.pcm import give_pcm
 from streaming_encodec.errors import BridgeError
 from streaming_encodec.json_text import parse_json
+from streaming_encodec.types import Pcm
 
-Pcm = NDArray[np.float32]
 Message = str | bytes
 
 MOST_SOUND_S = 1.0

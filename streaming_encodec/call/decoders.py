@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming_encodec.call.mixer import FloatArray, SpeakerDecoder
+from streaming_encodec.call.mixer import SpeakerDecoder
 from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.errors import CallError, CallErrorReason
 from streaming_encodec.model.find import AnyModel
@@ -20,7 +20,7 @@ from streaming_encodec.stepping.half import HalfState
 from streaming_encodec.streaming.conceal import decayed
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.pool import StreamPool
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import Floats, IntArray, Pcm
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
@@ -60,7 +60,7 @@ class _Fading:
         """The speaker has left."""
         self._last.pop(speaker, None)
 
-    def lost(self, speaker: int) -> tuple[FloatArray, int]:
+    def lost(self, speaker: int) -> tuple[Floats, int]:
         """The latent frame [1, D, 1] in place of a lost one, and the number of codebooks of the last that arrived."""
         codes, lost = self._last.get(speaker, (np.zeros((1, 1), np.int64), 1000))
         lost += 1
@@ -80,11 +80,11 @@ class AheadDecoder:
     def __init__(self, stream: StreamingDecoder) -> None:
         self._stream = stream
         self._frame = stream.config.hop_length
-        self._ahead: deque[tuple[IntArray, FloatArray]] = deque()  # decoded and not yet asked for
+        self._ahead: deque[tuple[IntArray, Pcm]] = deque()  # decoded and not yet asked for
         self._given: list[IntArray] = []  # of the same step, asked for since
         self._before: HalfState | None = None  # where that step began
 
-    def decode(self, codes: IntArray, following: tuple[IntArray, ...] = ()) -> FloatArray:
+    def decode(self, codes: IntArray, following: tuple[IntArray, ...] = ()) -> Pcm:
         """The sound [C, n] of a frame ``codes`` [K, 1]; ``following`` are likely to be asked for next.
 
         They are recognised later by identity.
@@ -103,7 +103,7 @@ class AheadDecoder:
             self._ahead.append((later, whole[:, begin:end]))
         return whole[:, : ends[0]]
 
-    def decode_latent(self, latent: FloatArray, num_codebooks: int) -> FloatArray:
+    def decode_latent(self, latent: Floats, num_codebooks: int) -> Pcm:
         """The sound of a latent frame [1, D, 1] in place of codes."""
         self._return()
         return self._sound(self._stream.push_latent(latent, num_codebooks)[0])
@@ -123,7 +123,7 @@ class AheadDecoder:
         self._before = None  # an engine may write over a state that nobody holds
 
     @staticmethod
-    def _sound(pcm: NDArray[np.floating]) -> FloatArray:
+    def _sound(pcm: NDArray[np.floating]) -> Pcm:
         return pcm.astype(np.float32, copy=False)
 
 
@@ -156,7 +156,7 @@ class SeparateDecoders:
         del self._streams[speaker]
         self._fading.forget(speaker)
 
-    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, Pcm]:
         """One frame of each of these speakers: sound [C, n] by speaker, n usually a frame."""
         return {speaker: self._decode(speaker, request) for speaker, request in requests.items()}
 
@@ -167,7 +167,7 @@ class SeparateDecoders:
         for frames in range(2, self._together_frames + 1):
             stream.push_together(np.zeros((num_codebooks, frames), np.int64))
 
-    def _decode(self, speaker: int, request: DecodeRequest) -> FloatArray:
+    def _decode(self, speaker: int, request: DecodeRequest) -> Pcm:
         stream = self._streams[speaker]
         if request.reset:
             stream.reset()
@@ -204,7 +204,7 @@ class PooledDecoder:
         self._pool.close(self._slots.pop(speaker))
         self._fading.forget(speaker)
 
-    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, Pcm]:
         """One frame of each of these speakers: sound [C, n] by speaker, n usually a frame."""
         for speaker, request in requests.items():
             slot = self._slots[speaker]

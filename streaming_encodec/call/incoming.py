@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from streaming_encodec.call.mixer import FloatArray, Mixer, SpeakerDecoder
+from streaming_encodec.call.mixer import Mixer, SpeakerDecoder
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.voice.receiver import ReceiverSettings
 from streaming_encodec.wire.control import Joined, Left, Report
@@ -69,12 +70,12 @@ class IncomingVoices:
 
     # -- the listener's -------------------------------------------------------------------------------------
 
-    def read(self, count: int, now_s: float) -> FloatArray:
+    def read(self, count: int, now_s: float) -> Pcm:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard."""
         self._let_in()
         return self.mixer.read(count, now_s)
 
-    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> Pcm | None:
         """See `Mixer.read_whole`."""
         self._let_in()
         return self.mixer.read_whole(count, now_s, certain=certain)

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.errors import PacketError, StreamError
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import IntArray, Pcm
 from streaming_encodec.voice.ladder import PlayoutInstruction
 from streaming_encodec.voice.playout import DecodeRequest, DecodeSteps, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver, ReceiverSettings
@@ -21,8 +20,6 @@ from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 from streaming_encodec.wire.packet import StreamFormat
-
-FloatArray = npt.NDArray[np.float32]
 
 _RELEASE_S = 0.5
 """After a peak the gain comes back in about so long."""
@@ -37,7 +34,7 @@ class SpeakerDecoder(Protocol):
     def close(self, speaker: int) -> None:
         """Forget a speaker."""
 
-    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, Pcm]:
         """The sound [C, n] of each request."""
 
 
@@ -100,7 +97,7 @@ class Mixer:
         if self._voices.pop(sender, None) is not None:
             self._decoder.close(sender)
 
-    def read(self, count: int, now_s: float) -> FloatArray:
+    def read(self, count: int, now_s: float) -> Pcm:
         """The next `count` samples [C, count] of everybody; `now_s` is when the first will be heard.
 
         One speaker alone comes through bit for bit; a sum beyond full scale is turned down.
@@ -117,7 +114,7 @@ class Mixer:
             return parts[0]
         return self._limiter.process(np.sum(parts, axis=0, dtype=np.float32))
 
-    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> Pcm | None:
         """`read`, plus the samples that every voice has left over after a change of pace.
 
         If they stayed, the next frame would be needed earlier by as much.
@@ -130,10 +127,10 @@ class Mixer:
         more = min((voice.queued_samples for voice in voices), default=0)
         return np.concatenate((pcm, self.read(more, now_s)), axis=1) if more else pcm
 
-    def _read_all(self, count: int, now_s: float) -> list[FloatArray]:
+    def _read_all(self, count: int, now_s: float) -> list[Pcm]:
         """All voices advance together, so that frames needed at the same time are decoded in one step."""
         steps = {sender: voice.reading(count, now_s) for sender, voice in self._voices.items()}
-        done: dict[int, FloatArray] = {}
+        done: dict[int, Pcm] = {}
         wanted: dict[int, DecodeRequest] = {}
         for sender, step in steps.items():
             _advance(sender, step, None, wanted, done)
@@ -177,7 +174,7 @@ class Limiter:
         """Full gain at once."""
         self._gain = 1.0
 
-    def process(self, pcm: FloatArray) -> FloatArray:
+    def process(self, pcm: Pcm) -> Pcm:
         """[C, n] → [C, n], within -1 … 1."""
         count = pcm.shape[1]
         if not count:
@@ -189,16 +186,16 @@ class Limiter:
         begin = min(self._gain, end) if end < self._gain else self._gain
         ramp = np.linspace(begin, end, count, dtype=np.float32)
         self._gain = end
-        limited: FloatArray = np.clip(pcm * ramp, -1.0, 1.0, dtype=np.float32)
+        limited: Pcm = np.clip(pcm * ramp, -1.0, 1.0, dtype=np.float32)
         return limited
 
 
 def _advance(
     sender: int,
     step: DecodeSteps,
-    sound: FloatArray | None,
+    sound: Pcm | None,
     wanted: dict[int, DecodeRequest],
-    done: dict[int, FloatArray],
+    done: dict[int, Pcm],
 ) -> None:
     try:
         wanted[sender] = next(step) if sound is None else step.send(sound)
@@ -206,5 +203,5 @@ def _advance(
         done[sender] = end.value
 
 
-def _never(codes: IntArray | None) -> FloatArray:
+def _never(codes: IntArray | None) -> Pcm:
     raise StreamError("the mixer decodes all voices at once")

@@ -19,7 +19,7 @@ from streaming_encodec.stepping.arrays import NumpyArrays
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.encoder import StreamingEncoder
 from streaming_encodec.streaming.io import take_samples
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import IntArray, Pcm
 from streaming_encodec.voice.noise import NoiseMeter
 from streaming_encodec.voice.rate import RateControl, RateSettings
 from streaming_encodec.voice.sender import Sender, SenderSettings, StallMeter
@@ -27,8 +27,6 @@ from streaming_encodec.voice.vad import VoiceActivityDetector
 from streaming_encodec.wire.control import Report
 from streaming_encodec.wire.header import NO_NOISE
 from streaming_encodec.wire.packet import StreamFormat
-
-FloatArray = npt.NDArray[np.float32]
 
 _WAITING_REPORTS = 1024
 
@@ -71,7 +69,7 @@ class OutgoingVoice:
             self._vad = VoiceActivityDetector(stream_format.frame_seconds, speech=speech)
         self._meter = NoiseMeter(stream_format.sample_rate, stream_format.frame_samples)
         self._resting = RestingEncoder(self._encoder)
-        self._unjudged: FloatArray = np.zeros((stream_format.channels, 0), np.float32)  # from the next step on
+        self._unjudged: Pcm = np.zeros((stream_format.channels, 0), np.float32)  # from the next step on
         self._rate = self._make_rate()
         self._stall = StallMeter(stream_format.sample_rate)
         self._reports: deque[tuple[Report, float, bool]] = deque(maxlen=_WAITING_REPORTS)
@@ -125,7 +123,7 @@ class OutgoingVoice:
         self._ended = False
         return self._sender.skip(round(gap_s / self._format.frame_seconds)) if gap_s and not ended else []
 
-    def _speak_or_rest(self, sound: FloatArray, vad: VoiceActivityDetector) -> list[bytes]:
+    def _speak_or_rest(self, sound: Pcm, vad: VoiceActivityDetector) -> list[bytes]:
         """A step of sound, and what the encoder needs of the next one."""
         size = self._format.frame_samples
         frames = [sound[:, at : at + size] for at in range(0, self._resting.step_samples, size)]
@@ -142,7 +140,7 @@ class OutgoingVoice:
             packets += self._sender.push(codes[:, at : at + 1], noise=self._noise(frame) if silent[at] else None)
         return packets
 
-    def _noise(self, frame: FloatArray) -> tuple[int, ...]:
+    def _noise(self, frame: Pcm) -> tuple[int, ...]:
         """What a noise packet says; it is measured where there will be one."""
         return self._meter.measure(frame) if self._sender.noise_is_due else NO_NOISE
 

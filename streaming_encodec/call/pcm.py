@@ -11,8 +11,8 @@ from streaming_encodec.errors import StreamError
 from streaming_encodec.samples import as_array, check_amplitude
 from streaming_encodec.stepping.arrays import as_numpy, is_tensor
 from streaming_encodec.streaming.io import plain_tensor
+from streaming_encodec.types import Pcm
 
-Pcm = NDArray[np.float32]
 # Beside these whatever has a buffer that says its type (array.array, ctypes), and torch tensors.
 Samples: TypeAlias = bytes | bytearray | memoryview | NDArray[np.int16] | NDArray[np.float32] | Any
 OutputForm = Literal["int16", "float32", "bytes"]

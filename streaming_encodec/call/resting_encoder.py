@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.streaming.encoder import StreamingEncoder
-from streaming_encodec.types import IntArray
-
-FloatArray = npt.NDArray[np.float32]
+from streaming_encodec.types import IntArray, Pcm
 
 WARM_UP_FRAMES = 8
 """So many frames before speech are encoded with it. Then 90 % of the codes of its first 0.2 s are those of an encoder
@@ -32,18 +29,18 @@ class RestingEncoder:
         self.ahead_samples = encoder.delay_samples + frame - self.step_samples
         """Of the next step, which a model that looks ahead needs too."""
         self._most_owed = -(-WARM_UP_FRAMES // encoder.frames_per_step)
-        self._owed: deque[FloatArray] = deque()  # steps that were not encoded, the latest ones
+        self._owed: deque[Pcm] = deque()  # steps that were not encoded, the latest ones
         self._lost = False  # there were earlier ones
         self._taken = 0  # samples of the next step that the encoder has
 
-    def rest(self, sound: FloatArray) -> None:
+    def rest(self, sound: Pcm) -> None:
         """A step, [C, step_samples + ahead_samples], whose codes nobody needs."""
         if len(self._owed) == self._most_owed:
             self._owed.popleft()
             self._lost = True
         self._owed.append(sound[:, : self.step_samples].copy())
 
-    def encode(self, sound: FloatArray) -> tuple[IntArray, IntArray]:
+    def encode(self, sound: Pcm) -> tuple[IntArray, IntArray]:
         """A step as in `rest`: the codes [K, n] of the frames just before it that were not asked for, and its own."""
         if self._lost:
             self._encoder.reset()
@@ -55,7 +52,7 @@ class RestingEncoder:
         own = codes.shape[1] - self._encoder.frames_per_step
         return codes[:, :own], codes[:, own:]
 
-    def finish(self, sound: FloatArray) -> IntArray:
+    def finish(self, sound: Pcm) -> IntArray:
         """The codes [K, f] of what is left, [C, n], less than a step; none after a rest. A new stream begins."""
         resting = bool(self._owed)
         whole: IntArray = self._encoder.push(sound[:, self._taken :])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.vad import SpeechDetector
-
-FloatArray = npt.NDArray[np.float32]
 
 _CELL_S = 0.010
 
@@ -24,10 +22,10 @@ class WebRtcSpeech:
         # Only with gain control does it run the network; what it makes of the sound is thrown away.
         self._processor = AudioProcessor(sample_rate=sample_rate, auto_gain_control=True)
         self._cell = round(_CELL_S * sample_rate)
-        self._held: FloatArray = np.zeros(0, np.float32)
+        self._held: Pcm = np.zeros(0, np.float32)
         self._last = 0.0
 
-    def probability(self, pcm: FloatArray) -> float:
+    def probability(self, pcm: Pcm) -> float:
         """See `SpeechDetector`."""
         sound = np.concatenate([self._held, pcm])
         whole = len(sound) // self._cell * self._cell

@@ -15,13 +15,13 @@ from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.in_order import InOrderReceiver
-from streaming_encodec.call.pcm import OUTPUT_FORMS, OutputForm, Pcm, give_pcm
+from streaming_encodec.call.pcm import OUTPUT_FORMS, OutputForm, give_pcm
 from streaming_encodec.call.stream_format import check_frame_ms, find_voice_model, stream_format
 from streaming_encodec.errors import PacketError, StreamError
 from streaming_encodec.model.find import AnyModel
 from streaming_encodec.samples import as_count, as_sample_rate
 from streaming_encodec.stepping.engine import EngineOrName
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import IntArray, Pcm
 from streaming_encodec.voice.playout import DecodeRequest, PcmPlayout
 from streaming_encodec.voice.receiver import Receiver
 from streaming_encodec.voice.statistics import ReceiverStatistics

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.participant import Participant
 from streaming_encodec.errors import CallError, CallErrorReason
+from streaming_encodec.types import Pcm
 
 _LATE_S = 1.0
 
@@ -104,7 +104,7 @@ class VoiceClient(Participant):
 
     # -- listening ------------------------------------------------------------------------------------------
 
-    async def receive(self, block_samples: int | None = None) -> AsyncIterator[FloatArray]:
+    async def receive(self, block_samples: int | None = None) -> AsyncIterator[Pcm]:
         """Blocks [C, block_samples] of what everybody says, mixed, at the pace of the clock; silence too.
 
         Ends when the call is ended here; raises CallError when it was ended by the relay or the network.
@@ -130,7 +130,7 @@ class VoiceClient(Participant):
             self._receiving = False
         self._link.check()
 
-    async def pull(self, count: int, now_s: float) -> FloatArray:
+    async def pull(self, count: int, now_s: float) -> Pcm:
         """The next `count` samples [C, count] at once, for a program that keeps the time itself.
 
         now_s: when the first of them will be heard, on this client's clock.

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.client.participant import Participant
+from streaming_encodec.types import Pcm
 
 PacketObserver = Callable[[bytes, float], object]
 """Is given a packet, and seconds on the client's clock."""
@@ -85,7 +85,7 @@ class ThreadedVoiceClient(Participant):
                 observer(packet, now_s)
         self._in_loop(self._link.send_packets, packets)
 
-    def read(self, count: int, now_s: float) -> FloatArray:
+    def read(self, count: int, now_s: float) -> Pcm:
         """The next `count` samples [C, count] of everybody, mixed; silence where there is no voice.
 
         now_s: when the first of them will be heard, on this client's clock.
@@ -96,7 +96,7 @@ class ThreadedVoiceClient(Participant):
         self._link.check()
         return self._voices.read(count, now_s)
 
-    def read_whole(self, count: int, now_s: float, *, certain: bool) -> FloatArray | None:
+    def read_whole(self, count: int, now_s: float, *, certain: bool) -> Pcm | None:
         """`read` for a thread that writes ahead of a sound card: see `Mixer.read_whole`."""
         self._check_running()
         self._link.check()

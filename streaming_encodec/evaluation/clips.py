@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.errors import FileFormatError
 from streaming_encodec.text_files import decode_text
-
-Samples = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 MANIFEST = "manifest.jsonl"
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"})
@@ -32,7 +30,7 @@ class Clip:
     """
 
     name: str
-    samples: Samples
+    samples: Pcm
     sample_rate: int
     speaker: str = ""
     language: str = ""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
+from streaming_encodec.types import Pcm
 
 _WINDOW, _HOP = 320, 160  # 20 and 10 ms
 _STEPS = 384  # of 20 ms, within the attention
@@ -41,11 +42,11 @@ class DistillMos:
         self._network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
         self._network.eval()
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         return Score(self.judge(resample(degraded, clip.sample_rate, WIDEBAND)))
 
     @torch.no_grad()
-    def judge(self, wide: Samples) -> float:
+    def judge(self, wide: Pcm) -> float:
         """[T] at 16 kHz → mean over parts of 7.68 s, spread evenly, at most a second apart; short clips are padded."""
         wide = np.pad(wide, (0, max(0, _PART - len(wide))))
         beyond = len(wide) - _PART

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
+from streaming_encodec.types import Pcm
 
 _PART_S = 9.01
 """Length of the network's input; shorter sounds are repeated."""
@@ -36,16 +37,16 @@ class DnsmosNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._sound: Samples | None = None
+        self._sound: Pcm | None = None
         self._found: dict[str, float] = {}
 
-    def __call__(self, samples: Samples, sample_rate: int) -> dict[str, float]:
+    def __call__(self, samples: Pcm, sample_rate: int) -> dict[str, float]:
         """[T] → aspect → 1 … 5."""
         if samples is not self._sound:
             self._sound, self._found = samples, self._judge(resample(samples, sample_rate, WIDEBAND))
         return self._found
 
-    def _judge(self, wide: Samples) -> dict[str, float]:
+    def _judge(self, wide: Pcm) -> dict[str, float]:
         part = int(_PART_S * WIDEBAND)
         wide = np.clip(wide, -1.0, 1.0).astype(np.float32)
         while len(wide) < part:
@@ -70,7 +71,7 @@ class Dnsmos:
         self._network, self._aspect = network, aspect
         self.name, self.title = f"dnsmos_{aspect}", f"DNSMOS {aspect}"
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         return Score(self._network(degraded, clip.sample_rate)[self._aspect])
 
 

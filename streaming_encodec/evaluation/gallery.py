@@ -15,12 +15,13 @@ import soundfile
 
 from streaming_encodec.audio.files.atomic import not_written, write_by, write_text
 from streaming_encodec.errors import FileFormatError, StreamError
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.opus import OPUS_RATES, Opus
 from streaming_encodec.evaluation.packet_loss import BURST_MS, bursty_loss
 from streaming_encodec.evaluation.received import receive_set
 from streaming_encodec.evaluation.streamed import encode_set
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.types import Pcm
 
 TRANSPORT_KBPS = 48.0
 """Bitrate of the gallery's Ogg Opus files: near transparent, and every current browser plays them."""
@@ -36,7 +37,7 @@ class Take:
 
     key: str
     title: str
-    sounds: list[Samples]
+    sounds: list[Pcm]
 
 
 def make_gallery(
@@ -85,7 +86,7 @@ def make_gallery(
     return page
 
 
-def write_ogg_opus(path: Path, samples: Samples, sample_rate: int, kbps: float) -> None:
+def write_ogg_opus(path: Path, samples: Pcm, sample_rate: int, kbps: float) -> None:
     """[T] → an Ogg Opus file at about ``kbps``. Raises FileFormatError if it can't be written."""
     # libsndfile's scale: 0 is 256 kbps a channel, 1 is 6.
     level = 1.0 - (kbps - 6.0) / 250.0

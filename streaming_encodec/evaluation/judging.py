@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from streaming_encodec.errors import ConfigError
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metric import Metric, Score
 from streaming_encodec.evaluation.metrics import MetricOptions, MetricSet, make_metrics
+from streaming_encodec.types import Pcm
 
 Scores = dict[str, Score | None]
 
@@ -19,7 +20,7 @@ Scores = dict[str, Score | None]
 class Judge(Protocol):
     """Gives each clip's scores by metric, in the clips' order."""
 
-    def __call__(self, sounds: Sequence[Samples], names: Sequence[str]) -> Iterator[Scores]:
+    def __call__(self, sounds: Sequence[Pcm], names: Sequence[str]) -> Iterator[Scores]:
         """``sounds``: the decoded clips; ``names``: the metrics to apply."""
         ...
 
@@ -31,7 +32,7 @@ class SerialJudge:
         self._clips = clips
         self._metrics = metrics.metrics
 
-    def __call__(self, sounds: Sequence[Samples], names: Sequence[str]) -> Iterator[Scores]:
+    def __call__(self, sounds: Sequence[Pcm], names: Sequence[str]) -> Iterator[Scores]:
         for clip, sound in zip(self._clips, sounds, strict=True):
             yield _judge(self._metrics, clip, sound, names)
 
@@ -57,7 +58,7 @@ class PoolJudge:
             initargs=(tuple(clips), metrics.families, metrics.options),
         )
 
-    def __call__(self, sounds: Sequence[Samples], names: Sequence[str]) -> Iterator[Scores]:
+    def __call__(self, sounds: Sequence[Pcm], names: Sequence[str]) -> Iterator[Scores]:
         work = [self._pool.submit(_work, place, sound, tuple(names)) for place, sound in enumerate(sounds)]
         for future in work:
             yield future.result()
@@ -86,9 +87,9 @@ def _start_worker(clips: tuple[Clip, ...], families: tuple[str, ...], options: M
     _Worker.metrics = make_metrics(families, options).metrics
 
 
-def _work(place: int, sound: Samples, names: tuple[str, ...]) -> Scores:
+def _work(place: int, sound: Pcm, names: tuple[str, ...]) -> Scores:
     return _judge(_Worker.metrics, _Worker.clips[place], sound, names)
 
 
-def _judge(metrics: Sequence[Metric], clip: Clip, sound: Samples, names: Sequence[str]) -> Scores:
+def _judge(metrics: Sequence[Metric], clip: Clip, sound: Pcm, names: Sequence[str]) -> Scores:
     return {metric.name: metric(clip, sound) for metric in metrics if metric.name in names}

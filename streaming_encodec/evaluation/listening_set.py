@@ -21,9 +21,10 @@ import soxr
 
 from streaming_encodec.audio.files.atomic import write_text
 from streaming_encodec.errors import FileFormatError
-from streaming_encodec.evaluation.clips import MANIFEST, Samples
+from streaming_encodec.evaluation.clips import MANIFEST
 from streaming_encodec.training.decoding import read_audio, write_flac
 from streaming_encodec.training.recipe import Source, fetch_debian
+from streaming_encodec.types import Pcm
 
 SAMPLE_RATE = 24_000
 _PAUSE_SECONDS = 0.25
@@ -148,7 +149,7 @@ def build_listening_set(
 
 def _make(item: Item, root: Path, out: Path) -> dict[str, object]:
     pause = np.zeros(round(_PAUSE_SECONDS * SAMPLE_RATE), np.float32)
-    parts: list[Samples] = []
+    parts: list[Pcm] = []
     for file in item.files:
         path = root / file
         if not path.exists():
@@ -170,13 +171,13 @@ def _make(item: Item, root: Path, out: Path) -> dict[str, object]:
     }
 
 
-def _read(path: Path) -> Samples:
+def _read(path: Path) -> Pcm:
     if path.suffix != ".raw":
         return read_audio(path, SAMPLE_RATE)
     samples, rate = soundfile.read(
         path, format="RAW", samplerate=16_000, channels=1, subtype="PCM_16", endian="LITTLE", dtype="float32"
     )
-    resampled: Samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    resampled: Pcm = soxr.resample(samples, rate, SAMPLE_RATE)
     return resampled
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
+from streaming_encodec.types import Pcm
 
 Better = Literal["higher", "lower"]
 
@@ -38,20 +39,20 @@ class Metric(Protocol):
     absolute: bool
     """Whether the metric is defined for the original itself, as the word error rate is and a distance is not."""
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         """``degraded`` [T] has the clip's rate and length."""
         ...
 
 
-def resample(samples: Samples, source_rate: int, target_rate: int) -> Samples:
+def resample(samples: Pcm, source_rate: int, target_rate: int) -> Pcm:
     """[T] → [T · target / source]."""
     if source_rate == target_rate:
         return samples
-    out: Samples = soxr.resample(samples, source_rate, target_rate, quality="HQ")
+    out: Pcm = soxr.resample(samples, source_rate, target_rate, quality="HQ")
     return out
 
 
-def power_spectrum(samples: Samples, window: int, hop: int) -> npt.NDArray[np.float64]:
+def power_spectrum(samples: Pcm, window: int, hop: int) -> npt.NDArray[np.float64]:
     """[T] → [frames, window / 2 + 1], Hann windows centred at multiples of ``hop``, zeros beyond the ends."""
     padded = np.pad(samples.astype(np.float64), window // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]

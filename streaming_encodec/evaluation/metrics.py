@@ -14,9 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from streaming_encodec.errors import ConfigError, MissingExtraError
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.evaluation.metric import WIDEBAND, Better, Metric, Score, mel_filters, power_spectrum, resample
+from streaming_encodec.types import Pcm
 
 
 class PesqWideband:
@@ -31,7 +32,7 @@ class PesqWideband:
     def __init__(self) -> None:
         self._pesq = need("pesq", "PESQ")
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         reference = resample(clip.samples, clip.sample_rate, WIDEBAND)
         value = self._compare(reference, resample(degraded, clip.sample_rate, WIDEBAND))
         if value is None:
@@ -39,7 +40,7 @@ class PesqWideband:
             value = None if self._compare(reference, reference) is None else self.worst
         return None if value is None else Score(value)
 
-    def _compare(self, reference: Samples, signal: Samples) -> float | None:
+    def _compare(self, reference: Pcm, signal: Pcm) -> float | None:
         """None if one of the two has no utterance."""
         if not signal.any():
             return None  # the package divides by the energy
@@ -60,7 +61,7 @@ class Stoi:
     def __init__(self) -> None:
         self._stoi = need("pystoi", "STOI")
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         # pystoi resamples to 10 kHz by itself.
         return Score(float(self._stoi.stoi(clip.samples, degraded, clip.sample_rate)))
 
@@ -80,7 +81,7 @@ class Visqol:
         self._api = visqol.VisqolApi()
         self._api.create(mode="speech", use_lattice_model=True)
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         reference = resample(clip.samples, clip.sample_rate, WIDEBAND).astype(np.float64)
         signal = resample(degraded, clip.sample_rate, WIDEBAND).astype(np.float64)
         if not signal.any():
@@ -101,7 +102,7 @@ class LogMel:
     absolute = False
     bands, window, floor_db = 80, 1024, -80.0
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         filters = mel_filters(clip.sample_rate, self.window, self.bands)
         reference = power_spectrum(clip.samples, self.window, self.window // 4) @ filters.T
         signal = power_spectrum(degraded, self.window, self.window // 4) @ filters.T

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import MissingExtraError, StreamError
-from streaming_encodec.evaluation.clips import Samples
 from streaming_encodec.evaluation.extras import EXTRA, package_folder
+from streaming_encodec.types import Pcm
 
 Lost = npt.NDArray[np.bool_]
 
@@ -68,7 +68,7 @@ class Opus:
         for create in (self._lib.opus_encoder_create, self._lib.opus_decoder_create):
             create.restype = ctypes.c_void_p
 
-    def encode(self, samples: Samples, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
+    def encode(self, samples: Pcm, sample_rate: int, kbps: float, vbr: bool = True) -> OpusStream:
         """[T] in −1 … 1 → packets at about ``kbps``; voice mode, highest complexity."""
         if sample_rate not in OPUS_RATES:
             raise StreamError(f"Opus takes {', '.join(map(str, OPUS_RATES))} Hz, not {sample_rate}: resample first")
@@ -100,7 +100,7 @@ class Opus:
             self._lib.opus_encoder_destroy(encoder)
         return OpusStream(tuple(packets), size, sample_rate, delay.value, len(samples))
 
-    def decode(self, stream: OpusStream, lost: Lost | None = None) -> Samples:
+    def decode(self, stream: OpusStream, lost: Lost | None = None) -> Pcm:
         """Packets → [T], delay removed. If ``lost`` [packets] is true, the decoder conceals."""
         error = ctypes.c_int()
         decoder = ctypes.c_void_p(self._lib.opus_decoder_create(stream.sample_rate, 1, ctypes.byref(error)))

@@ -23,8 +23,9 @@ import numpy as np
 import soundfile
 
 from streaming_encodec.errors import FileFormatError
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.text_files import decode_text
+from streaming_encodec.types import Pcm
 
 FORMAT = 1
 """Version of the key's layout and of the answers'."""
@@ -35,9 +36,9 @@ class Comparison:
     """Two codecs by name, with the decoded clips of each."""
 
     first: str
-    first_sounds: Sequence[Samples]
+    first_sounds: Sequence[Pcm]
     second: str
-    second_sounds: Sequence[Samples]
+    second_sounds: Sequence[Pcm]
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ def make_pairs(clips: Sequence[Clip], comparisons: Sequence[Comparison], seed: i
     )
 
 
-def _like(original: Samples, sound: Samples) -> Samples:
+def _like(original: Pcm, sound: Pcm) -> Pcm:
     """``sound`` at the level of ``original``; silence is unchanged."""
     wanted, found = (float(np.sqrt(np.mean(np.square(s, dtype=np.float64)))) for s in (original, sound))
     return sound * np.float32(wanted / found) if found > 0 else sound
 
 
-def _embed(sound: Samples, sample_rate: int, sounds: dict[str, str]) -> str:
+def _embed(sound: Pcm, sample_rate: int, sounds: dict[str, str]) -> str:
     """Add a sound to ``sounds`` as a data URI of FLAC, which every browser plays; returns its id."""
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, sample_rate, format="FLAC", subtype="PCM_16")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from streaming_encodec.audio.files.atomic import write_by
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import need
 from streaming_encodec.evaluation.metric import Metric, power_spectrum
 from streaming_encodec.evaluation.runner import MODEL, OPUS, ORIGINAL, Evaluation, Row
+from streaming_encodec.types import Pcm
 
 _COLOURS = {MODEL: "#1f6fb4", OPUS: "#d9822b", ORIGINAL: "#777777"}
 _SHADES = ("#9ecae1", "#4292c6", "#08519c", "#08306b")
@@ -59,7 +60,7 @@ def loss_plot(path: Path, metrics: Sequence[Metric], result: Evaluation, name: s
     return True
 
 
-def spectrogram_plot(path: Path, clip: Clip, sounds: Mapping[str, Samples]) -> None:
+def spectrogram_plot(path: Path, clip: Clip, sounds: Mapping[str, Pcm]) -> None:
     """The clip and its decoded versions, one strip for each of ``sounds``, on one scale of decibels."""
     figure_of = need("matplotlib.figure", "the plots").Figure
     strips = {f"original: {clip.name}": clip.samples, **sounds}

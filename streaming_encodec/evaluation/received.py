@@ -9,22 +9,21 @@ import torch
 
 from streaming_encodec.call.voice_decoder import VoiceDecoder
 from streaming_encodec.engines.registry import find_engine
-from streaming_encodec.evaluation.clips import Samples
 from streaming_encodec.evaluation.packet_loss import Lost
 from streaming_encodec.evaluation.streamed import CodedSet
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.engine import Engine
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import IntArray, Pcm
 from streaming_encodec.wire.packet import Packet, serialize_packet
 
 
-def receive_set(model: EncodecModel, coded: CodedSet, lost: Sequence[Lost]) -> list[Samples]:
+def receive_set(model: EncodecModel, coded: CodedSet, lost: Sequence[Lost]) -> list[Pcm]:
     """Each clip's frames, one a packet, through a receiver without the ``lost`` ones. Returns [T] each.
 
     The receiver repeats the last frame more and more softly, then gives comfort noise, as in a call.
     """
     engine = find_engine("auto", model)
-    sounds: dict[int, Samples] = {}
+    sounds: dict[int, Pcm] = {}
     for group, part in zip(coded.groups, coded.coded, strict=True):
         for row, place in enumerate(group):
             codes = part.codes[row, :, : part.frames[row]].cpu().numpy()
@@ -34,7 +33,7 @@ def receive_set(model: EncodecModel, coded: CodedSet, lost: Sequence[Lost]) -> l
 
 
 @torch.no_grad()
-def receive_clip(engine: Engine, codes: IntArray, books: IntArray) -> Samples:
+def receive_clip(engine: Engine, codes: IntArray, books: IntArray) -> Pcm:
     """Codes [K, F] of a clip, and how many codebooks of each frame arrive [F]; 0: the frame is lost → [F · hop]."""
     config = engine.model.config
     decoder = VoiceDecoder(config.sampling_rate, config.frame_ms, model=engine.model, output="float32", engine=engine)

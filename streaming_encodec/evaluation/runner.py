@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from streaming_encodec.errors import StreamError
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.judging import Judge, SerialJudge
 from streaming_encodec.evaluation.metric import Score
 from streaming_encodec.evaluation.metrics import MetricSet
@@ -26,6 +26,7 @@ from streaming_encodec.evaluation.robustness import (
 from streaming_encodec.evaluation.streamed import BLOCK_SAMPLES, encode_clips, encode_set
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.stepping.half import check_streams
+from streaming_encodec.types import Pcm
 
 ORIGINAL, MODEL, OPUS = "original", "model", "opus"
 
@@ -123,7 +124,7 @@ class Listener(Protocol):
     def scored(self, condition: Condition) -> None:
         """All metrics of one more clip are computed."""
 
-    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
+    def sound(self, condition: Condition, clip: Clip, samples: Pcm) -> None:
         """A decoded clip."""
 
 
@@ -134,10 +135,10 @@ class Silent:
 
     def scored(self, condition: Condition) -> None: ...
 
-    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None: ...
+    def sound(self, condition: Condition, clip: Clip, samples: Pcm) -> None: ...
 
 
-Outcome = tuple[Condition, float, float, list[Samples]]
+Outcome = tuple[Condition, float, float, list[Pcm]]
 
 
 def evaluate(
@@ -247,7 +248,7 @@ def _share(masks: Sequence[Lost]) -> float:
 
 
 def _judge(
-    metrics: MetricSet, condition: Condition, sounds: Sequence[Samples], judge: Judge, listener: Listener
+    metrics: MetricSet, condition: Condition, sounds: Sequence[Pcm], judge: Judge, listener: Listener
 ) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
     # Of the original only absolute metrics make sense, not its distance to itself.
     names = [m.name for m in metrics.metrics if m.absolute or condition.codec != ORIGINAL]
@@ -268,7 +269,7 @@ def _mean(scores: Sequence[Score | None]) -> float | None:
     return sum(score.value * score.weight for score in known) / sum(score.weight for score in known)
 
 
-def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Samples], kbps: float) -> Borders:
+def _borders(model: EncodecModel, clips: Sequence[Clip], sounds: Sequence[Pcm], kbps: float) -> Borders:
     hop = model.config.hop_length
     most = round(_BORDER_S * model.config.sampling_rate)
     clips = [replace(clip, samples=clip.samples[:most]) for clip in clips[:_BORDER_CLIPS]]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.extras import packaged_file
 from streaming_encodec.evaluation.metric import WIDEBAND, Better, Score, mel_filters, power_spectrum, resample
+from streaming_encodec.types import Pcm
 
 _WINDOW, _HOP, _BANDS = 400, 160, 40  # 25 ms, 10 ms
 _PART, _STEP = (
@@ -48,13 +49,13 @@ class SpeakerSimilarity:
         self._filters = mel_filters(WIDEBAND, _WINDOW, _BANDS)
         self._known: dict[Clip, npt.NDArray[np.float32]] = {}
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         if clip not in self._known:
             self._known[clip] = self.embed(clip.samples, clip.sample_rate)
         return Score(float(self._known[clip] @ self.embed(degraded, clip.sample_rate)))
 
     @torch.no_grad()
-    def embed(self, samples: Samples, sample_rate: int) -> npt.NDArray[np.float32]:
+    def embed(self, samples: Pcm, sample_rate: int) -> npt.NDArray[np.float32]:
         """[T] → unit vector [256], the mean over overlapping parts of 1.6 s."""
         wide = resample(samples, sample_rate, WIDEBAND)
         level = 10 * np.log10(float(np.mean(wide**2)) + 1e-12)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metric import Better, Score, power_spectrum
+from streaming_encodec.types import Pcm
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ _AUDIBLE_DB = -70.0
 """A band with its loudest window further below the clip's is silent."""
 
 
-def envelope(samples: Samples, sample_rate: int, band: Band) -> Floats:
+def envelope(samples: Pcm, sample_rate: int, band: Band) -> Floats:
     """[T] → [T]: magnitude of the analytic signal (Hilbert envelope) of what lies in ``band``."""
     size = 1 << max(1, len(samples) - 1).bit_length()
     spectrum = np.fft.fft(samples.astype(np.float64), size)
@@ -64,7 +65,7 @@ def envelope(samples: Samples, sample_rate: int, band: Band) -> Floats:
     return found
 
 
-def modulation_db(samples: Samples, sample_rate: int, frame_rate_hz: float, band: Band) -> tuple[float, ...] | None:
+def modulation_db(samples: Pcm, sample_rate: int, frame_rate_hz: float, band: Band) -> tuple[float, ...] | None:
     """The envelope's power at each of `MULTIPLES` of the frame rate above that at neighbouring rates, dB.
 
     The envelope is cut into windows of 15 frames that overlap by half. Each is divided by its mean, so that loud and
@@ -121,7 +122,7 @@ class Modulation:
         self.name = f"modulation_{self.band.key}_x{multiple}"
         self.title = f"modulation {self.band.title} {self.rate_hz:g} Hz"
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         band, multiple = self._places
         found = self._spectra(degraded, clip.sample_rate)[band]
         return None if found is None else Score(found[multiple])
@@ -132,10 +133,10 @@ class ModulationSpectra:
 
     def __init__(self, frame_rate_hz: float) -> None:
         self.frame_rate_hz = frame_rate_hz
-        self._sound: Samples | None = None
+        self._sound: Pcm | None = None
         self._found: tuple[tuple[float, ...] | None, ...] = ()
 
-    def __call__(self, samples: Samples, sample_rate: int) -> tuple[tuple[float, ...] | None, ...]:
+    def __call__(self, samples: Pcm, sample_rate: int) -> tuple[tuple[float, ...] | None, ...]:
         """[T] → for each of `MODULATION_BANDS` the decibels at `MULTIPLES`."""
         if samples is not self._sound:
             self._sound = samples
@@ -168,7 +169,7 @@ class LogSpectralDistance:
         self.name = f"lsd_{band.key}"
         self.title = f"LSD {band.title}"
 
-    def __call__(self, clip: Clip, degraded: Samples) -> Score | None:
+    def __call__(self, clip: Clip, degraded: Pcm) -> Score | None:
         window = 2 * round(self.window_s * clip.sample_rate / 2)
         reference, signal = (power_spectrum(sound, window, window // 4) for sound in (clip.samples, degraded))
         floor = reference.max() * 10 ** (self.floor_db / 10)

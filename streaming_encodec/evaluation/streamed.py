@@ -9,10 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from streaming_encodec.evaluation.clips import Clip, Samples
+from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.types import Pcm
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class CodedSet:
     def kbps(self) -> float:
         return self.coded[0].kbps
 
-    def decode(self, model: EncodecModel) -> list[Samples]:
+    def decode(self, model: EncodecModel) -> list[Pcm]:
         """All clips as `decode_clips` gives them, in their order."""
         sounds = (decode_clips(model, coded) for coded in self.coded)
         found = dict(self._each(sounds))
@@ -112,7 +113,7 @@ def encode_clips(
 
 
 @torch.no_grad()
-def decode_clips(model: EncodecModel, coded: CodedClips) -> list[Samples]:
+def decode_clips(model: EncodecModel, coded: CodedClips) -> list[Pcm]:
     """Decode frame by frame. Returns [T] each."""
     decoder = StreamingDecoder(model, batch_size=len(coded.frames), frames_per_step=FRAMES_PER_STEP)
     latent = model.quantizer.decode(coded.codes)  # [B, D, F]

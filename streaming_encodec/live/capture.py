@@ -7,14 +7,12 @@ from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.devices.headset import judge_output
 from streaming_encodec.live.echo import EchoCanceller, KalmanEchoCanceller
 from streaming_encodec.live.enhance import Enhancer
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 
 class EchoMode(StrEnum):

@@ -7,12 +7,10 @@ from collections import deque
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.live.linear_echo import LinearCanceller
 from streaming_encodec.live.residual_echo import ResidualEchoSuppressor
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _METERED_S = 5.0
 _MOSTLY_ECHO = 0.5

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.errors import DeviceError
 from streaming_encodec.live.linear_echo import TAIL_S
+from streaming_encodec.types import Pcm
 
-Pcm = NDArray[np.float32]
 Response = NDArray[np.float64]
 
 _LOWEST_HZ, _HIGHEST_HZ = 150.0, 7000.0

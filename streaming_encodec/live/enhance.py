@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.errors import MissingExtraError
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _CELL_S = 0.010
 _SUPPRESSOR_S, _GAIN_S = 0.0074, 0.0014

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _WINDOW_S = 0.043
 _LOUD = 10 ** (-22 / 20)  # RMS; quieter tones are music or a device's beep

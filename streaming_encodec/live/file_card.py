@@ -10,7 +10,7 @@ import numpy as np
 from streaming_encodec.audio.devices.card import Margin
 from streaming_encodec.audio.devices.side import CardCounts
 from streaming_encodec.audio.devices.wakeup import Wakeup
-from streaming_encodec.audio.low_delay import Pcm
+from streaming_encodec.types import Pcm
 
 _BLOCK_S = 0.012
 """A good card's."""

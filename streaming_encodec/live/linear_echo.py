@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
+
 Spectrum = NDArray[np.complex64]
 Powers = NDArray[np.float32]
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 
 from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.live.capture import CaptureChoice, CaptureChooser
@@ -21,6 +20,7 @@ from streaming_encodec.live.feedback import FeedbackSuppressor
 from streaming_encodec.live.figures import CallFigures
 from streaming_encodec.live.file_card import FileCard
 from streaming_encodec.live.meters import Delays, LevelMeter, percentile
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.delay import DelaySettings
 from streaming_encodec.voice.receiver import ReceiverSettings
 

@@ -7,9 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _FALL_DB_PER_S = 20.0
 FLOOR_DB = -90.0

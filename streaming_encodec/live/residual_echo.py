@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec.live.linear_echo import LinearEcho
+from streaming_encodec.types import Pcm
 
-Pcm = NDArray[np.float32]
 Powers = NDArray[np.float32]
 
 _DELAY_S = 64 / 24_000

@@ -17,10 +17,9 @@ from streaming_encodec.stepping.arrays import as_numpy, is_tensor
 from streaming_encodec.stepping.engine import EngineOrName
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.io import plain_tensor
-from streaming_encodec.types import AnyArray
+from streaming_encodec.types import AnyArray, Pcm
 
 Tokens: TypeAlias = "AnyArray | tuple[AnyArray, ...]"
-Sound: TypeAlias = NDArray[np.float32]
 
 _MOST_TOGETHER = 25
 """Frames that are decoded before their sound is given: a third of a second, where a model hands over many."""
@@ -35,7 +34,7 @@ def tokens_to_speech(
     *,
     delays: Sequence[int] | None = ...,
     engine: EngineOrName = ...,
-) -> Iterator[Sound]: ...
+) -> Iterator[Pcm]: ...
 @overload
 def tokens_to_speech(
     tokens: AsyncIterable[Tokens],
@@ -43,14 +42,14 @@ def tokens_to_speech(
     *,
     delays: Sequence[int] | None = ...,
     engine: EngineOrName = ...,
-) -> AsyncIterator[Sound]: ...
+) -> AsyncIterator[Pcm]: ...
 def tokens_to_speech(
     tokens: Iterable[Tokens] | AsyncIterable[Tokens],
     model: AnyModel = "facebook/encodec_24khz",
     *,
     delays: Sequence[int] | None = None,
     engine: EngineOrName = "auto",
-) -> Iterator[Sound] | AsyncIterator[Sound]:
+) -> Iterator[Pcm] | AsyncIterator[Pcm]:
     """Sound of the codes that a generator, or an async generator, gives, as soon as it gives them.
 
     The first sound comes with the first frame whose codes are complete; pieces join without clicks.
@@ -83,7 +82,7 @@ def tokens_to_speech(
     return _speak(tokens, speaking)
 
 
-def _speak(tokens: Iterable[Tokens], speaking: _Speaking) -> Iterator[Sound]:
+def _speak(tokens: Iterable[Tokens], speaking: _Speaking) -> Iterator[Pcm]:
     for item in tokens:
         for frames in speaking.pieces(item):
             yield speaking.decode(frames)
@@ -94,7 +93,7 @@ def _speak(tokens: Iterable[Tokens], speaking: _Speaking) -> Iterator[Sound]:
         yield tail
 
 
-async def _speak_async(tokens: AsyncIterable[Tokens], speaking: _Speaking) -> AsyncIterator[Sound]:
+async def _speak_async(tokens: AsyncIterable[Tokens], speaking: _Speaking) -> AsyncIterator[Pcm]:
     # Decoded in another thread: the event loop goes on meanwhile.
     async for item in tokens:
         for frames in speaking.pieces(item):
@@ -129,7 +128,7 @@ class _Speaking:
             missing = np.full((*self._shape, max(self._delays)), -1, np.int64)
             yield from self._cut(self._undelay(missing))
 
-    def decode(self, frames: NDArray[np.int64]) -> Sound:
+    def decode(self, frames: NDArray[np.int64]) -> Pcm:
         """Codes [B, K, f] → [C, n] or [B, C, n]."""
         rows = [self._row(decoder, codes) for decoder, codes in zip(self._decoders, frames, strict=True)]
         if not self._batched:
@@ -137,7 +136,7 @@ class _Speaking:
         longest = max(row.shape[1] for row in rows)
         return np.stack([np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows])
 
-    def tail(self) -> Sound | None:
+    def tail(self) -> Pcm | None:
         """What the decoders hold back; None where it is nothing."""
         if self._shape is None:
             return None
@@ -149,11 +148,11 @@ class _Speaking:
         padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
         return np.stack(padded) if self._batched else padded[0]
 
-    def _row(self, decoder: StreamingDecoder, codes: NDArray[np.int64]) -> Sound:
+    def _row(self, decoder: StreamingDecoder, codes: NDArray[np.int64]) -> Pcm:
         """One row's frames [K, f]; those without a first code are left out."""
         valid = np.logical_and.accumulate((codes >= 0) & (codes < self._size), axis=0).sum(axis=0)  # codebooks of each
         channels = decoder.config.audio_channels
-        parts: list[Sound] = [np.zeros((channels, 0), np.float32)]
+        parts: list[Pcm] = [np.zeros((channels, 0), np.float32)]
         begin = 0
         while begin < len(valid):
             end = begin + 1

@@ -10,13 +10,12 @@ import numpy.typing as npt
 import soxr
 
 from streaming_encodec.training.config import AugmentConfig
-
-Samples = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 
 def augment(
-    samples: Samples, sample_rate: int, config: AugmentConfig, rng: np.random.Generator, scene: Samples | None = None
-) -> Samples:
+    samples: Pcm, sample_rate: int, config: AugmentConfig, rng: np.random.Generator, scene: Pcm | None = None
+) -> Pcm:
     """``samples`` [T] → [T]: perhaps reverb, a ``scene`` [T] behind it, a microphone, a band limit, noise.
 
     Gain and polarity are always drawn; the result is within ±1.
@@ -37,13 +36,13 @@ def augment(
     return np.asarray(x * (gain if peak <= 1.0 else gain / peak), dtype=np.float32)
 
 
-def at_speed(samples: Samples, speed: float, length: int) -> Samples:
+def at_speed(samples: Pcm, speed: float, length: int) -> Pcm:
     """``samples`` resampled to ``speed`` times as fast, pitch included: exactly ``length`` of them."""
     played = soxr.resample(samples, speed, 1.0, quality="MQ")[:length]
     return np.asarray(np.pad(played, (0, length - len(played))), dtype=np.float32)
 
 
-def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+def add_noise(samples: Pcm, snr_db: float, rng: np.random.Generator) -> Pcm:
     """Stationary noise of a random colour between white (slope 0) and brown (slope -1 in amplitude)."""
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     slope = rng.uniform(0.0, 1.0)
@@ -51,14 +50,14 @@ def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samp
     return mix(samples, np.fft.irfft(spectrum, len(samples)), snr_db)
 
 
-def mix(samples: Samples, noise: npt.NDArray[np.floating], snr_db: float) -> Samples:
+def mix(samples: Pcm, noise: npt.NDArray[np.floating], snr_db: float) -> Pcm:
     """``samples`` [T] with ``noise`` [T] at a level of ``snr_db`` below it."""
     level = float(np.sqrt(np.mean(samples**2)) + 1e-4) / 10.0 ** (snr_db / 20.0)
     scaled = noise * (level / (np.sqrt(np.mean(noise**2)) + 1e-12))
     return np.asarray(samples + scaled, dtype=np.float32)
 
 
-def microphone(samples: Samples, most_db: float, sample_rate: int, rng: np.random.Generator) -> Samples:
+def microphone(samples: Pcm, most_db: float, sample_rate: int, rng: np.random.Generator) -> Pcm:
     """A smooth frequency response within ± ``most_db``, drawn at eight frequencies from 60 Hz up."""
     spectrum = np.fft.rfft(samples)
     frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
@@ -67,7 +66,7 @@ def microphone(samples: Samples, most_db: float, sample_rate: int, rng: np.rando
     return np.fft.irfft(spectrum * 10.0 ** (gain_db / 20.0), len(samples)).astype(np.float32)
 
 
-def band_limit(samples: Samples, cutoff_hz: float, sample_rate: int) -> Samples:
+def band_limit(samples: Pcm, cutoff_hz: float, sample_rate: int) -> Pcm:
     """A steep low-pass, as a narrow channel or an old recording has it; raised-cosine edge of 10 %."""
     spectrum = np.fft.rfft(samples)
     frequency = np.fft.rfftfreq(len(samples), 1.0 / sample_rate)
@@ -76,7 +75,7 @@ def band_limit(samples: Samples, cutoff_hz: float, sample_rate: int) -> Samples:
     return np.asarray(limited, dtype=np.float32)
 
 
-def add_reverb(samples: Samples, seconds: float, sample_rate: int, rng: np.random.Generator) -> Samples:
+def add_reverb(samples: Pcm, seconds: float, sample_rate: int, rng: np.random.Generator) -> Pcm:
     """A room: the direct sound and a tail of noise that falls by 60 dB in ``seconds``."""
     length = int(seconds * sample_rate)
     tail = rng.standard_normal(length) * 10.0 ** (-3.0 * np.arange(length) / max(1, length))

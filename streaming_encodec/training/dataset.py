@@ -22,8 +22,7 @@ from streaming_encodec.training.augment import at_speed, augment
 from streaming_encodec.training.config import AugmentConfig
 from streaming_encodec.training.listing import Split
 from streaming_encodec.training.recipe import Clip, read_manifest
-
-Samples = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 WIDEBAND_HZ = 8500
 """A recording with sound above this was not made at 16 kHz."""
@@ -40,7 +39,7 @@ class ClipStore:
         self._lock = Lock()  # the next batch is drawn while the loop validates
         self._cache: OrderedDict[str, npt.NDArray[np.int16]] = OrderedDict()
 
-    def read(self, clip: Clip) -> Samples:
+    def read(self, clip: Clip) -> Pcm:
         """All samples ``[T]`` of a clip, in [-1, 1]. Raises :class:`FileFormatError`."""
         with self._lock:
             held = self._cache.get(clip.file)
@@ -100,12 +99,12 @@ class SegmentSource:
         scenes = [clip for clip in clips if clip.content == "noise"]
         self._scenes = _Draw(scenes, Sampling()) if scenes else None
 
-    def batch(self, step: int, size: int) -> Samples:
+    def batch(self, step: int, size: int) -> Pcm:
         """Segments ``[size, T]`` of a step."""
         rng = np.random.default_rng([self._seed, step])
         return np.stack([self._segment(rng) for _ in range(size)])
 
-    def _segment(self, rng: np.random.Generator) -> Samples:
+    def _segment(self, rng: np.random.Generator) -> Pcm:
         settings = self._augmenting
         speed = float(np.exp(rng.uniform(*np.log(settings.speed)))) if rng.random() < settings.speed_chance else 1.0
         for _ in range(4):  # silence is of little use: most of the time, draw again
@@ -119,7 +118,7 @@ class SegmentSource:
             scene = self._cut(self._scenes, rng, self._length)
         return augment(segment, self._store.sample_rate, self._augmenting, rng, scene)
 
-    def _cut(self, draw: _Draw, rng: np.random.Generator, length: int) -> Samples:
+    def _cut(self, draw: _Draw, rng: np.random.Generator, length: int) -> Pcm:
         samples = self._store.read(draw.one(rng))
         spare = len(samples) - length
         if spare >= 0:

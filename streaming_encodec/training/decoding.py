@@ -9,18 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
 from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
 from streaming_encodec.errors import MissingExtraError
-
-Samples = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".g722"})
 
 
-def read_audio(path: Path, sample_rate: int) -> Samples:
+def read_audio(path: Path, sample_rate: int) -> Pcm:
     """Mono samples ``[T]`` in [-1, 1] at ``sample_rate``; channels averaged. Raises `FileFormatError`."""
     if path.suffix.lower() == ".g722":
         samples, rate = _read_g722(path), 16000
@@ -33,7 +31,7 @@ def read_audio(path: Path, sample_rate: int) -> Samples:
     return np.ascontiguousarray(np.clip(samples, -1.0, 1.0), dtype=np.float32)
 
 
-def bandwidth_hz(samples: Samples, sample_rate: int) -> int:
+def bandwidth_hz(samples: Pcm, sample_rate: int) -> int:
     """Bandwidth of the sound ``[T]``: the highest frequency within 50 dB of the peak of its mean power spectrum."""
     size = 1024
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (0, size)), size)[:: size // 2]
@@ -42,13 +40,13 @@ def bandwidth_hz(samples: Samples, sample_rate: int) -> int:
     return round(float(heard[-1]) * sample_rate / size)
 
 
-def write_flac(path: Path, samples: Samples, sample_rate: int) -> None:
+def write_flac(path: Path, samples: Pcm, sample_rate: int) -> None:
     """Write mono 16-bit FLAC, complete or not at all. Raises `FileFormatError`."""
     with AudioWriter(path, sample_rate) as file:
         file.write(samples[None])
 
 
-def _read_g722(path: Path) -> Samples:
+def _read_g722(path: Path) -> Pcm:
     """Raw G.722 (no header, 64 kbps, 16 kHz)."""
     try:
         import av

@@ -18,9 +18,10 @@ from streaming_encodec.errors import ConfigError
 from streaming_encodec.training import state
 from streaming_encodec.training.config import TrainConfig
 from streaming_encodec.training.curves import CsvLog, plot_curves
-from streaming_encodec.training.dataset import ClipStore, Samples, Sampling, SegmentSource, load_split
+from streaming_encodec.training.dataset import ClipStore, Sampling, SegmentSource, load_split
 from streaming_encodec.training.step import CodecTrainer, torch_device
 from streaming_encodec.training.validation import pick_clips, validate
+from streaming_encodec.types import Pcm
 
 Row = dict[str, float]
 
@@ -54,7 +55,7 @@ class TrainingRun:
         self._source = SegmentSource(store, clips, config.segment_samples, sampling, config.augment, config.seed)
         self._store = store
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="draw")
-        self._drawn: dict[int, Future[Samples]] = {}
+        self._drawn: dict[int, Future[Pcm]] = {}
         self._validation = pick_clips(load_split(store.root, "valid"), config.validation_clips)
         resumes = self._state_path.exists()
         # The state holds all weights: a resumed run doesn't need its start model.
@@ -174,7 +175,7 @@ class TrainingRun:
         self._drawn = {step + 1: self._draw(step + 1)}
         return torch.from_numpy(drawn.result())[:, None].to(self._device)
 
-    def _draw(self, step: int) -> Future[Samples]:
+    def _draw(self, step: int) -> Future[Pcm]:
         return self._drawing.submit(self._source.batch, step, self.config.batch_size)
 
     def _time_for_codebooks(self) -> bool:

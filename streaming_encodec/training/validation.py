@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 import torch
 
@@ -19,8 +18,7 @@ from streaming_encodec.training.dataset import ClipStore
 from streaming_encodec.training.decoding import write_flac
 from streaming_encodec.training.losses import MelLoss
 from streaming_encodec.training.recipe import Clip
-
-Samples = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 
 def pick_clips(clips: Sequence[Clip], number: int, seconds: tuple[float, float] = (2.0, 8.0)) -> list[Clip]:
@@ -60,7 +58,7 @@ def validate(
     return {name: float(np.mean(values)) for name, values in totals.items()}
 
 
-def speech_scores(original: Samples, decoded: Samples, sample_rate: int) -> dict[str, float]:
+def speech_scores(original: Pcm, decoded: Pcm, sample_rate: int) -> dict[str, float]:
     """PESQ-WB and STOI at 16 kHz; a metric whose package is missing is left out."""
     scores: dict[str, float] = {}
     reference = soxr.resample(original, sample_rate, 16000)

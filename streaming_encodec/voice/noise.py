@@ -14,9 +14,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from streaming_encodec.types import Pcm
 from streaming_encodec.wire.header import NO_NOISE, NOISE_BANDS, NOISE_FLOOR_DB
-
-FloatArray = npt.NDArray[np.float32]
 
 BAND_EDGES_HZ = (0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, float("inf"))
 """Edges of the six bands; a rate with nothing in the upper ones says `NOISE_FLOOR_DB` there."""
@@ -36,11 +35,11 @@ class NoiseMeter:
         # One-sided spectrum to mean square: twice, over the window's energy and the length (Parseval).
         self._to_power = 2 / (float(np.sum(self._window**2)) * frame_samples)
 
-    def measure(self, pcm: FloatArray) -> tuple[int, ...]:
+    def measure(self, pcm: Pcm) -> tuple[int, ...]:
         """pcm: ``[C, frame_samples]`` or ``[frame_samples]``. Returns six levels, 0 (full scale) to 127 (nothing)."""
         return levels_of(self.band_powers(pcm))
 
-    def band_powers(self, pcm: FloatArray) -> npt.NDArray[np.float64]:
+    def band_powers(self, pcm: Pcm) -> npt.NDArray[np.float64]:
         """Mean square of each of the six bands, float64 ``[6]``."""
         mono = pcm if pcm.ndim == 1 else pcm[0] if pcm.shape[0] == 1 else pcm.mean(axis=0)
         spectrum = np.fft.rfft(mono * self._window)
@@ -72,14 +71,14 @@ class ComfortNoise:
         self._overlap = np.zeros(self._hop)
         self._ready = np.zeros(0, dtype=np.float32)
 
-    def make(self, count: int, levels: tuple[int, ...]) -> FloatArray:
+    def make(self, count: int, levels: tuple[int, ...]) -> Pcm:
         """The next ``count`` samples ``[count]`` with these six levels (decibels below full scale)."""
         while self._ready.shape[0] < count:
             self._ready = np.concatenate([self._ready, self._next_hop(levels)])
         out, self._ready = self._ready[:count], self._ready[count:]
         return out
 
-    def _next_hop(self, levels: tuple[int, ...]) -> FloatArray:
+    def _next_hop(self, levels: tuple[int, ...]) -> Pcm:
         powers = np.array([0.0 if v >= NOISE_FLOOR_DB else 10 ** (-v / 10) for v in levels])
         white = self._white(2 * self._hop)
         gains = np.sqrt(powers / self._share)[self._band_of_bin]
@@ -118,7 +117,7 @@ class BackgroundEstimator:
         self._floor = 1e-13
         self._ceiling = 10 ** (-50 / 10)  # a room louder than this is a voice that has not paused yet
 
-    def update(self, pcm: FloatArray) -> None:
+    def update(self, pcm: Pcm) -> None:
         """Learn from one decoded frame ``[C, frame_samples]``."""
         powers = np.maximum(self._meter.band_powers(pcm), self._floor)
         if self._powers is None:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.errors import StreamError
-from streaming_encodec.types import IntArray
+from streaming_encodec.types import IntArray, Pcm
 from streaming_encodec.voice.ladder import Kind, Pace, PlayoutInstruction
 from streaming_encodec.voice.noise import BackgroundEstimator, ComfortNoise
 from streaming_encodec.voice.receiver import Receiver
@@ -22,8 +21,7 @@ from streaming_encodec.voice.statistics import ReceiverStatistics
 from streaming_encodec.voice.stretch import Stretcher
 from streaming_encodec.wire.packet import StreamFormat
 
-FloatArray = npt.NDArray[np.float32]
-DecodeFrame = Callable[[IntArray | None], FloatArray]
+DecodeFrame = Callable[[IntArray | None], Pcm]
 """codes int64 ``[K, 1]`` to sound ``[C, frame_samples]``. None is a lost frame: the decoder steps on its last latent,
 decayed as in training, so that its state keeps pace with the sender's."""
 
@@ -51,7 +49,7 @@ class DecodeRequest:
     following: tuple[IntArray, ...] = ()
 
 
-DecodeSteps = Generator[DecodeRequest, FloatArray, FloatArray]
+DecodeSteps = Generator[DecodeRequest, Pcm, Pcm]
 """Yields what is to be decoded, is sent its sound, returns samples."""
 
 _DECLICK_MS = 3.0
@@ -87,8 +85,8 @@ class PcmPlayout(Generic[Source]):
         self._stretcher = Stretcher(self._rate)
         self._noise = ComfortNoise(self._rate, 2 * self._frame, seed)
         self._background = BackgroundEstimator(self._rate, self._frame)
-        self._past: FloatArray = np.zeros((self._channels, self._stretcher.history_samples), dtype=np.float32)
-        self._ready: FloatArray = np.zeros((self._channels, 0), dtype=np.float32)
+        self._past: Pcm = np.zeros((self._channels, self._stretcher.history_samples), dtype=np.float32)
+        self._ready: Pcm = np.zeros((self._channels, 0), dtype=np.float32)
         self._patience_spent = 0
         self._decoded = 0
         self._voice_gain = 0.0
@@ -111,7 +109,7 @@ class PcmPlayout(Generic[Source]):
         frames = -(-missing // self._frame)
         return frames <= 0 or self.receiver.is_certain(frames, now_s, self._ready.shape[1] / self._rate)
 
-    def read(self, count: int, now_s: float) -> FloatArray:
+    def read(self, count: int, now_s: float) -> Pcm:
         """The next ``count`` samples ``[C, count]``; ``now_s`` is when the first of them will be heard."""
         steps = self.reading(count, now_s)
         try:
@@ -121,7 +119,7 @@ class PcmPlayout(Generic[Source]):
                     self._reset()
                 request = steps.send(self._decode(request.codes))
         except StopIteration as done:
-            sound: FloatArray = done.value
+            sound: Pcm = done.value
             return sound
 
     def reading(self, count: int, now_s: float) -> DecodeSteps:
@@ -146,7 +144,7 @@ class PcmPlayout(Generic[Source]):
         frames = []
         for instruction in instructions:
             frames.append((yield from self._frame_of(instruction)))
-        sound: FloatArray = frames[0] if len(frames) == 1 else np.concatenate(frames, axis=1)
+        sound: Pcm = frames[0] if len(frames) == 1 else np.concatenate(frames, axis=1)
         pace = instructions[0].pace
         if pace is Pace.KEEP:
             self._patience_spent = 0
@@ -174,7 +172,7 @@ class PcmPlayout(Generic[Source]):
             # The latent decays, and the sound with it: measured, a fade of the sound on top is no better.
             return self._mix(self._checked((yield DecodeRequest(None))), 1.0, 0.0, None)
         noise_gain = instruction.noise_gain if instruction.kind is Kind.NOISE else 0.0
-        ringing: FloatArray | None = None
+        ringing: Pcm | None = None
         if self._voice_gain:
             # The voice fades within this frame, not before it: one more step gives the sound that fades.
             ringing = self._checked((yield DecodeRequest(None)))
@@ -182,13 +180,13 @@ class PcmPlayout(Generic[Source]):
 
     def _mix(
         self,
-        voice: FloatArray | None,
+        voice: Pcm | None,
         voice_gain: float,
         noise_gain: float,
         levels: tuple[int, ...] | None,
         *,
         join: bool = False,
-    ) -> FloatArray:
+    ) -> Pcm:
         """One frame, gliding from the gains of the frame before to these."""
         if voice is not None and not join and self._is_plain(voice_gain, noise_gain):
             self._voice_gain = voice_gain
@@ -213,7 +211,7 @@ class PcmPlayout(Generic[Source]):
             return False
         return self._voice_gain in (0.0, 1.0)
 
-    def _smooth(self, out: FloatArray) -> None:
+    def _smooth(self, out: Pcm) -> None:
         """Fade from the last sample played into this frame, where the two do not join by themselves."""
         count = min(self._declick, out.shape[1])
         step = self._past[:, -1:] - out[:, :1]
@@ -221,7 +219,7 @@ class PcmPlayout(Generic[Source]):
         fade = (0.5 + 0.5 * np.cos(np.pi * np.arange(count) / count)).astype(np.float32)
         out[:, :count] += step * fade
 
-    def _checked(self, pcm: FloatArray) -> FloatArray:
+    def _checked(self, pcm: Pcm) -> Pcm:
         if pcm.ndim != 2 or pcm.shape[0] != self._channels:
             raise StreamError(f"the decoder gives [{self._channels} channels, samples], not {list(pcm.shape)}")
         return pcm

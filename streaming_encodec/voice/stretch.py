@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _FULL_SCALE = 32768.0
 
@@ -52,7 +52,7 @@ class Stretcher:
         """Past samples that `stretch` needs."""
         return self._longest
 
-    def shorten(self, sound: FloatArray, *, force: bool = False, times: int = 1, most: int | None = None) -> FloatArray:
+    def shorten(self, sound: Pcm, *, force: bool = False, times: int = 1, most: int | None = None) -> Pcm:
         """``sound`` ``[C, n]`` less up to ``times`` pieces of one period each, none longer than ``most``.
 
         Without ``force`` a piece is left out only where the join is inaudible. The first and the last sample stay, so
@@ -70,7 +70,7 @@ class Stretcher:
             at += self._overlap
         return sound
 
-    def stretch(self, past: FloatArray, sound: FloatArray, *, force: bool = False) -> FloatArray:
+    def stretch(self, past: Pcm, sound: Pcm, *, force: bool = False) -> Pcm:
         """``sound`` ``[C, n]`` with one period more in front, of itself and of the ``past`` ``[C, h]`` before it."""
         longest = min(self._longest, past.shape[1])
         if longest < self._shortest or sound.shape[1] < self._overlap:
@@ -84,23 +84,23 @@ class Stretcher:
         head = sound[:, : self._overlap] * (1 - self._fade_in) + again[:, : self._overlap] * self._fade_in
         return np.concatenate([head, again[:, self._overlap :]], axis=1)
 
-    def _without(self, sound: FloatArray, at: int, lag: int) -> FloatArray:
+    def _without(self, sound: Pcm, at: int, lag: int) -> Pcm:
         w = self._overlap
         join = sound[:, at : at + w] * (1 - self._fade_in) + sound[:, at + lag : at + lag + w] * self._fade_in
         return np.concatenate([sound[:, :at], join, sound[:, at + lag + w :]], axis=1)
 
-    def _best_lag(self, sound: FloatArray, longest: int) -> tuple[int, bool]:
+    def _best_lag(self, sound: Pcm, longest: int) -> tuple[int, bool]:
         mono = sound.mean(axis=0)
         return self._search(mono[: self._overlap], mono[self._shortest : longest + self._overlap], self._shortest)
 
-    def _best_lag_back(self, joined: FloatArray, border: int) -> tuple[int, bool]:
+    def _best_lag_back(self, joined: Pcm, border: int) -> tuple[int, bool]:
         mono = joined.mean(axis=0)
         reference = mono[border : border + self._overlap]
         window = mono[: border - self._shortest + self._overlap]
         start, similar = self._search(reference, window, 0)
         return border - start, similar
 
-    def _search(self, reference: FloatArray, window: FloatArray, first: int) -> tuple[int, bool]:
+    def _search(self, reference: Pcm, window: Pcm, first: int) -> tuple[int, bool]:
         """Where in ``window`` the reference fits best (plus ``first``), and whether a join there is inaudible."""
         w = reference.shape[0]
         sought, place = _in_16_bits(reference), _in_16_bits(window)
@@ -113,5 +113,5 @@ class Stretcher:
         return first + best, bool(likeness[best] >= self.settings.similar or loudest <= self._quiet_power)
 
 
-def _in_16_bits(sound: FloatArray) -> npt.NDArray[np.float64]:
+def _in_16_bits(sound: Pcm) -> npt.NDArray[np.float64]:
     return np.rint(sound.astype(np.float64) * _FULL_SCALE)

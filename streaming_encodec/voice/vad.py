@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 
 class SpeechDetector(Protocol):
     """Follows a stream, frame by frame."""
 
-    def probability(self, pcm: FloatArray) -> float:
+    def probability(self, pcm: Pcm) -> float:
         """Of speech at the end of these samples, [n], 0 to 1."""
         ...
 
@@ -53,7 +52,7 @@ class VoiceActivityDetector:
         self._room_db: float | None = None
         self._left = self._hangover
 
-    def is_silent(self, pcm: FloatArray) -> bool:
+    def is_silent(self, pcm: Pcm) -> bool:
         """pcm: one frame, any shape, full scale 1. The first frames count as speech."""
         power = float(np.mean(np.square(pcm, dtype=np.float64))) if pcm.size else 0.0
         level = 10 * float(np.log10(max(power, 1e-12)))

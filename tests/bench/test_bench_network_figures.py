@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streaming_encodec.bench.network.figures import Playback, Sound, Speech, delays_ms, figures, find_first_frame
+from streaming_encodec.bench.network.figures import Playback, Speech, delays_ms, figures, find_first_frame
 from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.types import Pcm
 
 RATE, FRAME = 24_000, 320
 FIRST = 4_000_000
@@ -14,7 +15,7 @@ BEGIN_S = 1000.0
 FRAME_S = FRAME / RATE
 
 rng = np.random.default_rng(1)
-CLEAN: Sound = (0.1 * rng.standard_normal(40 * RATE)).astype(np.float32)
+CLEAN: Pcm = (0.1 * rng.standard_normal(40 * RATE)).astype(np.float32)
 
 
 def speech(late: dict[int, float] | None = None) -> Speech:

@@ -8,13 +8,14 @@ import pytest
 from streaming_encodec.bench.bridge_calls import speech
 from streaming_encodec.bench.telephones import best_lag
 from streaming_encodec.bridges.line import PhoneLine
-from streaming_encodec.bridges.protocol import Encoding, Pcm
+from streaming_encodec.bridges.protocol import Encoding
 from streaming_encodec.call.decoders import make_decoders
 from streaming_encodec.call.incoming import IncomingVoices
 from streaming_encodec.call.outgoing import OutgoingVoice
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.engines.registry import find_engine
 from streaming_encodec.model.folder import ModelFolder
+from streaming_encodec.types import Pcm
 from streaming_encodec.voice.sender import SenderSettings
 
 

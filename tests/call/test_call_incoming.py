@@ -8,8 +8,8 @@ import numpy as np
 from relay_kit import FORMAT, FakeClock
 
 from streaming_encodec.call.incoming import IncomingVoices
-from streaming_encodec.call.mixer import FloatArray
 from streaming_encodec.transport.limits import Outbox
+from streaming_encodec.types import Floats
 from streaming_encodec.voice.network import NetworkImpairment
 from streaming_encodec.voice.playout import DecodeRequest
 from streaming_encodec.wire.control import Joined, Left, Report, parse_control, serialize_control
@@ -31,7 +31,7 @@ class Silent:
     def close(self, speaker: int) -> None:
         pass
 
-    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, FloatArray]:
+    def decode(self, requests: Mapping[int, DecodeRequest]) -> dict[int, Floats]:
         for speaker, request in requests.items():
             self.frames[speaker] += request.codes is not None
         return {speaker: np.zeros((1, HOP), np.float32) for speaker in requests}

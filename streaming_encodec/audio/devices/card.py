@@ -12,10 +12,10 @@ from streaming_encodec.audio.devices.devices import Backend, Device
 from streaming_encodec.audio.devices.port import Kind
 from streaming_encodec.audio.devices.reference import Reference
 from streaming_encodec.audio.devices.side import CardCounts, Side
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.audio.resample import mix_channels
 from streaming_encodec.errors import DeviceError
 from streaming_encodec.samples import repair_amplitude
+from streaming_encodec.types import Pcm
 
 _RETRY_S = 1.0
 _LONGEST_SEARCH_S = 32.0

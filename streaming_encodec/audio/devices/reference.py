@@ -13,12 +13,10 @@ from collections import deque
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.audio.devices.port import Port
 from streaming_encodec.audio.low_delay import LowDelayResampler, fractional_filters
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _LEAD_S = 0.020
 """The reference goes ahead of the echo by so much where it can: time stamps may be wrong by as much."""

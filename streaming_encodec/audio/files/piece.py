@@ -1,12 +1,9 @@
 """One part of an audio file, opened by libsndfile when it is read."""
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from streaming_encodec.audio.files.parts import UNKNOWN_SAMPLES, Part, RawFormat, Stream, Window
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types

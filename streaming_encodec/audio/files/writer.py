@@ -8,13 +8,11 @@ from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from streaming_encodec.audio.files.atomic import AtomicPath, not_written
 from streaming_encodec.audio.files.standard import is_standard, standard_output
 from streaming_encodec.errors import FileFormatError, StreamError
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 # A WAV data chunk counts bytes in 32 bits; leave room for the header.
 _MAX_WAV_BYTES = 2**32 - 4096

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_encodec.errors import StreamingEncodecError
+from streaming_encodec.types import Pcm
 
 Times = npt.NDArray[np.float64]
-Sound = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 _PIECE_S = 0.5
@@ -68,12 +68,12 @@ class Playback:
     frame: Times
     heard_s: Times
     made_up: Flags
-    sound: Sound
+    sound: Pcm
     rate: int
     block_samples: int
 
     @classmethod
-    def read(cls, blocks: list[dict[str, Any]], sound: Sound, rate: int) -> Playback:
+    def read(cls, blocks: list[dict[str, Any]], sound: Pcm, rate: int) -> Playback:
         """From the blocks of a trace of `listen` and its recording [T].
 
         Raises:
@@ -124,7 +124,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def find_first_frame(playback: Playback, clean: Sound) -> tuple[int, float]:
+def find_first_frame(playback: Playback, clean: Pcm) -> tuple[int, float]:
     """The number of the frame that `clean` [T], the codec's output of the speech on a clean line, begins with.
 
     Returns it and the share of the pieces found that lie where it says, 0..1; far below 1 means that the time line is
@@ -216,14 +216,14 @@ def _pieces(playback: Playback) -> list[int]:
 class _Search:
     """Finds pieces of `length` samples in a long sound [T] by normalised cross-correlation."""
 
-    def __init__(self, sound: Sound, length: int) -> None:
+    def __init__(self, sound: Pcm, length: int) -> None:
         self.length = length
         self._size = 1 << (len(sound) + length).bit_length()
         self._spectrum = np.fft.rfft(sound, self._size)
         energy = np.concatenate([[0.0], np.cumsum(sound.astype(np.float64) ** 2)])
         self._energy = energy[length:] - energy[:-length]
 
-    def find(self, piece: Sound) -> tuple[float, int]:
+    def find(self, piece: Pcm) -> tuple[float, int]:
         """The likeness, up to 1, at the best place, and that place."""
         product = np.fft.irfft(self._spectrum * np.conj(np.fft.rfft(piece, self._size)), self._size)
         likeness = product[: len(self._energy)] / np.sqrt(self._energy * float(np.sum(piece**2)) + 1e-9)

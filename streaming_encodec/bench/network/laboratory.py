@@ -18,15 +18,7 @@ import numpy as np
 from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.bench.network.conditions import Condition, Where
 from streaming_encodec.bench.network.download import Download
-from streaming_encodec.bench.network.figures import (
-    Playback,
-    Sound,
-    Speech,
-    figures,
-    find_first_frame,
-    read_events,
-    read_trace,
-)
+from streaming_encodec.bench.network.figures import Playback, Speech, figures, find_first_frame, read_events, read_trace
 from streaming_encodec.bench.network.forwarder import Forwarder
 from streaming_encodec.bench.network.programs import Program, command
 from streaming_encodec.bench.network.quality import pesq_wideband
@@ -35,6 +27,7 @@ from streaming_encodec.bench.network.speech import write_speech
 from streaming_encodec.bench.network.topology import LISTENER, RELAY, RELAY_FOR, SPEAKER, Topology, inside
 from streaming_encodec.errors import MissingExtraError, StreamingEncodecError
 from streaming_encodec.evaluation.metrics import PesqWideband
+from streaming_encodec.types import Pcm
 
 _PORT = 8765
 _LATE_SENDER_S = 60.0
@@ -229,7 +222,7 @@ def _events(topology: Topology, condition: Condition, begin_s: float) -> Iterato
         thread.join()
 
 
-def _read(path: Path) -> tuple[Sound, int]:
+def _read(path: Path) -> tuple[Pcm, int]:
     """A file's sound [T] and its rate."""
     with AudioReader(path, channels=1) as reader:
         return np.concatenate([block[0] for block in reader]), reader.info.sample_rate

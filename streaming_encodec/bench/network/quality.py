@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from streaming_encodec.bench.network.figures import Playback, Sound
+from streaming_encodec.bench.network.figures import Playback
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.metrics import PesqWideband
+from streaming_encodec.types import Pcm
 
 _PIECE_S = 8.0
 _LEAST_BLOCKS = 50
 """With less of a piece heard than that there is nothing to compare."""
 
 
-def pesq_wideband(metric: PesqWideband, playback: Playback, clean: Sound, first_frame: int) -> float:
+def pesq_wideband(metric: PesqWideband, playback: Playback, clean: Pcm, first_frame: int) -> float:
     """The mean over pieces of `clean` [T] of 8 s, each against what was heard from its first frame to its last.
 
     4.64 is no damage at all, 1.0 nothing left. What waited for the network, and what was made up, is in it.

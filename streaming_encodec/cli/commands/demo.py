@@ -30,10 +30,10 @@ from streaming_encodec.cli.shared.options import (
 )
 from streaming_encodec.errors import DeviceError, MissingExtraError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.types import Pcm
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.low_delay import Pcm
     from streaming_encodec.cli.shared.live_command import LiveSession
     from streaming_encodec.live.capture import CaptureSettings
     from streaming_encodec.live.file_card import FileCard

@@ -21,9 +21,10 @@ from streaming_encodec.cli.shared.loading import ModelOption, load_model
 from streaming_encodec.cli.shared.options import MOST_SEED, MOST_THREADS, JsonOption, ThreadsOption, use_threads
 from streaming_encodec.errors import MissingExtraError
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
+from streaming_encodec.types import Pcm
 
 if TYPE_CHECKING:
-    from streaming_encodec.evaluation.clips import Clip, Samples
+    from streaming_encodec.evaluation.clips import Clip
     from streaming_encodec.evaluation.metrics import MetricSet
     from streaming_encodec.evaluation.runner import Condition, Evaluation
 
@@ -225,7 +226,7 @@ class _Progress:
     """A progress bar; keeps the first clip's sounds for the spectrograms, and writes all of them with --save-audio."""
 
     def __init__(self, clips: list[Clip], save_to: Path | None) -> None:
-        self.showcase: dict[str, Samples] = {}
+        self.showcase: dict[str, Pcm] = {}
         self._clips = clips
         self._save_to = save_to
         self._bar = Progress(
@@ -253,7 +254,7 @@ class _Progress:
     def scored(self, condition: Condition) -> None:
         self._bar.advance(self._task)
 
-    def sound(self, condition: Condition, clip: Clip, samples: Samples) -> None:
+    def sound(self, condition: Condition, clip: Clip, samples: Pcm) -> None:
         if not condition.kbps:
             return  # the original
         if clip is self._clips[0]:
@@ -267,7 +268,7 @@ class _Progress:
                 writer.write(samples[None])
 
 
-def _draw(to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Samples]) -> None:
+def _draw(to: Path, name: str, clip: Clip, metrics: MetricSet, result: Evaluation, sounds: dict[str, Pcm]) -> None:
     from streaming_encodec.evaluation.plots import loss_plot, rate_plot, spectrogram_plot
 
     # Every rate without loss, Opus beside the model's middle one, and the worst loss.

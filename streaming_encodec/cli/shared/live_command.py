@@ -15,7 +15,6 @@ from rich.live import Live
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
-from streaming_encodec.audio.low_delay import Pcm
 from streaming_encodec.cli.shared.console import err, name_device, note
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
@@ -31,6 +30,7 @@ from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.speed import TIGHT, measure_speed
 from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.stepping.engine import Engine
+from streaming_encodec.types import Pcm
 
 _LOOK_S = 0.1
 _PAINT_HZ = 8

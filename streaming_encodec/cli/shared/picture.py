@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streaming_encodec.audio.files.atomic import write_by
 from streaming_encodec.cli.shared.live_view import History
 from streaming_encodec.errors import MissingExtraError
-
-Pcm = NDArray[np.float32]
+from streaming_encodec.types import Pcm
 
 _WINDOW, _HOP = 512, 128
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming_encodec.engines.onnx.exported import ExportedFolder, Floats
+from streaming_encodec.engines.onnx.exported import ExportedFolder
 from streaming_encodec.engines.onnx.session import Session, run
 from streaming_encodec.errors import ConfigError, StreamError
 from streaming_encodec.samples import check_amplitude
+from streaming_encodec.types import Floats
 
 Codes = NDArray[np.int64]
 

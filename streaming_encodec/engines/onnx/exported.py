@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -16,12 +14,11 @@ from streaming_encodec.engines.onnx.check import check_config, check_graph, chec
 from streaming_encodec.engines.onnx.session import Session, open_session
 from streaming_encodec.errors import CheckpointError
 from streaming_encodec.json_text import read_json
+from streaming_encodec.types import Floats
 
 CONFIG_NAME, TENSORS_NAME = "codec.json", "tensors.safetensors"
 FORMAT = "streaming-encodec-steps-1"
 MODEL_KEY, PART_KEY = "streaming-encodec.model", "streaming-encodec.part"
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from streaming_encodec.engines.layout import turn
-from streaming_encodec.engines.onnx.nodes import Array, IntArray, Nodes, TensorProto, helper, onnx
+from streaming_encodec.engines.onnx.nodes import Nodes, TensorProto, helper, onnx
 from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d
 from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
 from streaming_encodec.model.seanet import StreamableStack
 from streaming_encodec.stepping.arrays import NumpyArrays
 from streaming_encodec.stepping.tree import named_arrays
+from streaming_encodec.types import Floats, IntArray
 
 INPUT, OUTPUT, NEXT, STATE = "input", "output", "next.", "layers"
 
@@ -236,7 +237,7 @@ class _StepGraph(Nodes):
         self._widths[y] = size
         return y
 
-    def _lstm_whole(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array) -> tuple[str, str, str]:
+    def _lstm_whole(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Floats) -> tuple[str, str, str]:
         w_in, w_rec, b_in, b_rec = (_gates(array, size, "iofc") for array in weights)
         constants = [self.constant(array[None]) for array in (w_in, w_rec, np.concatenate((b_in, b_rec)))]
         by_time = self.op("Reshape", x, self.ints(-1, n, size))
@@ -247,7 +248,7 @@ class _StepGraph(Nodes):
         y = self.op("Transpose", outputs[0], perm=[2, 0, 1, 3])  # [n, 1, batch, size] → [batch, n, 1, size]
         return self._rows(y, size), self._rows(outputs[1], size), self._rows(outputs[2], size)
 
-    def _lstm_frames(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Array) -> tuple[str, str, str]:
+    def _lstm_frames(self, x: str, n: int, size: int, hidden: str, cell: str, *weights: Floats) -> tuple[str, str, str]:
         w_in, w_rec, b_in, b_rec = (_gates(array, size, "ifoc") for array in weights)
         if n == 1:
             both = self.op("Concat", x, hidden, axis=1)
@@ -308,7 +309,7 @@ class _StepGraph(Nodes):
             self._next[state] = self.slice(both, 1, n, n + length), length
         return both, length + n
 
-    def _product(self, x: str, rows: int, matrix: Array, bias: Array | None, add_to: str | None = None) -> str:
+    def _product(self, x: str, rows: int, matrix: Floats, bias: Floats | None, add_to: str | None = None) -> str:
         """``x`` [batch * rows, in] @ ``matrix`` [in, out] + ``bias`` [out], or onto ``add_to`` in its place.
 
         ``add_to`` of a single stream may be one row, [out].
@@ -321,18 +322,18 @@ class _StepGraph(Nodes):
         elif bias is None and add_to is None:
             y = self.op("MatMul", x, self.constant(matrix))
         else:
-            y = self.op("Gemm", x, self.constant(matrix), add_to or self.constant(cast(Array, bias)))
+            y = self.op("Gemm", x, self.constant(matrix), add_to or self.constant(cast(Floats, bias)))
         self._widths[y] = matrix.shape[1]
         return y
 
 
-def _array(tensor: Tensor | None) -> Array:
+def _array(tensor: Tensor | None) -> Floats:
     if tensor is None:  # every published layer has a bias
         raise TypeError("a layer without bias")
-    return cast(Array, tensor.detach().cpu().float().numpy())
+    return cast(Floats, tensor.detach().cpu().float().numpy())
 
 
-def _gates(array: Array, size: int, order: str) -> Array:
+def _gates(array: Floats, size: int, order: str) -> Floats:
     # torch's order: input, forget, cell, output
     parts = dict(zip("ifco", array.reshape(4, size, *array.shape[1:]), strict=True))
     return np.concatenate([parts[gate] for gate in order])

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streaming_encodec._version import __version__
 from streaming_encodec.extras import needs_torch
+from streaming_encodec.types import Floats
 
 # The one place that imports it: the other modules of this folder take it from here.
 with needs_torch("an ONNX graph"):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Array", "IntArray", "Nodes", "TensorProto", "helper", "onnx"]
+__all__ = ["Nodes", "TensorProto", "helper", "onnx"]
 
-Array: TypeAlias = NDArray[np.float32]
-IntArray: TypeAlias = NDArray[np.int64]
 
 OPSET, IR_VERSION = 17, 9  # old enough for the runtimes of recent years
 _RUNTIME_OPS = "com.microsoft"
@@ -78,7 +77,7 @@ class Nodes:
         self._constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def quantised_product(self, x: str, matrix: Array, bias: Array | str | None) -> str:
+    def quantised_product(self, x: str, matrix: Floats, bias: Floats | str | None) -> str:
         """``x`` [rows, in] @ ``matrix`` [in, out] + ``bias`` [out] (numbers, or a value), the matrix in 8 bits.
 
         Each 128 inputs of an output have a scale. A node of ONNX Runtime, not of the ONNX standard.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streaming_encodec.engines.onnx.nodes import Array, Nodes, TensorProto, helper, onnx
+from streaming_encodec.engines.onnx.nodes import Nodes, TensorProto, helper, onnx
 from streaming_encodec.model.config import EncodecConfig
+from streaming_encodec.types import Floats
 
 RESIDUAL, CODES, REST = "residual", "codes", "rest"
 
@@ -20,7 +21,7 @@ def codebook_groups(config: EncodecConfig) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def quantizer_graph(codebooks: Sequence[Array], with_rest: bool = True, int8: bool = False) -> onnx.ModelProto:
+def quantizer_graph(codebooks: Sequence[Floats], with_rest: bool = True, int8: bool = False) -> onnx.ModelProto:
     """``residual`` [rows, D] → ``codes`` [rows, K] int64 and, if wanted, ``rest`` [rows, D]; K codebooks [size, D].
 
     int8: the search uses 8-bit tables; the residual is exact nevertheless. If two entries are nearly equally near, the
