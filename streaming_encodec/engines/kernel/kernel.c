@@ -62,6 +62,11 @@ typedef struct { v8 low, high; } v16;
 #define MANY 2
 #endif
 
+/* Of few rows a product takes as long as its weights take from memory: those of the next panels are fetched meanwhile,
+ * so many bytes ahead. The processor itself looks no further than a page. */
+#define FEW(rows) ((rows) < MANY || MANY == 2)
+#define AHEAD 16384L
+
 static const float TINY = 8.67361738e-19f; /* 2^-60 */
 
 /* -- vectors -------------------------------------------------------------------------------------------------- */
@@ -151,40 +156,87 @@ static void enter(const float *x, float *y, long count, int with_elu) {
 /* Where the inputs of rows lie: in groups (streams), each input in `taps` pieces of `length` floats. */
 typedef struct { const float *x; long group, group_step, row_step, taps, length, tap_step; } Inputs;
 
-INLINE const float *row_at(const Inputs *in, long row) {
-  return in->x + row / in->group * in->group_step + row % in->group * in->row_step;
+/* The inputs of rows, one after the other. */
+typedef struct { const float *x, *group; long left; } Place;   /* left: rows of this group, this one included */
+
+INLINE Place first_row(const Inputs *in) { return (Place){in->x, in->x, in->group}; }
+
+INLINE const float *next_row(const Inputs *in, Place *at) {
+  const float *x = at->x;
+  at->x += in->row_step;
+  if (--at->left == 0) *at = (Place){at->group + in->group_step, at->group + in->group_step, in->group};
+  return x;
 }
 
-/* sums[rows][panels] += inputs [rows][K] x weights [panels][K][16]; rows and panels are known when compiled. */
-INLINE void multiply(const int rows, const int panels, const int half, const Inputs *in, const float *const *x,
-                     const char *weights, long panel, v16 (*sums)[MANY]) {
-  v16 sum[MANY][MANY];
-  for (int r = 0; r < rows; r++)
-    for (int p = 0; p < panels; p++) sum[r][p] = sums[r][p];
-  for (long tap = 0; tap < in->taps; tap++) {
-    const float *at[MANY];
-    for (int r = 0; r < rows; r++) at[r] = x[r] + tap * in->tap_step;
-    for (long k = 0; k < in->length; k++, weights += half ? 32 : 64) {
+/* Where the outputs of rows lie, `left` of them wanted, and what they begin with: biases, and with `onto` themselves. */
+typedef struct { float *y; long step, left; const float *bias; int onto; } Outputs;
+
+/* Apart, so that the sums of `multiply` stay in registers: a lane chosen at run time is one in memory. */
+CALLED v8 load_few(const float *x, long count) { return load_some(x, count); }
+CALLED void store_few(float *y, v8 x, long count) { store_some(y, x, count); }
+
+/* y [tiles * rows][panels][16] = bias + inputs x weights [panels][K][16]; how many rows and panels go through at once is
+ * known when compiled. */
+INLINE void multiply(const int rows, const int panels, const int half, long tiles, const Inputs *in, Place *row,
+                     const char *weights, long panel, Outputs *out) {
+  const long length = in->length, tap_step = in->tap_step, last = out->left - (panels - 1) * 16;
+  const int low_whole = last >= 8, high_whole = last >= 16, onto = out->onto; /* of the last panel */
+  const long block = panels * panel, ahead = (AHEAD + block - 1) / block * block;
+  float *y = out->y;
+  for (; tiles > 0; tiles--, y += rows * out->step) {
+    const float *x[MANY];
+    v16 sum[MANY][MANY];
+#pragma clang loop unroll(full)
+    for (int r = 0; r < rows; r++) {
+      x[r] = next_row(in, row);
 #pragma clang loop unroll(full)
       for (int p = 0; p < panels; p++) {
-        const char *w = weights + p * panel;
-        v8 low = half ? load_half((const uint16_t *)w) : load((const float *)w);
-        v8 high = half ? load_half((const uint16_t *)w + 8) : load((const float *)w + 8);
-#pragma clang loop unroll(full)
-        for (int r = 0; r < rows; r++) {
-          sum[r][p].low += all(at[r][k]) * low;
-          sum[r][p].high += all(at[r][k]) * high;
+        const float *from = y + r * out->step + p * 16;
+        v8 low = load(out->bias + p * 16), high = load(out->bias + p * 16 + 8);
+        if (onto) {
+          low += p + 1 < panels || low_whole ? load(from) : load_few(from, last);
+          high += p + 1 < panels || high_whole ? load(from + 8) : load_few(from + 8, last - 8);
         }
+        sum[r][p] = (v16){low, high};
       }
     }
+    const char *at = weights;
+    for (long tap = 0; tap < in->taps; tap++) {
+      for (long k = 0; k < length; k++, at += half ? 32 : 64) {
+#pragma clang loop unroll(full)
+        for (int p = 0; p < panels; p++) {
+          const char *w = at + p * panel;
+          if (FEW(rows)) __builtin_prefetch(w + ahead, 0, 2);
+          v8 low = half ? load_half((const uint16_t *)w) : load((const float *)w);
+          v8 high = half ? load_half((const uint16_t *)w + 8) : load((const float *)w + 8);
+#pragma clang loop unroll(full)
+          for (int r = 0; r < rows; r++) {
+            sum[r][p].low += all(x[r][k]) * low;
+            sum[r][p].high += all(x[r][k]) * high;
+          }
+        }
+      }
+#pragma clang loop unroll(full)
+      for (int r = 0; r < rows; r++) x[r] += tap_step;
+    }
+#pragma clang loop unroll(full)
+    for (int r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+      for (int p = 0; p < panels; p++) {
+        float *to = y + r * out->step + p * 16;
+        if (p + 1 < panels || low_whole) store(to, sum[r][p].low);
+        else store_few(to, sum[r][p].low, last);
+        if (p + 1 < panels || high_whole) store(to + 8, sum[r][p].high);
+        else store_few(to + 8, sum[r][p].high, last - 8);
+      }
   }
-  for (int r = 0; r < rows; r++)
-    for (int p = 0; p < panels; p++) sums[r][p] = sum[r][p];
+  out->y = y;
 }
 
-CALLED void multiply_some(int rows, int panels, int half, const Inputs *in, const float *const *x, const char *weights,
-                          long panel, v16 (*sums)[MANY]) {
-#define CASE(R, P, H) if (rows == R && panels == P && half == H) { multiply(R, P, H, in, x, weights, panel, sums); return; }
+CALLED void multiply_some(int rows, int panels, int half, long tiles, const Inputs *in, Place *row,
+                          const char *weights, long panel, Outputs *out) {
+#define CASE(R, P, H) \
+  if (rows == R && panels == P && half == H) { multiply(R, P, H, tiles, in, row, weights, panel, out); return; }
   CASE(1, 1, 0) CASE(1, 1, 1) CASE(1, 2, 0) CASE(1, 2, 1) CASE(2, 1, 0) CASE(2, 1, 1)
 #if MANY == 4
   CASE(2, 2, 0) CASE(2, 2, 1) CASE(1, 4, 0) CASE(1, 4, 1) CASE(4, 1, 0) CASE(4, 1, 1)
@@ -212,10 +264,12 @@ CALLED void product(const Image *image, const Matrix *m, const Inputs *in, long 
   const float *base = (const float *)image, *bias = base + m->bias;
   const int half = m->form == HALF_PANELS;
   if (m->form == ROWS) {
-    for (long r = 0; r < rows; r++)
+    Place at = first_row(in);
+    for (long r = 0; r < rows; r++, y += y_step) {
+      const float *x = next_row(in, &at);
       for (long o = 0; o < m->outputs; o++)
-        y[r * y_step + o] = (onto ? bias[o] + y[r * y_step + o] : bias[o])
-                            + dot(in, row_at(in, r), base + m->weights + o * m->inputs);
+        y[o] = (onto ? bias[o] + y[o] : bias[o]) + dot(in, x, base + m->weights + o * m->inputs);
+    }
     return;
   }
   const long panels = (m->outputs + 15) / 16, panel = m->inputs * (half ? 32L : 64L);
@@ -223,27 +277,11 @@ CALLED void product(const Image *image, const Matrix *m, const Inputs *in, long 
   for (long p = 0, width; p < panels; p += width) {
     width = panels - p >= most ? most : panels - p >= 2 && most > 2 ? 2 : 1;
     const char *weights = (const char *)(base + m->weights) + p * panel;
-    for (long r = 0, count; r < rows; r += count) {
-      count = rows - r >= MANY ? MANY : rows - r > 1 ? 2 : 1;
-      const float *x[MANY];
-      v16 sums[MANY][MANY];
-      for (long i = 0; i < count; i++) x[i] = row_at(in, r + i);
-      for (long i = 0; i < count; i++)
-        for (long q = 0; q < width; q++) {
-          const long o = (p + q) * 16, left = m->outputs - o;
-          float *at = y + (r + i) * y_step + o;
-          v8 low = load(bias + o), high = load(bias + o + 8);
-          if (onto) { low += load_some(at, left); high += load_some(at + 8, left - 8); }
-          sums[i][q] = (v16){low, high};
-        }
-      multiply_some(count, width, half, in, x, weights, panel, sums);
-      for (long i = 0; i < count; i++)
-        for (long q = 0; q < width; q++) {
-          const long o = (p + q) * 16, left = m->outputs - o;
-          float *at = y + (r + i) * y_step + o;
-          store_some(at, sums[i][q].low, left);
-          store_some(at + 8, sums[i][q].high, left - 8);
-        }
+    Place at = first_row(in);
+    Outputs out = {y + p * 16, y_step, m->outputs - p * 16, bias + p * 16, onto};
+    for (long left = rows, count; left > 0; left %= count) {
+      count = left >= MANY ? MANY : left > 1 ? 2 : 1;
+      multiply_some(count, width, half, left / count, in, &at, weights, panel, &out);
     }
   }
 }
