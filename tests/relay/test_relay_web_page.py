@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
 import json
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +24,8 @@ from streaming_encodec.relay.limits import RelayLimits
 from streaming_encodec.relay.relay import Relay
 from streaming_encodec.relay.web_files import WebFiles
 from streaming_encodec.transport.plain_http import read_request
-from streaming_encodec.transport.tls import self_signed, server_tls
+from streaming_encodec.transport.self_signed import SelfSigned
+from streaming_encodec.transport.tls import server_tls
 
 MODEL = Path(__file__).parents[2] / "streaming_encodec" / "assets" / "voice-24khz" / "model.safetensors"
 FILES = WebFiles.bundled(tokens=False)
@@ -332,14 +333,14 @@ async def test_without_the_page_no_origin_is_its_own() -> None:
 
 
 async def test_a_certificate_made_for_trying() -> None:
-    made = self_signed(["localhost", "127.0.0.1", "localhost"], datetime.datetime.now(datetime.UTC))
-    context = ssl.create_default_context(cadata=made.certificate.decode())
+    made = SelfSigned.make(time.time(), ["localhost", "127.0.0.1", "localhost"])
+    context = ssl.create_default_context(cadata=made.pem)
     async with (
         running(web=FILES, tls=made.server_tls()) as relay,
         browser(relay, ssl=context, server_hostname="localhost") as page,
     ):
         assert (await page.get("/"))[0] == 200
-    assert re.fullmatch("[0-9a-f]{64}", made.fingerprint)
+    assert re.fullmatch("[0-9a-f]{64}", made.sha256)
 
 
 def test_an_installation_without_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

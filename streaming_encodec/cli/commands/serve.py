@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import signal
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +29,7 @@ from streaming_encodec.relay.web_files import WebFiles
 from streaming_encodec.transport.addresses import DEFAULT_PORT, is_loopback
 from streaming_encodec.transport.limits import UNANSWERED_CONNECTIONS
 from streaming_encodec.transport.logs import event, log_loop_error
-from streaming_encodec.transport.tls import self_signed, server_tls
+from streaming_encodec.transport.tls import server_tls
 from streaming_encodec.wire.hello import MAX_SPEAKERS
 
 _LIMITS = RelayLimits()
@@ -197,13 +197,11 @@ async def _serve(config: RelayConfig, tls_self_signed: bool, bus: Bus | None) ->
 
 def _tls(host: str, certificate: Path | None, key: Path | None, make_one: bool) -> ssl.SSLContext | None:
     if make_one:
+        from streaming_encodec.transport.self_signed import SelfSigned
+
         own = ["localhost", "127.0.0.1", "::1", own_address(), socket.gethostname()]
-        return self_signed([*own, *([host] if host not in ("", "0.0.0.0", "::") else [])], _now()).server_tls()
+        return SelfSigned.make(time.time(), [*own, *([host] if host not in ("", "0.0.0.0", "::") else [])]).server_tls()
     return None if certificate is None or key is None else server_tls(certificate, key)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 def _web_files(*, tokens: bool) -> WebFiles | None:

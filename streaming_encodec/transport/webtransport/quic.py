@@ -17,7 +17,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicSentPacket
 
-from streaming_encodec.transport.webtransport.certificate import Certificate, sha256_of
+from streaming_encodec.transport.self_signed import SelfSigned, sha256_of
 
 IDLE_S = 30.0
 """Without a sign of the other end a connection is forgotten after so long; clients ping more often."""
@@ -123,7 +123,7 @@ class VoiceHttp(H3Connection):
         return super()._get_local_settings() | dict.fromkeys(_WT_MAX_SESSIONS, 1)
 
 
-def server_configuration(certificate: Certificate) -> QuicConfiguration:
+def server_configuration(certificate: SelfSigned) -> QuicConfiguration:
     """For a relay."""
     return _configuration(
         is_client=False,

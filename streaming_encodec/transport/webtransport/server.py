@@ -33,7 +33,7 @@ from streaming_encodec.transport.base import SessionHost
 from streaming_encodec.transport.close_codes import CloseCode
 from streaming_encodec.transport.limits import Bucket, ServerLimits
 from streaming_encodec.transport.logs import failure
-from streaming_encodec.transport.webtransport.certificate import Certificate
+from streaming_encodec.transport.self_signed import SelfSigned
 from streaming_encodec.transport.webtransport.quic import SERVER_ID_BYTES, VoiceQuic, server_configuration
 from streaming_encodec.transport.webtransport.server_session import ServerDatagramSession
 
@@ -134,7 +134,7 @@ class WebTransportListener(asyncio.DatagramProtocol):
             self._renew()
 
     def _renew(self) -> None:
-        self._certificate = Certificate.make(self._wall_clock())
+        self._certificate = SelfSigned.make(self._wall_clock())
         self._configuration = server_configuration(self._certificate)
 
     # -- asyncio's callbacks --------------------------------------------------------------------------------
