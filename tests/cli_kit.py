@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.testing import CliRunner
 
+from streaming_encodec.cli.app import app
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
 
@@ -63,6 +65,19 @@ def noise(path: Path, samples: int, rate: int = 24_000, channels: int = 1) -> Pa
         for start in range(0, samples, 100_000):
             file.write(0.3 * rng.standard_normal((min(100_000, samples - start), channels)))
     return path
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run a command line in this process."""
+
+    def run(*arguments: object) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Result(result.exit_code, result.stdout, result.stderr, result.exception)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client.test_client_outage import Line
+from client.test_client_outage import Line, line_to
 from relay_kit import FORMAT, running, until, voice
 
 from streaming_encodec.client.heartbeat import patience_s, wait_for_silence
@@ -59,18 +58,6 @@ class SilentLine(Line):
             writer.transport.abort()
 
 
-@asynccontextmanager
-async def silent_line(port: int) -> AsyncIterator[SilentLine]:
-    line = SilentLine(port)
-    server = await asyncio.start_server(line.connect, "127.0.0.1", 0)
-    line.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield line
-    finally:
-        server.close()
-        line.cut()
-
-
 def link(url: str, role: str, on_packet: Callable[[bytes], object] = len) -> Link:
     hello = Hello("r", role, FORMAT)
     return Link(WebSocketDialer(url), hello, None, on_packet=on_packet, on_control=lambda message: None)
@@ -79,7 +66,7 @@ def link(url: str, role: str, on_packet: Callable[[bytes], object] = len) -> Lin
 @pytest.mark.parametrize("role", ["subscribe", "publish"])
 async def test_a_dead_connection_is_replaced_by_another_one(role: str) -> None:
     heard: list[bytes] = []
-    async with running() as relay, silent_line(relay.port) as line:
+    async with running() as relay, line_to(relay.port, SilentLine) as line:
         mine = link(line.url, role, heard.append)
         await mine.open()
         line.die()
@@ -99,7 +86,7 @@ async def test_a_dead_connection_is_replaced_by_another_one(role: str) -> None:
 
 
 async def test_a_line_that_only_stalled_keeps_its_connection() -> None:
-    async with running() as relay, silent_line(relay.port) as line:
+    async with running() as relay, line_to(relay.port, SilentLine) as line:
         mine = link(line.url, "subscribe")
         await mine.open()
         line.stall()
@@ -115,7 +102,7 @@ async def test_a_line_that_only_stalled_keeps_its_connection() -> None:
 
 async def test_what_a_dead_line_held_back_is_not_heard() -> None:
     heard: list[bytes] = []
-    async with running() as relay, silent_line(relay.port) as line:
+    async with running() as relay, line_to(relay.port, SilentLine) as line:
         mine, mouth = link(line.url, "subscribe", heard.append), link(relay.url, "publish")
         await mine.open()
         await mouth.open()

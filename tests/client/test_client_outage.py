@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from call_kit import PATIENT, Ear, VoiceClient, say, sound, tiny_model
@@ -67,8 +68,8 @@ class Line:
 
 
 @asynccontextmanager
-async def line_to(port: int) -> AsyncIterator[Line]:
-    line = Line(port)
+async def line_to(port: int, kind: type[Line] = Line) -> AsyncIterator[Any]:
+    line = kind(port)
     server = await asyncio.start_server(line.connect, "127.0.0.1", 0)
     line.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:

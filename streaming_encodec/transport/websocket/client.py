@@ -10,7 +10,6 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
-    ConnectionClosed,
     InvalidHandshake,
     InvalidMessage,
     InvalidProxyMessage,
@@ -27,7 +26,7 @@ from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.failures import in_words, status_error, system_error
 from streaming_encodec.transport.limits import MAX_MESSAGE_BYTES, WRITE_LIMIT_BYTES
 from streaming_encodec.transport.proxies import Proxy, proxy_for
-from streaming_encodec.transport.websocket.connection import MaskedFrames, WebSocketConnection, ended
+from streaming_encodec.transport.websocket.connection import MaskedFrames, WebSocketConnection
 from streaming_encodec.transport.websocket.opening import Address, find_addresses, open_socket
 from streaming_encodec.wire.room_path import room_of_url
 
@@ -48,13 +47,6 @@ class WebSocketClient(WebSocketConnection, ClientConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, frames=MaskedFrames(), queue_frames=_QUEUE_FRAMES, **kwargs)
         self.relay_address: str | None = None
-
-    async def ask(self) -> float:
-        """Send a ping and wait for the answer; returns the round trip in seconds. Raises ConnectionEnded."""
-        try:
-            return await (await self.ping())
-        except ConnectionClosed as closed:
-            raise ended(closed) from closed
 
 
 class WebSocketDialer:

@@ -134,11 +134,18 @@ class WebSocketConnection(Connection):
     def probe(self) -> None:
         """Send a ping, unless the last one was not answered."""
         if self._question is None or self._question.done():
-            self._question = self.loop.create_task(self._ask())
+            self._question = self.loop.create_task(self._wait_for_answer())
 
-    async def _ask(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            await (await self.ping())
+    async def ask(self) -> float:
+        """Send a ping and wait for the answer; returns the round trip in seconds. Raises ConnectionEnded."""
+        try:
+            return await (await self.ping())
+        except ConnectionClosed as closed:
+            raise ended(closed) from closed
+
+    async def _wait_for_answer(self) -> None:
+        with contextlib.suppress(ConnectionEnded):
+            await self.ask()
 
     @property
     def unsent_packets(self) -> int:
