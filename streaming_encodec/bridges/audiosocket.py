@@ -39,11 +39,6 @@ class AudioSocket:
         self._kind: int | None = None
         self._ended = False
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Of a frame that is not complete; at most one frame."""
-        return len(self._waiting)
-
     def receive(self, data: Message) -> list[Event]:
         """See `PhoneProtocol`."""
         if isinstance(data, str):

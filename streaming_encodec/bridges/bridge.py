@@ -38,7 +38,6 @@ _MOST_MESSAGE_BYTES = 131_072
 _ASTERISK = Subprotocol("media")
 """What Asterisk's websocket_client.conf offers."""
 _PING_S = 20.0
-_REFUSED_S = 5.0
 _TOKEN_S = 60.0
 _PLAYOUT = ReceiverSettings(together_frames=2)
 """Packets bring two frames. Between two steps of a call the others push its weights out of the caches, so that two

@@ -157,12 +157,6 @@ class VoiceEncoder:
         lookahead = self._encoder.delay_samples - waiting
         return self._resampler.delay_ms + 1000 * lookahead / self.stream_format.sample_rate
 
-    @property
-    def frame_delay_ms(self) -> float:
-        """The longest time that a sample waits until its packet is complete."""
-        frames = self._sender.settings.frames_per_packet if self._waits else 1
-        return 1000 * frames * self.stream_format.frame_seconds
-
 
 def _first(name: str, value: int | None, bits: int) -> int:
     if value is None:

@@ -15,7 +15,6 @@ from streaming_encodec.types import Pcm
 _METERED_S = 5.0
 _MOSTLY_ECHO = 0.5
 _AUDIBLE = 10 ** (-70 / 10)
-_LOW_DB = 10.0
 
 
 class EchoCanceller(Protocol):

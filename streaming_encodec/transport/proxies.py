@@ -32,11 +32,6 @@ class Proxy:
     address: str
     source: str
 
-    @property
-    def is_socks(self) -> bool:
-        """Whether it speaks SOCKS, and not HTTP."""
-        return self.address.startswith("socks")
-
     def __str__(self) -> str:
         return f"the proxy {_without_password(self.address)} (from {self.source})"
 

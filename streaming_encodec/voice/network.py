@@ -179,11 +179,6 @@ class NetworkImpairment:
         chances = GilbertElliott.with_loss(loss, _BURST_PACKETS) if loss else GilbertElliott()
         self._network = Network(NetworkModel(loss=chances, base_ms=0.0, jitter_ms=jitter_ms), self._seed)
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether a packet that enters now would leave at once."""
-        return not (self.loss or self.jitter_ms or self._waiting)
-
     def enter(self, data: bytes, now_s: float) -> None:
         """A packet that arrived at ``now_s``."""
         for delivery in self._network.send(data, now_s):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ecdc_kit import read_ecdc, read_ecdc_header
 
 from streaming_encodec.audio.files import ecdc as ecdc_file
-from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
+from streaming_encodec.audio.files.ecdc import EcdcWriter
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.wire.ecdc import EcdcHeader, EcdcLayout
 

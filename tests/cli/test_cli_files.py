@@ -8,9 +8,9 @@ import pytest
 import soundfile
 import torch
 from cli_kit import CLIP, Run, noise
+from ecdc_kit import read_ecdc_header
 from original_encodec import save_th, small_original
 
-from streaming_encodec.audio.files.ecdc import read_ecdc_header
 from streaming_encodec.call.stream_format import stream_format
 from streaming_encodec.model.encodec import EncodecModel
 

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from cli_kit import Run, save_random
 from disk_kit import PAGE_BYTES, SmallDisk, small_disk
+from ecdc_kit import read_ecdc_header
 from safetensors.numpy import load_file
 from sound_kit import encoded, sound
 
-from streaming_encodec.audio.files.ecdc import read_ecdc_header
 from streaming_encodec.engines.onnx.codec import OrtEncoder
 from streaming_encodec.model.encodec import EncodecModel
 

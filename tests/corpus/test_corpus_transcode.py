@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import torch
 from cli_kit import noise
+from ecdc_kit import read_ecdc_header
 
 from streaming_encodec import BandwidthError, ConfigError, EncodecModel, decode_file, encode_file, stream_file
-from streaming_encodec.audio.files.ecdc import read_ecdc_header
 from streaming_encodec.audio.files.writer import SOUND_ENDINGS
 from streaming_encodec.errors import FileFormatError
 

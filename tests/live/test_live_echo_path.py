@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from cable_kit import Cable
 from device_kit import FakeBackend
 
 from streaming_encodec.audio.devices.card import SoundCard
@@ -145,7 +146,7 @@ def test_a_known_delay_through_a_real_audio_stack() -> None:
     """Two cables on JACK's dummy card, one 40 ms longer than the other, 12 and 6 dB weaker than what goes in."""
     paths: list[Echo | None] = []
     for delay_samples, gain in ((240, 0.25), (1200, 0.5)):
-        cable = sound_card.Cable("cable", Delay(delay_samples, gain))
+        cable = Cable("cable", Delay(delay_samples, gain))
         card = SoundCard(RATE)
         try:
             cable.connect(cable.ports())

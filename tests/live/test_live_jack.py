@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from cable_kit import Cable
 from ci_kit import cannot
 
 from streaming_encodec.audio.devices.card import SoundCard
@@ -53,7 +54,7 @@ def test_an_echo_goes_on_a_real_audio_stack(card: None) -> None:
             return heard
 
         cable, open_card, canceller = (
-            sound_card.Cable("room", through),
+            Cable("room", through),
             SoundCard(24_000),
             KalmanEchoCanceller(FRAME, 24_000),
         )

@@ -7,8 +7,9 @@ import numpy as np
 import original_encodec as oracle
 import pytest
 import torch
+from ecdc_kit import read_ecdc, read_ecdc_header
 
-from streaming_encodec.audio.files.ecdc import EcdcWriter, read_ecdc, read_ecdc_header
+from streaming_encodec.audio.files.ecdc import EcdcWriter
 from streaming_encodec.corpus.transcode import layout_of
 from streaming_encodec.model.encodec import EncodecModel
 from streaming_encodec.streaming.decoder import StreamingDecoder

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -205,16 +205,6 @@ class EcdcReader:
         raise FileFormatError(f"{self._path}: the .ecdc file ends within its header; it is empty or was cut off")
 
 
-def read_ecdc_header(path: str | os.PathLike[str]) -> EcdcHeader:
-    """Read only the header of a `.ecdc` file.
-
-    Raises:
-        FileFormatError: missing or damaged.
-    """
-    with EcdcReader(path) as reader:
-        return reader.header
-
-
 def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
     """Whether a `.ecdc` file exists and is as long as its header says, so not cut off by a crash."""
     try:
@@ -230,13 +220,3 @@ def is_whole_ecdc(path: str | os.PathLike[str], layout: EcdcLayout) -> bool:
     if header.num_codebooks > layout.max_codebooks or header.samples > 8 * size * layout.hop_length:
         return False
     return size == begin + layout.body_bytes(header.samples, header.num_codebooks)
-
-
-def read_ecdc(path: str | os.PathLike[str], layout_of: Callable[[EcdcHeader], EcdcLayout]) -> Iterator[EcdcBlock]:
-    """Read a `.ecdc` file by blocks, in constant memory.
-
-    Raises:
-        FileFormatError: missing, damaged, cut off, or not of this layout.
-    """
-    with EcdcReader(path) as reader:
-        yield from reader.blocks(layout_of(reader.header))

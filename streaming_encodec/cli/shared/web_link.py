@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import socket
 import sys
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import typer
 
 from streaming_encodec.transport.addresses import is_loopback
+from streaming_encodec.wire.room_path import room_path
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
@@ -29,7 +30,7 @@ def page_link(url: str, room: str | None = None, token: str | None = None) -> st
         known = False
     if not known:
         raise typer.BadParameter(f"{url!r} is no address of a page: write https://HOST or https://HOST:PORT")
-    path = "/" if room is None else f"/r/{quote(room, safe='')}"
+    path = "/" if room is None else room_path(room)
     return f"{scheme}://{host}{parts.path.rstrip('/')}{path}" + (f"#token={token}" if token else "")
 
 
