@@ -19,21 +19,35 @@ def peer_cases(config: EncodecConfig, kbps: float, seconds: float) -> dict[str, 
         MissingExtraError: ``transformers`` is not installed. The original package is left out where it is
             not, or where it has no such architecture.
     """
+    lengths = {"one frame a call": config.hop_length, "whole file": int(seconds * config.sampling_rate)}
     transformers = _transformers(config)
-    cases: dict[str, Case] = {
-        "transformers, one frame a call": _TransformersCase(transformers, config, kbps, config.hop_length),
-        "transformers, whole file": _TransformersCase(transformers, config, kbps, int(seconds * config.sampling_rate)),
+    ways = {
+        "transformers": (
+            lambda pcm: transformers.encode(pcm, bandwidth=kbps),
+            lambda encoded: transformers.decode(encoded.audio_codes, encoded.audio_scales),
+        )
     }
     original = _original(config, kbps)
     if original is not None:
-        cases["encodec, one frame a call"] = _OriginalCase(original, config, config.hop_length)
-        cases["encodec, whole file"] = _OriginalCase(original, config, int(seconds * config.sampling_rate))
-    return cases
+        ways["encodec"] = (original.encode, original.decode)
+    return {
+        f"{peer}, {how}": _PeerCase(*way, config, samples)
+        for peer, way in ways.items()
+        for how, samples in lengths.items()
+    }
 
 
-class _TransformersCase:
-    def __init__(self, model: Any, config: EncodecConfig, kbps: float, samples: int) -> None:
-        self._model, self._kbps = model, kbps
+class _PeerCase:
+    """A peer's model, with its way to encode [1, C, n] and to decode what came of it."""
+
+    def __init__(
+        self,
+        encode: Callable[[torch.Tensor], Any],
+        decode: Callable[[Any], object],
+        config: EncodecConfig,
+        samples: int,
+    ) -> None:
+        self._do_encode, self._do_decode = encode, decode
         self._pcm = torch.from_numpy(noise(config.audio_channels, samples))[None]
         self._encoded: Any = None
         self.audio_ms = 1000 * samples / config.sampling_rate
@@ -43,30 +57,11 @@ class _TransformersCase:
 
     @torch.no_grad()
     def _encode(self) -> None:
-        self._encoded = self._model.encode(self._pcm, bandwidth=self._kbps)
+        self._encoded = self._do_encode(self._pcm)
 
     @torch.no_grad()
     def _decode(self) -> None:
-        self._model.decode(self._encoded.audio_codes, self._encoded.audio_scales)
-
-
-class _OriginalCase:
-    def __init__(self, model: Any, config: EncodecConfig, samples: int) -> None:
-        self._model = model
-        self._pcm = torch.from_numpy(noise(config.audio_channels, samples))[None]
-        self._encoded: Any = None
-        self.audio_ms = 1000 * samples / config.sampling_rate
-
-    def step(self) -> Sequence[Callable[[], object]]:
-        return self._encode, self._decode
-
-    @torch.no_grad()
-    def _encode(self) -> None:
-        self._encoded = self._model.encode(self._pcm)
-
-    @torch.no_grad()
-    def _decode(self) -> None:
-        self._model.decode(self._encoded)
+        self._do_decode(self._encoded)
 
 
 def _transformers(config: EncodecConfig) -> Any:

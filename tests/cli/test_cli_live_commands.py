@@ -4,25 +4,23 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from cli_kit import Result, save_random
+from cli_kit import Run, save_random
 from device_kit import FakeBackend
-from typer.testing import CliRunner
+from tls_kit import relay_in_thread
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from streaming_encodec.audio.devices import portaudio
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.cli.app import app
 from streaming_encodec.cli.commands.doctor import _visit, look_at_relay
 from streaming_encodec.cli.shared import live_command
-from streaming_encodec.client.network_thread import NetworkThread
 from streaming_encodec.client.settings import CodecSettings
 from streaming_encodec.client.threaded import ThreadedVoiceClient
 from streaming_encodec.errors import CallError, CallErrorReason, DeviceError
@@ -33,12 +31,8 @@ from streaming_encodec.live.loop import LiveLoop
 from streaming_encodec.live.ready import before_others
 from streaming_encodec.live.speed import Speed
 from streaming_encodec.model.encodec import EncodecModel
-from streaming_encodec.relay.config import RelayConfig
-from streaming_encodec.relay.relay import Relay
 from streaming_encodec.transport.addresses import SUBPROTOCOL
 from streaming_encodec.transport.close_codes import CloseCode
-
-Run = Callable[..., Result]
 
 
 class NoSound(FakeBackend):
@@ -61,28 +55,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     # What a command refuses on a slow machine has its own test; the others must pass on one.
     monkeypatch.setattr(live_command, "measure_speed", lambda *_: Speed(1.0, 1.5, 13.3))
-
-    def run(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Result(result.exit_code, result.stdout, result.stderr, result.exception)
-
     return run
 
 
 @pytest.fixture
 def relay() -> Iterator[str]:
-    network = NetworkThread()
-    running = Relay(RelayConfig(port=0))
-    network.run(running.start())
-    yield running.url
-    network.run(running.stop())
-    network.close()
+    with relay_in_thread() as running:
+        yield running.url
 
 
 def test_the_first_run_needs_no_flag_and_no_device(
