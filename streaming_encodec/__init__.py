@@ -27,7 +27,8 @@ from streaming_encodec.extras import needs_torch
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
     from streaming_encodec.audio.files.bundled import bundled_clip
-    from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+    from streaming_encodec.audio.files.sound import AudioReader
+    from streaming_encodec.audio.files.writer import AudioWriter
     from streaming_encodec.bridges.bridge import Bridge
     from streaming_encodec.bridges.config import BridgeConfig
     from streaming_encodec.call.voice_decoder import VoiceDecoder
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "AudioReader": "streaming_encodec.audio.files.sound",
-    "AudioWriter": "streaming_encodec.audio.files.sound",
+    "AudioWriter": "streaming_encodec.audio.files.writer",
     "Bridge": "streaming_encodec.bridges.bridge",
     "BridgeConfig": "streaming_encodec.bridges.config",
     "CodecSettings": "streaming_encodec.client.settings",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.audio.files.sound import AudioReader, Pcm
+from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.bench.codec_tables import ARCHITECTURE
 from streaming_encodec.bench.measure import Case, LiveCase, OfflineCase, PoolCase, Timing, measure
 from streaming_encodec.corpus.codec import FRAMES_PER_STEP
@@ -26,6 +26,7 @@ from streaming_encodec.model.find import torch_model
 from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
+from streaming_encodec.types import Pcm
 
 
 @dataclass(frozen=True)

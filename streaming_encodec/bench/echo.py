@@ -13,7 +13,8 @@ import numpy as np
 
 from streaming_encodec.audio.devices.card import SoundCard
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.audio.files.sound import AudioReader
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.audio.low_delay import LowDelayResampler
 from streaming_encodec.bench.room import ROOMS, Room, SimulatedRoom, impulse_response
 from streaming_encodec.bench.room_card import card_in_room, converse

@@ -21,10 +21,10 @@ import numpy as np
 import soundfile
 
 from streaming_encodec.audio.files.bundled import bundled_clip
-from streaming_encodec.audio.files.sound import Pcm
 from streaming_encodec.bench.tables import Table
 from streaming_encodec.bench.usage import Usage
 from streaming_encodec.errors import DeviceError
+from streaming_encodec.types import Pcm
 
 RATE, BLOCK = 24_000, 256
 _PATIENCE_S = 60.0

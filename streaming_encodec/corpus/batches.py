@@ -23,8 +23,8 @@ from streaming_encodec.model.checkpoints.named import PUBLISHED
 from streaming_encodec.wire.ecdc import EcdcBlock
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.streaming.pool import StreamPool
+    from streaming_encodec.types import Pcm
 
 _MOST_PENDING = 2 * FRAMES_PER_STEP
 

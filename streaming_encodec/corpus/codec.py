@@ -12,10 +12,10 @@ import numpy as np
 from streaming_encodec.wire.ecdc import EcdcBlock
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.model.find import CodecModel
     from streaming_encodec.stepping.engine import Engine
     from streaming_encodec.streaming.segments import Segment
+    from streaming_encodec.types import Pcm
 
 FRAMES_PER_STEP = 75
 """Frames of a file that go through the network at once: one second at 75 Hz. More gain nothing."""

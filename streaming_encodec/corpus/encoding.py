@@ -15,11 +15,11 @@ from streaming_encodec.corpus.codec import make_encoder
 from streaming_encodec.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.corpus.recordings import Recording
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.find import CodecModel
     from streaming_encodec.stepping.engine import Engine
+    from streaming_encodec.types import Pcm
     from streaming_encodec.wire.ecdc import EcdcBlock
 
 _ROUNDING_S = 0.01

@@ -25,11 +25,11 @@ from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL, PUBLISHED, 
 from streaming_encodec.wire.ecdc import EcdcBlock, EcdcLayout
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.audio.files.writer import SoundWriter
     from streaming_encodec.model.config import EncodecConfig
     from streaming_encodec.model.find import AnyModel, CodecModel
     from streaming_encodec.stepping.engine import Engine
+    from streaming_encodec.types import Pcm
 
 
 FileName: TypeAlias = str | os.PathLike[str]

@@ -20,12 +20,12 @@ from streaming_encodec.errors import FileFormatError, StreamingEncodecError
 from streaming_encodec.wire.ecdc import EcdcBlock
 
 if TYPE_CHECKING:
-    from streaming_encodec.audio.files.sound import Pcm
     from streaming_encodec.corpus.dataset import Dataset
     from streaming_encodec.corpus.encode import Plan
     from streaming_encodec.corpus.recordings import Recording
     from streaming_encodec.model.find import CodecModel
     from streaming_encodec.stepping.engine import Engine
+    from streaming_encodec.types import Pcm
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.audio.files.sound import AudioReader
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.errors import MissingExtraError
 from streaming_encodec.types import Pcm
 

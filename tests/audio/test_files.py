@@ -12,13 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_encodec.audio.files.atomic import AtomicPath
-from streaming_encodec.audio.files.sound import (
-    AudioReader,
-    AudioWriter,
-    audio_info,
-    output_format,
-    rechunk,
-)
+from streaming_encodec.audio.files.sound import AudioReader, audio_info, rechunk
+from streaming_encodec.audio.files.writer import AudioWriter, output_format
 from streaming_encodec.errors import FileFormatError, StreamError
 
 

@@ -18,7 +18,7 @@ import soundfile
 from device_kit import FakeBackend, FakeStream
 
 from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.files.sound import AudioWriter
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.cli.commands import demo
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard

@@ -13,13 +13,10 @@ import soundfile
 from streaming_encodec.audio.files.parts import Window
 from streaming_encodec.audio.files.piece import Piece
 from streaming_encodec.audio.files.source import ByteSource, find_parts, live_sound, unreadable
-from streaming_encodec.audio.files.writer import AudioWriter, output_format
 from streaming_encodec.audio.resample import MAX_RATIO, StreamResampler, mix_channels
 from streaming_encodec.errors import FileFormatError, StreamError
 from streaming_encodec.samples import MAX_AMPLITUDE, MAX_SAMPLE_RATE, clip_amplitude, is_audible
 from streaming_encodec.types import Pcm
-
-__all__ = ["AudioInfo", "AudioReader", "AudioWriter", "Pcm", "audio_info", "output_format", "rechunk"]
 
 # Large enough to make a call's overhead negligible, small enough (0.4 s at 44.1 kHz) to react to an interrupt.
 _READ_SAMPLES = 16_384

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.audio.files.sound import AudioReader
+from streaming_encodec.audio.files.writer import AudioWriter
 
 _SPEEDS = (1.0, 0.94, 1.06, 0.9, 1.1, 0.97, 1.03, 0.88, 1.12)
 """Of a clip's repetitions: where in the speech a piece of a recording belongs must have one answer."""

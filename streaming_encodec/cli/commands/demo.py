@@ -151,7 +151,7 @@ def _session(
 
 
 def _run_clip(card: FileCard, sound: Pcm, loaded: LoadedModel, call: OwnCall, target: Path) -> dict[str, Any]:
-    from streaming_encodec.audio.files.sound import AudioWriter
+    from streaming_encodec.audio.files.writer import AudioWriter
     from streaming_encodec.cli.shared.picture import draw_call
     from streaming_encodec.live.capture import CaptureSettings
 

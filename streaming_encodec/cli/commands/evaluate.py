@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streaming_encodec.audio.files.atomic import write_text
 from streaming_encodec.audio.files.folder_lock import FolderLock
-from streaming_encodec.audio.files.sound import AudioWriter
 from streaming_encodec.audio.files.targets import check_folder
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.cli.shared.console import err, note, out, print_json
 from streaming_encodec.cli.shared.listening_pages import check_pages, write_gallery, write_pairs
 from streaming_encodec.cli.shared.loading import ModelOption, load_model

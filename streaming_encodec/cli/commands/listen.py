@@ -109,7 +109,7 @@ def command(
 async def _listen(
     target: Path, call: Any, loaded: LoadedModel, seconds: float | None, keep: bool, trace: Path | None = None
 ) -> dict[str, Any]:
-    from streaming_encodec.audio.files.sound import AudioWriter
+    from streaming_encodec.audio.files.writer import AudioWriter
     from streaming_encodec.live.figures import SpeakerTotals
     from streaming_encodec.voice.statistics import ReceiverStatistics
 

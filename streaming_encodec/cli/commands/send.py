@@ -47,7 +47,8 @@ from streaming_encodec.wire.wire_size import wire_bytes
 
 if TYPE_CHECKING:
     from streaming_encodec.audio.devices.card import SoundCard
-    from streaming_encodec.audio.files.sound import AudioReader, Pcm
+    from streaming_encodec.audio.files.sound import AudioReader
+    from streaming_encodec.types import Pcm
 
 _BLOCK_MS = 20
 _PUMPED_BLOCKS = 5  # 0.1 s of a pipe

@@ -14,7 +14,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from streaming_encodec.audio.devices.card import SoundCard
-from streaming_encodec.audio.files.sound import AudioReader, AudioWriter
+from streaming_encodec.audio.files.sound import AudioReader
+from streaming_encodec.audio.files.writer import AudioWriter
 from streaming_encodec.cli.shared.console import err, name_device, note
 from streaming_encodec.cli.shared.interrupt import Interrupt
 from streaming_encodec.cli.shared.keyboard import Keyboard
