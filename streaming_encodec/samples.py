@@ -113,10 +113,11 @@ def as_array(x: Any, what: str) -> NDArray[Any]:
             return array.astype(np.float64)
     if kind == "u" and size > 1:
         return array.astype(np.int64)  # torch has no wide unsigned arithmetic
-    plain = array.flags.writeable and array.flags.aligned and array.dtype.isnative
-    if not plain or any(stride < 0 or stride % size for stride in array.strides):
-        return array.astype(array.dtype.newbyteorder("="))
-    return array
+    flags = array.flags
+    plain = flags.writeable and flags.aligned and array.dtype.isnative
+    for stride in array.strides:
+        plain = plain and stride >= 0 and not stride % size
+    return array if plain else array.astype(array.dtype.newbyteorder("="))
 
 
 def _buffer(x: Any, what: str) -> NDArray[Any]:

@@ -31,7 +31,7 @@ ARITHMETIC = "kernel-1"
 
 START, STEP, FLUSH, WHOLE = range(4)
 
-_MOST_PLANS, _MOST_SPARE = 16, 4
+_MOST_PLANS, _MOST_SPARE, _MOST_SPARE_ROWS = 16, 4, 16
 
 
 class KernelCodec:
@@ -49,6 +49,7 @@ class KernelCodec:
         self.image = image.memory
         self._address = self.image.ctypes.data
         self.arithmetic = ARITHMETIC + ("-fp16" if image.is_rounded else "")
+        self._spare: dict[tuple[int, int], list[_Books]] = {}
         self.encoder = KernelPart(self._library, self.image, 0, image.encoder)
         self.decoder = KernelPart(self._library, self.image, 1, image.decoder)
 
@@ -65,21 +66,51 @@ class KernelCodec:
 
     def search(self, latent: Floats, num_codebooks: int) -> Codes:
         """``latent`` [rows, D] → codes [rows, num_codebooks]."""
-        latent = np.ascontiguousarray(latent, np.float32)
         rows = len(latent)
-        codes: Codes = np.empty((rows, num_codebooks), np.int32)
-        scratch = np.empty(rows * (self.config.hidden_size + self.config.codebook_size), np.float32)
-        addresses = latent.ctypes.data, codes.ctypes.data, scratch.ctypes.data
-        self._library.search(self._address, rows, num_codebooks, *addresses)
+        books = self._take(rows, num_codebooks)
+        books.latent[...] = latent
+        self._library.search(self._address, rows, num_codebooks, books.latent_at, books.codes_at, books.scratch_at)
+        codes = books.codes.copy()
+        self._give(books)
         return codes
 
     def lookup(self, codes: NDArray[np.integer]) -> Floats:
         """codes [rows, K] in range, any K up to the model's → latent [rows, D]."""
-        known: Codes = np.ascontiguousarray(codes, np.int32)
-        rows, num_codebooks = known.shape
-        latent: Floats = np.empty((rows, self.config.hidden_size), np.float32)
-        self._library.lookup(self._address, rows, num_codebooks, known.ctypes.data, latent.ctypes.data)
+        rows, num_codebooks = codes.shape
+        books = self._take(rows, num_codebooks)
+        books.codes[...] = codes
+        self._library.lookup(self._address, rows, num_codebooks, books.codes_at, books.latent_at)
+        latent = books.latent.copy()
+        self._give(books)
         return latent
+
+    def _take(self, rows: int, num_codebooks: int) -> _Books:
+        """Memory of this shape; whoever takes it has it alone."""
+        try:
+            return self._spare[rows, num_codebooks].pop()
+        except (KeyError, IndexError):
+            return _Books(self.config, rows, num_codebooks)
+
+    def _give(self, books: _Books) -> None:
+        """Memory that may be taken again: that of a few small shapes is kept."""
+        if len(books.codes) > _MOST_SPARE_ROWS:
+            return
+        if len(self._spare) >= _MOST_PLANS:
+            self._spare = {}
+        spare = self._spare.setdefault(books.codes.shape, [])
+        if len(spare) < _MOST_SPARE:
+            spare.append(books)
+
+
+class _Books:
+    """Latents [rows, D] and codes [rows, K], and where they are."""
+
+    def __init__(self, config: EncodecConfig, rows: int, num_codebooks: int) -> None:
+        self.latent: Floats = np.empty((rows, config.hidden_size), np.float32)
+        self.codes: Codes = np.empty((rows, num_codebooks), np.int32)
+        self._scratch = np.empty(rows * (config.hidden_size + config.codebook_size), np.float32)
+        self.latent_at, self.codes_at = self.latent.ctypes.data, self.codes.ctypes.data
+        self.scratch_at = self._scratch.ctypes.data
 
 
 class KernelPart:
