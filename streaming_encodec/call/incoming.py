@@ -46,6 +46,7 @@ class IncomingVoices:
         self._events: deque[Callable[[], None]] = deque(maxlen=_WAITING_EVENTS)
         self._report_at_s = clock() + _REPORT_S
         self._soon_s = _SOON_S
+        self._news = False  # something came since `reports_are_due` was asked
 
     # -- the network's --------------------------------------------------------------------------------------
 
@@ -81,17 +82,23 @@ class IncomingVoices:
         return self.mixer.read_whole(count, now_s, certain=certain)
 
     def _let_in(self) -> None:
+        clock_s = self._clock()
         while self._events:
             self._events.popleft()()
+            self._news = True
         if self._impairment is not None:
-            for moment_s, data in self._impairment.leave(self._clock()):
+            for moment_s, data in self._impairment.leave(clock_s):
                 self._take(data, moment_s)
-        clock_s = self._clock()
+                self._news = True
         wait_s = self._report_at_s - clock_s
-        if wait_s <= 0 or (wait_s <= _REPORT_S - self._soon_s and self.mixer.reports_are_due):
+        if wait_s <= 0 or (self._news and wait_s <= _REPORT_S - self._soon_s and self._is_news_urgent()):
             self._report_at_s = clock_s + _REPORT_S
             self._soon_s = _SOON_S if wait_s <= 0 else _AGAIN_S
             self._on_reports(self.mixer.reports())
+
+    def _is_news_urgent(self) -> bool:
+        self._news = False  # what has not come yet, cannot make it so
+        return self.mixer.reports_are_due
 
     def _take(self, data: bytes, at_s: float) -> None:
         sender = int.from_bytes(data[4:6], "little")

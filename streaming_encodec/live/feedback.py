@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from streaming_encodec.types import Pcm
@@ -69,7 +71,7 @@ class FeedbackSuppressor:
             self._ceiling = min(1.0, self._ceiling / _AFTER)
 
     def _judge(self, sound: Pcm) -> None:
-        loudness = float(np.sqrt(np.mean(sound**2)))
+        loudness = math.sqrt(float(np.dot(sound, sound)) / len(sound))
         self._full_s = self._full_s + _WINDOW_S if loudness > _FULL else 0.0
         self._tone_s = self._tone_s + _WINDOW_S if loudness > _LOUD and self._is_one_tone(sound) else 0.0
         if self._tone_s >= _TONE_S or self._full_s >= _FULL_S:

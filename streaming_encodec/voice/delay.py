@@ -83,7 +83,12 @@ class DelaySettings:
 
 
 class DelayEstimator:
-    """Learns from arrivals what playout follows: `base` and `target_frames`. All times are in frames."""
+    """Learns from arrivals what playout follows. All times are in frames.
+
+    base: arrival less timestamp of the fastest recent packet; 0 before any packet. It is that of a packet as long as
+    they are at present: a longer one leaves later after its first frame.
+    target_frames: how long after the fastest packet's moment a frame is to be played.
+    """
 
     def __init__(self, frame_seconds: float, settings: DelaySettings) -> None:
         self.settings = settings
@@ -105,24 +110,13 @@ class DelayEstimator:
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
         self._learned = float(settings.initial_frames)
-        self._target = float(settings.initial_frames)
-
-    @property
-    def base(self) -> float:
-        """Arrival less timestamp of the fastest recent packet, in frames; 0 before any packet.
-
-        It is that of a packet as long as they are at present: a longer one leaves later after its first frame.
-        """
-        return self._fastest[0][1] + max(self._lengths) if self._fastest else 0.0
-
-    @property
-    def target_frames(self) -> float:
-        """How long after the fastest packet's moment a frame is to be played."""
-        return self._target
+        self.target_frames = float(settings.initial_frames)
+        self.base = 0.0
 
     def restart(self) -> None:
         """A new stream begins, with other timestamps. What was learned about the network stays."""
         self._fastest.clear()
+        self.base = 0.0
         self._recent.clear()
         self._unlearned = None
         self._leasts.clear()
@@ -145,6 +139,7 @@ class DelayEstimator:
         self._fastest.append((clock_frames, offset))
         while self._fastest[0][0] < clock_frames - self._window:
             self._fastest.popleft()
+        self.base = self._fastest[0][1] + max(self._lengths)
         self._recent.append(offset)
         delay = offset - self._fastest[0][1]
         self._bucket_max = max(self._bucket_max, delay)
@@ -210,7 +205,7 @@ class DelayEstimator:
         wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
         queue = self._fastest[0][1] - min(self._leasts)
         most = settings.maximum_frames - max(0.0, queue - settings.free_queue_frames)
-        self._target = max(min(wanted, most), settings.minimum_frames)
+        self.target_frames = max(min(wanted, most), settings.minimum_frames)
 
     def _is_high(self, height: float) -> bool:
         """A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second."""
@@ -222,7 +217,7 @@ class DelayEstimator:
         height, settings = self._bucket_most - self._fastest[0][1], self.settings
         if not self._is_high(height):
             wanted = self._bins(height) / settings.bins_per_frame + settings.spare_frames
-            self._target = max(self._target, min(wanted, settings.maximum_frames))
+            self.target_frames = max(self.target_frames, min(wanted, settings.maximum_frames))
 
     def _bins(self, height: float) -> int:
         return math.ceil((height - _ON_TIME) * self.settings.bins_per_frame)

@@ -60,6 +60,7 @@ class Receiver:
     def __init__(self, stream_format: StreamFormat, settings: ReceiverSettings | None = None) -> None:
         self.format = stream_format
         self.settings = settings or ReceiverSettings()
+        self._frame_s = stream_format.frame_seconds
         self.statistics = ReceiverStatistics()
         self.delay = DelayEstimator(stream_format.frame_seconds, self.settings.delay)
         self._buffer = FrameBuffer(self.settings.capacity_frames)
@@ -83,7 +84,7 @@ class Receiver:
     @property
     def target_ms(self) -> float:
         """The delay aimed at, in milliseconds."""
-        return 1000 * self.delay.target_frames * self.format.frame_seconds
+        return 1000 * self.delay.target_frames * self._frame_s
 
     def receive(self, data: bytes, now_s: float) -> None:
         """Take one packet that arrived at ``now_s`` (any epoch, never going back).
@@ -115,7 +116,7 @@ class Receiver:
             self.delay.restart()
             self._queue.restart()
             self._last_transit = None
-        clock_frames = now_s / self.format.frame_seconds
+        clock_frames = now_s / self._frame_s
         self.delay.on_packet(result.timestamp, clock_frames, packet.num_frames, noise=packet.noise is not None)
         # By its last frame: of a longer packet the first one has waited for longer at the sender.
         self._queue.on_packet(result.timestamp + packet.num_frames, clock_frames)
@@ -130,7 +131,7 @@ class Receiver:
         queued_s: sound made earlier that will be heard before this.
         Returns one frame, or several to be treated together where the pace is not KEEP. Never an empty list.
         """
-        clock_frames = (now_s + queued_s) / self.format.frame_seconds
+        clock_frames = (now_s + queued_s) / self._frame_s
         if self._left and not len(self._buffer):
             self._fall_silent()
         if self._playing:
@@ -153,7 +154,7 @@ class Receiver:
         """
         if not self._playing or not self._have(frames):
             return False
-        pace, _ = self._choose_pace((now_s + queued_s) / self.format.frame_seconds)
+        pace, _ = self._choose_pace((now_s + queued_s) / self._frame_s)
         return pace is Pace.KEEP
 
     @property
@@ -163,7 +164,7 @@ class Receiver:
 
     def report(self, sender: int) -> Report:
         """How the stream arrived since the last report, for its sender."""
-        queue_ms = 1000 * self._queue.close() * self.format.frame_seconds
+        queue_ms = 1000 * self._queue.close() * self._frame_s
         return self._report.close(self.statistics, sender, self.target_ms, queue_ms)
 
     def _delay_of(self, frame: int, clock_frames: float) -> float:
@@ -186,10 +187,9 @@ class Receiver:
 
     def _play(self, clock_frames: float) -> list[PlayoutInstruction]:
         owed, place = self._owed, self._position
-        entry = self._buffer.peek(self._position)
-        if entry is None and not self._leap(clock_frames):
-            return [self._conceal()]
-        entry = self._buffer.peek(self._position)
+        entry = self._buffer.peek(place)
+        if entry is None and self._leap(clock_frames):
+            entry = self._buffer.peek(self._position)
         if entry is None:
             return [self._conceal()]
         if entry.noise is not None or entry.end:
@@ -238,7 +238,7 @@ class Receiver:
         self._owed = 0
         self._count_played(entry, max(0.0, self._delay_of(frame, clock_frames)))
         self.statistics.last_played_frame = frame
-        self.statistics.last_played_timestamp = clock_frames * self.format.frame_seconds
+        self.statistics.last_played_timestamp = clock_frames * self._frame_s
         if entry.end:
             self._playing = False
         following = () if entry.end else self._following(entry.codes.shape[0])
@@ -292,7 +292,7 @@ class Receiver:
 
     def _count_played(self, entry: BufferedFrame, delay_frames: float) -> None:
         stats, samples = self.statistics, self.format.frame_samples
-        seconds = self.format.frame_seconds
+        seconds = self._frame_s
         stats.jitter_buffer_emitted_count += samples
         stats.jitter_buffer_delay += delay_frames * seconds * samples
         stats.jitter_buffer_target_delay += self.delay.target_frames * seconds * samples
@@ -312,6 +312,6 @@ class Receiver:
 
     def _update_jitter(self, transit_frames: float) -> None:
         if self._last_transit is not None:
-            change = abs(transit_frames - self._last_transit) * self.format.frame_seconds
+            change = abs(transit_frames - self._last_transit) * self._frame_s
             self.statistics.jitter += (change - self.statistics.jitter) / 16  # RFC 3550, 6.4.1
         self._last_transit = transit_frames

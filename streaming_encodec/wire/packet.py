@@ -69,10 +69,13 @@ class Packet:
     sender: int = 0
 
     def __post_init__(self) -> None:
-        _check_range("sequence", self.sequence, 0, (1 << SEQUENCE_BITS) - 1)
-        _check_range("timestamp", self.timestamp, 0, (1 << TIMESTAMP_BITS) - 1)
-        _check_range("sender", self.sender, 0, 0xFFFF)
-        _check_range("bits_per_code", self.bits_per_code, 1, MAX_BITS)
+        if not (
+            0 <= self.sequence < 1 << SEQUENCE_BITS
+            and 0 <= self.timestamp < 1 << TIMESTAMP_BITS
+            and 0 <= self.sender <= 0xFFFF
+            and 1 <= self.bits_per_code <= MAX_BITS
+        ):
+            self._refuse()
         if (self.codes is None) == (self.noise is None):
             raise StreamError("a packet carries either codes or noise")
         if self.codes is not None:
@@ -87,6 +90,13 @@ class Packet:
                 _check_range("noise level", level, 0, NOISE_FLOOR_DB)
         if self.scale is not None:
             object.__setattr__(self, "scale", _round_scale(self.scale))
+
+    def _refuse(self) -> None:
+        """Say which number is out of range."""
+        _check_range("sequence", self.sequence, 0, (1 << SEQUENCE_BITS) - 1)
+        _check_range("timestamp", self.timestamp, 0, (1 << TIMESTAMP_BITS) - 1)
+        _check_range("sender", self.sender, 0, 0xFFFF)
+        _check_range("bits_per_code", self.bits_per_code, 1, MAX_BITS)
 
     @property
     def num_frames(self) -> int:

@@ -165,10 +165,8 @@ class SoundCard:
 
         This falls with the clock, not in steps of a block. None without a speaker.
         """
-        queued = self.queued_s
-        if queued is None or self._speaker is None:
-            return None
-        return queued + self._speaker.next_block_s
+        speaker = self._speaker
+        return speaker.ahead_s if speaker is not None and speaker.is_open else None
 
     @property
     def target_s(self) -> float:
@@ -247,15 +245,15 @@ class SoundCard:
     def wait(self, seconds: float, samples: int = 1) -> None:
         """Sleep until the microphone has this many samples, until `wake`, or for this long."""
         side = self._microphone
-        if side is not None and side.is_open:
-            # Set before looking, so that a block that comes in between is not missed.
-            wanted = side.port.wake_at = side.resampler.inputs_for(samples)
-            if len(side.port.ring) >= wanted:
-                side.port.wake_at = None
-                return
-        self._backend.wakeup.wait(seconds)
-        if side is not None:
-            side.port.wake_at = None
+        if side is None or not side.is_open:
+            self._backend.wakeup.wait(seconds)
+            return
+        port = side.port
+        # Set before looking, so that a block that comes in between is not missed.
+        wanted = port.wake_at = side.resampler.inputs_for(samples)
+        if len(port.ring) < wanted:
+            self._backend.wakeup.wait(seconds)
+        port.wake_at = None
 
     def wake(self) -> None:
         """Wake the thread in `wait`, or make its next `wait` return at once. Thread-safe."""

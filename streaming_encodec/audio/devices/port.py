@@ -40,6 +40,14 @@ class Moment(NamedTuple):
     latency_s: float
 
 
+class Stock(NamedTuple):
+    """What waits in the ring, in samples; the time of the last callback; the largest recent block, in seconds."""
+
+    samples: int
+    called_at: float
+    block_s: float
+
+
 class Port:
     """One direction of an open device.
 
@@ -62,6 +70,7 @@ class Port:
     ) -> None:
         self.kind, self.rate, self.channels, self._clock = kind, rate, channels, clock
         memory = bytearray(self.size(kind, rate, channels)) if memory is None else memory
+        self._seen_count = -1  # of the last block
         # Only one side writes each number, except wake_at.
         numbers = memoryview(memory)[:_NUMBERS_BYTES].cast("B")
         self._whole, self._real = numbers[: 8 * _WHOLE].cast("q"), numbers[8 * _WHOLE :].cast("d")
@@ -122,6 +131,11 @@ class Port:
         """Whether the device has reported its end."""
         return bool(self._whole[_ENDED])
 
+    def stock(self) -> Stock:
+        """What waits, and for what."""
+        real = self._real
+        return Stock(len(self.ring), real[_CALLED_AT], real[_BLOCK_S])
+
     def moment(self) -> Moment:
         """The last callback, all of one and the same. For a speaker, samples are those of `played`."""
         while True:
@@ -153,28 +167,29 @@ class Port:
 
     def take_block(self, block: Block, latency_s: float, lost: bool) -> bool:
         """Take a microphone's block [n, C]. lost: the card reports lost samples. Returns whether to wake the reader."""
-        self._whole[_BEGUN] += 1
-        count = self.ring.count(block)
-        fitted = self.ring.write(block)
-        # Before the first read nothing is missed.
-        self._whole[_MISSED] += bool(self._whole[_HEARD]) and fitted < count
+        whole, ring = self._whole, self.ring
+        whole[_BEGUN] += 1
+        count, fitted = ring.count(block), ring.write(block)
+        if fitted < count and whole[_HEARD]:  # before the first read nothing is missed
+            whole[_MISSED] += 1
         self._note(count, latency_s, lost)
-        wanted = self.wake_at  # read only once: the other side clears it when its wait ends
-        if wanted is None or len(self.ring) < wanted:
+        wanted = whole[_WAKE_AT]  # read only once: the other side clears it when its wait ends
+        if not wanted or len(ring) < wanted:
             return False
-        self.wake_at = None
+        whole[_WAKE_AT] = 0
         return True
 
     def fill_block(self, block: Block, latency_s: float, lost: bool) -> None:
         """The speaker's block [n, C]."""
-        self._whole[_BEGUN] += 1
-        count, found = self.ring.count(block), self.ring.read_into(block)
+        whole, ring = self._whole, self.ring
+        whole[_BEGUN] += 1
+        count, found = ring.count(block), ring.read_into(block)
         if found < count:
             missing = 4 * self.channels * (count - found)
             memoryview(block).cast("B")[-missing:] = bytes(missing)
             # Before the first write nothing is missing.
-            self._whole[_MISSED] += self.ring.started
-        if self._whole[_REMEMBERS]:
+            whole[_MISSED] += ring.started
+        if whole[_REMEMBERS]:
             self.played.write(block)
         self._note(count, latency_s, lost)
 
@@ -184,14 +199,18 @@ class Port:
 
     def _note(self, count: int, latency_s: float, lost: bool) -> None:
         whole, real = self._whole, self._real
-        whole[_REPORTED] += lost
-        now = self._clock()
-        real[_LATENCY_S], real[_CALLED_AT] = latency_s, now
-        if now - real[_LARGEST_FROM] > _LARGEST_OF_S:
+        if lost:
+            whole[_REPORTED] += 1
+        now = real[_CALLED_AT] = self._clock()
+        real[_LATENCY_S] = latency_s
+        ages = now - real[_LARGEST_FROM] > _LARGEST_OF_S
+        if ages:
             real[_LARGEST_FROM], real[_LARGEST_BEFORE_S], real[_LARGEST_S] = now, real[_LARGEST_S], 0.0
-        real[_LARGEST_S] = max(real[_LARGEST_S], count / self.rate)
-        real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
-        whole[_GRAIN] = math.gcd(whole[_GRAIN], count)
+        if ages or count != self._seen_count:  # most cards' blocks are all of one size
+            self._seen_count = count
+            real[_LARGEST_S] = max(real[_LARGEST_S], count / self.rate)
+            real[_BLOCK_S] = max(real[_LARGEST_S], real[_LARGEST_BEFORE_S])
+            whole[_GRAIN] = math.gcd(whole[_GRAIN], count)
         whole[_CALLS] += 1
 
 

@@ -68,28 +68,28 @@ class SampleRing:
 
     def write(self, block: Block) -> int:
         """Write [n, C]; samples that do not fit are dropped. Returns how many fitted."""
-        count = min(self.count(block), self.capacity - len(self))
+        view, moved, step, memory = memoryview(block), self._moved, self._step, self._bytes
+        count = min(view.nbytes // step, self.capacity - moved[0] + moved[1])
         if count:
-            data, size = memoryview(block).cast("B"), count * self._step
-            at = self._moved[0] % self.capacity * self._step
-            first = min(size, len(self._bytes) - at)
-            self._bytes[at : at + first] = data[:first]
+            data, size, at = view.cast("B"), count * step, moved[0] % self.capacity * step
+            first = min(size, len(memory) - at)
+            memory[at : at + first] = data[:first]
             if first < size:
-                self._bytes[: size - first] = data[first:size]
-            self._moved[0] += count
+                memory[: size - first] = data[first:size]
+            moved[0] += count
         return count
 
     def read_into(self, out: Block) -> int:
         """Fill ``out`` [n, C] from its start with the samples that there are. Returns their number."""
-        count = min(self.count(out), len(self))
+        view, moved, step, memory = memoryview(out), self._moved, self._step, self._bytes
+        count = min(view.nbytes // step, moved[0] - moved[1])
         if count:
-            data, size = memoryview(out).cast("B"), count * self._step
-            at = self._moved[1] % self.capacity * self._step
-            first = min(size, len(self._bytes) - at)
-            data[:first] = self._bytes[at : at + first]
+            data, size, at = view.cast("B"), count * step, moved[1] % self.capacity * step
+            first = min(size, len(memory) - at)
+            data[:first] = memory[at : at + first]
             if first < size:
-                data[first:size] = self._bytes[: size - first]
-            self._moved[1] += count
+                data[first:size] = memory[: size - first]
+            moved[1] += count
         return count
 
     def read_all(self) -> NDArray[np.float32]:

@@ -43,7 +43,8 @@ class CardCounts:
 class Side:
     """One direction of a sound card, open or lost.
 
-    port: of the open device, or the last one. missed, reported: blocks, of all devices so far.
+    is_open: whether a device is open. port: of that device, or of the last one.
+    missed, reported: blocks, of all devices so far.
     """
 
     def __init__(
@@ -61,15 +62,11 @@ class Side:
         self.port = Port(kind, rate, 1, clock=clock)
         self.resampler = LowDelayResampler(rate, rate)
         self._stream: DeviceStream | None = None
+        self.is_open = False
         self._missed_before = self._reported_before = 0
         self._written_grain = 0
         self._seen_calls = -1
         self._seen_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a device is open."""
-        return self._stream is not None
 
     @property
     def missed(self) -> int:
@@ -88,7 +85,15 @@ class Side:
         What waits changes by blocks and by usual writes, so modulo their greatest common divisor it stays the same.
         """
         port, grain = self.port, math.gcd(self._written_grain, self.port.grain)
-        return max(0.0, port.block_s - (grain - len(port.ring) % grain) / port.rate) if grain else port.block_s
+        stock = port.stock()
+        return max(0.0, stock.block_s - (grain - stock.samples % grain) / port.rate) if grain else stock.block_s
+
+    @property
+    def ahead_s(self) -> float:
+        """Seconds until the card takes a sample that is written now, if it keeps its pace."""
+        stock = self.port.stock()
+        since_s = self._clock() - stock.called_at
+        return stock.samples / self.port.rate + min(stock.block_s, max(0.0, stock.block_s - since_s))
 
     def open(self, now: float) -> None:
         """Find the device and open it. Raises DeviceError."""
@@ -97,7 +102,7 @@ class Side:
         rates = (rate, self._rate) if self.kind == "input" else (self._rate, rate)
         stream = self._backend.open(device, self.kind, rate, channels, self._clock)
         self._missed_before, self._reported_before = self.missed, self.reported
-        self.device, self._stream, self.port = device, stream, stream.port
+        self.device, self._stream, self.port, self.is_open = device, stream, stream.port, True
         self.resampler = LowDelayResampler(*rates)
         self._written_grain = 0
         self._seen_calls, self._seen_at = -1, now
@@ -112,19 +117,13 @@ class Side:
         """Close the device."""
         if self._stream is not None:
             self._stream.close()
-            self._stream = None
+            self._stream, self.is_open = None, False
 
     def write(self, block: Block, *, usual: bool = True) -> None:
         """Queue [n, C] for the speaker; ``usual``: this length is to be expected again."""
         written = self.port.ring.write(block)
         if usual:
             self._written_grain = math.gcd(self._written_grain, written)
-
-    @property
-    def next_block_s(self) -> float:
-        """Seconds until the next callback, if the card keeps its pace; 0 when it is late."""
-        block_s = self.port.block_s
-        return min(block_s, max(0.0, block_s - (self._clock() - self.port.called_at)))
 
     def is_gone(self, now: float) -> bool:
         """Whether an open device has stopped its callbacks."""
