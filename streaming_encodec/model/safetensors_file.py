@@ -6,6 +6,7 @@ The file is read, not mapped: mapped pages would count as memory twice, here and
 from __future__ import annotations
 
 import math
+import mmap
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ _BRAIN = "BF16"
 FLOAT_CODES = (*_DTYPES, _BRAIN)
 _MOST_HEAD_BYTES = 1 << 22  # two hundred tensors take 30,000
 _MOST_AXES = 8
+_LARGE_BYTES = 1 << 18
 
 
 class SafetensorsFile:
@@ -74,13 +76,18 @@ class SafetensorsFile:
         if end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{end - begin} bytes for {shape}")
         self._file.seek(self._first + begin)
-        content = bytearray(end - begin)  # which numpy may write to
+        content = _memory(end - begin)
         if self._file.readinto(content) != len(content):
             raise ValueError("the file ends before it")
         numbers = np.frombuffer(content, dtype).reshape(shape)
         if code == _BRAIN:
             return (numbers.astype(np.uint32) << 16).view(np.float32)
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+
+def _memory(size: int) -> bytearray | mmap.mmap:
+    """So many bytes, which numpy may write to; where they are many, the system has them back when they are let go."""
+    return bytearray(size) if size < _LARGE_BYTES else mmap.mmap(-1, size)
 
 
 def _read_head(file: Any) -> tuple[int, dict[str, Any]]:

@@ -35,6 +35,10 @@ PANELS, HALF_PANELS, ROWS = range(3)
 _MAGIC, _VERSION = 0x4B534543, 1
 _HEADER_WORDS, _MATRIX_WORDS = 18, 5
 _LANES = 16
+_ROWS_AT_ONCE = 64
+"""Whatever is made beside the image is small: the system does not get back what a program has used once."""
+_BEYOND_HALF = 65520.0
+"""From here on the nearest number of float16 is infinity."""
 _MOST_ROW_OUTPUTS = 2
 """A product with so few outputs would leave a panel's lanes empty: its vectors run along the inputs."""
 
@@ -133,9 +137,19 @@ def _taps(weights: Weights, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _tensor(weights: Weights, name: str) -> NDArray[Any]:
     try:
-        return weights[name]
+        tensor = weights[name]
     except KeyError:
         raise CheckpointError(f"the weights do not fit their configuration: {name} is missing") from None
+    return tensor.astype(np.float16) if _is_half(tensor) else tensor  # what is made of it then has half the size
+
+
+def _is_half(values: NDArray[Any]) -> bool:
+    """Whether each of the values [n, …] is a number of float16."""
+    if values.dtype == np.float16:
+        return True
+    with np.errstate(over="ignore"):
+        blocks = (values[at : at + _ROWS_AT_ONCE] for at in range(0, len(values), _ROWS_AT_ONCE))
+        return all(np.array_equal(block.astype(np.float16), block) for block in blocks)
 
 
 class _Writer:
@@ -168,42 +182,35 @@ class _Writer:
             self.memory[at : at + words] = 0
             self.memory[at : at + inputs * outputs] = matrix.T.ravel()
         else:
-            halves = self._halves(matrix)
-            form, values = (PANELS, matrix) if halves is None else (HALF_PANELS, halves)
-            dtype = np.float32 if halves is None else np.float16
+            form, dtype = (HALF_PANELS, np.float16) if self._goes_into_half(matrix) else (PANELS, np.float32)
             used = inputs * width * np.dtype(dtype).itemsize // 4
             words = _whole(used)
             self.memory[at + used : at + words] = 0
             panels = self.memory[at : at + used].view(dtype).reshape(width // _LANES, inputs, _LANES)
             whole, rest = divmod(outputs, _LANES)
-            panels[:whole] = values[:, : whole * _LANES].reshape(inputs, whole, _LANES).transpose(1, 0, 2)
+            panels[:whole] = matrix[:, : whole * _LANES].reshape(inputs, whole, _LANES).transpose(1, 0, 2)
             if rest:
                 panels[whole] = 0
-                panels[whole, :, :rest] = values[:, whole * _LANES :]
+                panels[whole, :, :rest] = matrix[:, whole * _LANES :]
         self.end = at + words
         self.table.append((form, inputs, outputs, at, bias_at))
 
     def add_codebook(self, table: NDArray[Any]) -> None:
         """``table`` [size, D]: its negated vectors, and half their squares. The least sum is the nearest vector."""
-        halves = self._halves(table)
-        vectors = table if halves is None else halves
+        vectors = table.astype(np.float16) if self._goes_into_half(table) else table
         squares = np.zeros(len(vectors), np.float64)
         for column in vectors.T.astype(np.float64):  # in one order: a library's sum depends on its vector width
             squares += column * column
         self.add(-vectors.T, squares / 2)
 
-    def _halves(self, values: NDArray[Any]) -> NDArray[np.float16] | None:
-        """The values in float16 if they are stored so; else None."""
-        if values.dtype == np.float16:
-            return values
-        with np.errstate(over="ignore"):
-            halves: NDArray[np.float16] = values.astype(np.float16)
-        if np.array_equal(halves, values):
-            return halves
-        if not self._half or not np.isfinite(halves).all():
-            return None
+    def _goes_into_half(self, values: NDArray[Any]) -> bool:
+        """Whether the values [n, m] are stored in float16."""
+        if _is_half(values):
+            return True
+        if not (self._half and np.abs(values).max() < _BEYOND_HALF):  # NaN is not below it
+            return False
         self.is_rounded = True
-        return halves
+        return True
 
 
 def _whole(words: int) -> int:
