@@ -5,7 +5,7 @@ nor their drift matters. The largest delay of each half second goes into a histo
 finer ones; the target is one of its quantiles, and a little more. The scheme is in outline that of WebRTC's NetEq
 (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`), with half-second maxima in place of single packets: a late
 packet is heard whether 20 or 200 of its neighbours were on time. A frame that redundancy brought counts as late as it
-came: redundancy helps only if playout waits for it.
+came, and at once: redundancy helps only if playout waits for it, and the next hole may come before the half second ends.
 
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall
@@ -30,7 +30,8 @@ _RECENT_S, _RECENT_PACKETS = 0.15, 4
 late itself: where a line carries half of what is sent, 400 ms of voice make 200 ms of queue."""
 _MORE_S = 0.05
 """A queue that is longer by so much is news."""
-_LATELY_BUCKETS = 20
+_LATELY_BUCKETS, _SUPPOSED_BUCKETS = 20, 2
+"""The share of half seconds with holes is that of so many, at first of those that there were and so many without."""
 _OFTEN, _LONGER = 0.4, 1.4
 """Where more half seconds than this have holes, redundancy is waited for longer, up to so many times."""
 _GROWN_S = 0.04
@@ -107,6 +108,8 @@ class DelayEstimator:
         self._unlearned: float | None = None  # height of the last bucket
         self._drained = self._refilled = -math.inf  # when a queue did so last
         self._holed = 0.0  # share of buckets in which redundancy filled a hole
+        self._lately = _SUPPOSED_BUCKETS  # of so many
+        self._repairs: deque[float] = deque(maxlen=2)  # of the last buckets, in frames
         self._growths: deque[float] = deque(maxlen=2)  # heights of the last buckets
         self._peaks: deque[tuple[float, float]] = deque()  # (since, height)
         self._learned = float(settings.initial_frames)
@@ -121,6 +124,7 @@ class DelayEstimator:
         self._unlearned = None
         self._leasts.clear()
         self._growths.clear()
+        self._repairs.clear()
         self._bucket_ends = math.nan
         self._begin_bucket()
 
@@ -162,6 +166,13 @@ class DelayEstimator:
         Such a delay is no stall, however long.
         """
         self._bucket_repair = max(self._bucket_repair, clock_frames - timestamp - self.base)
+        self._target = max(self._target, min(self._wait_for(self._bucket_repair), self.settings.maximum_frames))
+
+    def _wait_for(self, repair: float) -> float:
+        """How long playout waits for what redundancy brings, in frames; 0 if it brought nothing."""
+        settings = self.settings
+        often = min(max(self._holed / _OFTEN, 1.0), _LONGER)
+        return min(repair, often * settings.repair_frames) + settings.spare_frames if repair else 0.0
 
     def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
@@ -190,19 +201,20 @@ class DelayEstimator:
             self._peaks.append((since, max(height, before)))
         elif is_high and not grows:
             self._peaks.append((clock_frames, height))
-        self._holed += ((self._bucket_repair > 0.0) - self._holed) / _LATELY_BUCKETS
-        often = min(max(self._holed / _OFTEN, 1.0), _LONGER)
-        repair = min(self._bucket_repair, often * settings.repair_frames)
+        self._lately = min(self._lately + 1, _LATELY_BUCKETS)
+        self._holed += ((self._bucket_repair > 0.0) - self._holed) / self._lately
+        repair = self._wait_for(self._bucket_repair)
+        self._repairs.append(repair)
         # A queue is known half a second after it began to grow: what came before is learned when none grew after it.
         if not grows and self._unlearned is not None:
             self._learn(self._unlearned)
-        self._unlearned = None if grows or is_high else max(height, repair)
+        self._unlearned = None if grows or is_high else max(height, repair - settings.spare_frames)
         if self._unlearned is not None and not self._buckets:
             self._learn(self._unlearned)  # better than nothing
             self._unlearned = None
         stalls = max((h for _, h in self._peaks), default=0.0) if len(self._peaks) >= 2 else 0.0
         held = max(stalls, *self._growths)
-        wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0)
+        wanted = max(self._learned, math.ceil(held) + 1 if held else 0.0, *self._repairs)
         queue = self._fastest[0][1] - min(self._leasts)
         most = settings.maximum_frames - max(0.0, queue - settings.free_queue_frames)
         self.target_frames = max(min(wanted, most), settings.minimum_frames)

@@ -125,6 +125,20 @@ def test_what_redundancy_brings_late_is_waited_for_as_the_quantile_says() -> Non
     assert target(0.95, late=15) == pytest.approx(12.5)  # and no longer than that
 
 
+def test_what_redundancy_brings_late_is_waited_for_at_once_and_longer_where_it_often_does() -> None:
+    estimator = DelayEstimator(FRAME_S, DelaySettings())
+    waits = []
+    for number in range(300):
+        estimator.on_packet(number, float(number))
+        if number % 38 == 20:  # in each half second
+            before = estimator.target_frames
+            estimator.on_repair(number - 15, float(number))
+            waits.append((before, estimator.target_frames))
+    assert waits[0] == (pytest.approx(2.5, abs=0.5), 12.5)
+    assert all(after >= before >= 12.5 for before, after in waits[1:])  # until the half second is learned, too
+    assert waits[3][1] == pytest.approx(15.5)
+
+
 def test_a_quantile_lies_between_0_and_1() -> None:
     with pytest.raises(StreamError, match="between 0 and 1, not at 1"):
         DelaySettings(quantile=1.0)

@@ -8,7 +8,7 @@ const RECENT_S = 0.15, RECENT_PACKETS = 4; // a queue is the least delay of so l
 const MORE_S = 0.05; // a queue that is longer by so much is news
 /** Frames that a packet may be later than a bin's edge. */
 const ON_TIME = 0.05;
-const LATELY_BUCKETS = 20;
+const LATELY_BUCKETS = 20, SUPPOSED_BUCKETS = 2; // at first of those that there were and so many without holes
 const OFTEN = 0.4; // where more half seconds than this have holes, redundancy is waited for longer,
 const LONGER = 1.4; // up to so many times
 const GROWN_S = 0.04; // where the last packets of half a second are later by more than this, a queue grows
@@ -82,6 +82,9 @@ export class DelayEstimator {
   #drained = -Infinity;
   #refilled = -Infinity;
   #holed = 0; // share of buckets in which redundancy filled a hole
+  #lately = SUPPOSED_BUCKETS; // of so many
+  /** Waits for redundancy of the last buckets. @type {number[]} */
+  #repairs = [];
   /** Heights of the last buckets in which a queue grew. @type {number[]} */
   #growths = [];
   /** Since when, and height. @type {[number, number][]} */
@@ -123,6 +126,7 @@ export class DelayEstimator {
     this.#unlearned = null;
     this.#leasts = [];
     this.#growths = [];
+    this.#repairs = [];
     this.#bucketEnds = NaN;
     this.#beginBucket();
   }
@@ -170,6 +174,13 @@ export class DelayEstimator {
    */
   onRepair(timestamp, clockFrames) {
     this.#bucketRepair = Math.max(this.#bucketRepair, clockFrames - timestamp - this.base);
+    this.#target = Math.max(this.#target, Math.min(this.#waitFor(this.#bucketRepair), this.settings.maximumFrames));
+  }
+
+  /** How long playout waits for what redundancy brings, in frames; 0 if it brought nothing. @param {number} repair */
+  #waitFor(repair) {
+    const { repairFrames, spareFrames } = this.settings, often = Math.min(Math.max(this.#holed / OFTEN, 1), LONGER);
+    return repair ? Math.min(repair, often * repairFrames) + spareFrames : 0;
   }
 
   /** A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second. @param {number} height */
@@ -213,18 +224,20 @@ export class DelayEstimator {
     // One stall can end one half second and fill the next with what it held back.
     else if (isHigh && !grows && isLately) last[1] = Math.max(height, last[1]);
     else if (isHigh && !grows) peaks.push([clockFrames, height]);
-    this.#holed += ((this.#bucketRepair > 0 ? 1 : 0) - this.#holed) / LATELY_BUCKETS;
-    const often = Math.min(Math.max(this.#holed / OFTEN, 1), LONGER);
-    const repair = Math.min(this.#bucketRepair, often * settings.repairFrames);
+    this.#lately = Math.min(this.#lately + 1, LATELY_BUCKETS);
+    this.#holed += ((this.#bucketRepair > 0 ? 1 : 0) - this.#holed) / this.#lately;
+    const repair = this.#waitFor(this.#bucketRepair);
+    this.#repairs.push(repair);
+    if (this.#repairs.length > 2) this.#repairs.shift();
     // A queue is known half a second after it began to grow: what came before is learned when none grew after it.
     if (!grows && this.#unlearned !== null) this.#learn(this.#unlearned);
-    this.#unlearned = grows || isHigh ? null : Math.max(height, repair);
+    this.#unlearned = grows || isHigh ? null : Math.max(height, repair - settings.spareFrames);
     if (this.#unlearned !== null && !this.#buckets) {
       this.#learn(this.#unlearned); // better than nothing
       this.#unlearned = null;
     }
     const stalls = peaks.length >= 2 ? Math.max(...peaks.map(([, h]) => h)) : 0, held = Math.max(stalls, ...growths);
-    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0), queue = this.#fastest[0][1] - Math.min(...this.#leasts);
+    const wanted = Math.max(this.#learned, held ? Math.ceil(held) + 1 : 0, ...this.#repairs), queue = this.#fastest[0][1] - Math.min(...this.#leasts);
     const most = settings.maximumFrames - Math.max(0, queue - settings.freeQueueFrames);
     this.#target = Math.max(Math.min(wanted, most), settings.minimumFrames);
   }
