@@ -42,8 +42,10 @@ _LEAST_CARRIED = 0.3
 """Of what was sent, a line carries no less: a queue may have grown by a stall."""
 _DRAIN_S = 3.0
 """For so long at most: a queue that stands for longer is others'."""
-_ANSWER_S = 0.5
-"""After a step down and the length of the queue, until a report tells whether the queue shrinks."""
+_ANSWER_S = 1.0
+"""After a step down and the length of the queue, until reports tell whether the queue shrinks."""
+_LONGER, _LONGER_MS, _MISTAKEN_S = 2.0, 250.0, 60.0
+"""Others' queue that gets so much longer, by factor and by time, was none. No other is supposed for so long."""
 _CROWDED = 0.25
 """Where others' queue drops so much, too many share the line, and as little as possible is sent."""
 _LONGEST_PATIENCE = 16.0
@@ -103,17 +105,17 @@ class _Listener:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step down: the rung, the wire bitrate and what the line was held to carry before it.
+    """A step down: when, the rung, the wire bitrate and what the line was held to carry before it.
 
-    How the queue grew, whether by what is sent here, and from when on it shrinks if so.
+    How the queue grew, and whether by what is sent here.
     """
 
+    at_s: float
     rung: int
     kbps: float
     carried_kbps: float
     growth_ms_per_s: float
     is_ours: bool
-    shrinks_s: float
 
 
 class RateControl:
@@ -144,8 +146,9 @@ class RateControl:
         self._calm_since_s: float | None = None
         self._climbed_s = float("-inf")
         self._carried_kbps = math.inf  # what the line was seen to carry, as far as it limits
-        self._stepped = _Step(0, 0.0, math.inf, 0.0, is_ours=False, shrinks_s=math.inf)
-        self._is_others = False  # the queue that stands now
+        self._stepped = _Step(-math.inf, 0, 0.0, math.inf, 0.0, is_ours=False)
+        self._others_ms: float | None = None  # how long the queue was when it was found to be others'
+        self._mistaken_s = -math.inf
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
     def on_report(self, report: Report, now_s: float, *, ordered: bool = False) -> SenderSettings:
@@ -159,7 +162,7 @@ class RateControl:
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
         listener.ordered = ordered and report.ordered
-        is_others = self._is_others or self._rung == len(self._rungs) - 1
+        is_others = self._others_ms is not None or self._rung == len(self._rungs) - 1
         overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not is_others)
         if not listener.ordered and not overflows:
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
@@ -232,14 +235,10 @@ class RateControl:
         worst = max(self._listeners.values(), key=lambda one: one.queue_ms)
         queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
         stands, shrinks = queue_ms > settings.standing_ms, growth <= -_GROWS_MS_PER_S
-        is_crowded = max(one.loss for one in self._listeners.values()) > _CROWDED
-        is_answered = self._drains and stands and not shrinks and now_s >= self._stepped.shrinks_s
-        if is_answered and not worst.ordered and not is_crowded:
-            self._take_back()
+        self._find_others(worst, now_s)
         self._drains = self._drains and stands and now_s < self._drains_until_s
-        self._is_others = self._is_others and queue_ms > settings.standing_ms / 2 and not is_crowded
         grows = stands and growth > _GROWS_MS_PER_S
-        if self._is_others:
+        if self._others_ms is not None:
             self._calm_since_s = None
         elif grows or (queue_ms > settings.full_ms and not shrinks):
             self._calm_since_s = None
@@ -253,6 +252,21 @@ class RateControl:
         else:
             self._step_up(now_s)
 
+    def _find_others(self, worst: _Listener, now_s: float) -> None:
+        """Whether the queue is others'. If it is found to be, the last step down was for nothing."""
+        settings, queue_ms = self.settings, worst.queue_ms
+        is_crowded = max(one.loss for one in self._listeners.values()) > _CROWDED
+        if self._others_ms is not None:
+            if queue_ms > max(_LONGER * self._others_ms, self._others_ms + _LONGER_MS):
+                self._others_ms, self._mistaken_s = None, now_s
+            elif is_crowded or queue_ms <= settings.standing_ms / 2:
+                self._others_ms = None
+        elif self._drains and not is_crowded and not worst.ordered and now_s - self._mistaken_s > _MISTAKEN_S:
+            is_answered = now_s >= self._stepped.at_s + queue_ms / 1000 + _ANSWER_S
+            if is_answered and queue_ms > settings.standing_ms and worst.growth_ms_per_s > -_GROWS_MS_PER_S:
+                self._others_ms, self._drains = queue_ms, False
+                self._rung, self._carried_kbps = self._stepped.rung, self._stepped.carried_kbps
+
     def _step_down(self, queue_ms: float, growth_ms_per_s: float, now_s: float) -> None:
         if now_s - self._climbed_s < 2 * self.settings.patience_s:
             # The last step up was too much for the line.
@@ -260,8 +274,8 @@ class RateControl:
         self._climbed_s = float("-inf")
         may_fall = self._rung < len(self._rungs) - 1
         is_ours = may_fall and now_s >= self._drains_until_s  # else a queue grows by what others send
-        kbps, shrinks_s = self._wire_kbps(self.current()), now_s + queue_ms / 1000 + _ANSWER_S
-        step = _Step(self._rung, kbps, self._carried_kbps, growth_ms_per_s, is_ours, shrinks_s)
+        kbps = self._wire_kbps(self.current())
+        step = _Step(now_s, self._rung, kbps, self._carried_kbps, growth_ms_per_s, is_ours)
         if may_fall:
             self._drains, self._drains_until_s = True, now_s + _DRAIN_S
         self._step_to(step)
@@ -281,11 +295,6 @@ class RateControl:
             if self._least_kbps(rung, self._redundant_frames) <= _CARRIED_SHARE * carried
         )
         self._rung = min(last, next(fits, last))
-
-    def _take_back(self) -> None:
-        """The queue does not shrink though little is sent: it is others', and the last step down was for nothing."""
-        self._drains, self._is_others = False, True
-        self._rung, self._carried_kbps = self._stepped.rung, self._stepped.carried_kbps
 
     def _step_up(self, now_s: float) -> None:
         if self._calm_since_s is None:

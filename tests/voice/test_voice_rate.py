@@ -273,7 +273,7 @@ def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
     control = RateControl(FORMAT, START, DATAGRAMS)
     assert control.on_report(report(queue_ms=300.0), 0.0) != START
     assert control.on_report(report(queue_ms=450.0), 0.5) != START  # of what was sent before
-    for second in range(1, 15):
+    for second in range(2, 15):
         falls = 150.0 if second % 3 == 0 else 0.0
         assert control.on_report(report(queue_ms=490.0 - falls), float(second)) == START
     for second in range(15, 18):  # it drops packets as well: those are repeated
@@ -283,6 +283,17 @@ def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
     for second in range(18, 40):
         made = control.on_report(report(queue_ms=0.0), float(second))
     assert made == START
+
+
+def test_a_queue_that_was_taken_for_others_and_grows_was_none() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    control.on_report(report(queue_ms=200.0), 0.0)
+    assert control.on_report(report(queue_ms=200.0), 2.0) == START
+    assert control.on_report(report(queue_ms=440.0), 3.0) == START
+    assert control.on_report(report(queue_ms=460.0), 4.0).num_codebooks == 2
+    for second in range(5, 60):  # and no queue is, for a minute
+        made = control.on_report(report(queue_ms=460.0), float(second))
+    assert (made.frames_per_packet, made.num_codebooks) == (6, 2)
 
 
 def test_where_a_way_keeps_order_few_packets_are_sent_beside_others() -> None:
