@@ -5,7 +5,7 @@ nor their drift matters. The largest delay of each half second goes into a histo
 finer ones; the target is one of its quantiles, and a little more. The scheme is in outline that of WebRTC's NetEq
 (`delay_manager.cc`, `relative_arrival_delay_tracker.cc`), with half-second maxima in place of single packets: a late
 packet is heard whether 20 or 200 of its neighbours were on time. A frame that redundancy brought counts as late as it
-came, and at once: redundancy helps only if playout waits for it, and the next hole may come before the half second ends.
+came, and at once: redundancy helps only if playout waits for it, and the next hole may come before half a second ends.
 
 A lone stall (a second on TCP, say) does not count: else the listener would have more delay for as long as the histogram
 remembers it. A second one within 30 s does, and the target then covers both until 30 s pass without another. In a stall

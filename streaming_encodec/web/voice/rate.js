@@ -17,7 +17,8 @@ const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
 const LEAST_CARRIED = 0.3; // of what was sent, a line carries no less: a queue may have grown by a stall
 const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
-const ANSWER_S = 0.5; // after a step down and the length of the queue, until a report tells whether the queue shrinks
+const ANSWER_S = 1; // after a step down and the length of the queue, until reports tell whether the queue shrinks
+const LONGER = 2, LONGER_MS = 250, MISTAKEN_S = 60; // others' queue that gets so much longer was none
 const CROWDED = 0.25; // where others' queue drops so much, as little as possible is sent
 const LONGEST_PATIENCE = 16;
 const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to carry
@@ -54,9 +55,9 @@ export function rateSettings(given = {}) {
   return Object.freeze(s);
 }
 
-/** A step down: the rung, the wire bitrate and what the line was held to carry before it, how the queue grew, whether by
- * what is sent here, and from when on it shrinks if so.
- * @typedef {{rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean, shrinksS: number}} Step */
+/** A step down: when, the rung, the wire bitrate and what the line was held to carry before it, how the queue grew, and
+ * whether by what is sent here.
+ * @typedef {{atS: number, rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean}} Step */
 
 /** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean}} Listener */
 
@@ -76,8 +77,10 @@ export class RateControl {
   #drains = false;
   #carriedKbps = Infinity; // what the line was seen to carry, as far as it limits
   /** @type {Step} */
-  #stepped = { rung: 0, kbps: 0, carriedKbps: Infinity, growthMsPerS: 0, isOurs: false, shrinksS: Infinity };
-  #isOthers = false; // the queue that stands now
+  #stepped = { atS: -Infinity, rung: 0, kbps: 0, carriedKbps: Infinity, growthMsPerS: 0, isOurs: false };
+  /** How long the queue was when it was found to be others'. @type {number | null} */
+  #othersMs = null;
+  #mistakenS = -Infinity;
   /** @type {number | null} */
   #calmSinceS = null;
   #climbedS = -Infinity;
@@ -119,7 +122,7 @@ export class RateControl {
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
     listener.ordered = ordered && (report.ordered ?? true);
-    const isOthers = this.#isOthers || this.#rung === this.#rungs.length - 1;
+    const isOthers = this.#othersMs !== null || this.#rung === this.#rungs.length - 1;
     const overflows = queueMs > settings.standingMs && (this.#drains || !isOthers);
     if (!listener.ordered && !overflows) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
@@ -203,13 +206,10 @@ export class RateControl {
     const worst = [...this.#listeners.values()].reduce((most, one) => (one.queueMs > most.queueMs ? one : most));
     const { queueMs, growthMsPerS } = worst;
     const stands = queueMs > settings.standingMs, shrinks = growthMsPerS <= -GROWS_MS_PER_S;
-    const isCrowded = Math.max(...[...this.#listeners.values()].map((one) => one.loss)) > CROWDED;
-    const isAnswered = this.#drains && stands && !shrinks && nowS >= this.#stepped.shrinksS;
-    if (isAnswered && !worst.ordered && !isCrowded) this.#takeBack();
+    this.#findOthers(worst, nowS);
     this.#drains &&= stands && nowS < this.#drainsUntilS;
-    this.#isOthers &&= queueMs > settings.standingMs / 2 && !isCrowded;
     const grows = stands && growthMsPerS > GROWS_MS_PER_S;
-    if (this.#isOthers) this.#calmSinceS = null;
+    if (this.#othersMs !== null) this.#calmSinceS = null;
     else if (grows || (queueMs > settings.fullMs && !shrinks)) {
       this.#calmSinceS = null;
       if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
@@ -217,6 +217,30 @@ export class RateControl {
       else if (growthMsPerS > this.#stepped.growthMsPerS) this.#stepTo({ ...this.#stepped, growthMsPerS });
     } else if (queueMs > settings.standingMs / 2) this.#calmSinceS = null;
     else this.#stepUp(nowS);
+  }
+
+  /**
+   * Whether the queue is others'. If it is found to be, the last step down was for nothing.
+   * @param {Listener} worst
+   * @param {number} nowS
+   */
+  #findOthers({ queueMs, growthMsPerS, ordered }, nowS) {
+    const { standingMs } = this.settings, step = this.#stepped;
+    const isCrowded = Math.max(...[...this.#listeners.values()].map((one) => one.loss)) > CROWDED;
+    if (this.#othersMs !== null) {
+      if (queueMs > Math.max(LONGER * this.#othersMs, this.#othersMs + LONGER_MS)) {
+        this.#othersMs = null;
+        this.#mistakenS = nowS;
+      } else if (isCrowded || queueMs <= standingMs / 2) this.#othersMs = null;
+    } else if (this.#drains && !isCrowded && !ordered && nowS - this.#mistakenS > MISTAKEN_S) {
+      const isAnswered = nowS >= step.atS + queueMs / 1000 + ANSWER_S;
+      if (isAnswered && queueMs > standingMs && growthMsPerS > -GROWS_MS_PER_S) {
+        this.#othersMs = queueMs;
+        this.#drains = false;
+        this.#rung = step.rung;
+        this.#carriedKbps = step.carriedKbps;
+      }
+    }
   }
 
   /**
@@ -232,10 +256,8 @@ export class RateControl {
     this.#climbedS = -Infinity;
     const mayFall = this.#rung < this.#rungs.length - 1;
     const isOurs = mayFall && nowS >= this.#drainsUntilS; // else a queue grows by what others send
-    const step = {
-      rung: this.#rung, kbps: this.#wireKbps(this.current()), carriedKbps: this.#carriedKbps, growthMsPerS, isOurs,
-      shrinksS: nowS + queueMs / 1000 + ANSWER_S,
-    };
+    const kbps = this.#wireKbps(this.current());
+    const step = { atS: nowS, rung: this.#rung, kbps, carriedKbps: this.#carriedKbps, growthMsPerS, isOurs };
     if (mayFall) {
       this.#drains = true;
       this.#drainsUntilS = nowS + DRAIN_S;
@@ -257,14 +279,6 @@ export class RateControl {
     let rung = step.rung + 1;
     while (rung < last && this.#leastKbps(rung, this.#redundantFrames) > CARRIED_SHARE * carried) rung++;
     this.#rung = Math.min(last, rung);
-  }
-
-  /** The queue does not shrink though little is sent: it is others', and the last step down was for nothing. */
-  #takeBack() {
-    this.#drains = false;
-    this.#isOthers = true;
-    this.#rung = this.#stepped.rung;
-    this.#carriedKbps = this.#stepped.carriedKbps;
   }
 
   /** @param {number} nowS */
