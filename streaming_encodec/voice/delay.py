@@ -166,7 +166,9 @@ class DelayEstimator:
         Such a delay is no stall, however long.
         """
         self._bucket_repair = max(self._bucket_repair, clock_frames - timestamp - self.base)
-        self.target_frames = max(self.target_frames, min(self._wait_for(self._bucket_repair), self.settings.maximum_frames))
+        self.target_frames = max(
+            self.target_frames, min(self._wait_for(self._bucket_repair), self.settings.maximum_frames)
+        )
 
     def _wait_for(self, repair: float) -> float:
         """How long playout waits for what redundancy brings, in frames; 0 if it brought nothing."""
