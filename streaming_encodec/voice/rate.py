@@ -101,6 +101,8 @@ class _Listener:
     queue_ms: float = 0.0
     growth_ms_per_s: float = 0.0
     ordered: bool = False
+    others_ms: float | None = None
+    """How long its queue was when it was found to be others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,6 @@ class RateControl:
         self._climbed_s = float("-inf")
         self._carried_kbps = math.inf  # what the line was seen to carry, as far as it limits
         self._stepped = _Step(-math.inf, 0, 0.0, math.inf, 0.0, is_ours=False)
-        self._others_ms: float | None = None  # how long the queue was when it was found to be others'
         self._mistaken_s = -math.inf
         self._patience = [1.0] * len(self._rungs)  # how much longer than usual a step up to the rung waits
 
@@ -162,7 +163,7 @@ class RateControl:
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
         listener.ordered = ordered and report.ordered
-        is_others = self._others_ms is not None or self._rung == len(self._rungs) - 1
+        is_others = listener.others_ms is not None or self._rung == len(self._rungs) - 1
         overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not is_others)
         if not listener.ordered and not overflows:
             listener.loss += 0.4 * (report.fraction_lost - listener.loss)
@@ -232,40 +233,48 @@ class RateControl:
 
     def _choose_rung(self, now_s: float) -> None:
         settings = self.settings
-        worst = max(self._listeners.values(), key=lambda one: one.queue_ms)
+        self._find_others(now_s)
+        ours = [one for one in self._listeners.values() if one.others_ms is None]
+        worst = max(ours, key=lambda one: one.queue_ms, default=_Listener(now_s))
         queue_ms, growth = worst.queue_ms, worst.growth_ms_per_s
         stands, shrinks = queue_ms > settings.standing_ms, growth <= -_GROWS_MS_PER_S
-        self._find_others(worst, now_s)
         self._drains = self._drains and stands and now_s < self._drains_until_s
         grows = stands and growth > _GROWS_MS_PER_S
-        if self._others_ms is not None:
-            self._calm_since_s = None
-        elif grows or (queue_ms > settings.full_ms and not shrinks):
+        if grows or (queue_ms > settings.full_ms and not shrinks):
             self._calm_since_s = None
             if now_s >= self._settled_s:
                 self._step_down(queue_ms, growth, now_s)
             elif growth > self._stepped.growth_ms_per_s:
                 # Part of the interval before lay before the queue; this one is still of what was sent then.
                 self._step_to(replace(self._stepped, growth_ms_per_s=growth))
-        elif queue_ms > settings.standing_ms / 2:
+        elif queue_ms > settings.standing_ms / 2 or len(ours) < len(self._listeners):
             self._calm_since_s = None
         else:
             self._step_up(now_s)
 
-    def _find_others(self, worst: _Listener, now_s: float) -> None:
-        """Whether the queue is others'. If it is found to be, the last step down was for nothing."""
-        settings, queue_ms = self.settings, worst.queue_ms
-        is_crowded = max(one.loss for one in self._listeners.values()) > _CROWDED
-        if self._others_ms is not None:
-            if queue_ms > max(_LONGER * self._others_ms, self._others_ms + _LONGER_MS):
-                self._others_ms, self._mistaken_s = None, now_s
-            elif is_crowded or queue_ms <= settings.standing_ms / 2:
-                self._others_ms = None
-        elif self._drains and not is_crowded and not worst.ordered and now_s - self._mistaken_s > _MISTAKEN_S:
-            is_answered = now_s >= self._stepped.at_s + queue_ms / 1000 + _ANSWER_S
-            if is_answered and queue_ms > settings.standing_ms and worst.growth_ms_per_s > -_GROWS_MS_PER_S:
-                self._others_ms, self._drains = queue_ms, False
-                self._rung, self._carried_kbps = self._stepped.rung, self._stepped.carried_kbps
+    def _find_others(self, now_s: float) -> None:
+        """Which queues are others'. Where all that stand are found to be, the last step down was for nothing."""
+        settings, step, standing = self.settings, self._stepped, list[_Listener]()
+        for one in self._listeners.values():
+            if one.others_ms is not None:
+                if one.queue_ms > max(_LONGER * one.others_ms, one.others_ms + _LONGER_MS):
+                    one.others_ms, self._mistaken_s = None, now_s
+                elif one.loss > _CROWDED or one.queue_ms <= settings.standing_ms / 2:
+                    one.others_ms = None
+            elif one.queue_ms > settings.standing_ms:
+                standing.append(one)
+        if not (self._drains and standing and now_s - self._mistaken_s > _MISTAKEN_S):
+            return
+        if all(
+            now_s >= step.at_s + one.queue_ms / 1000 + _ANSWER_S
+            and one.growth_ms_per_s > -_GROWS_MS_PER_S
+            and one.loss <= _CROWDED
+            and not one.ordered
+            for one in standing
+        ):
+            self._rung, self._carried_kbps, self._drains = step.rung, step.carried_kbps, False
+            for one in standing:
+                one.others_ms = one.queue_ms
 
     def _step_down(self, queue_ms: float, growth_ms_per_s: float, now_s: float) -> None:
         if now_s - self._climbed_s < 2 * self.settings.patience_s:

@@ -296,6 +296,24 @@ def test_a_queue_that_was_taken_for_others_and_grows_was_none() -> None:
     assert (made.frames_per_packet, made.num_codebooks) == (6, 2)
 
 
+def test_a_download_of_one_listener_does_not_fill_the_line_of_another() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    for tenth in range(30):
+        second = tenth / 10
+        control.on_report(report(queue_ms=490.0, listener=1), second)
+        narrow_ms = 200.0 - 30.0 * second  # it drains while little is sent
+        assert control.on_report(report(queue_ms=narrow_ms, listener=2), second).num_codebooks == 2
+
+
+def test_beside_a_download_of_one_listener_the_line_of_another_may_be_full() -> None:
+    control = RateControl(FORMAT, START, DATAGRAMS)
+    control.on_report(report(queue_ms=0.0, listener=2), 0.0)
+    control.on_report(report(queue_ms=490.0, listener=1), 0.0)
+    assert control.on_report(report(queue_ms=490.0, listener=1), 2.0) == START
+    made = control.on_report(report(queue_ms=100.0, listener=2), 3.0)  # this one fills
+    assert (made.frames_per_packet, made.num_codebooks) == (6, 2)
+
+
 def test_where_a_way_keeps_order_few_packets_are_sent_beside_others() -> None:
     control = RateControl(FORMAT, START, TCP)
     for second in range(20):

@@ -59,7 +59,8 @@ export function rateSettings(given = {}) {
  * whether by what is sent here.
  * @typedef {{atS: number, rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean}} Step */
 
-/** @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean}} Listener */
+/** othersMs: how long its queue was when it was found to be others'.
+ * @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean, othersMs: number | null}} Listener */
 
 /** Turns reports into `SenderSettings`. It has no clock of its own. */
 export class RateControl {
@@ -78,8 +79,6 @@ export class RateControl {
   #carriedKbps = Infinity; // what the line was seen to carry, as far as it limits
   /** @type {Step} */
   #stepped = { atS: -Infinity, rung: 0, kbps: 0, carriedKbps: Infinity, growthMsPerS: 0, isOurs: false };
-  /** How long the queue was when it was found to be others'. @type {number | null} */
-  #othersMs = null;
   #mistakenS = -Infinity;
   /** @type {number | null} */
   #calmSinceS = null;
@@ -115,14 +114,14 @@ export class RateControl {
   onReport(report, nowS, { ordered = false } = {}) {
     const { settings } = this, number = report.listener ?? 0, queueMs = report.queue_ms ?? 0;
     // A new listener's queue is as old as its first interval.
-    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0, ordered: false };
+    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0, ordered: false, othersMs: null };
     this.#listeners.set(number, listener);
     const intervalS = Math.max(LEAST_INTERVAL_S, nowS - listener.reportedS);
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
     listener.ordered = ordered && (report.ordered ?? true);
-    const isOthers = this.#othersMs !== null || this.#rung === this.#rungs.length - 1;
+    const isOthers = listener.othersMs !== null || this.#rung === this.#rungs.length - 1;
     const overflows = queueMs > settings.standingMs && (this.#drains || !isOthers);
     if (!listener.ordered && !overflows) {
       listener.loss += 0.4 * (report.fraction_lost - listener.loss);
@@ -203,44 +202,43 @@ export class RateControl {
   /** @param {number} nowS */
   #chooseRung(nowS) {
     const { settings } = this;
-    const worst = [...this.#listeners.values()].reduce((most, one) => (one.queueMs > most.queueMs ? one : most));
-    const { queueMs, growthMsPerS } = worst;
+    this.#findOthers(nowS);
+    const ours = [...this.#listeners.values()].filter((one) => one.othersMs === null);
+    const { queueMs, growthMsPerS } = ours.reduce((most, one) => (one.queueMs > most.queueMs ? one : most), ours[0] ?? { queueMs: 0, growthMsPerS: 0 });
     const stands = queueMs > settings.standingMs, shrinks = growthMsPerS <= -GROWS_MS_PER_S;
-    this.#findOthers(worst, nowS);
     this.#drains &&= stands && nowS < this.#drainsUntilS;
     const grows = stands && growthMsPerS > GROWS_MS_PER_S;
-    if (this.#othersMs !== null) this.#calmSinceS = null;
-    else if (grows || (queueMs > settings.fullMs && !shrinks)) {
+    if (grows || (queueMs > settings.fullMs && !shrinks)) {
       this.#calmSinceS = null;
       if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
       // Part of the interval before lay before the queue; this one is still of what was sent then.
       else if (growthMsPerS > this.#stepped.growthMsPerS) this.#stepTo({ ...this.#stepped, growthMsPerS });
-    } else if (queueMs > settings.standingMs / 2) this.#calmSinceS = null;
+    } else if (queueMs > settings.standingMs / 2 || ours.length < this.#listeners.size) this.#calmSinceS = null;
     else this.#stepUp(nowS);
   }
 
   /**
-   * Whether the queue is others'. If it is found to be, the last step down was for nothing.
-   * @param {Listener} worst
+   * Which queues are others'. Where all that stand are found to be, the last step down was for nothing.
    * @param {number} nowS
    */
-  #findOthers({ queueMs, growthMsPerS, ordered }, nowS) {
-    const { standingMs } = this.settings, step = this.#stepped;
-    const isCrowded = Math.max(...[...this.#listeners.values()].map((one) => one.loss)) > CROWDED;
-    if (this.#othersMs !== null) {
-      if (queueMs > Math.max(LONGER * this.#othersMs, this.#othersMs + LONGER_MS)) {
-        this.#othersMs = null;
-        this.#mistakenS = nowS;
-      } else if (isCrowded || queueMs <= standingMs / 2) this.#othersMs = null;
-    } else if (this.#drains && !isCrowded && !ordered && nowS - this.#mistakenS > MISTAKEN_S) {
-      const isAnswered = nowS >= step.atS + queueMs / 1000 + ANSWER_S;
-      if (isAnswered && queueMs > standingMs && growthMsPerS > -GROWS_MS_PER_S) {
-        this.#othersMs = queueMs;
-        this.#drains = false;
-        this.#rung = step.rung;
-        this.#carriedKbps = step.carriedKbps;
-      }
+  #findOthers(nowS) {
+    const { standingMs } = this.settings, step = this.#stepped, standing = [];
+    for (const one of this.#listeners.values()) {
+      if (one.othersMs !== null) {
+        if (one.queueMs > Math.max(LONGER * one.othersMs, one.othersMs + LONGER_MS)) {
+          one.othersMs = null;
+          this.#mistakenS = nowS;
+        } else if (one.loss > CROWDED || one.queueMs <= standingMs / 2) one.othersMs = null;
+      } else if (one.queueMs > standingMs) standing.push(one);
     }
+    if (!(this.#drains && standing.length && nowS - this.#mistakenS > MISTAKEN_S)) return;
+    const isOthers = standing.every((one) => nowS >= step.atS + one.queueMs / 1000 + ANSWER_S
+      && one.growthMsPerS > -GROWS_MS_PER_S && one.loss <= CROWDED && !one.ordered);
+    if (!isOthers) return;
+    this.#rung = step.rung;
+    this.#carriedKbps = step.carriedKbps;
+    this.#drains = false;
+    for (const one of standing) one.othersMs = one.queueMs;
   }
 
   /**
