@@ -85,7 +85,7 @@ class CallMeter:
 class BufferMeter:
     """Mean stay in the jitter buffer over the last looks, from totals that only grow."""
 
-    def __init__(self, looks: int = 20) -> None:
+    def __init__(self, looks: int = 10) -> None:
         self._past: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=looks)
 
     def look(self, statistics: Iterable[ReceiverStatistics]) -> float:

@@ -26,6 +26,8 @@ from streaming_encodec.wire.header import cut_packet, ends
 from streaming_encodec.wire.hello import Hello, Welcome
 
 _NORMAL, _GOING_AWAY = 1000, 1001
+_IN_A_ROW = 4
+"""Messages of one client; to let others have their turn takes as long as one of them."""
 _LOADED_AGAIN_S = 10.0
 """A browser that leaves a page says "going away", also where it loads the page again: the seat is kept for so long."""
 _ENDS_SESSION = (CloseCode.TOO_FAST, CloseCode.TIMEOUT, CloseCode.RESTARTING)
@@ -62,8 +64,9 @@ class Calls:
         try:
             participant = await self._enter(connection)
             while True:
-                self._take(connection, participant, await connection.receive())
-                # A waiting message is received at once: let other clients have their turn between two of them.
+                for _ in range(_IN_A_ROW):
+                    self._take(connection, participant, await connection.receive())
+                # Messages that wait are received at once: let other clients have their turn among them.
                 await asyncio.sleep(0)
         except Refused as refused:
             code = refused.code

@@ -33,8 +33,8 @@ from streaming_encodec.model.checkpoints.named import DEFAULT_MODEL
 from streaming_encodec.stepping.engine import Engine
 from streaming_encodec.types import Pcm
 
-_LOOK_S = 0.1
-_PAINT_HZ = 8
+_LOOK_S = 0.2
+_PAINT_HZ = 5
 
 
 def check_speed(loaded: LoadedModel, engine: Engine, bandwidth: float, *, must: bool = True) -> None:

@@ -19,8 +19,8 @@ from streaming_encodec.live.meters import FLOOR_DB, Delays, percentile
 
 _BAR = 30
 _BAR_FLOOR_DB = -60.0
-_MOST_LOOKS = 100_000  # three hours of them
-_BITRATE_LOOKS = 20  # two seconds
+_MOST_LOOKS = 100_000  # five hours of them
+_BITRATE_LOOKS = 10  # two seconds
 _PARTS = tuple(Delays(*[0.0] * 8).parts())
 _ROW = 1 + len(_PARTS)
 _SHORT = {"microphone": "mic", "network": "net"}
