@@ -155,7 +155,7 @@ class Bridge:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def stop(self) -> None:
-        """End all calls; telephones are told so."""
+        """End all calls, and tell the telephones."""
         self._stopping.set()
 
     # -- who may call ---------------------------------------------------------------------------------------

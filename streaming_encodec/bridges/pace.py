@@ -42,7 +42,7 @@ class PeerClock:
         self._apart_since_s: float | None = None
 
     def heard(self, seconds: float, now_s: float, end_s: float | None = None) -> None:
-        """So much sound came. `end_s`: its end in the telephone's time, where the message told."""
+        """So much sound came. `end_s`: its end in the telephone's time, where the message has it."""
         self._position_s = self._position_s + seconds if end_s is None else end_s + self._shift_s
         offset_s = self._position_s - now_s
         if self._offset_s is None:
@@ -140,7 +140,7 @@ class SendPace:
             self._skip(math.floor(late_s / self._frame_s) + 1)
             return 0
         if late_s > self._lead_s + MAX_VOICE_AGE_S:
-            # What the telephone had in stock is played: the stock is sent anew.
+            # The telephone has played its stock: send a new one.
             late_s -= self._skip(math.floor((late_s - self._lead_s) / self._frame_s))
         if late_s < -_EARLY_S:
             return 0
@@ -187,7 +187,7 @@ class SendPace:
         if self._position_s is None:
             return False
         if seconds > usual_s + MAX_VOICE_AGE_S:
-            self._position_s -= self._lead_s  # the stock anew
+            self._position_s -= self._lead_s  # a new stock
             self._over_s.clear()
             return True
         if not exact and round_trip_s is not None:

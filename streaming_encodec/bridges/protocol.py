@@ -1,4 +1,4 @@
-"""What a telephone system says and is told, whatever its message format: events, sound encodings, and the protocol
+"""What a telephone system sends and receives, whatever its message format: events, sound encodings, and the protocol
 that each format's parser implements. Pure: no sockets, no clock."""
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Ended:
 Event = Started | Sound | Digit | Queued | Hold | Ended
 
 
-# -- what is said to it -----------------------------------------------------------------------------------------
+# -- what is sent to it -----------------------------------------------------------------------------------------
 
 
 class PhoneProtocol(Protocol):

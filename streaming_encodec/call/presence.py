@@ -24,7 +24,7 @@ class Presence:
 
     @property
     def names(self) -> dict[int, str]:
-        """What those of them are called who said so: foreign text."""
+        """The names of those that gave one: foreign text."""
         return {number: name for number, name in self._names.items() if number in self._present}
 
     def returning(self, now_s: float) -> bool:

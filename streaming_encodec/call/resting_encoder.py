@@ -19,7 +19,7 @@ class RestingEncoder:
     """Codes of a voice, a step at a time, each asked for or not. The caller hands over every step.
 
     After a rest of up to `WARM_UP_FRAMES` all codes are as if there had been none. After a longer one the stream begins
-    anew so many frames before, as a stream does after silence (law 3); listeners' decoders go on as they are.
+    again so many frames before, as a stream does after silence (law 3); listeners' decoders go on as they are.
     """
 
     def __init__(self, encoder: StreamingEncoder) -> None:

@@ -1,4 +1,4 @@
-"""`dataset.json`: what the codes of a folder are, for whoever reads them, and for the run that goes on with it."""
+"""`dataset.json`: what the codes of a folder are, for programs that read them and for a run that continues it."""
 
 from __future__ import annotations
 

@@ -165,8 +165,8 @@ def encode_corpus(
     ends the run, and all that was complete stays.
 
     Args:
-        again: make everything anew.
-        retry: make those shards anew of which some recordings failed. Without shards these are always tried again.
+        again: make everything again.
+        retry: make those shards again of which some recordings failed. Without shards these are always tried again.
         execute: where the work is done.
         progress: called once at the beginning, then about each second or after each job.
 
@@ -223,7 +223,7 @@ def encode_corpus(
 
 @dataclass(slots=True)
 class _There:
-    """What of a part is there: `keys`, and how many recordings are missing of all. `is_tidy`: the journal says so."""
+    """What is there of a part: the recordings' `keys`, and how many are missing. `is_tidy`: by the journal."""
 
     keys: set[str] = field(default_factory=set)
     recordings: int = 0

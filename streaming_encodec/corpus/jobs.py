@@ -93,8 +93,8 @@ class Going:
 
 
 Executor: TypeAlias = Callable[[Iterable[Job], WorkerSettings], Iterator[Done | Going]]
-"""Does jobs in any order and on any number of workers, and tells of each as it is done; if it can, also how far they
-are. It asks for the next job only when a worker is about to need it."""
+"""Does jobs in any order and on any number of workers, and reports each one when it is done; if it can, also how far
+they are. It asks for the next job only when a worker is about to need it."""
 
 
 class Worker:

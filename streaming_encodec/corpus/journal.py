@@ -36,7 +36,7 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def part_suffix(part: tuple[int, int]) -> str:
-    """What tells the files of a part from those of others; empty for the whole."""
+    """What distinguishes the names of a part's files from those of other parts; empty for the whole."""
     number, count = part
     return "" if count == 1 else f"-{number:0{len(str(count - 1))}d}-of-{count}"
 
@@ -105,7 +105,7 @@ class Journal:
                 raise not_written(path, error) from error
 
     def finish(self, order: Iterable[str]) -> None:
-        """Write both files anew, with the lines of these keys, in this order.
+        """Write both files again, with the lines of these keys, in this order.
 
         Raises:
             FileFormatError: the disk is full; the lines are there in another order.

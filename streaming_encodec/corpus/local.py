@@ -95,7 +95,7 @@ def _start(settings: WorkerSettings, counts: SynchronizedArray[float], stop: Con
 
 
 def _end_with_parent(stop: Connection) -> None:
-    """End this process when its parent wants it, or is gone: one that is killed cannot say so to the pool's queue."""
+    """End this process when its parent asks for it or has ended: a parent that is killed cannot ask."""
     with contextlib.suppress(EOFError, OSError):
         stop.recv_bytes()
     os._exit(1)

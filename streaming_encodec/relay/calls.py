@@ -186,7 +186,7 @@ class Calls:
     ) -> None:
         """Send a packet to the listeners here."""
         copies: dict[int | None, bytes] = {None: packet}
-        both_ways = ends(packet)  # without it, listeners would make up what is no more said
+        both_ways = ends(packet)  # without it, listeners would conceal what is never spoken
         sent = size = 0
         for listener in room.listeners:
             if listener is speaker:

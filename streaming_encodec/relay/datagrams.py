@@ -19,7 +19,7 @@ from streaming_encodec.wire.control import Left, serialize_control
 from streaming_encodec.wire.hello import DatagramOffer
 
 _FAREWELLS = 3
-"""Times that a leaving is told: datagrams are lost."""
+"""How often a departure is reported: datagrams can be lost."""
 _MOST_FAREWELLS = 1024
 KEY_S = 30.0
 """A key is good for so long: a client uses it at once."""

@@ -174,7 +174,7 @@ class Participant(Generic[Peer]):
             raise Refused(CloseCode.BAD_MESSAGE, "a sequence number that was there before")
         # The end of a talk spurt is news at any age: without it listeners wait for more.
         is_late = is_new and self.age.is_late(head.timestamp, now_s) and not head.flags & FLAG_END
-        # A client that has two ways may send a packet over both of them. What an outage held back was said in its time.
+        # A client that has two ways may send a packet over both of them. What an outage held back was spoken in time.
         allowed = self.late if is_late else self.frames if is_new else self.repeats
         if not allowed.take(head.num_frames, now_s):
             raise Refused(CloseCode.TOO_FAST, "more frames than time")

@@ -266,7 +266,7 @@ class QueueMeter:
         self._closed = 0.0
 
     def restart(self) -> None:
-        """Timestamps begin anew."""
+        """Timestamps start again."""
         self._recently.clear()
         self._arrivals.clear()
         self._past.clear()

@@ -25,7 +25,7 @@ class Judgement(NamedTuple):
 
 
 def sinks() -> list[dict[str, Any]]:
-    """What PulseAudio or PipeWire tells of its outputs, the default one first; nothing where `pactl` is missing.
+    """What PulseAudio or PipeWire reports about its outputs, the default one first; nothing where `pactl` is missing.
 
     Only it knows whether headphones are plugged into a laptop's jack: the device's name stays the same.
     """

@@ -89,7 +89,7 @@ class Port:
         ring = SampleRing.size(round(_RING_S * rate), channels)
         return _NUMBERS_BYTES + (2 * ring if kind == "output" else ring)
 
-    # -- what the card's side tells -------------------------------------------------------------------------
+    # -- what the card's side reports -----------------------------------------------------------------------
 
     @property
     def calls(self) -> int:
@@ -144,7 +144,7 @@ class Port:
             if self._whole[_BEGUN] == calls == self._whole[_CALLS] or self.ended:
                 return moment
 
-    # -- what the other side tells --------------------------------------------------------------------------
+    # -- what the other side reports ------------------------------------------------------------------------
 
     @property
     def wake_at(self) -> int | None:

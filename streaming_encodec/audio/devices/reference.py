@@ -32,7 +32,7 @@ _SURE = 3.0
 """A drift below the one, or below so many standard errors, is none: devices of one card have none, and a filter that
 has learned a room suffers from a reference that sways."""
 _JUMP_S, _JUMP_LOOKS = 0.008, 6
-"""A relation that is off by so much in so many looks is taken anew: one device has lost samples."""
+"""A relation that is off by so much in so many looks is measured again: one device has lost samples."""
 _OFF_S, _PULL_S, _MOST_PULL = 0.0015, 60.0, 15e-6
 _PHASES, _HALF, _CUTOFF = 512, 16, 0.95
 _PIECE, _MOST_MOVE = 640, 0.1
@@ -66,7 +66,7 @@ class Reference:
         self.drift = 0.0
         """How much faster the speaker's clock runs than the microphone's, as far as that is known; 1e-6 is 1 ppm."""
         self.realigned = 0
-        """How often the relation was taken anew."""
+        """How often the relation was measured again."""
 
     @property
     def lead_s(self) -> float:

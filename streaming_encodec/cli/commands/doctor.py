@@ -167,7 +167,7 @@ def _level_finding(path: EchoPath, heard: Echo) -> Finding:
 def _drift_finding(heard: Echo) -> Finding:
     drift = heard.drift_ppm
     if drift is None:
-        details = "the delay jumps: a device leaves out or repeats sound, and cancellation learns anew each time"
+        details = "the delay jumps: a device leaves out or repeats sound, and cancellation must learn again each time"
         return Finding("clock drift", "poor", details, "use one device for both, or a cable in place of Bluetooth")
     if drift == 0.0:
         return Finding("clock drift", "ok", "both devices run by the same clock, as far as can be seen")

@@ -18,7 +18,7 @@ _LOG_S = 60.0
 
 @contextmanager
 def corpus_progress(clock: Callable[[], float]) -> Iterator[Callable[[CorpusProgress], None]]:
-    """Yields what `encode_corpus` tells how far it is. `clock`: seconds."""
+    """Yields the function that `encode_corpus` calls with its progress. `clock`: seconds."""
     begin_s, logged_s = clock(), clock()
     console = err()
     bar = Progress(

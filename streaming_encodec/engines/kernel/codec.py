@@ -85,7 +85,7 @@ class KernelCodec:
         return latent
 
     def _take(self, rows: int, num_codebooks: int) -> _Books:
-        """Memory of this shape; whoever takes it has it alone."""
+        """Memory of this shape, for one caller at a time."""
         try:
             return self._spare[rows, num_codebooks].pop()
         except (KeyError, IndexError):

@@ -88,7 +88,7 @@ class Bus(Protocol):
     def announce(
         self, room: str, stream_format: StreamFormat, speakers: frozenset[int], names: Mapping[int, str]
     ) -> None:
-        """These are now the speakers of the room on this relay, and what those who said so are called."""
+        """These are now the speakers of the room on this relay, and the names of those that gave one."""
         ...
 
     def publish(self, room: str, packet: bytes) -> None:

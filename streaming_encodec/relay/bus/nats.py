@@ -51,10 +51,11 @@ _YES = b"yes"
 class ClusterTimes:
     """Times of a cluster, in seconds; the same on all of its relays.
 
-    word_s: between two words of a relay. forget_s: three of them are missing. ask_s: the others' answers are awaited
-    for so long at most. again_s: then they are asked once more: a subscription takes its time to reach all servers,
-    and nothing tells when it has (nats-server#1142). claim_s: a relay that starts listens so long for one that has
-    its number. ticket_s: another relay's answer on a resumption token. linger_s: a relay that stops answers so long.
+    word_s: between two messages of a relay about itself. forget_s: three of them are missing. ask_s: the others'
+    answers are awaited for so long at most. again_s: then they are asked once more: a subscription takes its time to
+    reach all servers, and nothing tells when it has (nats-server#1142). claim_s: a relay that starts listens so long
+    for one that has its number. ticket_s: another relay's answer on a resumption token. linger_s: a relay that stops
+    answers so long.
     """
 
     word_s: float = 1.5
@@ -238,7 +239,7 @@ class NatsBus:
     def announce(
         self, room: str, stream_format: StreamFormat, speakers: frozenset[int], names: Mapping[int, str]
     ) -> None:
-        """These are now the speakers of the room on this relay, and what those who said so are called."""
+        """These are now the speakers of the room on this relay, and the names of those that gave one."""
         key = self._keys.get(room)
         if key is not None:
             self._presence.speak(key, stream_format, speakers, names, self._wall_clock())

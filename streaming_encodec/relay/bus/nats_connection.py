@@ -1,4 +1,4 @@
-"""A relay's connection to NATS: made anew when it is lost, and nothing that is old goes over it.
+"""A relay's connection to NATS: it is restored when it is lost, and carries nothing old.
 
 nats-py reconnects by itself, but keeps what could not be sent and sends it afterwards. So here each of its clients has
 one connection, and is dropped with it. Voice is written to the socket directly, past that client's buffer.
@@ -211,9 +211,9 @@ class NatsConnection:
     # -- receiving --------------------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, receiver: Receiver) -> None:
-        """Have a function called with each message on a subject. Returns when the server knows.
+        """Have a function called with each message on a subject. Returns when the server has confirmed it.
 
-        Without a connection it will be told when there is one again.
+        Without a connection, the subscription is made when there is one again.
         """
         self._receivers[subject] = receiver
         client = self._client
@@ -289,7 +289,7 @@ class NatsConnection:
         self._pump()
 
     async def request(self, subject: str, message: bytes, limit_s: float) -> bytes | None:
-        """Ask whoever has subscribed to a subject; None where nobody answers in time."""
+        """Ask the subscribers of a subject; None if no answer comes in time."""
         client = self._client
         if client is None:
             return None

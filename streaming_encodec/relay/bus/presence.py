@@ -27,8 +27,8 @@ ROOM_CHARACTERS = 26
 class NodeWord:
     """A relay says that it lives.
 
-    started_s, boot: Unix time and a random number, which tell two relays of one node number apart. asks: it is new and
-    wants to know the others. leaves: it stops.
+    started_s, boot: Unix time and a random number, which tell two relays of one node number apart. asks: it is new, and
+    the others are to answer. leaves: it stops.
     """
 
     node: int
@@ -66,7 +66,7 @@ class NodeWord:
 class RoomWord:
     """A relay says who speaks in a room there, since when (Unix time, of the first speaker) and in which format.
 
-    format: None where nobody speaks. names: of those who said what they are called.
+    format: None where nobody speaks. names: of the speakers that gave one.
     """
 
     node: int
@@ -122,9 +122,9 @@ class _Room:
 
 
 class Presence:
-    """What one relay knows of the others, and what it tells them of itself.
+    """What one relay knows of the others, and what it sends them about itself.
 
-    forget_s: so long after its last word a relay, or what it said of a room, counts no more.
+    forget_s: so long after its last message a relay, or what it reported of a room, no longer counts.
     """
 
     def __init__(self, own: NodeWord, forget_s: float) -> None:
@@ -199,7 +199,7 @@ class Presence:
         return before is None or before[0] != word
 
     def answered(self, room: str) -> bool:
-        """Whether all other relays have said something of a room."""
+        """Whether all other relays have reported on a room."""
         there = self._rooms.get(room)
         return there is not None and self._nodes.keys() <= there.others.keys()
 

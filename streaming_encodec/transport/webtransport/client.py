@@ -117,7 +117,7 @@ class ClientDatagramSession(DatagramSession):
     def quic_event_received(self, event: QuicEvent) -> None:
         """Take an event of the QUIC connection."""
         if isinstance(event, HandshakeCompleted):
-            # Nothing was sent yet that is not for every stranger to know; the key goes to the right relay alone.
+            # Nothing secret was sent yet; the key goes to the right relay alone.
             if self._voice_quic.peer_certificate_sha256 != self._offer.certificate_sha256:
                 self.abort()
                 return
