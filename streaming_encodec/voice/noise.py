@@ -10,6 +10,7 @@ float64, and is rounded to a grid that hides the last bits of the transform.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ BAND_EDGES_HZ = (0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, float("inf"))
 """Edges of the six bands; a rate with nothing in the upper ones says `NOISE_FLOOR_DB` there."""
 
 
+_MOST_UNSEEN = 16  # frames, two thirds of a second of one in three
 _GRID = 2.0**20
 """Steps of the noise in full scale: 120 dB below it."""
 
@@ -41,10 +43,15 @@ class NoiseMeter:
 
     def band_powers(self, pcm: Pcm) -> npt.NDArray[np.float64]:
         """Mean square of each of the six bands, float64 ``[6]``."""
-        mono = pcm if pcm.ndim == 1 else pcm[0] if pcm.shape[0] == 1 else pcm.mean(axis=0)
-        spectrum = np.fft.rfft(mono * self._window)
-        energies = np.abs(spectrum) ** 2 * self._to_power
-        return np.bincount(self._band_of_bin, weights=energies, minlength=NOISE_BANDS).astype(np.float64)
+        powers: npt.NDArray[np.float64] = self.bands_of_many([pcm])[0]
+        return powers
+
+    def bands_of_many(self, frames: Sequence[Pcm]) -> npt.NDArray[np.float64]:
+        """`band_powers` of each frame, ``[n, 6]``."""
+        mono = [pcm if pcm.ndim == 1 else pcm[0] if pcm.shape[0] == 1 else pcm.mean(axis=0) for pcm in frames]
+        spectra = np.fft.rfft(np.stack(mono) * self._window)
+        energies = np.abs(spectra) ** 2 * self._to_power
+        return np.array([np.bincount(self._band_of_bin, each, NOISE_BANDS) for each in energies], np.float64)
 
 
 def levels_of(powers: npt.NDArray[np.float64]) -> tuple[int, ...]:
@@ -106,7 +113,10 @@ def _mixed(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 class BackgroundEstimator:
-    """The room behind the voice, from decoded frames: follows quieter frames fast, louder ones slowly."""
+    """The room behind the voice, from decoded frames: follows quieter frames fast, louder ones slowly.
+
+    Frames are looked at when somebody asks, or when some have come: a look at each of them costs more.
+    """
 
     RISE_PER_LOOK = 1.03
     """For one look in three at 75 frames a second, 3.2 dB a second: slower than any word."""
@@ -114,19 +124,29 @@ class BackgroundEstimator:
     def __init__(self, sample_rate: int, frame_samples: int) -> None:
         self._meter = NoiseMeter(sample_rate, frame_samples)
         self._powers: npt.NDArray[np.float64] | None = None
+        self._unseen: list[Pcm] = []
         self._floor = 1e-13
         self._ceiling = 10 ** (-50 / 10)  # a room louder than this is a voice that has not paused yet
 
     def update(self, pcm: Pcm) -> None:
-        """Learn from one decoded frame ``[C, frame_samples]``."""
-        powers = np.maximum(self._meter.band_powers(pcm), self._floor)
-        if self._powers is None:
-            self._powers = powers
-        else:
-            self._powers = np.minimum(self._powers * self.RISE_PER_LOOK, 0.8 * self._powers + 0.2 * powers)
+        """Learn from one decoded frame ``[C, frame_samples]``, which must stay as it is."""
+        self._unseen.append(pcm)
+        if len(self._unseen) >= _MOST_UNSEEN:
+            self._learn()
+
+    def _learn(self) -> None:
+        if not self._unseen:
+            return
+        for powers in np.maximum(self._meter.bands_of_many(self._unseen), self._floor):
+            if self._powers is None:
+                self._powers = powers
+            else:
+                self._powers = np.minimum(self._powers * self.RISE_PER_LOOK, 0.8 * self._powers + 0.2 * powers)
+        self._unseen = []
 
     def levels(self) -> tuple[int, ...]:
         """Six levels for `ComfortNoise.make`; silence before the first frame."""
+        self._learn()
         if self._powers is None:
             return NO_NOISE
         return levels_of(np.minimum(self._powers, self._ceiling))

@@ -40,14 +40,6 @@ class Moment(NamedTuple):
     latency_s: float
 
 
-class Stock(NamedTuple):
-    """What waits in the ring, in samples; the time of the last callback; the largest recent block, in seconds."""
-
-    samples: int
-    called_at: float
-    block_s: float
-
-
 class Port:
     """One direction of an open device.
 
@@ -131,10 +123,10 @@ class Port:
         """Whether the device has reported its end."""
         return bool(self._whole[_ENDED])
 
-    def stock(self) -> Stock:
-        """What waits, and for what."""
+    def stock(self) -> tuple[int, float, float]:
+        """What waits in the ring, in samples; the time of the last callback; the largest recent block, in seconds."""
         real = self._real
-        return Stock(len(self.ring), real[_CALLED_AT], real[_BLOCK_S])
+        return len(self.ring), real[_CALLED_AT], real[_BLOCK_S]
 
     def moment(self) -> Moment:
         """The last callback, all of one and the same. For a speaker, samples are those of `played`."""

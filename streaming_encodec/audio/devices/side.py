@@ -85,15 +85,14 @@ class Side:
         What waits changes by blocks and by usual writes, so modulo their greatest common divisor it stays the same.
         """
         port, grain = self.port, math.gcd(self._written_grain, self.port.grain)
-        stock = port.stock()
-        return max(0.0, stock.block_s - (grain - stock.samples % grain) / port.rate) if grain else stock.block_s
+        samples, _, block_s = port.stock()
+        return max(0.0, block_s - (grain - samples % grain) / port.rate) if grain else block_s
 
     @property
     def ahead_s(self) -> float:
         """Seconds until the card takes a sample that is written now, if it keeps its pace."""
-        stock = self.port.stock()
-        since_s = self._clock() - stock.called_at
-        return stock.samples / self.port.rate + min(stock.block_s, max(0.0, stock.block_s - since_s))
+        samples, called_at, block_s = self.port.stock()
+        return samples / self.port.rate + min(block_s, max(0.0, block_s - (self._clock() - called_at)))
 
     def open(self, now: float) -> None:
         """Find the device and open it. Raises DeviceError."""
