@@ -68,17 +68,6 @@ class SeanetEncoder(StreamableStack):
         layers += _lstm(config, dim)
         layers += [Elu(), StreamableConv1d(config, dim, config.hidden_size, config.last_kernel_size)]
         super().__init__(layers)
-        self.lookahead_samples = self._lookahead()
-
-    def _lookahead(self) -> int:
-        # Each layer's lookahead, counted in samples at the input.
-        samples, rate = 0, 1
-        for layer in self.layers:
-            if isinstance(layer, (StreamableConv1d, ResnetBlock)):
-                samples += layer.lookahead * rate
-            if isinstance(layer, StreamableConv1d):
-                rate *= layer.stride
-        return samples
 
 
 class SeanetDecoder(StreamableStack):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import small_config, streaming_configs
 
+from streaming_encodec.model.architecture import encoder_timing
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.conv import StreamableConv1d, StreamableConvTranspose1d, pad1d
 from streaming_encodec.model.layers import Elu, ResidualLstm, ResnetBlock
@@ -92,5 +93,5 @@ def test_lookahead_is_that_of_the_receptive_field() -> None:
     )
     # first conv 3; per stage residual 1 and downsampling ratio // 2, at 1, 4, 16, 80 samples; last conv 3 at 640
     wanted = 3 + (1 + 2) + (1 + 2) * 4 + (1 + 2) * 16 + (1 + 4) * 80 + 3 * 640
-    assert SeanetEncoder(config).lookahead_samples == wanted
-    assert SeanetEncoder(small_config()).lookahead_samples == 0
+    assert encoder_timing(config).lookahead_inputs == wanted
+    assert encoder_timing(small_config()).lookahead_inputs == 0
