@@ -8,9 +8,9 @@ const RECENT_S = 0.15, RECENT_PACKETS = 4; // a queue is the least delay of so l
 const MORE_S = 0.05; // a queue that is longer by so much is news
 /** Frames that a packet may be later than a bin's edge. */
 const ON_TIME = 0.05;
-const LATELY_BUCKETS = 20, SUPPOSED_BUCKETS = 2; // at first of those that there were and so many without holes
-const OFTEN = 0.4; // where more half seconds than this have holes, redundancy is waited for longer,
-const LONGER = 1.4; // up to so many times
+const LATELY_BUCKETS = 30, SUPPOSED_BUCKETS = 2; // at first of those that there were and so many without holes
+const SOME = 0.47, MANY = 0.55; // between these shares of half seconds with holes redundancy is waited for ever longer,
+const LONGER = 1.45; // up to so many times
 const GROWN_S = 0.04; // where the last packets of half a second are later by more than this, a queue grows
 const DRAINED_S = 0.025; // where the last packet of a half second is earlier than its first one by more than this, it drains
 
@@ -179,8 +179,9 @@ export class DelayEstimator {
 
   /** How long playout waits for what redundancy brings, in frames; 0 if it brought nothing. @param {number} repair */
   #waitFor(repair) {
-    const { repairFrames, spareFrames } = this.settings, often = Math.min(Math.max(this.#holed / OFTEN, 1), LONGER);
-    return repair ? Math.min(repair, often * repairFrames) + spareFrames : 0;
+    const { repairFrames, spareFrames } = this.settings;
+    const often = Math.min(Math.max((this.#holed - SOME) / (MANY - SOME), 0), 1);
+    return repair ? Math.min(repair, (1 + often * (LONGER - 1)) * repairFrames) + spareFrames : 0;
   }
 
   /** A stall is told from jitter by its size: twice the target and 80 ms more at 75 frames a second. @param {number} height */
