@@ -50,8 +50,8 @@ class DelaySettings:
 
     quantile: share of half seconds that pass without a frame that comes too late.
     repair_frames: the longest that playout waits for redundancy; holes that are longer are concealed in part. More
-        delay for every word costs more than the few frames that it saves. Where about half of the half seconds have holes
-        it saves more: then up to 1.45 times as long.
+        delay for every word costs more than the few frames that it saves. Where half of the half seconds have holes it
+        saves more: then up to 1.45 times as long.
     free_queue_frames: a queue on the way takes from the maximum what it has beyond so much.
     trial_buckets: half seconds before the target may fall below initial_frames: a call's first second is its roughest.
     bins_per_frame: bins of the histogram for each frame of delay.
