@@ -356,6 +356,7 @@ def programs_table(calls: list[dict[str, Any]]) -> Table:
         row("frames left out", "skipped_frames"),
         row("of a core", "cpu_share", "{:.0%}".format),
         row("memory at start, middle, end, MB", "memory_mb", lambda sizes: ", ".join(f"{size:.0f}" for size in sizes)),
+        row("of it its own", "own_memory_mb", lambda sizes: ", ".join(f"{size:.0f}" for size in sizes)),
         row("longest stall of the machine, ms", "machine_stall_ms_max", "{:.0f}".format),
         row("stalls over 5 ms", "machine_stalls_over_5_ms"),
     ]

@@ -20,7 +20,7 @@ class Usage:
     def __init__(self, process: Popen[str], settle_s: float = 5.0) -> None:
         self._process = process.pid
         self._settle_s = settle_s
-        self._looks: list[tuple[float, float, float]] = []  # (time, cpu seconds, MB)
+        self._looks: list[tuple[float, float, float, float]] = []  # (time, cpu seconds, MB, MB of its own)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -29,23 +29,27 @@ class Usage:
         while not self._stop.wait(1.0):
             try:
                 family = list(_family(self._process))
-                pages = sum(int((folder / "statm").read_text().split()[1]) for folder in family)
+                sizes = [[int(pages) for pages in (folder / "statm").read_text().split()] for folder in family]
                 busy_s = sum(_busy_s(task) for folder in family for task in (folder / "task").iterdir())
             except (FileNotFoundError, ProcessLookupError):
                 return
-            self._looks.append((time.monotonic(), busy_s, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
+            page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
+            resident, shared = (page_mb * sum(size[i] for size in sizes) for i in (1, 2))
+            self._looks.append((time.monotonic(), busy_s, resident, resident - shared))
 
     def facts(self) -> dict[str, Any]:
-        """Resident memory in MB at the start, in the middle and at the end; busy share of one core in between."""
+        """Resident memory in MB at the start, in the middle and at the end, and what of it is neither a file nor shared
+        with other programs, as the segment is that a sound server maps into each; busy share of one core in between."""
         self._stop.set()
         self._thread.join()
         looks = [look for look in self._looks if look[0] - self._looks[0][0] >= self._settle_s]
         looks = looks[:-_PARTING]
         if len(looks) < 2:
-            return {"memory_mb": [], "cpu_share": 0.0}
-        (begin, busy, _), (end, busy_then, _) = looks[0], looks[-1]
-        memory = [round(looks[i][2], 1) for i in (0, len(looks) // 2, len(looks) - 1)]
-        return {"memory_mb": memory, "cpu_share": round((busy_then - busy) / (end - begin), 3)}
+            return {"memory_mb": [], "own_memory_mb": [], "cpu_share": 0.0}
+        (begin, busy, *_), (end, busy_then, *_) = looks[0], looks[-1]
+        memory, own = ([round(looks[i][k], 1) for i in (0, len(looks) // 2, len(looks) - 1)] for k in (2, 3))
+        share = round((busy_then - busy) / (end - begin), 3)
+        return {"memory_mb": memory, "own_memory_mb": own, "cpu_share": share}
 
 
 def _family(process: int) -> Iterator[Path]:
