@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import time
 from asyncio.subprocess import PIPE, Process
@@ -22,6 +21,7 @@ from cli.test_cli_call_commands import first_event, free_port, started
 from client.test_client_call import offline_codes
 from jsonschema import Draft202012Validator
 from relay_kit import KEY, running, until
+from web.node_kit import node_program
 from wire.vectors import DATA, FINGERPRINT, SCHEMA
 
 from streaming_encodec.call.stream_format import stream_format
@@ -32,7 +32,6 @@ from streaming_encodec.streaming.decoder import StreamingDecoder
 from streaming_encodec.streaming.encoder import StreamingEncoder
 
 FOLDER = Path(__file__).parent / "js_client"
-NODE_VERSION = 18
 BUNDLED = DATA.joinpath("../../assets/voice-24khz")
 
 pytestmark = pytest.mark.node
@@ -41,12 +40,7 @@ pytestmark = pytest.mark.node
 @pytest.fixture(scope="module")
 def node() -> str:
     """The program, where it and the client's one dependency are installed."""
-    found = shutil.which("node")
-    if found is None:
-        cannot("Node.js is not installed: apt install nodejs npm")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.lstrip("v").partition(".")[0]) < NODE_VERSION:
-        cannot(f"Node.js is {version.strip()}: {NODE_VERSION} or later is needed")
+    found = node_program()
     if not (FOLDER / "node_modules" / "ws").is_dir():
         cannot(f"the client's dependency is not installed: npm ci --prefix {FOLDER}")
     return found

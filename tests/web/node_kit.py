@@ -16,14 +16,20 @@ NODE_VERSION = 18
 _PATIENT_S = 300
 
 
-def node() -> str:
-    """The program, where it is new enough and the kernel was built for it."""
+def node_program() -> str:
+    """Node.js, where it is new enough."""
     found = shutil.which("node")
     if found is None:
         cannot("Node.js is not installed: apt install nodejs npm")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.lstrip("v").partition(".")[0]) < NODE_VERSION:
         cannot(f"Node.js is {version.strip()}: {NODE_VERSION} or later is needed")
+    return found
+
+
+def node() -> str:
+    """The program, where the kernel was built for it."""
+    found = node_program()
     if not (WEB / "codec" / "kernel.wasm").is_file():
         cannot("kernel.wasm was not built: python hatch_build.py")
     return found
