@@ -167,4 +167,5 @@ def way_of_a_block(model: EncodecModel, engine: str) -> list[str]:
 def test_a_block_passes_few_files_on_its_way_to_the_other_ear(model: EncodecModel) -> None:
     files = way_of_a_block(model, "kernel")
     assert {"client/threaded.py", "relay/participants.py", "voice/receiver.py"} <= set(files)
-    assert len(files) <= 32, "\n".join(files)
+    # Two frames are decoded in one step, so every second block passes these; on a busy machine frames come one by one.
+    assert len(set(files) - {"streaming/decoder.py", "streaming/stream.py"}) <= 32, "\n".join(files)

@@ -45,7 +45,7 @@ class Intake:
 
     Before that there is little to send: an HTTP request and a hello. So `FIRST_BYTES` is the limit, and every
     frame counts. From `admitted` on the bytes of a fast stream are allowed, and whole messages count as what they are
-    (`RoomTable`). Pings, pongs and fragments count always: each costs as much work as a packet.
+    (see `relay.participants`). Pings, pongs and fragments count always: each costs as much work as a packet.
     """
 
     def __init__(self, limits: ServerLimits, now_s: float) -> None:
