@@ -22,6 +22,7 @@ from streaming_encodec.cli.shared.loading import ModelOption
 from streaming_encodec.cli.shared.options import (
     FRAMES_PER_PACKET,
     BandwidthOption,
+    EchoOption,
     EngineOption,
     FramesPerPacketOption,
     JsonOption,
@@ -49,6 +50,7 @@ def command(
         float, typer.Option(min=0, max=100, metavar="PERCENT", help="Simulated loss; not for clients.")
     ] = 0.0,
     jitter: Annotated[float, typer.Option(min=0, metavar="MS", help="Simulated jitter; not for clients.")] = 0.0,
+    echo: EchoOption = "auto",
     seconds: SecondsOption = 30.0,
     far: Annotated[Path | None, typer.Option(metavar="FILE", help="Speech of the far end; echo only.")] = None,
     near: Annotated[Path | None, typer.Option(metavar="FILE", help="Speech in the room; echo only.")] = None,
@@ -81,6 +83,7 @@ def command(
         "frames_per_packet": frames_per_packet,
         "loss": loss,
         "jitter": jitter,
+        "echo": echo,
         "seconds": seconds,
     }
     if way is Way.clients:
@@ -130,7 +133,7 @@ def _programs(settings: dict[str, Any], real_time: bool) -> tuple[list[dict[str,
 
     if settings["seconds"] < LEAST_SECONDS:
         raise typer.BadParameter(f"what is heard is compared for at least {LEAST_SECONDS:g} s", param_hint="--seconds")
-    options = {name: settings[name] for name in ("model", "bandwidth", "engine", "frames_per_packet")}
+    options = {name: settings[name] for name in ("model", "bandwidth", "engine", "frames_per_packet", "echo")}
     options |= {name: settings[name] for name in ("loss", "jitter") if settings[name]}
     arguments: list[object] = []
     for name, value in options.items():
