@@ -11,13 +11,11 @@ import ctypes.util
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming_encodec.errors import MissingExtraError, StreamError
 from streaming_encodec.evaluation.extras import EXTRA, package_folder
+from streaming_encodec.evaluation.packet_loss import Lost
 from streaming_encodec.types import Pcm
-
-Lost = npt.NDArray[np.bool_]
 
 # From opus_defines.h of libopus 1.3 … 1.6.
 _APPLICATION_VOIP = 2048
