@@ -1,4 +1,4 @@
-"""The extra with torch, which is not in the base install: one message says how to get it."""
+"""Packages that are not in the base install: one message says how to get them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from contextlib import contextmanager
 from streaming_encodec.errors import MissingExtraError
 
 TORCH_PACKAGES = ("torch", "onnx", "onnxruntime")
+
+
+@contextmanager
+def needs_extra(what: str, package: str, extra: str) -> Iterator[None]:
+    """Imports of an extra's package go in this block. Raises ``MissingExtraError`` where it is not installed.
+
+    ``what``: that needs it, the subject of a sentence.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f'{what} needs {package}: pip install "streaming-encodec[{extra}]"') from error
 
 
 @contextmanager

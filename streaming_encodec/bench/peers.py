@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from streaming_encodec.bench.measure import Case, noise
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.extras import needs_extra
 from streaming_encodec.model.config import EncodecConfig
 
 
@@ -65,10 +65,8 @@ class _PeerCase:
 
 
 def _transformers(config: EncodecConfig) -> Any:
-    try:
+    with needs_extra("--peers", "transformers", "test"):
         import transformers
-    except ImportError as error:
-        raise MissingExtraError("peers need transformers: pip install 'streaming-encodec[test]'") from error
     values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
     model: Any = transformers.EncodecModel(transformers.EncodecConfig(**values))
     return model.eval()

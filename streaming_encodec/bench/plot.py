@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from streaming_encodec.audio.files.atomic import write_by
-from streaming_encodec.errors import FileFormatError, MissingExtraError
+from streaming_encodec.errors import FileFormatError
+from streaming_encodec.extras import needs_extra
 
 _OURS, _PEER = "#2a6fb0", "#b0b0b0"
 
@@ -60,8 +61,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _figure(**settings: Any) -> Any:
-    try:
+    with needs_extra("--plot", "matplotlib", "plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("--plot needs matplotlib: pip install 'streaming-encodec[plot]'") from error
     return Figure(**settings)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streaming_encodec.corpus.jobs import Done, Job, Worker, WorkerSettings
-from streaming_encodec.errors import FolderError, MissingExtraError
+from streaming_encodec.errors import FolderError
+from streaming_encodec.extras import needs_extra
 
 _MOST_BLOCKS = 10_000
 """Ray keeps a little of each block in the driver. Beyond this, a block has several jobs."""
@@ -92,10 +93,8 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _ray() -> Any:
-    try:
+    with needs_extra("a cluster", "Ray", "ray"):
         import ray
         import ray.data
         import ray.exceptions
-    except ModuleNotFoundError as error:
-        raise MissingExtraError('a cluster needs Ray: pip install "streaming-encodec[ray]"') from error
     return ray

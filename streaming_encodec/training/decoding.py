@@ -13,7 +13,7 @@ import soxr
 
 from streaming_encodec.audio.files.sound import AudioReader
 from streaming_encodec.audio.files.writer import AudioWriter
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.extras import needs_extra
 from streaming_encodec.types import Pcm
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".g722"})
@@ -49,10 +49,8 @@ def write_flac(path: Path, samples: Pcm, sample_rate: int) -> None:
 
 def _read_g722(path: Path) -> Pcm:
     """Raw G.722 (no header, 64 kbps, 16 kHz)."""
-    try:
+    with needs_extra(f"reading {path} (G.722)", "PyAV", "train"):
         import av
-    except ImportError as error:
-        raise MissingExtraError(f"reading {path} (G.722) needs PyAV: pip install 'streaming-encodec[train]'") from error
     with av.open(str(path), format="g722") as container:
         blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     samples = np.concatenate([np.zeros(0, dtype=np.int16), *blocks])

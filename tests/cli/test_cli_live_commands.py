@@ -94,7 +94,7 @@ def test_without_matplotlib_there_is_no_picture_and_the_way_to_one_is_told(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("demo", "-m", model, "--engine", "fused", "--clip", bundled_clip(), "--seconds", 0.5)
     assert result.code == 0, result.err
-    assert "pip install 'streaming-encodec[plot]'" in result.err.replace("\n", " ")
+    assert 'pip install "streaming-encodec[plot]"' in result.err.replace("\n", " ")
     assert (tmp_path / "demo.wav").exists()
     assert not (tmp_path / "demo.png").exists()
 

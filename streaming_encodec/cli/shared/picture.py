@@ -8,7 +8,7 @@ import numpy as np
 
 from streaming_encodec.audio.files.atomic import write_by
 from streaming_encodec.cli.shared.live_view import History
-from streaming_encodec.errors import MissingExtraError
+from streaming_encodec.extras import needs_extra
 from streaming_encodec.types import Pcm
 
 _WINDOW, _HOP = 512, 128
@@ -30,10 +30,8 @@ def draw_call(path: Path, said: Pcm, heard: Pcm, sample_rate: int, history: Hist
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs_extra("the picture", "matplotlib", "plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the picture needs matplotlib: pip install 'streaming-encodec[plot]'") from error
     figure = Figure(figsize=(10, 8), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     for axes, title, sound in ((top, "said", said), (middle, "heard", heard)):

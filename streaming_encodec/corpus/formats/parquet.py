@@ -23,7 +23,8 @@ from streaming_encodec.corpus.formats.base import (
     shard_name,
 )
 from streaming_encodec.corpus.recordings import Recording
-from streaming_encodec.errors import FileFormatError, MissingExtraError
+from streaming_encodec.errors import FileFormatError
+from streaming_encodec.extras import needs_extra
 
 _GROUP_CODES = 1 << 22
 """Codes of a row group: its rows are kept in memory until it is written."""
@@ -98,11 +99,9 @@ def arrow() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: they are not installed.
     """
-    try:
+    with needs_extra("the format parquet", "pyarrow", "corpus"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError('Parquet files need pyarrow: pip install "streaming-encodec[corpus]"') from error
     return pyarrow, pyarrow.parquet
 
 

@@ -15,19 +15,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from streaming_encodec.errors import CallError, CallErrorReason, MissingExtraError
+from streaming_encodec.errors import CallError, CallErrorReason
+from streaming_encodec.extras import needs_extra
 from streaming_encodec.relay.bus.nats_servers import NatsServers, public
 from streaming_encodec.transport.failures import in_words
 from streaming_encodec.transport.limits import MAX_VOICE_AGE_S
 from streaming_encodec.transport.logs import event
 
-try:
+with needs_extra("a cluster of relays", "nats-py", "cluster"):
     import nats.errors
     from nats.aio.client import Client
 
     from streaming_encodec.relay.bus.nats_transport import NatsTransport
-except ModuleNotFoundError as error:
-    raise MissingExtraError('a cluster of relays needs nats-py: pip install "streaming-encodec[cluster]"') from error
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
