@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from typer import Typer
+from typer.testing import CliRunner
 
+from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.model.config import EncodecConfig
 from streaming_encodec.model.encodec import EncodecModel
@@ -56,3 +59,10 @@ def write_folder(folder: Path, clips: int = 2, seconds: float = 1.2) -> Path:
         start = 8_000 + number * length
         soundfile.write(folder / f"clip-{number}.flac", samples[start : start + length], RATE)
     return folder
+
+
+def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
+    """What `evaluate` gives for these arguments."""
+    app = Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,13 +1,13 @@
 """A disk that fills up: the whole file is there, or the one before it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from disk_kit import PAGE_BYTES, SmallDisk, small_disk
+from disk_kit import PAGE_BYTES, SmallDisk, disk
 
 from streaming_encodec.audio.files.ecdc import EcdcWriter, is_whole_ecdc
 from streaming_encodec.audio.files.writer import SOUND_ENDINGS, AudioWriter
@@ -17,15 +17,11 @@ from streaming_encodec.training.curves import CsvLog, plot_curves
 from streaming_encodec.training.state import load_state, save_state
 from streaming_encodec.wire.ecdc import EcdcLayout
 
+__all__ = ["disk"]
+
 SIZES = 20
 SOUND = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 60_000)).astype(np.float32)
 LAYOUT = EcdcLayout(hop_length=320, codebook_size=1024, max_codebooks=8)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk") as disk:
-        yield disk
 
 
 def sound(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 from cli_kit import Run, save_random
-from disk_kit import PAGE_BYTES, SmallDisk, small_disk
+from disk_kit import PAGE_BYTES, SmallDisk, disk
 from ecdc_kit import read_ecdc_header
 from safetensors.numpy import load_file
 from sound_kit import encoded, sound
@@ -16,14 +16,10 @@ from sound_kit import encoded, sound
 from streaming_encodec.engines.onnx.codec import OrtEncoder
 from streaming_encodec.model.encodec import EncodecModel
 
+__all__ = ["disk"]
+
 SIZES = 20
 SAMPLES = 60_000
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk") as disk:
-        yield disk
 
 
 @pytest.fixture

@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from evaluation_kit import RATE, small_model, speech, write_folder
-from typer import Typer
-from typer.testing import CliRunner
+from evaluation_kit import RATE, run, small_model, speech, write_folder
 
-from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.errors import ConfigError, FileFormatError, MissingExtraError, StreamError
 from streaming_encodec.evaluation import opus as opus_module
 from streaming_encodec.evaluation.clips import Clip, load_clips, shifted
@@ -324,12 +321,6 @@ def test_marks_of_borders_and_signals(offline: float, streamed: float, met: list
 def model_folder(tmp_path: Path) -> Path:
     small_model().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
-    app = Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_command_writes_table_json_plots_and_audio(tmp_path: Path, model_folder: Path) -> None:

@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import Result
-from evaluation_kit import RATE, small_model, write_folder
-from typer import Typer
+from evaluation_kit import RATE, run, small_model, write_folder
 from typer.testing import CliRunner
 
 from streaming_encodec.cli.app import app
-from streaming_encodec.cli.commands.evaluate import command
 from streaming_encodec.errors import ConfigError, FileFormatError
 from streaming_encodec.evaluation.clips import Clip
 from streaming_encodec.evaluation.pairs import Comparison, Count, PairTest, count_answers, make_pairs
@@ -156,12 +154,6 @@ def test_answers_to_another_page_or_other_files_are_refused(tmp_path: Path) -> N
         assert result.exit_code == 1
         assert result.stderr.startswith("error: ")
     assert count(key).exit_code == 2
-
-
-def run(*arguments: str | Path):  # type: ignore[no-untyped-def]
-    app = Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_command_compares_two_models_and_writes_page_and_key(tmp_path: Path) -> None:
