@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,7 +88,10 @@ class SafetensorsFile:
 
 def _memory(size: int) -> bytearray | mmap.mmap:
     """So many bytes, which numpy may write to; where they are many, the system has them back when they are let go."""
-    return bytearray(size) if size < _LARGE_BYTES else mmap.mmap(-1, size)
+    if size < _LARGE_BYTES or sys.platform == "win32":
+        return bytearray(size)
+    # Private: a process that forks must not share its weights with the other one.
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _read_head(file: Any) -> tuple[int, dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,26 @@ def test_config_is_plain_json(folder: Path) -> None:
     assert values["model_type"] == "encodec"
     assert values["architectures"] == ["EncodecModel"]
     assert values["dtype"] == "float32"
+
+
+_FORKS = """
+import os, sys
+from streaming_encodec.model.safetensors_file import SafetensorsFile
+with SafetensorsFile(sys.argv[1]) as file:
+    weights = file.read("large")
+child = os.fork()
+if not child:
+    weights += 1
+    os._exit(0)
+os.waitpid(child, 0)
+print(float(weights.sum()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_weights_of_its_own(tmp_path: Path) -> None:
+    save_file({"large": torch.zeros(1 << 18)}, tmp_path / "one.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKS, str(tmp_path / "one.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == 0.0
