@@ -40,11 +40,13 @@ _CARRIED_SHARE = 0.9
 """Of what the line was seen to carry, so much is used: the queue must drain."""
 _LEAST_CARRIED = 0.3
 """Of what was sent, a line carries no less: a queue may have grown by a stall."""
-_DRAIN_S = 3.0
+_DRAIN_S = 4.0
 """For so long at most: a queue that stands for longer is others'."""
 _ANSWER_S = 1.0
 """After a step down and the length of the queue, until reports tell whether the queue shrinks."""
-_LONGER, _LONGER_MS, _MISTAKEN_S = 2.0, 250.0, 60.0
+_ANSWERS = 2
+"""A queue is others' if so many reports after that do not find it shorter: one may be late."""
+_LONGER, _LONGER_MS, _MISTAKEN_S = 1.5, 250.0, 60.0
 """Others' queue that gets so much longer, by factor and by time, was none. No other is supposed for so long."""
 _CROWDED = 0.25
 """Where others' queue drops so much, too many share the line, and as little as possible is sent."""
@@ -101,6 +103,8 @@ class _Listener:
     queue_ms: float = 0.0
     growth_ms_per_s: float = 0.0
     ordered: bool = False
+    answers: int = 0
+    """Reports since the step down that found its queue no shorter though little is sent."""
     others_ms: float | None = None
     """How long its queue was when it was found to be others'."""
 
@@ -163,6 +167,7 @@ class RateControl:
         listener.growth_ms_per_s = (report.queue_ms - listener.queue_ms) / interval_s
         listener.reported_s, listener.queue_ms = now_s, report.queue_ms
         listener.ordered = ordered and report.ordered
+        listener.answers += self._stays(listener, now_s)
         is_others = listener.others_ms is not None or self._rung == len(self._rungs) - 1
         overflows = report.queue_ms > self.settings.standing_ms and (self._drains or not is_others)
         if not listener.ordered and not overflows:
@@ -242,7 +247,7 @@ class RateControl:
         grows = stands and growth > _GROWS_MS_PER_S
         if grows or (queue_ms > settings.full_ms and not shrinks):
             self._calm_since_s = None
-            if now_s >= self._settled_s:
+            if now_s >= self._settled_s and not self._drains:  # less is not sent anyway
                 self._step_down(queue_ms, growth, now_s)
             elif growth > self._stepped.growth_ms_per_s:
                 # Part of the interval before lay before the queue; this one is still of what was sent then.
@@ -251,6 +256,11 @@ class RateControl:
             self._calm_since_s = None
         else:
             self._step_up(now_s)
+
+    def _stays(self, one: _Listener, now_s: float) -> bool:
+        """Whether a queue is no shorter, though what is left of the time before the step down has passed."""
+        is_answered = now_s >= self._stepped.at_s + one.queue_ms / 1000 + _ANSWER_S
+        return self._drains and is_answered and one.growth_ms_per_s > -_GROWS_MS_PER_S
 
     def _find_others(self, now_s: float) -> None:
         """Which queues are others'. Where all that stand are found to be, the last step down was for nothing."""
@@ -265,13 +275,7 @@ class RateControl:
                 standing.append(one)
         if not (self._drains and standing and now_s - self._mistaken_s > _MISTAKEN_S):
             return
-        if all(
-            now_s >= step.at_s + one.queue_ms / 1000 + _ANSWER_S
-            and one.growth_ms_per_s > -_GROWS_MS_PER_S
-            and one.loss <= _CROWDED
-            and not one.ordered
-            for one in standing
-        ):
+        if all(one.answers >= _ANSWERS and one.loss <= _CROWDED and not one.ordered for one in standing):
             self._rung, self._carried_kbps, self._drains = step.rung, step.carried_kbps, False
             for one in standing:
                 one.others_ms = one.queue_ms
@@ -286,6 +290,8 @@ class RateControl:
         kbps = self._wire_kbps(self.current())
         step = _Step(now_s, self._rung, kbps, self._carried_kbps, growth_ms_per_s, is_ours)
         if may_fall:
+            for one in self._listeners.values():
+                one.answers = 0
             self._drains, self._drains_until_s = True, now_s + _DRAIN_S
         self._step_to(step)
         self._settled_s = now_s + _SETTLE_S + queue_ms / 1000

@@ -273,8 +273,9 @@ def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
     control = RateControl(FORMAT, START, DATAGRAMS)
     assert control.on_report(report(queue_ms=300.0), 0.0) != START
     assert control.on_report(report(queue_ms=450.0), 0.5) != START  # of what was sent before
-    for second in range(2, 15):
-        falls = 150.0 if second % 3 == 0 else 0.0
+    assert control.on_report(report(queue_ms=490.0), 2.0) != START  # it may be late
+    for second in range(3, 15):
+        falls = 150.0 if second % 3 == 2 else 0.0
         assert control.on_report(report(queue_ms=490.0 - falls), float(second)) == START
     for second in range(15, 18):  # it drops packets as well: those are repeated
         made = control.on_report(report(0.1, queue_ms=490.0, burst=2.0), float(second))
@@ -288,6 +289,7 @@ def test_a_queue_that_does_not_shrink_is_others_and_takes_no_bits() -> None:
 def test_a_queue_that_was_taken_for_others_and_grows_was_none() -> None:
     control = RateControl(FORMAT, START, DATAGRAMS)
     control.on_report(report(queue_ms=200.0), 0.0)
+    control.on_report(report(queue_ms=200.0), 1.5)
     assert control.on_report(report(queue_ms=200.0), 2.0) == START
     assert control.on_report(report(queue_ms=440.0), 3.0) == START
     assert control.on_report(report(queue_ms=460.0), 4.0).num_codebooks == 2
@@ -309,6 +311,7 @@ def test_beside_a_download_of_one_listener_the_line_of_another_may_be_full() -> 
     control = RateControl(FORMAT, START, DATAGRAMS)
     control.on_report(report(queue_ms=0.0, listener=2), 0.0)
     control.on_report(report(queue_ms=490.0, listener=1), 0.0)
+    control.on_report(report(queue_ms=490.0, listener=1), 1.5)
     assert control.on_report(report(queue_ms=490.0, listener=1), 2.0) == START
     made = control.on_report(report(queue_ms=100.0, listener=2), 3.0)  # this one fills
     assert (made.frames_per_packet, made.num_codebooks) == (6, 2)

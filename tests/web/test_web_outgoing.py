@@ -50,7 +50,7 @@ def steps(seed: int) -> list[dict[str, Any]]:
             for listener in (7, 9):
                 full = 30.0 * (now - 3) if 3 <= now < 8 else 0.0
                 if listener == 7 and 16 <= now < 24:
-                    full = 200.0 if now < 21 else 480.0  # as others' queue, which then grows
+                    full = 200.0 if now < 22.5 else 480.0  # as others' queue, which then grows
                 loss = float(rng.uniform(0.03, 0.2)) if 10 <= now < 16 else 0.0
                 report = Report(1, loss, loss, float(rng.uniform(1, 8)), 5.0, 40.0, listener, full, listener == 9)
                 made.append({"report": report.to_dict(), "at": now, "ordered": now >= 14})

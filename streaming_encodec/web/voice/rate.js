@@ -16,9 +16,10 @@ const GROWS_MS_PER_S = 10;
 const SETTLE_S = 1.5; // after a step down, until reports show what it did
 const CARRIED_SHARE = 0.9; // of what the line was seen to carry: the queue must drain
 const LEAST_CARRIED = 0.3; // of what was sent, a line carries no less: a queue may have grown by a stall
-const DRAIN_S = 3; // so long at most: a queue that stands for longer is others'
+const DRAIN_S = 4; // so long at most: a queue that stands for longer is others'
 const ANSWER_S = 1; // after a step down and the length of the queue, until reports tell whether the queue shrinks
-const LONGER = 2, LONGER_MS = 250, MISTAKEN_S = 60; // others' queue that gets so much longer was none
+const ANSWERS = 2; // a queue is others' if so many reports after that do not find it shorter: one may be late
+const LONGER = 1.5, LONGER_MS = 250, MISTAKEN_S = 60; // others' queue that gets so much longer was none
 const CROWDED = 0.25; // where others' queue drops so much, as little as possible is sent
 const LONGEST_PATIENCE = 16;
 const KNOWN_PATIENCE = 4; // before a step up to more than the line was seen to carry
@@ -59,8 +60,9 @@ export function rateSettings(given = {}) {
  * whether by what is sent here.
  * @typedef {{atS: number, rung: number, kbps: number, carriedKbps: number, growthMsPerS: number, isOurs: boolean}} Step */
 
-/** othersMs: how long its queue was when it was found to be others'.
- * @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean, othersMs: number | null}} Listener */
+/** answers: reports since the step down that found its queue no shorter though little is sent.
+ * othersMs: how long its queue was when it was found to be others'.
+ * @typedef {{reportedS: number, loss: number, burstFrames: number, queueMs: number, growthMsPerS: number, ordered: boolean, answers: number, othersMs: number | null}} Listener */
 
 /** Turns reports into `SenderSettings`. It has no clock of its own. */
 export class RateControl {
@@ -114,13 +116,14 @@ export class RateControl {
   onReport(report, nowS, { ordered = false } = {}) {
     const { settings } = this, number = report.listener ?? 0, queueMs = report.queue_ms ?? 0;
     // A new listener's queue is as old as its first interval.
-    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0, ordered: false, othersMs: null };
+    const listener = this.#listeners.get(number) ?? { reportedS: nowS - INTERVAL_S, loss: 0, burstFrames: 0, queueMs: 0, growthMsPerS: 0, ordered: false, answers: 0, othersMs: null };
     this.#listeners.set(number, listener);
     const intervalS = Math.max(LEAST_INTERVAL_S, nowS - listener.reportedS);
     listener.growthMsPerS = (queueMs - listener.queueMs) / intervalS;
     listener.reportedS = nowS;
     listener.queueMs = queueMs;
     listener.ordered = ordered && (report.ordered ?? true);
+    listener.answers += Number(this.#stays(listener, nowS));
     const isOthers = listener.othersMs !== null || this.#rung === this.#rungs.length - 1;
     const overflows = queueMs > settings.standingMs && (this.#drains || !isOthers);
     if (!listener.ordered && !overflows) {
@@ -210,11 +213,20 @@ export class RateControl {
     const grows = stands && growthMsPerS > GROWS_MS_PER_S;
     if (grows || (queueMs > settings.fullMs && !shrinks)) {
       this.#calmSinceS = null;
-      if (nowS >= this.#settledS) this.#stepDown(queueMs, growthMsPerS, nowS);
+      if (nowS >= this.#settledS && !this.#drains) this.#stepDown(queueMs, growthMsPerS, nowS);
       // Part of the interval before lay before the queue; this one is still of what was sent then.
       else if (growthMsPerS > this.#stepped.growthMsPerS) this.#stepTo({ ...this.#stepped, growthMsPerS });
     } else if (queueMs > settings.standingMs / 2 || ours.length < this.#listeners.size) this.#calmSinceS = null;
     else this.#stepUp(nowS);
+  }
+
+  /**
+   * Whether a queue is no shorter, though what is left of the time before the step down has passed.
+   * @param {Listener} one
+   * @param {number} nowS
+   */
+  #stays({ queueMs, growthMsPerS }, nowS) {
+    return this.#drains && nowS >= this.#stepped.atS + queueMs / 1000 + ANSWER_S && growthMsPerS > -GROWS_MS_PER_S;
   }
 
   /**
@@ -232,8 +244,7 @@ export class RateControl {
       } else if (one.queueMs > standingMs) standing.push(one);
     }
     if (!(this.#drains && standing.length && nowS - this.#mistakenS > MISTAKEN_S)) return;
-    const isOthers = standing.every((one) => nowS >= step.atS + one.queueMs / 1000 + ANSWER_S
-      && one.growthMsPerS > -GROWS_MS_PER_S && one.loss <= CROWDED && !one.ordered);
+    const isOthers = standing.every((one) => one.answers >= ANSWERS && one.loss <= CROWDED && !one.ordered);
     if (!isOthers) return;
     this.#rung = step.rung;
     this.#carriedKbps = step.carriedKbps;
@@ -257,6 +268,7 @@ export class RateControl {
     const kbps = this.#wireKbps(this.current());
     const step = { atS: nowS, rung: this.#rung, kbps, carriedKbps: this.#carriedKbps, growthMsPerS, isOurs };
     if (mayFall) {
+      for (const one of this.#listeners.values()) one.answers = 0;
       this.#drains = true;
       this.#drainsUntilS = nowS + DRAIN_S;
     }
