@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import mmap
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -196,9 +198,27 @@ def _file(path: str, content: bytes, caching: str) -> HttpFile:
     if path.endswith(_DOCUMENTS):
         headers = (*headers, *_DOCUMENT_HEADERS)
     headers = (*headers, ("Vary", "Accept-Encoding"))
-    packed = _gzip_weights(content) if path.endswith(_WEIGHTS) else gzip.compress(content, mtime=0)
-    gzipped = HttpFile(packed, (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"')
-    return HttpFile(content, headers, etag=f'"{tag}"', gzipped=gzipped)
+    bodies: list[bytes | memoryview]
+    if path.endswith(_WEIGHTS):
+        bodies = [_aside(content), _aside(_gzip_weights(content))]
+    else:
+        bodies = [content, gzip.compress(content, mtime=0)]
+    gzipped = HttpFile(bodies[1], (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"')
+    return HttpFile(bodies[0], headers, etag=f'"{tag}"', gzipped=gzipped)
+
+
+def _aside(content: bytes) -> bytes | memoryview:
+    """The same bytes, in a file without a name where one can be written: in memory only while somebody loads them.
+
+    Not the package's own file: who installs another one over it would change what is being sent.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            return memoryview(mmap.mmap(file.fileno(), len(content), access=mmap.ACCESS_READ))
+    except OSError:
+        return content
 
 
 def _gzip_weights(content: bytes) -> bytes:

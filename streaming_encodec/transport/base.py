@@ -243,7 +243,7 @@ class HttpFile:
     headers: those of the answer but for its length, the ETag and the connection's.
     """
 
-    body: bytes
+    body: bytes | memoryview
     headers: tuple[tuple[str, str], ...]
     etag: str = ""
     status: HTTPStatus = HTTPStatus.OK

@@ -87,7 +87,7 @@ def _takes_gzip(accepted: bytes) -> bool:
     return False
 
 
-def response_head(request: PlainRequest, file: HttpFile) -> tuple[bytes, bytes]:
+def response_head(request: PlainRequest, file: HttpFile) -> tuple[bytes, bytes | memoryview]:
     """The head of the answer, and its body: none of it for HEAD, and where the client has the file already."""
     if request.takes_gzip and file.gzipped is not None:
         file = file.gzipped

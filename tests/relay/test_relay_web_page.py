@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import re
 import ssl
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -144,6 +146,22 @@ def test_a_first_visit_is_10_mb_of_weights_and_150_kb_at_most() -> None:
     assert set(sizes) == set(FILES._files)
     assert 9e6 < weights < 10e6 < MODEL.stat().st_size
     assert 50e3 < sum(sizes.values()) - weights < 150e3
+
+
+def test_weights_are_kept_in_no_memory_unless_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(files: WebFiles) -> tuple[type, bytes]:
+        (weights,) = (file for path, file in files._files.items() if path.endswith(".safetensors"))
+        assert weights.gzipped is not None
+        assert gzip.decompress(weights.gzipped.body) == weights.body
+        return type(weights.body), bytes(weights.body)
+
+    assert kept(FILES) == (memoryview, MODEL.read_bytes())
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert kept(WebFiles.bundled(tokens=False)) == (bytes, MODEL.read_bytes())
 
 
 async def test_what_browsers_give_rights_has_the_policy() -> None:
