@@ -63,7 +63,7 @@ def test_a_call_over_a_bad_network_is_measured_and_nothing_is_left_behind(tmp_pa
     for call in (clean, lossy):
         assert call["trace_agreement"] > 0.8
         assert 40 < call["delay_p50_ms"] <= call["delay_p95_ms"] <= call["delay_max_ms"]
-        assert call["send"]["packets_sent"] > 300
+        assert call["send"]["packets_sent"] > 120  # two frames in each, up to six where the machine is busy
         assert call["listen"]["exit_code"] == call["send"]["exit_code"] == 0
     # What `send` says of the wire is what was on it.
     assert clean["send"]["wire_kbps"] == pytest.approx(clean["wire_kbps"]["speaker_up"], rel=0.1)

