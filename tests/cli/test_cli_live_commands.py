@@ -206,8 +206,8 @@ def test_talk_that_the_network_ends_says_why_and_how_it_went(
         assert "0.0 s in room" not in result.out
 
 
-def client(relay: str, model: EncodecModel, room: str) -> ThreadedVoiceClient:
-    return ThreadedVoiceClient(relay, None, model, room=room, codec=CodecSettings(engine="fused"))
+def client(relay: str, model: EncodecModel, room: str, *, adapt: bool = True) -> ThreadedVoiceClient:
+    return ThreadedVoiceClient(relay, None, model, room=room, codec=CodecSettings(engine="fused", adapt=adapt))
 
 
 def live_loop(card: FileCard, call: ThreadedVoiceClient) -> LiveLoop:
@@ -215,23 +215,23 @@ def live_loop(card: FileCard, call: ThreadedVoiceClient) -> LiveLoop:
 
 
 def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: str) -> None:
-    """Somebody else talks meanwhile; of these packets half get lost on the way."""
+    """Somebody else talks meanwhile, without redundancy; of these packets a third gets lost on the way."""
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     over = threading.Event()
-    with before_others(), client(relay, loaded, "bad") as call:  # as `talk` does: else it takes this one's time
+    with before_others(), client(relay, loaded, "bad", adapt=False) as call:  # as `talk` does: else it takes this one's time
         loop = live_loop(FileCard(np.tile(sound, (1, 8)), rate), call)
         other = threading.Thread(target=loop.run, args=(over.is_set,))
         other.start()
         try:
-            arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 50, "--jitter", 20)
+            arguments = ("--clip", bundled_clip(), "--record", "out.wav", "--url", relay, "--loss", 30, "--jitter", 20)
             result = run("talk", "bad", "-m", model, "--engine", "fused", "--json", *arguments)
         finally:
             over.set()
             other.join()
     assert result.code == 0, result.err
     assert result.json["packets_lost"] > 10
-    assert result.json["concealed_share"] > 0  # a few of a hundred: redundancy repairs the rest
+    assert result.json["concealed_share"] > 0.1
     assert result.json["delay_ms"]["network"] >= 20
 
 
@@ -239,7 +239,7 @@ def test_two_people_hear_each_other(model: Path, relay: str, monkeypatch: pytest
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     cards = [FileCard(np.tile(sound, (1, 8)), rate) for _ in range(2)]
-    calls = [client(relay, loaded, "two") for _ in cards]
+    calls = [client(relay, loaded, "two", adapt=False) for _ in cards]  # redundancy would repair what is lost
     arrived = calls[0]._voices.on_packet
     count = itertools.count()
 

@@ -126,7 +126,7 @@ def test_two_people_hear_each_other_through_loss_and_jitter(card: None) -> None:
     for facts, delay_ms, like in heard:
         assert facts["failure"] is None
         assert facts["packets_lost"] > 5
-        assert facts["concealed_share"] > 0
+        assert facts["concealed_share"] < 0.5  # of it little or nothing, where redundancy comes in time
         assert facts["delay_ms"]["network"] >= 10
         assert like > 0.5
         assert 20 < delay_ms < 2500
