@@ -219,7 +219,8 @@ def test_talk_on_a_bad_network_says_what_was_lost(run: Run, model: Path, relay: 
     loaded = EncodecModel.from_pretrained(model)
     sound, rate = soundfile.read(bundled_clip(), dtype="float32")
     over = threading.Event()
-    with before_others(), client(relay, loaded, "bad", adapt=False) as call:  # as `talk` does: else it takes this one's time
+    # Before others, as `talk` is: else it takes the time of this one.
+    with before_others(), client(relay, loaded, "bad", adapt=False) as call:
         loop = live_loop(FileCard(np.tile(sound, (1, 8)), rate), call)
         other = threading.Thread(target=loop.run, args=(over.is_set,))
         other.start()
