@@ -1,4 +1,4 @@
-"""The web page and all that it loads, as a relay serves them: from memory, by exact path, with strict headers."""
+"""The web page and all that it loads, as a relay serves them: by exact path, with strict headers."""
 
 from __future__ import annotations
 
@@ -198,13 +198,12 @@ def _file(path: str, content: bytes, caching: str) -> HttpFile:
     if path.endswith(_DOCUMENTS):
         headers = (*headers, *_DOCUMENT_HEADERS)
     headers = (*headers, ("Vary", "Accept-Encoding"))
-    bodies: list[bytes | memoryview]
     if path.endswith(_WEIGHTS):
-        bodies = [_aside(content), _aside(_gzip_weights(content))]
+        body, packed = _aside(content), _aside(_gzip_weights(content))
     else:
-        bodies = [content, gzip.compress(content, mtime=0)]
-    gzipped = HttpFile(bodies[1], (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"')
-    return HttpFile(bodies[0], headers, etag=f'"{tag}"', gzipped=gzipped)
+        body, packed = content, gzip.compress(content, mtime=0)
+    gzipped = HttpFile(packed, (*headers, ("Content-Encoding", "gzip")), etag=f'"{tag}-gzip"')
+    return HttpFile(body, headers, etag=f'"{tag}"', gzipped=gzipped)
 
 
 def _aside(content: bytes) -> bytes | memoryview:

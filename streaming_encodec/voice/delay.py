@@ -167,17 +167,19 @@ class DelayEstimator:
         Such a delay is no stall, however long.
         """
         self._bucket_repair = max(self._bucket_repair, clock_frames - timestamp - self.base)
-        self.target_frames = max(
-            self.target_frames, min(self._wait_for(self._bucket_repair), self.settings.maximum_frames)
-        )
+        self._raise_target(self._wait_for(self._bucket_repair))
 
     def _wait_for(self, repair: float) -> float:
         """How long playout waits for what redundancy brings, in frames; 0 if it brought nothing."""
-        settings = self.settings
+        if not repair:
+            return 0.0
         often = min(max((self._holed - _SOME) / (_MANY - _SOME), 0.0), 1.0)
-        return (
-            min(repair, (1 + often * (_LONGER - 1)) * settings.repair_frames) + settings.spare_frames if repair else 0.0
-        )
+        most = (1 + often * (_LONGER - 1)) * self.settings.repair_frames
+        return min(repair, most) + self.settings.spare_frames
+
+    def _raise_target(self, wanted: float) -> None:
+        """Until the half second ends, and all that is known decides."""
+        self.target_frames = max(self.target_frames, min(wanted, self.settings.maximum_frames))
 
     def _close_bucket(self, clock_frames: float) -> None:
         height, settings = self._bucket_max, self.settings
@@ -233,8 +235,7 @@ class DelayEstimator:
         as the microphone's blocks come, is so known from the first block on."""
         height, settings = self._bucket_most - self._fastest[0][1], self.settings
         if not self._is_high(height):
-            wanted = self._bins(height) / settings.bins_per_frame + settings.spare_frames
-            self.target_frames = max(self.target_frames, min(wanted, settings.maximum_frames))
+            self._raise_target(self._bins(height) / settings.bins_per_frame + settings.spare_frames)
 
     def _bins(self, height: float) -> int:
         return math.ceil((height - _ON_TIME) * self.settings.bins_per_frame)

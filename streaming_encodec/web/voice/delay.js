@@ -174,7 +174,12 @@ export class DelayEstimator {
    */
   onRepair(timestamp, clockFrames) {
     this.#bucketRepair = Math.max(this.#bucketRepair, clockFrames - timestamp - this.base);
-    this.#target = Math.max(this.#target, Math.min(this.#waitFor(this.#bucketRepair), this.settings.maximumFrames));
+    this.#raiseTarget(this.#waitFor(this.#bucketRepair));
+  }
+
+  /** Until the half second ends, and all that is known decides. @param {number} wanted */
+  #raiseTarget(wanted) {
+    this.#target = Math.max(this.#target, Math.min(wanted, this.settings.maximumFrames));
   }
 
   /** How long playout waits for what redundancy brings, in frames; 0 if it brought nothing. @param {number} repair */
@@ -196,8 +201,7 @@ export class DelayEstimator {
   #guess() {
     const height = this.#bucketMost - this.#fastest[0][1], { settings } = this;
     if (this.#isHigh(height)) return;
-    const wanted = this.#bins(height) / settings.binsPerFrame + settings.spareFrames;
-    this.#target = Math.max(this.#target, Math.min(wanted, settings.maximumFrames));
+    this.#raiseTarget(this.#bins(height) / settings.binsPerFrame + settings.spareFrames);
   }
 
   /** @param {number} clockFrames */
